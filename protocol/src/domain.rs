@@ -1,0 +1,66 @@
+//! Domains: the sixteen compartments that decide which objects a session can see.
+
+/// A set of domains; domain *d* (1…16) is bit *d* − 1.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Domains(u16);
+
+/// A domain number outside 1…16.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("domain {0} does not exist; domains are 1 to 16")]
+pub struct InvalidDomain(pub u16);
+
+impl Domains {
+    /// No domain.
+    pub const NONE: Self = Self(0);
+    /// All sixteen.
+    pub const ALL: Self = Self(0xffff);
+
+    /// From the wire's bit set.
+    #[must_use]
+    pub const fn from_bits(bits: u16) -> Self {
+        Self(bits)
+    }
+
+    /// The wire's bit set.
+    #[must_use]
+    pub const fn bits(self) -> u16 {
+        self.0
+    }
+
+    /// The set of one domain, 1…16.
+    pub const fn single(domain: u16) -> Result<Self, InvalidDomain> {
+        match domain {
+            1..=16 => Ok(Self(1 << (domain - 1))),
+            other => Err(InvalidDomain(other)),
+        }
+    }
+
+    /// Everything in either set.
+    #[must_use]
+    pub const fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Whether at least one domain is in both sets.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    /// Whether every domain of this set is in `other`.
+    #[must_use]
+    pub const fn is_subset_of(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    /// Whether no domain is in the set.
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// The domain numbers in the set, ascending.
+    pub fn iter(self) -> impl Iterator<Item = u16> {
+        (1..=16).filter(move |domain| self.0 & (1 << (domain - 1)) != 0)
+    }
+}

@@ -1,0 +1,44 @@
+//! OpenSSH certificates as a signing device sees them.
+//!
+//! A [`request`] is the certificate without its signature; a [`template`] says which requests may be signed; a
+//! [`timestamp`] is the signed clock that the template's window is measured from; the [`signature`] is what
+//! turns a request into a certificate.
+
+pub mod public_key;
+pub mod request;
+pub mod signature;
+pub mod template;
+pub mod timestamp;
+
+use ssh_encoding::{Decode, Reader as _};
+
+/// The next SSH string of `reader` (RFC 4251, section 5), borrowed.
+fn string<'a>(reader: &mut &'a [u8]) -> ssh_encoding::Result<&'a [u8]> {
+    reader.read_prefixed(|bytes| Ok(core::mem::take(bytes)))
+}
+
+/// The next u32 or u64 of `reader`.
+fn integer<T: Decode<Error = ssh_encoding::Error>>(reader: &mut &[u8]) -> ssh_encoding::Result<T> {
+    T::decode(reader)
+}
+
+/// Bytes that are printed as text, anything unprintable escaped.
+pub struct Printable<'a>(pub &'a [u8]);
+
+impl core::fmt::Display for Printable<'_> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        for chunk in self.0.utf8_chunks() {
+            for character in chunk.valid().chars() {
+                if character.is_control() || character == '\\' {
+                    write!(f, "{}", character.escape_default())?;
+                } else {
+                    write!(f, "{character}")?;
+                }
+            }
+            for byte in chunk.invalid() {
+                write!(f, "\\x{byte:02x}")?;
+            }
+        }
+        Ok(())
+    }
+}

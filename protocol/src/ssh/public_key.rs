@@ -1,0 +1,224 @@
+//! Public keys in SSH's encoding, borrowed: subject keys of certificates, and CA keys.
+
+use ssh_encoding::{Encode, Error as EncodingError, Writer};
+
+use super::string;
+use crate::algorithm::{AsymmetricAlgorithm, Curve};
+
+/// Why a public key was not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PublicKeyError {
+    /// A field is missing or its length is wrong.
+    #[error("malformed public key: {0}")]
+    Encoding(#[from] EncodingError),
+    /// The key type is not one that a CA key can have.
+    #[error("unknown public key type")]
+    UnknownType,
+    /// An RSA number is not a positive mpint in its shortest form (RFC 4251, section 5).
+    #[error("an RSA number is not a positive integer in its shortest form")]
+    InvalidInteger,
+    /// The curve name and the key type differ.
+    #[error("the curve does not fit the key type")]
+    CurveMismatch,
+    /// Not an uncompressed point of the curve's length.
+    #[error("public key of {found} bytes where the type has {expected}")]
+    WrongLength {
+        /// Bytes the type has.
+        expected: usize,
+        /// Bytes in the input.
+        found: usize,
+    },
+    /// A point that does not start with 04.
+    #[error("elliptic-curve point is not uncompressed")]
+    NotUncompressed,
+}
+
+/// The kind of a public key: what its type name says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum KeyKind {
+    /// `ssh-rsa`
+    Rsa,
+    /// `ecdsa-sha2-nistp…`
+    Ecdsa(Curve),
+    /// `ssh-ed25519`
+    Ed25519,
+}
+
+impl KeyKind {
+    /// SSH's name of the key type (RFC 4253, RFC 5656, RFC 8709).
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Rsa => "ssh-rsa",
+            Self::Ecdsa(Curve::P256) => "ecdsa-sha2-nistp256",
+            Self::Ecdsa(Curve::P384) => "ecdsa-sha2-nistp384",
+            Self::Ecdsa(Curve::P521) => "ecdsa-sha2-nistp521",
+            Self::Ed25519 => "ssh-ed25519",
+        }
+    }
+
+    /// The kind with this type name.
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        [
+            Self::Rsa,
+            Self::Ed25519,
+            Self::Ecdsa(Curve::P256),
+            Self::Ecdsa(Curve::P384),
+            Self::Ecdsa(Curve::P521),
+        ]
+        .into_iter()
+        .find(|kind| kind.name().as_bytes() == name)
+    }
+}
+
+/// A public key, borrowed. Keys are equal when their numbers are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PublicKey<'a> {
+    /// Exponent and modulus, big-endian without leading zeros.
+    Rsa {
+        /// Public exponent.
+        exponent: &'a [u8],
+        /// Modulus.
+        modulus: &'a [u8],
+    },
+    /// A point on a NIST curve.
+    Ecdsa {
+        /// The curve.
+        curve: Curve,
+        /// `X‖Y`, each of the curve's coordinate length.
+        point: &'a [u8],
+    },
+    /// The 32 bytes of RFC 8032.
+    Ed25519(&'a [u8]),
+}
+
+/// 65537, the public exponent of every RSA key that a device holds.
+pub const RSA_EXPONENT: &[u8] = &[1, 0, 1];
+
+fn positive_integer<'a>(reader: &mut &'a [u8]) -> Result<&'a [u8], PublicKeyError> {
+    match string(reader)? {
+        [0, number @ ..] if number.first().is_some_and(|&byte| byte >= 0x80) => Ok(number),
+        number @ [0x01..=0x7f, ..] => Ok(number),
+        _ => Err(PublicKeyError::InvalidInteger),
+    }
+}
+
+fn exactly(bytes: &[u8], expected: usize) -> Result<&[u8], PublicKeyError> {
+    if bytes.len() == expected {
+        Ok(bytes)
+    } else {
+        Err(PublicKeyError::WrongLength { expected, found: bytes.len() })
+    }
+}
+
+/// Writes a positive integer, given big-endian, as an SSH mpint.
+pub(super) fn encode_integer(number: &[u8], writer: &mut impl Writer) -> ssh_encoding::Result<()> {
+    let start = number.iter().position(|&byte| byte != 0).unwrap_or(number.len());
+    let number = number.get(start..).unwrap_or_default();
+    let sign = usize::from(number.first().is_some_and(|&byte| byte >= 0x80));
+    (number.len() + sign).encode(writer)?;
+    writer.write([0].get(..sign).unwrap_or_default())?;
+    writer.write(number)
+}
+
+impl<'a> PublicKey<'a> {
+    /// From a device's raw public key: RSA modulus, `X‖Y`, or 32 bytes (GET PUBLIC KEY, template tag 2).
+    pub fn from_raw(algorithm: AsymmetricAlgorithm, raw: &'a [u8]) -> Result<Self, PublicKeyError> {
+        let raw = exactly(raw, algorithm.public_length())?;
+        Ok(match algorithm {
+            AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
+                if raw.first() == Some(&0) {
+                    return Err(PublicKeyError::InvalidInteger);
+                }
+                Self::Rsa { exponent: RSA_EXPONENT, modulus: raw }
+            }
+            AsymmetricAlgorithm::Ec(curve) => Self::Ecdsa { curve, point: raw },
+            AsymmetricAlgorithm::Ed25519 => Self::Ed25519(raw),
+        })
+    }
+
+    /// What kind of key it is.
+    #[must_use]
+    pub const fn kind(&self) -> KeyKind {
+        match self {
+            Self::Rsa { .. } => KeyKind::Rsa,
+            Self::Ecdsa { curve, .. } => KeyKind::Ecdsa(*curve),
+            Self::Ed25519(_) => KeyKind::Ed25519,
+        }
+    }
+
+    /// Bits of an RSA modulus; `None` for other keys.
+    #[must_use]
+    pub fn rsa_bits(&self) -> Option<usize> {
+        match self {
+            Self::Rsa { modulus: [first, rest @ ..], .. } => {
+                Some(8 * rest.len() + (8 - first.leading_zeros() as usize))
+            }
+            _ => None,
+        }
+    }
+
+    /// Reads the fields that follow the type name, for a key of this kind.
+    pub(super) fn decode_fields(kind: KeyKind, reader: &mut &'a [u8]) -> Result<Self, PublicKeyError> {
+        match kind {
+            KeyKind::Rsa => {
+                Ok(Self::Rsa { exponent: positive_integer(reader)?, modulus: positive_integer(reader)? })
+            }
+            KeyKind::Ecdsa(curve) => {
+                if string(reader)? != curve.ssh_name().as_bytes() {
+                    return Err(PublicKeyError::CurveMismatch);
+                }
+                match exactly(string(reader)?, 1 + 2 * curve.coordinate_length())? {
+                    [4, point @ ..] => Ok(Self::Ecdsa { curve, point }),
+                    _ => Err(PublicKeyError::NotUncompressed),
+                }
+            }
+            KeyKind::Ed25519 => Ok(Self::Ed25519(exactly(string(reader)?, 32)?)),
+        }
+    }
+
+    /// Reads a whole key, type name first; bytes left over are an error.
+    pub fn decode(mut bytes: &'a [u8]) -> Result<Self, PublicKeyError> {
+        let kind = KeyKind::from_name(string(&mut bytes)?).ok_or(PublicKeyError::UnknownType)?;
+        let key = Self::decode_fields(kind, &mut bytes)?;
+        match bytes.len() {
+            0 => Ok(key),
+            remaining => Err(EncodingError::TrailingData { remaining }.into()),
+        }
+    }
+
+    /// Writes the fields that follow the type name.
+    pub(super) fn encode_fields(&self, writer: &mut impl Writer) -> ssh_encoding::Result<()> {
+        match self {
+            Self::Rsa { exponent, modulus } => {
+                encode_integer(exponent, writer)?;
+                encode_integer(modulus, writer)
+            }
+            Self::Ecdsa { curve, point } => {
+                curve.ssh_name().encode(writer)?;
+                (1 + point.len()).encode(writer)?;
+                writer.write(&[4])?;
+                writer.write(point)
+            }
+            Self::Ed25519(key) => key.encode(writer),
+        }
+    }
+
+    /// Writes a whole key, type name first, without an outer length.
+    pub fn encode(&self, writer: &mut impl Writer) -> ssh_encoding::Result<()> {
+        self.kind().name().encode(writer)?;
+        self.encode_fields(writer)
+    }
+}
+
+/// A writer that only counts, for lengths that come before their content.
+#[derive(Debug, Default)]
+pub(super) struct Counter(pub(super) usize);
+
+impl Writer for Counter {
+    fn write(&mut self, bytes: &[u8]) -> ssh_encoding::Result<()> {
+        self.0 = self.0.checked_add(bytes.len()).ok_or(EncodingError::Overflow)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,403 @@
+//! SSH templates: the TLV that a device judges every certificate request by.
+//!
+//! `tag u8 ‖ length u16 ‖ value`, each of the six tags exactly once, in any order:
+//!
+//! | tag | value |
+//! |---|---|
+//! | 1 | timestamp key's algorithm number, u8 |
+//! | 2 | timestamp key: RSA modulus, `X‖Y`, or 32 bytes |
+//! | 3 | ids of the CA keys that may sign, u16 each |
+//! | 4 | not-before offset: seconds before now that a certificate may begin, u32; 0 is unbounded |
+//! | 5 | not-after offset: seconds after now that a certificate may end, u32; 0xffffffff is unbounded |
+//! | 6 | forbidden principals, each NUL-terminated |
+//!
+//! Tags 1 and 2 with an algorithm other than RSA are an extension of YubiHSM 2's templates.
+
+use super::timestamp::{Now, TimestampKey, TimestampKeyError};
+use crate::codec::{CodecError, Reader, Writer};
+use crate::object::ObjectId;
+
+/// One of the six fields of a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Tag {
+    /// Timestamp key's algorithm.
+    TimestampAlgorithm = 1,
+    /// Timestamp key.
+    TimestampKey = 2,
+    /// CA keys that may sign.
+    CaKeys = 3,
+    /// Not-before offset.
+    NotBefore = 4,
+    /// Not-after offset.
+    NotAfter = 5,
+    /// Forbidden principals.
+    ForbiddenPrincipals = 6,
+}
+
+impl Tag {
+    const ALL: [Self; 6] = [
+        Self::TimestampAlgorithm,
+        Self::TimestampKey,
+        Self::CaKeys,
+        Self::NotBefore,
+        Self::NotAfter,
+        Self::ForbiddenPrincipals,
+    ];
+}
+
+impl core::fmt::Display for Tag {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        let name = match self {
+            Self::TimestampAlgorithm => "timestamp algorithm",
+            Self::TimestampKey => "timestamp key",
+            Self::CaKeys => "CA keys",
+            Self::NotBefore => "not-before offset",
+            Self::NotAfter => "not-after offset",
+            Self::ForbiddenPrincipals => "forbidden principals",
+        };
+        write!(f, "tag {} ({name})", *self as u8)
+    }
+}
+
+/// Why bytes are not a template.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TemplateError {
+    /// A tag, length or value runs past the end.
+    #[error("template ends inside a field: {0}")]
+    Truncated(CodecError),
+    /// A tag that no version of the format defines.
+    #[error("unknown tag {0:#04x}")]
+    UnknownTag(u8),
+    /// A tag that stands twice.
+    #[error("{0} stands twice")]
+    DuplicateTag(Tag),
+    /// A tag that is not there.
+    #[error("{0} is missing")]
+    MissingTag(Tag),
+    /// A value whose length is not the tag's.
+    #[error("{tag} has {found} bytes, not {expected}")]
+    WrongLength {
+        /// The tag.
+        tag: Tag,
+        /// What the tag wants.
+        expected: &'static str,
+        /// Bytes in the template.
+        found: usize,
+    },
+    /// Tags 1 and 2 are not a key.
+    #[error(transparent)]
+    TimestampKey(#[from] TimestampKeyError),
+    /// The last forbidden principal has no NUL behind it.
+    #[error("the last forbidden principal is not NUL-terminated")]
+    UnterminatedPrincipal,
+}
+
+/// The ids of the CA keys that may sign under a template, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaKeys<'a>(&'a [[u8; 2]]);
+
+impl<'a> CaKeys<'a> {
+    /// From the value of tag 3: two bytes, big-endian, an id.
+    pub fn decode(value: &'a [u8]) -> Result<Self, TemplateError> {
+        match value.as_chunks::<2>() {
+            (ids, []) => Ok(Self(ids)),
+            _ => Err(TemplateError::WrongLength {
+                tag: Tag::CaKeys,
+                expected: "two for each key",
+                found: value.len(),
+            }),
+        }
+    }
+
+    /// Whether this key may sign.
+    #[must_use]
+    pub fn contains(&self, id: ObjectId) -> bool {
+        self.iter().any(|allowed| allowed == id.get())
+    }
+
+    /// The ids as they stand; a template may hold numbers that name no object.
+    pub fn iter(&self) -> impl Iterator<Item = u16> + use<'a> {
+        self.0.iter().map(|&id| u16::from_be_bytes(id))
+    }
+}
+
+/// Principals that no certificate may carry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ForbiddenPrincipals<'a>(&'a [u8]);
+
+impl<'a> ForbiddenPrincipals<'a> {
+    /// From the value of tag 6: every name followed by a NUL.
+    pub fn decode(value: &'a [u8]) -> Result<Self, TemplateError> {
+        match value {
+            [] | [.., 0] => Ok(Self(value)),
+            _ => Err(TemplateError::UnterminatedPrincipal),
+        }
+    }
+
+    /// Whether exactly these bytes are forbidden.
+    #[must_use]
+    pub fn contains(&self, principal: &[u8]) -> bool {
+        self.iter().any(|forbidden| forbidden == principal)
+    }
+
+    /// The names, without their NULs.
+    pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut rest = self.0;
+        core::iter::from_fn(move || {
+            let end = rest.iter().position(|&byte| byte == 0)?;
+            let (name, tail) = rest.split_at_checked(end)?;
+            rest = tail.get(1..)?;
+            Some(name)
+        })
+    }
+}
+
+/// How long before now a certificate may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotBeforeOffset(u32);
+
+impl NotBeforeOffset {
+    /// 0 on the wire: real hardware signs a certificate that is valid from the beginning of time under it.
+    pub const UNBOUNDED: Self = Self(0);
+
+    /// As on the wire.
+    #[must_use]
+    pub const fn from_wire(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
+    /// As on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u32 {
+        self.0
+    }
+
+    /// Seconds, or `None` for unbounded.
+    #[must_use]
+    pub const fn seconds(self) -> Option<u32> {
+        match self {
+            Self::UNBOUNDED => None,
+            Self(seconds) => Some(seconds),
+        }
+    }
+
+    /// The earliest time a certificate may begin, in UNIX seconds; `None` for unbounded.
+    #[must_use]
+    pub fn earliest(self, now: Now) -> Option<u64> {
+        Some(u64::from(now.seconds()).saturating_sub(u64::from(self.seconds()?)))
+    }
+}
+
+/// How long after now a certificate may end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotAfterOffset(u32);
+
+impl NotAfterOffset {
+    /// 0xffffffff on the wire: real hardware signs a certificate that is valid forever under it.
+    pub const UNBOUNDED: Self = Self(u32::MAX);
+
+    /// As on the wire.
+    #[must_use]
+    pub const fn from_wire(seconds: u32) -> Self {
+        Self(seconds)
+    }
+
+    /// As on the wire.
+    #[must_use]
+    pub const fn to_wire(self) -> u32 {
+        self.0
+    }
+
+    /// Seconds, or `None` for unbounded.
+    #[must_use]
+    pub const fn seconds(self) -> Option<u32> {
+        match self {
+            Self::UNBOUNDED => None,
+            Self(seconds) => Some(seconds),
+        }
+    }
+
+    /// The latest time a certificate may end, in UNIX seconds; `None` for unbounded.
+    #[must_use]
+    pub fn latest(self, now: Now) -> Option<u64> {
+        Some(u64::from(now.seconds()).saturating_add(u64::from(self.seconds()?)))
+    }
+}
+
+/// A well-formed template, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Template<'a> {
+    /// Who may say what time it is.
+    pub timestamp_key: TimestampKey<'a>,
+    /// Which CA keys may sign.
+    pub ca_keys: CaKeys<'a>,
+    /// How early a certificate may begin.
+    pub not_before: NotBeforeOffset,
+    /// How late it may end.
+    pub not_after: NotAfterOffset,
+    /// Whom it must not name.
+    pub forbidden_principals: ForbiddenPrincipals<'a>,
+}
+
+fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Result<[u8; N], TemplateError> {
+    value.try_into().map_err(|_| TemplateError::WrongLength { tag, expected, found: value.len() })
+}
+
+impl<'a> Template<'a> {
+    /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers.
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, TemplateError> {
+        let mut values: [Option<&'a [u8]>; Tag::ALL.len()] = [None; Tag::ALL.len()];
+        let mut reader = Reader::new(bytes);
+        while reader.remaining() > 0 {
+            let code = reader.u8().map_err(TemplateError::Truncated)?;
+            let length = reader.u16().map_err(TemplateError::Truncated)?;
+            let value = reader.take(usize::from(length)).map_err(TemplateError::Truncated)?;
+            let (&tag, slot) = Tag::ALL
+                .iter()
+                .zip(&mut values)
+                .find(|(tag, _)| **tag as u8 == code)
+                .ok_or(TemplateError::UnknownTag(code))?;
+            if slot.replace(value).is_some() {
+                return Err(TemplateError::DuplicateTag(tag));
+            }
+        }
+        for (&tag, value) in Tag::ALL.iter().zip(&values) {
+            if value.is_none() {
+                return Err(TemplateError::MissingTag(tag));
+            }
+        }
+        let [algorithm, key, ca_keys, not_before, not_after, principals] =
+            values.map(Option::unwrap_or_default);
+        let [algorithm] = exactly(Tag::TimestampAlgorithm, "1", algorithm)?;
+        let offset = |tag, value| exactly(tag, "4", value).map(u32::from_be_bytes);
+        Ok(Self {
+            timestamp_key: TimestampKey::from_code(algorithm, key)?,
+            ca_keys: CaKeys::decode(ca_keys)?,
+            not_before: NotBeforeOffset(offset(Tag::NotBefore, not_before)?),
+            not_after: NotAfterOffset(offset(Tag::NotAfter, not_after)?),
+            forbidden_principals: ForbiddenPrincipals::decode(principals)?,
+        })
+    }
+
+    /// Writes the template with its tags in ascending order, as YubiHSM's tool does.
+    pub fn encode(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        let mut field = |tag: Tag, value: &[u8]| {
+            let length = u16::try_from(value.len())
+                .map_err(|_| CodecError::NoSpace { needed: value.len(), available: usize::from(u16::MAX) })?;
+            writer.u8(tag as u8)?;
+            writer.u16(length)?;
+            writer.bytes(value)
+        };
+        field(Tag::TimestampAlgorithm, &[self.timestamp_key.algorithm().algorithm().code()])?;
+        field(Tag::TimestampKey, self.timestamp_key.public())?;
+        field(Tag::CaKeys, self.ca_keys.0.as_flattened())?;
+        field(Tag::NotBefore, &self.not_before.0.to_be_bytes())?;
+        field(Tag::NotAfter, &self.not_after.0.to_be_bytes())?;
+        field(Tag::ForbiddenPrincipals, self.forbidden_principals.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algorithm::AsymmetricAlgorithm;
+    use proptest::prelude::*;
+
+    const KEY: [u8; 32] = [7; 32];
+
+    fn sample() -> Template<'static> {
+        Template {
+            timestamp_key: TimestampKey::new(AsymmetricAlgorithm::Ed25519, &KEY).unwrap(),
+            ca_keys: CaKeys::decode(&[0, 5, 0, 0x3a]).unwrap(),
+            not_before: NotBeforeOffset::from_wire(300),
+            not_after: NotAfterOffset::from_wire(36_000),
+            forbidden_principals: ForbiddenPrincipals::decode(b"root\0toor\0").unwrap(),
+        }
+    }
+
+    fn encoded(template: &Template<'_>) -> ([u8; 256], usize) {
+        let mut buffer = [0; 256];
+        let mut writer = Writer::new(&mut buffer);
+        template.encode(&mut writer).unwrap();
+        let length = writer.len();
+        (buffer, length)
+    }
+
+    #[test]
+    fn what_was_encoded_decodes_to_the_same() {
+        let (buffer, length) = encoded(&sample());
+        assert_eq!(Template::decode(&buffer[..length]), Ok(sample()));
+    }
+
+    #[test]
+    fn each_defect_has_its_own_error() {
+        let (buffer, length) = encoded(&sample());
+        let good = &buffer[..length];
+        let mut twice = [0; 512];
+        twice[..length].copy_from_slice(good);
+        twice[length..length + 4].copy_from_slice(&[1, 0, 1, 46]);
+        assert_eq!(
+            Template::decode(&twice[..length + 4]),
+            Err(TemplateError::DuplicateTag(Tag::TimestampAlgorithm))
+        );
+        twice[length] = 0x80;
+        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x80)));
+        assert_eq!(Template::decode(&good[4..]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
+        assert!(matches!(Template::decode(&good[..length - 1]), Err(TemplateError::Truncated(_))));
+        assert_eq!(Template::decode(&[]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
+
+        let mut other = buffer;
+        other[3] = 43;
+        assert_eq!(
+            Template::decode(&other[..length]),
+            Err(TemplateError::TimestampKey(TimestampKeyError::UnknownAlgorithm(43)))
+        );
+        other[3] = 12;
+        assert!(matches!(
+            Template::decode(&other[..length]),
+            Err(TemplateError::TimestampKey(TimestampKeyError::WrongLength { .. }))
+        ));
+        let mut unterminated = buffer;
+        unterminated[length - 1] = b'!';
+        assert_eq!(Template::decode(&unterminated[..length]), Err(TemplateError::UnterminatedPrincipal));
+        assert!(matches!(CaKeys::decode(&[0, 1, 2]), Err(TemplateError::WrongLength { .. })));
+    }
+
+    #[test]
+    fn the_two_special_offsets_are_unbounded_and_their_neighbours_are_not() {
+        let now = Now::from_seconds(1000);
+        assert_eq!(NotBeforeOffset::from_wire(0).earliest(now), None);
+        assert_eq!(NotBeforeOffset::from_wire(1).earliest(now), Some(999));
+        assert_eq!(NotBeforeOffset::from_wire(u32::MAX).earliest(now), Some(0));
+        assert_eq!(NotAfterOffset::from_wire(u32::MAX).latest(now), None);
+        assert_eq!(NotAfterOffset::from_wire(u32::MAX - 1).latest(now), Some(1000 + 0xffff_fffe));
+        assert_eq!(NotAfterOffset::from_wire(0).latest(now), Some(1000));
+    }
+
+    #[test]
+    fn only_whole_names_are_forbidden() {
+        let forbidden = sample().forbidden_principals;
+        assert!(forbidden.contains(b"root") && forbidden.contains(b"toor"));
+        for name in [b"roo".as_slice(), b"root\0", b"roott", b"", b"root\0toor", b"Root"] {
+            assert!(!forbidden.contains(name), "{name:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+            if let Ok(template) = Template::decode(&bytes) {
+                prop_assert_eq!(template.forbidden_principals.iter().map(|name| name.len() + 1).sum::<usize>(),
+                    template.forbidden_principals.0.len());
+            }
+        }
+
+        #[test]
+        fn a_changed_template_never_decodes_to_the_same(position in 0_usize..84, bit in 0_u32..8) {
+            let (mut buffer, length) = encoded(&sample());
+            buffer[position % length] ^= 1 << bit;
+            prop_assert_ne!(Template::decode(&buffer[..length]).ok(), Some(sample()));
+        }
+    }
+}
