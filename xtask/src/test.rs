@@ -1,0 +1,151 @@
+//! `cargo xtask test`: everything that CI runs, in the order in which a mistake is found soonest. It stops at the first
+//! step that fails. The tests come last, after a table of the other steps, so that stdout ends with the runner's summary.
+
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    os::fd::AsFd,
+    path::Path,
+    process::{Command, Stdio},
+    time::Instant,
+};
+
+use crate::{
+    bare_metal,
+    program::{Failure, Run, cargo, ci, target},
+    setup,
+};
+
+/// What was done so far, or left out and why.
+#[derive(Default)]
+struct Steps(Vec<(&'static str, String)>);
+
+impl Steps {
+    fn run<T>(
+        &mut self,
+        name: &'static str,
+        step: impl FnOnce() -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        headline(name);
+        let start = Instant::now();
+        let result = step().map_err(|failure| Failure::Step(name, Box::new(failure)))?;
+        self.0.push((name, format!("{:.1} s", start.elapsed().as_secs_f32())));
+        Ok(result)
+    }
+
+    fn cargo(&mut self, name: &'static str, arguments: &[&str]) -> Result<(), Failure> {
+        self.run(name, || cargo().args(arguments).run())
+    }
+
+    fn skip(&mut self, name: &'static str, reason: &str) {
+        self.0.push((name, format!("SKIPPED: {reason}")));
+    }
+
+    fn table(&self) -> String {
+        self.0.iter().map(|(name, outcome)| format!("{name:<12}{outcome}\n")).collect()
+    }
+}
+
+fn headline(name: &str) {
+    println!("\n== {name}");
+}
+
+/// Runs every step and then the tests.
+pub(crate) fn chore() -> Result<(), Failure> {
+    let mut steps = Steps::default();
+    let ready = steps.run("setup", setup::run)?;
+
+    for (step, component, arguments) in [
+        ("fmt", "rustfmt", ["fmt", "--all", "--check"].as_slice()),
+        ("clippy", "clippy", &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]),
+    ] {
+        if ready.missing.contains(&component) {
+            steps.skip(step, &format!("{component} is missing"));
+        } else {
+            steps.cargo(step, arguments)?;
+        }
+    }
+    steps.cargo("build", &["build", "--workspace"])?;
+    match ready.bare_metal {
+        Some(toolchain) => steps.run("bare-metal", || bare_metal::build(toolchain))?,
+        None => steps.skip("bare-metal", "no toolchain for the boards' target"),
+    }
+    steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
+    deny(&mut steps)?;
+    for what in &ready.missing {
+        steps.0.push(("missing", format!("{what}: what needs it is skipped")));
+    }
+
+    headline("steps");
+    print!("{}", steps.table());
+    headline("tests");
+    let mut tests = runner()?;
+    if let Some(python) = ready.python {
+        tests.env("SSHSM_TEST_PYTHON", python);
+    }
+    tests.run().map_err(|failure| Failure::Step("tests", Box::new(failure)))
+}
+
+/// Checks the dependency tree. In CI cargo-deny is installed where it is missing, which takes minutes: so it comes after
+/// every other check.
+fn deny(steps: &mut Steps) -> Result<(), Failure> {
+    let tools = target()?.join("tools");
+    let deny = |arguments: &[&str]| -> Result<Command, Failure> {
+        let mut command = cargo();
+        command.env("PATH", path_with(&tools.join("bin"))?).arg("deny").args(arguments);
+        Ok(command)
+    };
+    if !deny(&["--version"])?.succeeds() {
+        if !ci() {
+            steps.skip("deny", "cargo-deny is missing; install with: cargo install cargo-deny --locked");
+            return Ok(());
+        }
+        steps.run("install cargo-deny", || {
+            cargo().args(["install", "cargo-deny", "--locked", "--root"]).arg(&tools).run()
+        })?;
+    }
+    steps.run("deny", || deny(&["check", "bans", "licenses", "sources"])?.run())
+}
+
+/// The test runner: nextest where it is installed. Both find the binaries just built on their `PATH`.
+fn runner() -> Result<Command, Failure> {
+    let mut command = cargo();
+    if cargo().args(["nextest", "--version"]).succeeds() {
+        // Nextest writes its report to stderr.
+        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::System)?;
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]).stderr(Stdio::from(stdout));
+    } else {
+        // Doc tests were a step of their own.
+        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+    }
+    command.env("PATH", path_with(&target()?.join("debug"))?);
+    Ok(command)
+}
+
+/// The `PATH` with a folder in front.
+fn path_with(folder: &Path) -> Result<OsString, Failure> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::join_paths([folder.to_path_buf()].into_iter().chain(env::split_paths(&path)))
+        .map_err(|reason| Failure::System(io::Error::other(reason)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failing_step_is_named_and_is_not_counted_as_done() {
+        let mut steps = Steps::default();
+        let failure = steps.run("fmt", || Err::<(), _>(Failure::Missing(vec!["rustfmt"]))).unwrap_err();
+        assert_eq!(failure.to_string(), "step fmt failed: missing, see the lines above: rustfmt");
+        assert_eq!(steps.table(), "");
+    }
+
+    #[test]
+    fn the_table_names_what_was_skipped_and_why() {
+        let mut steps = Steps::default();
+        steps.skip("deny", "cargo-deny is missing");
+        assert_eq!(steps.table(), "deny        SKIPPED: cargo-deny is missing\n");
+    }
+}
