@@ -1,0 +1,72 @@
+//! Who may do what: session capabilities, domains, object capabilities, and what a session may pass on.
+//!
+//! The rules and their order are YubiHSM 2's (wire facts, sections 3 and 6). An object that shares no domain with
+//! the session does not exist for it.
+
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use sshsm_protocol::command::Requirement;
+use sshsm_protocol::object::{NewObject, ObjectInfo};
+use sshsm_protocol::{Capabilities, Capability, Command, DeviceError, ObjectType};
+
+use crate::session::Caller;
+use crate::store::{Name, Store};
+
+/// Whether the session may send this command; `payload` matters only to DELETE OBJECT.
+pub(crate) fn may_send(caller: &Caller, command: Command, payload: &[u8]) -> Result<(), DeviceError> {
+    let needs = |capability| match caller.capabilities.contains(capability) {
+        true => Ok(()),
+        false => Err(DeviceError::InsufficientPermissions),
+    };
+    match command.requirement() {
+        Requirement::Nothing => Ok(()),
+        Requirement::Capability(capability) => needs(capability),
+        Requirement::Both(first, second) => needs(first).and_then(|()| needs(second)),
+        Requirement::DeleteOfType => {
+            let [_, _, object_type] = payload.try_into().map_err(|_| DeviceError::WrongLength)?;
+            needs(ObjectType::from_code(object_type).ok_or(DeviceError::InvalidData)?.delete_capability())
+        }
+    }
+}
+
+/// An object that the session can see.
+pub(crate) fn visible<F: MultiwriteNorFlash>(
+    store: &Store<F>,
+    caller: &Caller,
+    name: Name,
+) -> Result<ObjectInfo, DeviceError> {
+    store
+        .info(name)
+        .filter(|info| info.domains.intersects(caller.domains))
+        .copied()
+        .ok_or(DeviceError::ObjectNotFound)
+}
+
+/// A visible object that may be used for something; the session's own capability has been checked before.
+pub(crate) fn usable<F: MultiwriteNorFlash>(
+    store: &Store<F>,
+    caller: &Caller,
+    name: Name,
+    capability: Capability,
+) -> Result<ObjectInfo, DeviceError> {
+    let info = visible(store, caller, name)?;
+    if info.capabilities.contains(capability) { Ok(info) } else { Err(DeviceError::InsufficientPermissions) }
+}
+
+/// Whether the session may create this object: nothing that it cannot see, nothing that it may not pass on.
+pub(crate) fn may_create(
+    caller: &Caller,
+    object: &NewObject,
+    delegated: Capabilities,
+) -> Result<(), DeviceError> {
+    if object.domains.is_empty() {
+        return Err(DeviceError::InvalidData);
+    }
+    if object.domains.is_subset_of(caller.domains)
+        && object.capabilities.is_subset_of(caller.delegated_capabilities)
+        && delegated.is_subset_of(caller.delegated_capabilities)
+    {
+        Ok(())
+    } else {
+        Err(DeviceError::InsufficientPermissions)
+    }
+}

@@ -1,0 +1,127 @@
+//! Commands about the device as a whole.
+
+use core::time::Duration;
+
+use rand_core::Rng as _;
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::device_info::{DeviceInfo, Version};
+use sshsm_protocol::{Algorithm, DeviceError};
+
+use super::Core;
+use crate::device::insert_defaults;
+use crate::platform::{Indication, Platform};
+use crate::session::Caller;
+
+/// The YubiHSM 2 firmware whose messages this device speaks: 3136-byte messages, a second page of device info.
+pub(crate) const VERSION: Version = Version::LARGE_MESSAGES;
+/// Page 1 of device info: the part number, NUL-terminated as the hardware's.
+const PART_NUMBER: &[u8] = b"sshsm\0";
+/// Audit entries that YubiHSM 2 has room for.
+const LOG_TOTAL: u8 = 62;
+/// What this device can do, ascending; no algorithm is named that no command uses.
+const ALGORITHMS: [u8; 17] = [
+    Algorithm::RsaPkcs1Sha1.code(),
+    Algorithm::RsaPkcs1Sha256.code(),
+    Algorithm::RsaPkcs1Sha384.code(),
+    Algorithm::RsaPkcs1Sha512.code(),
+    Algorithm::Rsa2048.code(),
+    Algorithm::Rsa3072.code(),
+    Algorithm::Rsa4096.code(),
+    Algorithm::Ecp256.code(),
+    Algorithm::Ecp384.code(),
+    Algorithm::Ecp521.code(),
+    Algorithm::EcdsaSha1.code(),
+    Algorithm::TemplateSsh.code(),
+    Algorithm::Aes128YubicoAuthentication.code(),
+    Algorithm::EcdsaSha256.code(),
+    Algorithm::EcdsaSha384.code(),
+    Algorithm::EcdsaSha512.code(),
+    Algorithm::Ed25519.code(),
+];
+
+/// ECHO: the payload comes back.
+pub(crate) fn echo<P: Platform>(
+    _: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(writer.bytes(reader.rest())?)
+}
+
+/// GET DEVICE INFO: empty or page 0, the device; page 1, the part number.
+pub(crate) fn info<P: Platform>(
+    core: &mut Core<P>,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    match reader.rest() {
+        [] | [0] => {
+            let info = DeviceInfo {
+                version: VERSION,
+                serial: core.platform.serial(),
+                log_total: LOG_TOTAL,
+                log_used: 0,
+                algorithms: &ALGORITHMS,
+            };
+            Ok(info.encode(writer)?)
+        }
+        [1] => Ok(writer.bytes(PART_NUMBER)?),
+        _ => Err(DeviceError::InvalidData),
+    }
+}
+
+/// RESET DEVICE: everything is erased, and the device is as new.
+pub(crate) fn reset<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    core.loaded = None;
+    Ok(core.store.reset(insert_defaults)?)
+}
+
+/// CLOSE SESSION: the session ends once this is answered.
+pub(crate) fn close_session<P: Platform>(
+    _: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(())
+}
+
+/// GET STORAGE INFO.
+pub(crate) fn storage_info<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(core.store.storage_info().encode(writer)?)
+}
+
+/// GET PSEUDO RANDOM: `length u16`; as many random bytes.
+pub(crate) fn pseudo_random<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let room = writer.reserve(usize::from(reader.u16()?))?;
+    core.platform.entropy().fill_bytes(room);
+    Ok(())
+}
+
+/// BLINK DEVICE: `seconds u8`.
+pub(crate) fn blink<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let duration = Duration::from_secs(reader.u8()?.into());
+    core.platform.indicate(Indication::Blink { duration });
+    Ok(())
+}

@@ -1,0 +1,191 @@
+//! What each command does inside a session. The command table in `sshsm-protocol` says which exist and what they
+//! demand; [`handler`] is the only place that connects a command to its code.
+
+pub(crate) mod asymmetric_key;
+pub(crate) mod authentication;
+pub(crate) mod device;
+pub(crate) mod object;
+pub(crate) mod sign;
+pub(crate) mod ssh_certificate;
+pub(crate) mod template;
+
+use alloc::vec::Vec;
+
+use rand_core::Rng as _;
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
+use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
+
+use crate::authorization;
+use crate::crypto::key::{self, Body};
+use crate::crypto::{CryptoError, Provider};
+use crate::platform::Platform;
+use crate::session::Caller;
+use crate::store::{Attributes, Name, Store, StoreError};
+
+/// Carries out one command: reads the payload, writes the response's payload.
+pub(crate) type Handler<P> =
+    fn(&mut Core<P>, &Caller, Reader<'_>, &mut Writer<'_>) -> Result<(), DeviceError>;
+
+/// The code of a command; `None` for commands that this device does not have.
+pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
+    Some(match command {
+        Command::Echo => device::echo,
+        Command::GetDeviceInfo => |core, _, reader, writer| device::info(core, reader, writer),
+        Command::ResetDevice => device::reset,
+        Command::CloseSession => device::close_session,
+        Command::GetStorageInfo => device::storage_info,
+        Command::GetPseudoRandom => device::pseudo_random,
+        Command::BlinkDevice => device::blink,
+        Command::ListObjects => object::list,
+        Command::GetObjectInfo => object::info,
+        Command::DeleteObject => object::delete,
+        Command::PutAuthenticationKey => authentication::put,
+        Command::ChangeAuthenticationKey => authentication::change,
+        Command::PutAsymmetricKey => asymmetric_key::put,
+        Command::GenerateAsymmetricKey => asymmetric_key::generate,
+        Command::GetPublicKey => asymmetric_key::public,
+        Command::PutTemplate => template::put,
+        Command::GetTemplate => template::get,
+        Command::SignPkcs1 => sign::pkcs1,
+        Command::SignEcdsa => sign::ecdsa,
+        Command::SignEddsa => sign::eddsa,
+        Command::SignSshCertificate => ssh_certificate::sign,
+        _ => return None,
+    })
+}
+
+/// A private key that is ready to sign, and its public half.
+pub(crate) struct LoadedKey<C: Provider> {
+    id: ObjectId,
+    pub(crate) algorithm: AsymmetricAlgorithm,
+    pub(crate) public: Vec<u8>,
+    pub(crate) private: C::PrivateKey,
+}
+
+/// What commands work on.
+pub(crate) struct Core<P: Platform> {
+    pub(crate) platform: P,
+    pub(crate) store: Store<P::Flash>,
+    /// The key that signed last: loading one costs more than signing with it.
+    pub(crate) loaded: Option<LoadedKey<P::Crypto>>,
+}
+
+impl<P: Platform> Core<P> {
+    /// An object's content.
+    pub(crate) fn body(&mut self, name: Name) -> Result<Body, DeviceError> {
+        Ok(self.store.body(name)?)
+    }
+
+    /// Makes an asymmetric key ready to sign and returns it beside the platform, whose entropy signing needs. The
+    /// caller has checked that the session may use it.
+    pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&LoadedKey<P::Crypto>, &mut P), DeviceError> {
+        if self.loaded.as_ref().is_none_or(|loaded| loaded.id != info.id) {
+            self.loaded = None;
+            let algorithm =
+                AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::StorageFailed)?;
+            let body = self.store.body((ObjectType::AsymmetricKey, info.id))?;
+            let load = || {
+                Ok::<_, CryptoError>(LoadedKey {
+                    id: info.id,
+                    algorithm,
+                    public: key::public(algorithm, &body)?.to_vec(),
+                    private: P::Crypto::load(algorithm, &body)?,
+                })
+            };
+            // It was valid when it was stored.
+            self.loaded = Some(load().map_err(|_| DeviceError::StorageFailed)?);
+        }
+        self.loaded.as_ref().map(|loaded| (loaded, &mut self.platform)).ok_or(DeviceError::StorageFailed)
+    }
+
+    /// Forgets a loaded key whose object is about to change.
+    pub(crate) fn unload(&mut self, (object_type, id): Name) {
+        if object_type == ObjectType::AsymmetricKey {
+            self.loaded = self.loaded.take().filter(|loaded| loaded.id != id);
+        }
+    }
+
+    /// Checks that the session may create the object and that its name is free; chooses an id if it has none.
+    pub(crate) fn authorize_creation(
+        &mut self,
+        caller: &Caller,
+        object_type: ObjectType,
+        object: &NewObject,
+        delegated: Capabilities,
+    ) -> Result<Name, DeviceError> {
+        authorization::may_create(caller, object, delegated)?;
+        let id = match object.id {
+            Some(id) => id,
+            None => self.free_id()?,
+        };
+        let name = (object_type, id);
+        if self.store.info(name).is_some() {
+            return Err(DeviceError::ObjectExists);
+        }
+        Ok(name)
+    }
+
+    /// Stores an authorized object and answers with its id.
+    pub(crate) fn create(
+        &mut self,
+        name: Name,
+        object: &NewObject,
+        delegated: Capabilities,
+        origin: Origin,
+        body: &[u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), DeviceError> {
+        // YubiHSM 2 counts the delegated capabilities as content.
+        let length = body.len() + if name.0.has_delegated_capabilities() { 8 } else { 0 };
+        let attributes = Attributes {
+            capabilities: object.capabilities,
+            length: u16::try_from(length).map_err(|_| DeviceError::WrongLength)?,
+            domains: object.domains,
+            algorithm: object.algorithm,
+            origin,
+            label: object.label,
+            delegated_capabilities: delegated,
+        };
+        let info = self.store.insert(name, &attributes, body)?;
+        writer.u16(info.id.get())?;
+        Ok(())
+    }
+
+    /// An id that no object of any type has; they look random, as the hardware's do.
+    fn free_id(&mut self) -> Result<ObjectId, DeviceError> {
+        // Far fewer objects than ids: a free one is found at once.
+        for _ in 0..1000 {
+            let mut bytes = [0; 2];
+            self.platform.entropy().fill_bytes(&mut bytes);
+            if let Ok(id) = ObjectId::new(u16::from_be_bytes(bytes))
+                && self.store.iter().all(|info| info.id != id)
+            {
+                return Ok(id);
+            }
+        }
+        Err(DeviceError::StorageFailed)
+    }
+}
+
+/// The id in a payload that names an existing object: numbers that name none are simply not found.
+pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceError> {
+    ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)
+}
+
+impl From<StoreError> for DeviceError {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Exists => Self::ObjectExists,
+            StoreError::NotFound => Self::ObjectNotFound,
+            StoreError::Full | StoreError::Flash => Self::StorageFailed,
+        }
+    }
+}
+
+/// A key that a client put, or a digest that it chose, is at fault.
+impl From<CryptoError> for DeviceError {
+    fn from(_: CryptoError) -> Self {
+        Self::InvalidData
+    }
+}

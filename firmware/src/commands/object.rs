@@ -1,0 +1,58 @@
+//! Commands about objects of any type.
+
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::object::{ListEntry, ListFilter};
+use sshsm_protocol::{DeviceError, ObjectType};
+
+use super::{Core, existing_id};
+use crate::authorization::visible;
+use crate::platform::Platform;
+use crate::session::Caller;
+use crate::store::Name;
+
+fn name(mut reader: Reader<'_>) -> Result<Name, DeviceError> {
+    let id = existing_id(&mut reader)?;
+    let object_type = ObjectType::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
+    reader.finish()?;
+    Ok((object_type, id))
+}
+
+/// LIST OBJECTS: filters; four bytes for each visible object that passes them.
+pub(crate) fn list<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let filter = ListFilter::decode(reader)?;
+    for info in core.store.iter() {
+        if info.domains.intersects(caller.domains) && filter.matches(info) {
+            let entry = ListEntry { id: info.id, object_type: info.object_type, sequence: info.sequence };
+            entry.encode(writer)?;
+        }
+    }
+    Ok(())
+}
+
+/// GET OBJECT INFO: `id u16 ‖ type u8`; 66 bytes.
+pub(crate) fn info<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(visible(&core.store, caller, name(reader)?)?.encode(writer)?)
+}
+
+/// DELETE OBJECT: `id u16 ‖ type u8`. The object's own capabilities do not matter, and one shared domain is enough.
+pub(crate) fn delete<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let name = name(reader)?;
+    visible(&core.store, caller, name)?;
+    core.unload(name);
+    Ok(core.store.delete(name)?)
+}

@@ -1,0 +1,38 @@
+//! SSH templates: stored and returned as they are. What is in them matters when a certificate is signed.
+
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectType};
+
+use super::{Core, existing_id};
+use crate::authorization::visible;
+use crate::platform::Platform;
+use crate::session::Caller;
+
+/// PUT TEMPLATE: header, then any bytes, as YubiHSM 2 takes them; the id.
+pub(crate) fn put<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let object = NewObject::decode(&mut reader)?;
+    if object.algorithm != Algorithm::TemplateSsh {
+        return Err(DeviceError::InvalidData);
+    }
+    let name = core.authorize_creation(caller, ObjectType::Template, &object, Capabilities::NONE)?;
+    let body = reader.rest();
+    core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
+}
+
+/// GET TEMPLATE: `id u16`; the bytes. The template's own capabilities do not matter.
+pub(crate) fn get<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let name = (ObjectType::Template, existing_id(&mut reader)?);
+    visible(&core.store, caller, name)?;
+    Ok(writer.bytes(&core.body(name)?)?)
+}

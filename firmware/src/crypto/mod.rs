@@ -1,0 +1,160 @@
+//! Private keys and what they sign.
+//!
+//! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
+//! stored is the same for every provider: [`key`].
+
+pub mod key;
+mod rustcrypto;
+
+use rand_core::CryptoRng;
+use sha2::Digest;
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::{AsymmetricAlgorithm, Curve};
+
+pub use rustcrypto::RustCrypto;
+
+/// Bytes of the longest signature: RSA-4096.
+pub const MAX_SIGNATURE: usize = 512;
+
+/// A hash function that signatures are made over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hash {
+    /// SHA-1, 20 bytes.
+    Sha1,
+    /// SHA-256, 32 bytes.
+    Sha256,
+    /// SHA-384, 48 bytes.
+    Sha384,
+    /// SHA-512, 64 bytes.
+    Sha512,
+}
+
+impl Hash {
+    /// The hash whose digests have this many bytes.
+    #[must_use]
+    pub const fn of_length(length: usize) -> Option<Self> {
+        match length {
+            20 => Some(Self::Sha1),
+            32 => Some(Self::Sha256),
+            48 => Some(Self::Sha384),
+            64 => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
+    /// The hash that ECDSA uses with a curve (RFC 5656, section 6.2.1).
+    #[must_use]
+    pub const fn of_curve(curve: Curve) -> Self {
+        match curve {
+            Curve::P256 => Self::Sha256,
+            Curve::P384 => Self::Sha384,
+            Curve::P521 => Self::Sha512,
+        }
+    }
+
+    /// Hashes `message` into the front of `digest` and returns that part.
+    pub fn digest<'d>(self, message: &[u8], digest: &'d mut [u8; 64]) -> &'d [u8] {
+        fn fill<'d, D: Digest>(message: &[u8], digest: &'d mut [u8; 64]) -> &'d [u8] {
+            let hash = D::digest(message);
+            let (to, _) = digest.split_at_mut(hash.len());
+            to.copy_from_slice(&hash);
+            to
+        }
+        match self {
+            Self::Sha1 => fill::<sha1::Sha1>(message, digest),
+            Self::Sha256 => fill::<sha2::Sha256>(message, digest),
+            Self::Sha384 => fill::<sha2::Sha384>(message, digest),
+            Self::Sha512 => fill::<sha2::Sha512>(message, digest),
+        }
+    }
+}
+
+/// What a private key is asked to sign.
+#[derive(Clone, Copy, Debug)]
+pub enum Input<'a> {
+    /// RSASSA-PKCS1-v1_5. With a hash its `DigestInfo` is put in front; without, `digest` is the whole encoded
+    /// message *T* of RFC 8017, section 9.2.
+    Pkcs1 {
+        /// The hash that made the digest.
+        hash: Option<Hash>,
+        /// A digest of that hash, or *T*.
+        digest: &'a [u8],
+    },
+    /// ECDSA over a digest of any length: a longer one than the curve's order is cut on the right.
+    Ecdsa {
+        /// The digest.
+        digest: &'a [u8],
+    },
+    /// Pure Ed25519 (RFC 8032) over a message of any length.
+    Eddsa {
+        /// The message.
+        message: &'a [u8],
+    },
+}
+
+/// Why a key could not be made, loaded or used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CryptoError {
+    /// The bytes are not a private key of the algorithm: out of range, not primes, wrong length.
+    #[error("not a valid {0} private key")]
+    InvalidKey(AsymmetricAlgorithm),
+    /// The key cannot sign this kind of input.
+    #[error("a {0} key cannot make this kind of signature")]
+    WrongKey(AsymmetricAlgorithm),
+    /// The digest does not fit the key.
+    #[error("the digest is too long for a {0} key")]
+    DigestTooLong(AsymmetricAlgorithm),
+    /// The computation failed its own check; nothing was released.
+    #[error("the {0} signature failed its own check")]
+    SelfCheck(AsymmetricAlgorithm),
+}
+
+/// Who computes signatures.
+pub trait Provider {
+    /// A private key made ready to sign; it clears itself when dropped.
+    type PrivateKey;
+
+    /// Makes a stored key ([`key`]) ready to sign.
+    fn load(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<Self::PrivateKey, CryptoError>;
+
+    /// Signs and returns the signature's length: RSA as long as the modulus, ECDSA `r‖s`, Ed25519 64 bytes.
+    ///
+    /// `entropy` blinds RSA and hedges ECDSA nonces (RFC 6979 with added entropy): two ECDSA signatures of one
+    /// message differ.
+    fn sign(
+        key: &Self::PrivateKey,
+        input: Input<'_>,
+        entropy: &mut impl CryptoRng,
+        signature: &mut [u8; MAX_SIGNATURE],
+    ) -> Result<usize, CryptoError>;
+
+    /// Checks a fixed-length signature of `message` by a raw public key: RSA PKCS#1 v1.5 with SHA-256, ECDSA
+    /// with the curve's hash, Ed25519. Anything malformed is an invalid signature.
+    fn verify(algorithm: AsymmetricAlgorithm, public: &[u8], message: &[u8], signature: &[u8]) -> bool;
+}
+
+/// Signs an SSH certificate request, hashing it as the algorithm wants.
+pub fn sign_ssh<C: Provider>(
+    key: &C::PrivateKey,
+    algorithm: SignatureAlgorithm,
+    request: &[u8],
+    entropy: &mut impl CryptoRng,
+    signature: &mut [u8; MAX_SIGNATURE],
+) -> Result<usize, CryptoError> {
+    let mut digest = [0; 64];
+    let hash = match algorithm {
+        SignatureAlgorithm::RsaSha1 => Hash::Sha1,
+        SignatureAlgorithm::RsaSha256 => Hash::Sha256,
+        SignatureAlgorithm::RsaSha512 => Hash::Sha512,
+        SignatureAlgorithm::Ecdsa(curve) => Hash::of_curve(curve),
+        SignatureAlgorithm::Ed25519 => {
+            return C::sign(key, Input::Eddsa { message: request }, entropy, signature);
+        }
+    };
+    let digest = hash.digest(request, &mut digest);
+    let input = match algorithm {
+        SignatureAlgorithm::Ecdsa(_) => Input::Ecdsa { digest },
+        _ => Input::Pkcs1 { hash: Some(hash), digest },
+    };
+    C::sign(key, input, entropy, signature)
+}

@@ -1,0 +1,266 @@
+//! The device: one message in, one message out.
+
+use alloc::vec::Vec;
+
+use rand_core::Rng as _;
+use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel};
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::command::Channel;
+use sshsm_protocol::frame::{
+    Frame, HEADER_LENGTH, MAX_INNER_PAYLOAD, MAX_MESSAGE, MAX_PAYLOAD, RESPONSE_FLAG, error_frame,
+    write_header,
+};
+use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, Domains, Label, ObjectId, ObjectType};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::authorization;
+use crate::commands::{self, Core};
+use crate::platform::Platform;
+use crate::session::{Caller, Sessions};
+use crate::store::{Attributes, MountError, Store, StoreError};
+
+/// Where the inner frame of a session message stands: behind the outer header and the session id.
+const INNER: usize = HEADER_LENGTH + 1;
+
+/// An sshsm device.
+pub struct Device<P: Platform> {
+    core: Core<P>,
+    sessions: Sessions,
+    /// A session message while it is decrypted; cleared after each.
+    scratch: Zeroizing<Vec<u8>>,
+}
+
+/// What becomes of a session after a command in it was answered.
+enum Aftermath {
+    Stays,
+    Closed,
+    /// The whole device was reset.
+    Reset,
+}
+
+impl<P: Platform> Device<P> {
+    /// Starts a device on its platform and flash. Blank flash becomes a factory-fresh device with the default
+    /// authentication key (id 1, password `password`); flash that cannot be read is refused and left alone.
+    pub fn start(platform: P, flash: P::Flash) -> Result<Self, MountError> {
+        let store = Store::mount(flash, insert_defaults)?;
+        Ok(Self {
+            core: Core { platform, store, loaded: None },
+            sessions: Sessions::new(),
+            scratch: Zeroizing::new(Vec::with_capacity(MAX_MESSAGE)),
+        })
+    }
+
+    /// The platform.
+    pub fn platform(&mut self) -> &mut P {
+        &mut self.core.platform
+    }
+
+    /// The flash; `None` after a reset that the flash did not survive.
+    pub fn flash(&mut self) -> Option<&mut P::Flash> {
+        self.core.store.flash()
+    }
+
+    /// Answers one message and returns the answer's length. `response` must have room for [`MAX_MESSAGE`] bytes;
+    /// with less, commands whose answer does not fit fail.
+    pub fn handle(&mut self, request: &[u8], response: &mut [u8]) -> usize {
+        match self.answer(request, response) {
+            Ok(length) => length,
+            Err(error) => {
+                let frame = error_frame(error);
+                match response.first_chunk_mut() {
+                    Some(room) => *room = frame,
+                    None => return 0,
+                }
+                frame.len()
+            }
+        }
+    }
+
+    fn answer(&mut self, request: &[u8], response: &mut [u8]) -> Result<usize, DeviceError> {
+        if request.len() > MAX_MESSAGE {
+            return Err(DeviceError::WrongLength);
+        }
+        let frame = Frame::parse(request).map_err(|_| DeviceError::WrongLength)?;
+        let command = Command::from_code(frame.code)
+            .filter(|command| command.channel() != Channel::Session)
+            .ok_or(DeviceError::InvalidCommand)?;
+        if !command.request_length().contains(&frame.payload.len()) {
+            return Err(DeviceError::WrongLength);
+        }
+        if command == Command::SessionMessage {
+            return self.session_message(request, frame.payload, response);
+        }
+        let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
+        let limit = room.len().min(MAX_PAYLOAD);
+        let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
+        let reader = Reader::new(frame.payload);
+        match command {
+            Command::Echo => writer.bytes(frame.payload)?,
+            Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer)?,
+            Command::CreateSession => self.create_session(reader, &mut writer)?,
+            Command::AuthenticateSession => self.authenticate_session(reader)?,
+            _ => return Err(DeviceError::InvalidCommand),
+        }
+        let length = writer.len();
+        Ok(write_header(command.code() | RESPONSE_FLAG, length, response)?)
+    }
+
+    fn create_session(&mut self, mut reader: Reader<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
+        let id = ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)?;
+        let name = (ObjectType::AuthenticationKey, id);
+        let info = *self.core.store.info(name).ok_or(DeviceError::ObjectNotFound)?;
+        let host_challenge: Challenge = reader.array()?;
+        reader.finish()?;
+        let body = self.core.body(name)?;
+        let key =
+            Zeroizing::new(<[u8; AuthenticationKey::LENGTH]>::try_from(body.as_slice()).map_err(|_| {
+                // Only AES authentication keys are ever stored.
+                DeviceError::StorageFailed
+            })?);
+        let key = AuthenticationKey::from_bytes(*key);
+
+        let now = self.core.platform.uptime();
+        let session_id = self.sessions.allocate(now)?;
+        let mut card_challenge = Challenge::default();
+        self.core.platform.entropy().fill_bytes(&mut card_challenge);
+        let channel = DeviceChannel::derive(session_id, &key, host_challenge, card_challenge);
+        writer.u8(session_id)?;
+        writer.bytes(&card_challenge)?;
+        writer.bytes(&channel.card_cryptogram())?;
+        let caller = Caller {
+            authentication_key: id,
+            capabilities: info.capabilities,
+            delegated_capabilities: info.delegated_capabilities,
+            domains: info.domains,
+        };
+        self.sessions.create(session_id, caller, channel, now);
+        Ok(())
+    }
+
+    fn authenticate_session(&mut self, mut reader: Reader<'_>) -> Result<(), DeviceError> {
+        let id = reader.u8()?;
+        let now = self.core.platform.uptime();
+        let session = self.sessions.unauthenticated(id, now)?;
+        match session.channel.authenticate(reader.array()?, reader.array()?) {
+            Ok(()) => {
+                session.establish(now);
+                Ok(())
+            }
+            Err(_) => {
+                self.sessions.close(id);
+                Err(DeviceError::AuthenticationFailed)
+            }
+        }
+    }
+
+    fn session_message(
+        &mut self,
+        request: &[u8],
+        payload: &[u8],
+        response: &mut [u8],
+    ) -> Result<usize, DeviceError> {
+        let mut message = core::mem::take(&mut self.scratch);
+        message.clear();
+        message.extend_from_slice(request);
+        let id = payload.first().copied().unwrap_or(u8::MAX);
+        let answer = self.open_session_message(id, &mut message, response);
+        message.as_mut_slice().zeroize();
+        self.scratch = message;
+        answer
+    }
+
+    fn open_session_message(
+        &mut self,
+        id: u8,
+        message: &mut [u8],
+        response: &mut [u8],
+    ) -> Result<usize, DeviceError> {
+        let now = self.core.platform.uptime();
+        let session = self.sessions.authenticated(id, now)?;
+        let caller = session.caller;
+        let opened = match session.channel.open(message) {
+            Ok(frame) => Ok(frame),
+            Err(ChannelError::InnerFrame(_)) => Err(DeviceError::WrongLength),
+            Err(ChannelError::WrongMac) => {
+                self.sessions.close(id);
+                return Err(DeviceError::AuthenticationFailed);
+            }
+            Err(_) => return Err(DeviceError::WrongLength),
+        };
+        session.touch(now);
+
+        let inner = response.get_mut(INNER..).unwrap_or_default();
+        let (length, aftermath) = match opened.and_then(|frame| self.command(&caller, frame, inner)) {
+            Ok((length, aftermath)) => (length, aftermath),
+            Err(error) => {
+                let frame = error_frame(error);
+                if let Some(room) = inner.get_mut(..frame.len()) {
+                    room.copy_from_slice(&frame);
+                }
+                (frame.len(), Aftermath::Stays)
+            }
+        };
+        let now = self.core.platform.uptime();
+        let sealed = match self.sessions.authenticated(id, now) {
+            Ok(session) => session.channel.seal(length, response).map_err(|_| DeviceError::WrongLength),
+            Err(error) => Err(error),
+        };
+        match aftermath {
+            Aftermath::Stays => {}
+            Aftermath::Closed => self.sessions.close(id),
+            Aftermath::Reset => self.sessions.close_all(),
+        }
+        sealed
+    }
+
+    /// Carries out a command of a session; writes the inner response frame and returns its length.
+    fn command(
+        &mut self,
+        caller: &Caller,
+        frame: Frame<'_>,
+        response: &mut [u8],
+    ) -> Result<(usize, Aftermath), DeviceError> {
+        let command = Command::from_code(frame.code)
+            .filter(|command| command.channel() != Channel::Plain)
+            .ok_or(DeviceError::InvalidCommand)?;
+        let handler = commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?;
+        authorization::may_send(caller, command, frame.payload)?;
+        if !command.request_length().contains(&frame.payload.len()) {
+            return Err(DeviceError::WrongLength);
+        }
+        let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
+        let limit = room.len().min(MAX_INNER_PAYLOAD);
+        let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
+        let done = handler(&mut self.core, caller, Reader::new(frame.payload), &mut writer);
+        if done.is_err() {
+            writer.clear();
+        }
+        done?;
+        let length = writer.len();
+        let aftermath = match command {
+            Command::CloseSession => Aftermath::Closed,
+            Command::ResetDevice => Aftermath::Reset,
+            _ => Aftermath::Stays,
+        };
+        let length = write_header(command.code() | RESPONSE_FLAG, length, response)?;
+        Ok((length, aftermath))
+    }
+}
+
+/// What a factory-fresh device holds: the default authentication key, with every right.
+pub(crate) fn insert_defaults<F: embedded_storage::nor_flash::MultiwriteNorFlash>(
+    store: &mut Store<F>,
+) -> Result<(), StoreError> {
+    let key = AuthenticationKey::from_password(b"password");
+    let attributes = Attributes {
+        capabilities: Capabilities::ALL,
+        length: commands::authentication::AES_KEY_OBJECT_LENGTH,
+        domains: Domains::ALL,
+        algorithm: Algorithm::Aes128YubicoAuthentication,
+        origin: sshsm_protocol::object::Origin::IMPORTED,
+        label: Label::new("DEFAULT AUTHKEY CHANGE THIS ASAP").unwrap_or_default(),
+        delegated_capabilities: Capabilities::ALL,
+    };
+    let name = (ObjectType::AuthenticationKey, ObjectId::DEFAULT_AUTHENTICATION_KEY);
+    store.insert(name, &attributes, key.as_bytes()).map(|_| ())
+}

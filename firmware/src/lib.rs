@@ -1,0 +1,32 @@
+//! The sshsm device: it keeps keys, judges certificate requests by templates, and signs.
+//!
+//! [`Device`] turns one message into one answer. What it runs on (a board, a desktop, a test) is behind
+//! [`Platform`]; what its messages mean is in `sshsm-protocol`.
+//!
+//! | to learn about | open |
+//! |---|---|
+//! | what a command does | `commands/` |
+//! | why a certificate is refused | [`ssh::policy`] |
+//! | who may use which object | `authorization.rs` |
+//! | what survives a power cut | [`store`] |
+//! | who computes signatures | [`crypto`] |
+
+#![no_std]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+mod authorization;
+mod commands;
+pub mod crypto;
+mod device;
+pub mod platform;
+mod session;
+pub mod ssh;
+pub mod store;
+
+pub use device::Device;
+pub use platform::Platform;
+pub use session::IDLE_TIMEOUT;
+pub use store::MountError;

@@ -1,0 +1,54 @@
+//! The line between the device core and what it runs on.
+//!
+//! A board, the simulator and the tests each implement [`Platform`], and nothing else of theirs is known here.
+
+use core::time::Duration;
+
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use rand_core::CryptoRng;
+
+use crate::crypto::Provider;
+use crate::ssh::policy::Decision;
+
+/// Something the device wants to be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Indication {
+    /// Draw attention to this device (BLINK DEVICE).
+    Blink {
+        /// For how long.
+        duration: Duration,
+    },
+}
+
+/// What the device core runs on.
+///
+/// [`Device::start`](crate::Device::start) takes the platform and its flash and owns both; the platform's
+/// methods are called only while a message is being handled, never at the same time as each other.
+pub trait Platform {
+    /// NOR flash for objects: programming only clears bits, a word may be programmed twice. See
+    /// [`store`](crate::store) for the geometry it needs.
+    type Flash: MultiwriteNorFlash;
+    /// A cryptographic generator. One that can fail must stop the device rather than return weak bytes.
+    type Entropy: CryptoRng;
+    /// Who computes signatures.
+    type Crypto: Provider;
+
+    /// The serial number that clients see; not 0, and always the same for this device.
+    fn serial(&self) -> u32;
+
+    /// Time since start; never goes back. Only differences are used, to expire idle sessions.
+    fn uptime(&mut self) -> Duration;
+
+    /// The generator for keys, challenges, nonces and blinding.
+    fn entropy(&mut self) -> &mut Self::Entropy;
+
+    /// Shows something; the default does nothing, for platforms without a light.
+    fn indicate(&mut self, indication: Indication) {
+        let _ = indication;
+    }
+
+    /// Learns of a decision about a certificate, before it takes effect; the default ignores it.
+    fn decided(&mut self, decision: &Decision<'_>) {
+        let _ = decision;
+    }
+}

@@ -1,0 +1,4 @@
+//! What makes this device an SSH certificate authority: the signed clock and the policy.
+
+pub mod policy;
+pub mod timestamp;

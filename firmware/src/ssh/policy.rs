@@ -1,0 +1,393 @@
+//! The policy: whether a CA key may sign a certificate request under a template.
+//!
+//! [`evaluate`] is pure and total, and the only place where this is decided: on a board, in the simulator and in
+//! the host tool alike. It returns a [`Verdict`] with one [`Finding`] for every [`Check`], in a fixed order, each
+//! with what was asked and what was allowed. A certificate may be signed when every finding is
+//! [`Outcome::Allowed`]; what cannot be checked is not allowed.
+
+use core::fmt;
+
+use sshsm_protocol::ssh::Printable;
+use sshsm_protocol::ssh::public_key::PublicKey;
+use sshsm_protocol::ssh::request::{Principals, Request, RequestError};
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, Template, TemplateError};
+use sshsm_protocol::{DeviceError, ObjectId};
+
+use super::timestamp::{Authenticity, Timestamp};
+
+/// One rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Check {
+    /// The template is well-formed.
+    Template,
+    /// The request is well-formed.
+    Request,
+    /// The template's timestamp authority signed now for this request.
+    Timestamp,
+    /// The template lists the CA key that is to sign.
+    CaKey,
+    /// The request names that key as the one that signs it.
+    SignatureKey,
+    /// The certificate does not begin too early.
+    ValidAfter,
+    /// The certificate does not end too late.
+    ValidBefore,
+    /// The certificate names somebody: OpenSSH reads an empty list as "anyone", or refuses it.
+    PrincipalsPresent,
+    /// The certificate names nobody whom the template forbids.
+    ForbiddenPrincipals,
+}
+
+impl Check {
+    /// All checks, in the order in which they are reported.
+    pub const ALL: [Self; 9] = [
+        Self::Template,
+        Self::Request,
+        Self::Timestamp,
+        Self::CaKey,
+        Self::SignatureKey,
+        Self::ValidAfter,
+        Self::ValidBefore,
+        Self::PrincipalsPresent,
+        Self::ForbiddenPrincipals,
+    ];
+
+    /// A stable name, for logs and machine-readable output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Template => "template",
+            Self::Request => "request",
+            Self::Timestamp => "timestamp",
+            Self::CaKey => "ca-key",
+            Self::SignatureKey => "signature-key",
+            Self::ValidAfter => "valid-after",
+            Self::ValidBefore => "valid-before",
+            Self::PrincipalsPresent => "principals-present",
+            Self::ForbiddenPrincipals => "forbidden-principals",
+        }
+    }
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// The template allows it.
+    Allowed,
+    /// The template does not allow it.
+    Refused,
+    /// It cannot be said: the template or the request is malformed, or nobody vouches for the time.
+    Undecided,
+}
+
+impl Outcome {
+    /// A stable name, for logs and machine-readable output.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Allowed => "allowed",
+            Self::Refused => "refused",
+            Self::Undecided => "undecided",
+        }
+    }
+
+    const fn of(allowed: bool) -> Self {
+        if allowed { Self::Allowed } else { Self::Refused }
+    }
+}
+
+/// What was asked, or what is allowed, by one check. Its `Display` is for people.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Value<'a> {
+    /// Nothing is known, because something else could not be read.
+    Unknown,
+    /// A fixed text.
+    Text(&'static str),
+    /// The template cannot be read.
+    MalformedTemplate(TemplateError),
+    /// The request cannot be read.
+    MalformedRequest(RequestError),
+    /// A time and who vouches for it.
+    Timestamp(Timestamp),
+    /// A CA key on the device.
+    CaKey(ObjectId),
+    /// The CA keys that may sign.
+    CaKeys(CaKeys<'a>),
+    /// A public key.
+    PublicKey(PublicKey<'a>),
+    /// A certificate's start or end: UNIX seconds, and by how many seconds it misses its bound.
+    Time {
+        /// UNIX seconds; 0 and `u64::MAX` have no bound in time.
+        seconds: u64,
+        /// Seconds outside the bound; 0 when inside.
+        excess: u64,
+    },
+    /// Not before this time, UNIX seconds; `None` is unbounded.
+    NotBefore(Option<u64>),
+    /// Not after this time, UNIX seconds; `None` is unbounded.
+    NotAfter(Option<u64>),
+    /// The principals asked for.
+    Principals(Principals<'a>),
+    /// One principal.
+    Principal(&'a [u8]),
+    /// The principals that are forbidden.
+    AnyBut(ForbiddenPrincipals<'a>),
+}
+
+fn join(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = impl fmt::Display>) -> fmt::Result {
+    let mut first = true;
+    for item in items {
+        if !core::mem::take(&mut first) {
+            f.write_str(", ")?;
+        }
+        write!(f, "{item}")?;
+    }
+    if first { f.write_str("none") } else { Ok(()) }
+}
+
+/// UNIX seconds as a date in UTC, where the calendar reaches that far.
+struct Date(u64);
+
+impl fmt::Display for Date {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match i64::try_from(self.0).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()) {
+            _ if self.0 == u64::MAX => f.write_str("forever"),
+            Some(date) => write!(f, "{date}"),
+            None => write!(f, "second {}", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown => f.write_str("?"),
+            Self::Text(text) => f.write_str(text),
+            Self::MalformedTemplate(error) => write!(f, "malformed: {error}"),
+            Self::MalformedRequest(error) => write!(f, "malformed: {error}"),
+            Self::Timestamp(timestamp) => {
+                let signature = match timestamp.authenticity() {
+                    Authenticity::Verified => "signed",
+                    Authenticity::Invalid => "signature not valid",
+                    Authenticity::Unsigned => "not signed",
+                };
+                write!(f, "{}, {signature}", Date(timestamp.now().seconds().into()))
+            }
+            Self::CaKey(id) => write!(f, "{id}"),
+            Self::CaKeys(ids) => join(f, ids.iter().map(|id| alloc::format!("{id:#06x}"))),
+            Self::PublicKey(key) => {
+                f.write_str(key.kind().name())?;
+                let (PublicKey::Rsa { modulus: bytes, .. }
+                | PublicKey::Ecdsa { point: bytes, .. }
+                | PublicKey::Ed25519(bytes)) = key;
+                f.write_str(" ")?;
+                for byte in bytes.iter().take(8) {
+                    write!(f, "{byte:02x}")?;
+                }
+                f.write_str("…")
+            }
+            Self::Time { seconds, excess: 0 } => write!(f, "{}", Date(*seconds)),
+            Self::Time { seconds, excess } => write!(f, "{} (outside by {excess} s)", Date(*seconds)),
+            Self::NotBefore(Some(bound)) => write!(f, "not before {}", Date(*bound)),
+            Self::NotAfter(Some(bound)) => write!(f, "not after {}", Date(*bound)),
+            Self::NotBefore(None) | Self::NotAfter(None) => f.write_str("UNBOUNDED"),
+            Self::Principals(principals) => join(f, principals.iter().map(Printable)),
+            Self::Principal(principal) => write!(f, "{}", Printable(principal)),
+            Self::AnyBut(forbidden) if forbidden.iter().next().is_none() => f.write_str("anybody"),
+            Self::AnyBut(forbidden) => {
+                f.write_str("anybody but ")?;
+                join(f, forbidden.iter().map(Printable))
+            }
+        }
+    }
+}
+
+/// One check: how it came out, what was asked and what is allowed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding<'a> {
+    /// The rule.
+    pub check: Check,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// What was asked.
+    pub asked: Value<'a>,
+    /// What is allowed.
+    pub allowed: Value<'a>,
+}
+
+/// The CA key that is to sign.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CaKey<'a> {
+    /// Its id on the device.
+    pub id: ObjectId,
+    /// Its public key.
+    pub public: PublicKey<'a>,
+}
+
+/// All findings about one request, in the order of [`Check::ALL`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict<'a> {
+    findings: [Finding<'a>; Check::ALL.len()],
+}
+
+impl<'a> Verdict<'a> {
+    /// Every check, in the order of [`Check::ALL`].
+    #[must_use]
+    pub const fn findings(&self) -> &[Finding<'a>; Check::ALL.len()] {
+        &self.findings
+    }
+
+    /// Whether the certificate may be signed: every check says so.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.findings.iter().all(|finding| finding.outcome == Outcome::Allowed)
+    }
+
+    /// The checks that stand in the way.
+    pub fn refusals(&self) -> impl Iterator<Item = &Finding<'a>> {
+        self.findings.iter().filter(|finding| finding.outcome == Outcome::Refused)
+    }
+
+    /// The error byte of a refusal: `InvalidData` when the request cannot be read, else
+    /// `SshCaConstraintViolation`.
+    pub fn permit(&self) -> Result<(), DeviceError> {
+        if self.is_allowed() {
+            return Ok(());
+        }
+        let unreadable = |finding: &Finding<'_>| matches!(finding.asked, Value::MalformedRequest(_));
+        if self.findings.iter().any(unreadable) {
+            Err(DeviceError::InvalidData)
+        } else {
+            Err(DeviceError::SshCaConstraintViolation)
+        }
+    }
+}
+
+impl fmt::Display for Verdict<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "  {:<20}  {:<9}  {:<44}  allowed", "check", "outcome", "asked")?;
+        for finding in &self.findings {
+            let asked = alloc::format!("{}", finding.asked);
+            let (check, outcome) = (finding.check.name(), finding.outcome.name());
+            writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {}", finding.allowed)?;
+        }
+        Ok(())
+    }
+}
+
+/// A decision of a device about one request.
+#[derive(Clone, Debug)]
+pub struct Decision<'a> {
+    /// The CA key that was to sign.
+    pub ca_key: ObjectId,
+    /// The template it was to sign under.
+    pub template: ObjectId,
+    /// How it was to sign.
+    pub algorithm: SignatureAlgorithm,
+    /// What the policy says.
+    pub verdict: Verdict<'a>,
+}
+
+impl fmt::Display for Decision<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let outcome = if self.verdict.is_allowed() { "allowed" } else { "REFUSED" };
+        let Self { ca_key, template, algorithm, .. } = self;
+        writeln!(f, "{outcome}: certificate by CA key {ca_key} ({algorithm}) under template {template}")?;
+        write!(f, "{}", self.verdict)
+    }
+}
+
+/// Judges a request.
+///
+/// `timestamp` must have been verified with this template's key for this request's bytes.
+#[must_use]
+pub fn evaluate<'a>(
+    template: &Result<Template<'a>, TemplateError>,
+    request: &Result<Request<'a>, RequestError>,
+    timestamp: &Timestamp,
+    ca_key: &CaKey<'a>,
+) -> Verdict<'a> {
+    Verdict {
+        findings: Check::ALL.map(|check| {
+            let (outcome, asked, allowed) = find(check, template, request, timestamp, ca_key);
+            Finding { check, outcome, asked, allowed }
+        }),
+    }
+}
+
+fn find<'a>(
+    check: Check,
+    template: &Result<Template<'a>, TemplateError>,
+    request: &Result<Request<'a>, RequestError>,
+    timestamp: &Timestamp,
+    ca_key: &CaKey<'a>,
+) -> (Outcome, Value<'a>, Value<'a>) {
+    let well_formed = Value::Text("well-formed");
+    let (template, request) = match (check, template, request) {
+        (Check::Template, Ok(_), _) | (Check::Request, Ok(_), Ok(_)) => {
+            return (Outcome::Allowed, well_formed.clone(), well_formed);
+        }
+        (Check::Template, Err(error), _) => {
+            return (Outcome::Refused, Value::MalformedTemplate(*error), well_formed);
+        }
+        (Check::Request, Ok(_), Err(error)) => {
+            return (Outcome::Refused, Value::MalformedRequest(error.clone()), well_formed);
+        }
+        (_, Ok(template), Ok(request)) => (template, request),
+        // Without its template a request cannot even be told from the timestamp signature before it.
+        _ => return (Outcome::Undecided, Value::Unknown, Value::Unknown),
+    };
+    match check {
+        Check::Template | Check::Request => (Outcome::Allowed, well_formed.clone(), well_formed),
+        Check::Timestamp => (
+            match timestamp.authenticity() {
+                Authenticity::Verified => Outcome::Allowed,
+                Authenticity::Invalid => Outcome::Refused,
+                Authenticity::Unsigned => Outcome::Undecided,
+            },
+            Value::Timestamp(*timestamp),
+            Value::Text("signed by the timestamp authority"),
+        ),
+        Check::CaKey => (
+            Outcome::of(template.ca_keys.contains(ca_key.id)),
+            Value::CaKey(ca_key.id),
+            Value::CaKeys(template.ca_keys),
+        ),
+        Check::SignatureKey => (
+            Outcome::of(request.signature_key == ca_key.public),
+            Value::PublicKey(request.signature_key),
+            Value::PublicKey(ca_key.public),
+        ),
+        Check::ValidAfter => {
+            let earliest = template.not_before.earliest(timestamp.now());
+            let excess = earliest.map_or(0, |earliest| earliest.saturating_sub(request.valid_after));
+            (
+                Outcome::of(excess == 0),
+                Value::Time { seconds: request.valid_after, excess },
+                Value::NotBefore(earliest),
+            )
+        }
+        Check::ValidBefore => {
+            let latest = template.not_after.latest(timestamp.now());
+            let excess = latest.map_or(0, |latest| request.valid_before.saturating_sub(latest));
+            (
+                Outcome::of(excess == 0),
+                Value::Time { seconds: request.valid_before, excess },
+                Value::NotAfter(latest),
+            )
+        }
+        Check::PrincipalsPresent => (
+            Outcome::of(!request.principals.is_empty()),
+            Value::Principals(request.principals),
+            Value::Text("at least one"),
+        ),
+        Check::ForbiddenPrincipals => {
+            let forbidden = template.forbidden_principals;
+            match request.principals.iter().find(|principal| forbidden.contains(principal)) {
+                Some(principal) => (Outcome::Refused, Value::Principal(principal), Value::AnyBut(forbidden)),
+                None => (Outcome::Allowed, Value::Principals(request.principals), Value::AnyBut(forbidden)),
+            }
+        }
+    }
+}
