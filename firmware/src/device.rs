@@ -94,13 +94,15 @@ impl<P: Platform> Device<P> {
         let limit = room.len().min(MAX_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
         let reader = Reader::new(frame.payload);
-        match command {
-            Command::Echo => writer.bytes(frame.payload)?,
-            Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer)?,
-            Command::CreateSession => self.create_session(reader, &mut writer)?,
-            Command::AuthenticateSession => self.authenticate_session(reader)?,
-            _ => return Err(DeviceError::InvalidCommand),
-        }
+        let done = match command {
+            Command::Echo => writer.bytes(frame.payload).map_err(DeviceError::from),
+            Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer),
+            Command::CreateSession => self.create_session(reader, &mut writer),
+            Command::AuthenticateSession => self.authenticate_session(reader),
+            _ => Err(DeviceError::InvalidCommand),
+        };
+        self.core.platform.handled(command, done);
+        done?;
         let length = writer.len();
         Ok(write_header(command.code() | RESPONSE_FLAG, length, response)?)
     }
@@ -187,7 +189,6 @@ impl<P: Platform> Device<P> {
             }
             Err(_) => return Err(DeviceError::WrongLength),
         };
-        session.touch(now);
 
         let inner = response.get_mut(INNER..).unwrap_or_default();
         let (length, aftermath) = match opened.and_then(|frame| self.command(&caller, frame, inner)) {
@@ -200,11 +201,11 @@ impl<P: Platform> Device<P> {
                 (frame.len(), Aftermath::Stays)
             }
         };
+        // A command may have taken longer than sessions may be idle; this one was not.
         let now = self.core.platform.uptime();
-        let sealed = match self.sessions.authenticated(id, now) {
-            Ok(session) => session.channel.seal(length, response).map_err(|_| DeviceError::WrongLength),
-            Err(error) => Err(error),
-        };
+        let session = self.sessions.resume(id).ok_or(DeviceError::InvalidSession)?;
+        session.touch(now);
+        let sealed = session.channel.seal(length, response).map_err(|_| DeviceError::WrongLength);
         match aftermath {
             Aftermath::Stays => {}
             Aftermath::Closed => self.sessions.close(id),
@@ -223,27 +224,38 @@ impl<P: Platform> Device<P> {
         let command = Command::from_code(frame.code)
             .filter(|command| command.channel() != Channel::Plain)
             .ok_or(DeviceError::InvalidCommand)?;
-        let handler = commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?;
-        authorization::may_send(caller, command, frame.payload)?;
-        if !command.request_length().contains(&frame.payload.len()) {
-            return Err(DeviceError::WrongLength);
-        }
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_INNER_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
-        let done = handler(&mut self.core, caller, Reader::new(frame.payload), &mut writer);
+        let done = self.carry_out(caller, command, frame.payload, &mut writer);
+        self.core.platform.handled(command, done);
         if done.is_err() {
+            // Nothing of an answer that was given up may be seen behind the error.
             writer.clear();
         }
         done?;
-        let length = writer.len();
         let aftermath = match command {
             Command::CloseSession => Aftermath::Closed,
             Command::ResetDevice => Aftermath::Reset,
             _ => Aftermath::Stays,
         };
-        let length = write_header(command.code() | RESPONSE_FLAG, length, response)?;
-        Ok((length, aftermath))
+        let length = writer.len();
+        Ok((write_header(command.code() | RESPONSE_FLAG, length, response)?, aftermath))
+    }
+
+    fn carry_out(
+        &mut self,
+        caller: &Caller,
+        command: Command,
+        payload: &[u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), DeviceError> {
+        let handler = commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?;
+        authorization::may_send(caller, command, payload)?;
+        if !command.request_length().contains(&payload.len()) {
+            return Err(DeviceError::WrongLength);
+        }
+        handler(&mut self.core, caller, Reader::new(payload), writer)
     }
 }
 

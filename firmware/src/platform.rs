@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;
+use sshsm_protocol::{Command, DeviceError};
 
 use crate::crypto::Provider;
 use crate::ssh::policy::Decision;
@@ -45,6 +46,12 @@ pub trait Platform {
     /// Shows something; the default does nothing, for platforms without a light.
     fn indicate(&mut self, indication: Indication) {
         let _ = indication;
+    }
+
+    /// Learns how a command ended, for logs; the default ignores it. Messages that are no command at all, or whose
+    /// session does not exist, are not among them.
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        let _ = (command, outcome);
     }
 
     /// Learns of a decision about a certificate, before it takes effect; the default ignores it.

@@ -76,6 +76,11 @@ impl Sessions {
         self.find(id, true, now)
     }
 
+    /// The session at `id`, however long its command took.
+    pub(crate) fn resume(&mut self, id: u8) -> Option<&mut Session> {
+        self.0.get_mut(usize::from(id))?.as_mut()
+    }
+
     /// Ends a session; its keys are cleared.
     pub(crate) fn close(&mut self, id: u8) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
@@ -113,7 +118,7 @@ impl Session {
         self.last_used = now;
     }
 
-    /// A valid message arrived.
+    /// A valid message was answered.
     pub(crate) fn touch(&mut self, now: Duration) {
         self.last_used = now;
     }

@@ -1,0 +1,322 @@
+#![allow(
+    missing_docs,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+//! A device on a model platform: flash that counts its writes and can lose power, a clock that a test sets, repeatable
+//! entropy; and a client that speaks to it in whole messages.
+#![allow(dead_code)] // each test binary uses a part
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use embedded_storage::nor_flash::{
+    ErrorType, MultiwriteNorFlash, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash,
+};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use sshsm_firmware::crypto::RustCrypto;
+use sshsm_firmware::platform::Indication;
+use sshsm_firmware::ssh::policy::Decision;
+use sshsm_firmware::{Device, MountError, Platform};
+use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
+use sshsm_protocol::object::NewObject;
+use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId};
+
+pub const SECTOR: usize = 4096;
+pub const SECTORS: usize = 32;
+
+/// The chip behind a [`Flash`].
+#[derive(Clone)]
+pub struct Chip {
+    pub bytes: Vec<u8>,
+    /// Words that can still be programmed, and sectors erased, before the power fails; `None` is for ever.
+    pub power: Option<usize>,
+    /// Words programmed and sectors erased so far.
+    pub operations: usize,
+}
+
+/// NOR flash in memory, shared with the test that holds a clone. Programming clears bits; power can fail inside any
+/// operation.
+#[derive(Clone)]
+pub struct Flash(pub Rc<RefCell<Chip>>);
+
+#[derive(Debug)]
+pub struct PowerFailure;
+
+impl NorFlashError for PowerFailure {
+    fn kind(&self) -> NorFlashErrorKind {
+        NorFlashErrorKind::Other
+    }
+}
+
+impl Chip {
+    pub fn blank() -> Self {
+        Self { bytes: vec![0xff; SECTOR * SECTORS], power: None, operations: 0 }
+    }
+
+    fn step(&mut self) -> Result<(), PowerFailure> {
+        self.operations += 1;
+        match &mut self.power {
+            Some(0) => Err(PowerFailure),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Flash {
+    pub fn blank() -> Self {
+        Self::of(Chip::blank())
+    }
+
+    pub fn of(chip: Chip) -> Self {
+        Self(Rc::new(RefCell::new(chip)))
+    }
+
+    /// A copy of the chip as it is now, with power.
+    pub fn copy(&self) -> Chip {
+        Chip { power: None, operations: 0, ..self.0.borrow().clone() }
+    }
+}
+
+impl ErrorType for Flash {
+    type Error = PowerFailure;
+}
+
+impl ReadNorFlash for Flash {
+    const READ_SIZE: usize = 1;
+
+    fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerFailure> {
+        let offset = offset as usize;
+        bytes.copy_from_slice(&self.0.borrow().bytes[offset..offset + bytes.len()]);
+        Ok(())
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.borrow().bytes.len()
+    }
+}
+
+impl NorFlash for Flash {
+    const WRITE_SIZE: usize = 4;
+    const ERASE_SIZE: usize = SECTOR;
+
+    fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerFailure> {
+        let mut chip = self.0.borrow_mut();
+        assert!((from as usize).is_multiple_of(SECTOR) && (to as usize).is_multiple_of(SECTOR));
+        for at in (from as usize..to as usize).step_by(SECTOR) {
+            let step = chip.step();
+            let erased = if step.is_ok() { SECTOR } else { SECTOR / 2 };
+            chip.bytes[at..at + erased].fill(0xff);
+            step?;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerFailure> {
+        let mut chip = self.0.borrow_mut();
+        assert!((offset as usize).is_multiple_of(4) && bytes.len().is_multiple_of(4), "unaligned write");
+        for (word, at) in bytes.chunks(4).zip((offset as usize..).step_by(4)) {
+            chip.step()?;
+            for (byte, to) in word.iter().zip(&mut chip.bytes[at..at + 4]) {
+                *to &= byte;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl MultiwriteNorFlash for Flash {}
+
+#[derive(Clone, Default)]
+pub struct Clock(Rc<Cell<Duration>>);
+
+impl Clock {
+    pub fn advance(&self, by: Duration) {
+        self.0.set(self.0.get() + by);
+    }
+}
+
+pub struct Model {
+    entropy: ChaCha8Rng,
+    pub clock: Clock,
+    pub decisions: Vec<String>,
+    pub handled: Vec<(Command, Result<(), DeviceError>)>,
+}
+
+impl Model {
+    pub fn new(clock: Clock) -> Self {
+        Self { entropy: ChaCha8Rng::seed_from_u64(7), clock, decisions: Vec::new(), handled: Vec::new() }
+    }
+}
+
+impl Platform for Model {
+    type Flash = Flash;
+    type Entropy = ChaCha8Rng;
+    type Crypto = RustCrypto;
+
+    fn serial(&self) -> u32 {
+        12_345_678
+    }
+
+    fn uptime(&mut self) -> Duration {
+        self.clock.0.get()
+    }
+
+    fn entropy(&mut self) -> &mut ChaCha8Rng {
+        &mut self.entropy
+    }
+
+    fn indicate(&mut self, indication: Indication) {
+        let Indication::Blink { duration } = indication;
+        self.clock.advance(duration);
+    }
+
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        self.handled.push((command, outcome));
+    }
+
+    fn decided(&mut self, decision: &Decision<'_>) {
+        self.decisions.push(decision.to_string());
+    }
+}
+
+pub type ModelDevice = Device<Model>;
+
+pub fn try_start(flash: Flash) -> Result<ModelDevice, MountError> {
+    Device::start(Model::new(Clock::default()), flash)
+}
+
+pub fn start(chip: Chip) -> ModelDevice {
+    try_start(Flash::of(chip)).expect("the flash mounts")
+}
+
+pub fn fresh() -> ModelDevice {
+    start(Chip::blank())
+}
+
+/// Sends a plain message.
+pub fn plain(device: &mut ModelDevice, code: u8, payload: &[u8]) -> Result<Vec<u8>, DeviceError> {
+    let mut message = vec![0; 3 + payload.len()];
+    Frame { code, payload }.encode(&mut message).unwrap();
+    let mut response = [0; MAX_MESSAGE];
+    let length = device.handle(&message, &mut response);
+    let frame = Frame::parse(&response[..length]).unwrap();
+    answer(code, &frame)
+}
+
+fn answer(code: u8, frame: &Frame<'_>) -> Result<Vec<u8>, DeviceError> {
+    if frame.code == ERROR_CODE {
+        assert_eq!(frame.payload.len(), 1);
+        return Err(DeviceError::from_code(frame.payload[0]).expect("a defined error code"));
+    }
+    assert_eq!(frame.code, code | RESPONSE_FLAG);
+    Ok(frame.payload.to_vec())
+}
+
+/// A client's session.
+pub struct Session(pub HostChannel);
+
+impl Session {
+    pub fn open(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
+        Self::create(device, id, password)?.authenticate(device)
+    }
+
+    /// The first half of opening.
+    pub fn create(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
+        let challenge = [1; 8];
+        let request = [id.to_be_bytes().as_slice(), &challenge].concat();
+        let reply = plain(device, Command::CreateSession.code(), &request)?;
+        let key = AuthenticationKey::from_password(password);
+        let (card, cryptogram) = (reply[1..9].try_into().unwrap(), reply[9..].try_into().unwrap());
+        // A client that notices that its password is wrong says so in the device's words here.
+        HostChannel::derive(reply[0], &key, challenge, card, cryptogram)
+            .map(Self)
+            .map_err(|_| DeviceError::AuthenticationFailed)
+    }
+
+    /// The second half.
+    pub fn authenticate(mut self, device: &mut ModelDevice) -> Result<Self, DeviceError> {
+        let message = self.0.authenticate();
+        let reply = plain(device, message[0], &message[3..])?;
+        assert!(reply.is_empty());
+        Ok(self)
+    }
+
+    pub fn admin(device: &mut ModelDevice) -> Self {
+        Self::open(device, 1, b"password").unwrap()
+    }
+
+    pub fn send(
+        &mut self,
+        device: &mut ModelDevice,
+        command: Command,
+        payload: &[u8],
+    ) -> Result<Vec<u8>, DeviceError> {
+        let mut message = [0; MAX_MESSAGE];
+        let length = self.0.seal(command, payload, &mut message).unwrap();
+        let mut response = [0; MAX_MESSAGE];
+        let length = device.handle(&message[..length], &mut response);
+        if response[0] == ERROR_CODE {
+            return answer(command.code(), &Frame::parse(&response[..length]).unwrap());
+        }
+        answer(command.code(), &self.0.open(&mut response[..length]).unwrap())
+    }
+}
+
+/// What a test says of a new object; the rest is the most permissive.
+pub struct Object {
+    pub id: u16,
+    pub algorithm: Algorithm,
+    pub domains: Domains,
+    pub capabilities: Capabilities,
+}
+
+impl Object {
+    pub fn new(id: u16, algorithm: Algorithm, capabilities: &[Capability]) -> Self {
+        Self { id, algorithm, domains: Domains::ALL, capabilities: Capabilities::of(capabilities) }
+    }
+
+    pub fn with(self, rest: &[u8]) -> Vec<u8> {
+        let object = NewObject {
+            id: ObjectId::new(self.id).ok(),
+            label: Label::new("test").unwrap(),
+            domains: self.domains,
+            capabilities: self.capabilities,
+            algorithm: self.algorithm,
+        };
+        let mut buffer = [0; NewObject::LENGTH];
+        object.encode(&mut Writer::new(&mut buffer)).unwrap();
+        [buffer.as_slice(), rest].concat()
+    }
+
+    pub fn delegating(self, delegated: Capabilities, rest: &[u8]) -> Vec<u8> {
+        self.with(&[delegated.bits().to_be_bytes().as_slice(), rest].concat())
+    }
+}
+
+/// An authentication key with these rights.
+pub fn put_authentication_key(
+    device: &mut ModelDevice,
+    admin: &mut Session,
+    id: u16,
+    password: &[u8],
+    domains: Domains,
+    capabilities: Capabilities,
+    delegated: Capabilities,
+) -> Session {
+    let object = Object { id, algorithm: Algorithm::Aes128YubicoAuthentication, domains, capabilities };
+    let payload = object.delegating(delegated, AuthenticationKey::from_password(password).as_bytes());
+    admin.send(device, Command::PutAuthenticationKey, &payload).unwrap();
+    Session::open(device, id, password).unwrap()
+}

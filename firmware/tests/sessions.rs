@@ -1,0 +1,213 @@
+//! Sessions: opening, using, expiring, and everything that must not work.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
+
+use std::time::Duration;
+
+use model::{Clock, Flash, Model, Object, Session, fresh, plain, put_authentication_key};
+use proptest::prelude::*;
+use sshsm_firmware::{Device, IDLE_TIMEOUT};
+use sshsm_protocol::channel::AuthenticationKey;
+use sshsm_protocol::frame::MAX_MESSAGE;
+use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains};
+
+#[test]
+fn echo_works_in_plain_and_in_a_session_up_to_the_longest_message() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    for length in [0, 1, 15, 16, 2021, 3116] {
+        let data = vec![0xa5; length];
+        assert_eq!(session.send(&mut device, Command::Echo, &data).unwrap(), data);
+        assert_eq!(plain(&mut device, Command::Echo.code(), &data).unwrap(), data);
+    }
+}
+
+#[test]
+fn sixteen_sessions_fit_and_the_seventeenth_is_refused_until_one_expires() {
+    let clock = Clock::default();
+    let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
+    let mut sessions: Vec<_> = (0..16).map(|_| Session::admin(&mut device)).collect();
+    assert_eq!(sessions[15].0.session_id(), 15);
+    assert_eq!(Session::create(&mut device, 1, b"password").err(), Some(DeviceError::SessionsFull));
+
+    clock.advance(IDLE_TIMEOUT);
+    sessions[0].send(&mut device, Command::Echo, b"still here").unwrap();
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(sessions[1].send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+    assert_eq!(Session::admin(&mut device).0.session_id(), 1);
+    sessions[0].send(&mut device, Command::Echo, b"still here").unwrap();
+}
+
+#[test]
+fn a_command_that_takes_longer_than_the_timeout_does_not_expire_its_own_session() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    // The model's clock moves on by as long as it blinks.
+    assert_eq!(session.send(&mut device, Command::BlinkDevice, &[31]), Ok(vec![]));
+    session.send(&mut device, Command::Echo, b"still here").unwrap();
+}
+
+#[test]
+fn a_session_that_was_never_authenticated_gives_way_when_all_are_taken() {
+    let mut device = fresh();
+    let abandoned: Vec<_> = (0..16).map(|_| Session::create(&mut device, 1, b"password").unwrap()).collect();
+    let mut session = Session::admin(&mut device);
+    session.send(&mut device, Command::Echo, b"x").unwrap();
+    drop(abandoned);
+}
+
+#[test]
+fn an_unauthenticated_session_takes_no_command() {
+    let mut device = fresh();
+    let mut session = Session::create(&mut device, 1, b"password").unwrap();
+    let _ = session.0.authenticate();
+    assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+}
+
+#[test]
+fn a_wrong_cryptogram_frees_the_session() {
+    let mut device = fresh();
+    let mut session = Session::create(&mut device, 1, b"password").unwrap();
+    let mut message = session.0.authenticate();
+    message[5] ^= 1;
+    let send = |device: &mut _, message: &[u8]| plain(device, message[0], &message[3..]);
+    assert_eq!(send(&mut device, &message), Err(DeviceError::AuthenticationFailed));
+    message[5] ^= 1;
+    assert_eq!(send(&mut device, &message), Err(DeviceError::InvalidSession));
+}
+
+#[test]
+fn a_forged_message_ends_the_session() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    let mut message = [0; 64];
+    let length = session.0.seal(Command::Echo, b"x", &mut message).unwrap();
+    message[length - 1] ^= 1;
+    assert_eq!(plain(&mut device, message[0], &message[3..length]), Err(DeviceError::AuthenticationFailed));
+    message[length - 1] ^= 1;
+    assert_eq!(plain(&mut device, message[0], &message[3..length]), Err(DeviceError::InvalidSession));
+}
+
+#[test]
+fn a_closed_session_is_gone() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    assert_eq!(session.send(&mut device, Command::CloseSession, &[]), Ok(vec![]));
+    assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+}
+
+#[test]
+fn unknown_keys_cannot_open_a_session() {
+    let mut device = fresh();
+    for id in [0, 2, 0xffff] {
+        assert_eq!(Session::create(&mut device, id, b"password").err(), Some(DeviceError::ObjectNotFound));
+    }
+}
+
+#[test]
+fn session_commands_are_invalid_in_plain_and_plain_ones_in_a_session() {
+    let mut device = fresh();
+    assert_eq!(plain(&mut device, Command::ListObjects.code(), &[]), Err(DeviceError::InvalidCommand));
+    assert_eq!(plain(&mut device, 0x02, &[]), Err(DeviceError::InvalidCommand));
+    let mut session = Session::admin(&mut device);
+    assert_eq!(session.send(&mut device, Command::CreateSession, &[0; 10]), Err(DeviceError::InvalidCommand));
+    assert_eq!(session.send(&mut device, Command::GetOpaque, &[0, 1]), Err(DeviceError::InvalidCommand));
+}
+
+#[test]
+fn a_changed_password_opens_the_next_session_and_the_open_one_goes_on() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    let key = AuthenticationKey::from_password(b"new");
+    let payload = [&[0, 1, 38], key.as_bytes().as_slice()].concat();
+    assert_eq!(session.send(&mut device, Command::ChangeAuthenticationKey, &payload), Ok(vec![0, 1]));
+    session.send(&mut device, Command::Echo, b"x").unwrap();
+    Session::open(&mut device, 1, b"new").unwrap();
+
+    let payload = [&[0, 2, 38], key.as_bytes().as_slice()].concat();
+    assert_eq!(
+        session.send(&mut device, Command::ChangeAuthenticationKey, &payload),
+        Err(DeviceError::InvalidId),
+        "somebody else's key"
+    );
+}
+
+#[test]
+fn sessions_keep_their_rights_when_their_key_is_deleted() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let rights = Capabilities::of(&[Capability::GetPseudoRandom]);
+    let mut session =
+        put_authentication_key(&mut device, &mut admin, 2, b"two", Domains::ALL, rights, Capabilities::NONE);
+    admin.send(&mut device, Command::DeleteObject, &[0, 2, 2]).unwrap();
+    assert_eq!(session.send(&mut device, Command::GetPseudoRandom, &[0, 9]).unwrap().len(), 9);
+    assert_eq!(Session::create(&mut device, 2, b"two").err(), Some(DeviceError::ObjectNotFound));
+}
+
+#[test]
+fn a_reset_ends_all_sessions_and_leaves_a_factory_fresh_device() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let mut other = Session::admin(&mut device);
+    let key = Object::new(5, Algorithm::Ed25519, &[Capability::SignEddsa]).with(&[]);
+    admin.send(&mut device, Command::GenerateAsymmetricKey, &key).unwrap();
+    assert_eq!(admin.send(&mut device, Command::ResetDevice, &[]), Ok(vec![]));
+    for session in [&mut admin, &mut other] {
+        assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+    }
+    let mut admin = Session::admin(&mut device);
+    assert_eq!(admin.send(&mut device, Command::ListObjects, &[]), Ok(vec![0, 1, 2, 0]));
+}
+
+#[test]
+fn every_command_checks_its_length() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    for &command in Command::ALL {
+        let bounds = command.request_length();
+        let lengths = [bounds.start().checked_sub(1), bounds.end().checked_add(1).filter(|&end| end <= 3116)];
+        for length in lengths.into_iter().flatten() {
+            let answer = session.send(&mut device, command, &vec![0; length]);
+            let expected = [DeviceError::WrongLength, DeviceError::InvalidCommand];
+            assert!(answer.is_err_and(|error| expected.contains(&error)), "{command} with {length} bytes");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(512))]
+
+    #[test]
+    fn no_plain_message_panics(mut message in proptest::collection::vec(any::<u8>(), 0..200), fix in any::<bool>()) {
+        if fix && message.len() >= 3 {
+            let length = u16::try_from(message.len() - 3).unwrap().to_be_bytes();
+            message[1..3].copy_from_slice(&length);
+        }
+        let mut response = [0; MAX_MESSAGE];
+        let length = fresh().handle(&message, &mut response);
+        prop_assert!(length >= 3);
+    }
+
+    #[test]
+    fn no_session_command_panics(
+        command in proptest::sample::select(Command::ALL),
+        payload in proptest::collection::vec(any::<u8>(), 0..700),
+    ) {
+        // Generating RSA keys is slow and takes no input beyond its header.
+        prop_assume!(command != Command::GenerateAsymmetricKey);
+        let mut device = fresh();
+        let mut session = Session::admin(&mut device);
+        let _ = session.send(&mut device, command, &payload);
+        prop_assert!(command == Command::ResetDevice || command == Command::CloseSession
+            || session.send(&mut device, Command::Echo, b"alive").is_ok());
+    }
+
+    #[test]
+    fn a_short_response_buffer_never_panics(room in 0_usize..40, payload in proptest::collection::vec(any::<u8>(), 0..60)) {
+        let mut message = vec![1, 0, u8::try_from(payload.len()).unwrap()];
+        message.extend_from_slice(&payload);
+        let mut response = vec![0; room];
+        prop_assert!(fresh().handle(&message, &mut response) <= room);
+    }
+}

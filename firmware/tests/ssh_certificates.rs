@@ -1,0 +1,426 @@
+//! The policy and the command that obeys it: every check has a request that it alone refuses.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
+
+use model::{ModelDevice, Object, Session, fresh};
+use proptest::prelude::*;
+use sshsm_firmware::crypto::{MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
+use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
+use sshsm_firmware::ssh::timestamp::Timestamp;
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::ssh::public_key::PublicKey;
+use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
+use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, ObjectId};
+
+const NOW: u32 = 1_700_000_000;
+const CA_ID: u16 = 5;
+const TEMPLATE_ID: u16 = 10;
+
+/// A small generator for keys that need no secrecy.
+fn entropy() -> impl rand_core::CryptoRng {
+    use rand_chacha::rand_core::SeedableRng;
+    rand_chacha::ChaCha8Rng::seed_from_u64(1)
+}
+
+/// Everything that goes into a signing; a test changes one thing.
+#[derive(Clone)]
+struct Case {
+    timestamp_algorithm: AsymmetricAlgorithm,
+    timestamp_body: Vec<u8>,
+    ca_keys: Vec<u16>,
+    not_before: u32,
+    not_after: u32,
+    forbidden: Vec<u8>,
+    ca_algorithm: AsymmetricAlgorithm,
+    ca_private: Vec<u8>,
+    now: u32,
+    signed_now: u32,
+    principals: Vec<&'static [u8]>,
+    valid_after: u64,
+    valid_before: u64,
+    signature_key: Option<[u8; 32]>,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            timestamp_algorithm: AsymmetricAlgorithm::Ed25519,
+            timestamp_body: key::expand(AsymmetricAlgorithm::Ed25519, &[2; 32]).unwrap().to_vec(),
+            ca_keys: vec![3, CA_ID],
+            not_before: 300,
+            not_after: 36_000,
+            forbidden: b"root\0toor\0".to_vec(),
+            ca_algorithm: AsymmetricAlgorithm::Ed25519,
+            ca_private: vec![1; 32],
+            now: NOW,
+            signed_now: NOW,
+            principals: vec![b"alice", b"zone-web"],
+            valid_after: u64::from(NOW) - 300,
+            valid_before: u64::from(NOW) + 36_000,
+            signature_key: None,
+        }
+    }
+
+    fn template(&self) -> Vec<u8> {
+        let public = key::public(self.timestamp_algorithm, &self.timestamp_body).unwrap();
+        let ca_keys: Vec<u8> = self.ca_keys.iter().flat_map(|id| id.to_be_bytes()).collect();
+        let template = Template {
+            timestamp_key: TimestampKey::new(self.timestamp_algorithm, public).unwrap(),
+            ca_keys: CaKeys::decode(&ca_keys).unwrap(),
+            not_before: NotBeforeOffset::from_wire(self.not_before),
+            not_after: NotAfterOffset::from_wire(self.not_after),
+            forbidden_principals: ForbiddenPrincipals::decode(&self.forbidden).unwrap(),
+        };
+        let mut buffer = [0; 2048];
+        let mut writer = Writer::new(&mut buffer);
+        template.encode(&mut writer).unwrap();
+        writer.written().to_vec()
+    }
+
+    fn ca_public(&self) -> Vec<u8> {
+        let body = key::expand(self.ca_algorithm, &self.ca_private).unwrap();
+        key::public(self.ca_algorithm, &body).unwrap().to_vec()
+    }
+
+    fn request(&self) -> Vec<u8> {
+        let mut principals = Vec::new();
+        for name in &self.principals {
+            principals.extend(u32::try_from(name.len()).unwrap().to_be_bytes());
+            principals.extend_from_slice(name);
+        }
+        let ca = self.ca_public();
+        let request = Request {
+            nonce: &[9; 32],
+            subject_key: SubjectKey::Plain(PublicKey::Ed25519(&[4; 32])),
+            serial: 1,
+            kind: CertificateKind::User,
+            key_id: b"id",
+            principals: Principals::decode(&principals).unwrap(),
+            valid_after: self.valid_after,
+            valid_before: self.valid_before,
+            critical_options: Options::decode(Field::CriticalOptions, &[]).unwrap(),
+            extensions: Options::decode(Field::Extensions, &[]).unwrap(),
+            signature_key: match &self.signature_key {
+                Some(other) => PublicKey::Ed25519(other),
+                None => PublicKey::from_raw(self.ca_algorithm, &ca).unwrap(),
+            },
+        };
+        let mut buffer = [0; 2048];
+        let mut writer = Writer::new(&mut buffer);
+        request.encode(&mut writer).unwrap();
+        writer.written().to_vec()
+    }
+
+    fn timestamp_signature(&self, request: &[u8]) -> Vec<u8> {
+        let key = RustCrypto::load(self.timestamp_algorithm, &self.timestamp_body).unwrap();
+        let message = message(request, Now::from_seconds(self.signed_now));
+        let algorithm = match self.timestamp_algorithm {
+            AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
+            AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+            _ => SignatureAlgorithm::RsaSha256,
+        };
+        let mut signature = [0; MAX_SIGNATURE];
+        let length =
+            sign_ssh::<RustCrypto>(&key, algorithm, &message, &mut entropy(), &mut signature).unwrap();
+        signature[..length].to_vec()
+    }
+
+    /// What the policy says of it, as the checks that do not allow it.
+    fn refusals(&self) -> Vec<(Check, Outcome)> {
+        let (template, request, ca) = (self.template(), self.request(), self.ca_public());
+        let template = Template::decode(&template);
+        let now = Now::from_seconds(self.now);
+        let signature = self.timestamp_signature(&request);
+        let timestamp =
+            Timestamp::verify::<RustCrypto>(&template.unwrap().timestamp_key, &request, now, &signature);
+        let ca_key = CaKey {
+            id: ObjectId::new(CA_ID).unwrap(),
+            public: PublicKey::from_raw(self.ca_algorithm, &ca).unwrap(),
+        };
+        let decoded = Request::decode(&request);
+        let verdict = evaluate(&template, &decoded, &timestamp, &ca_key);
+        let not_allowed = verdict.findings().iter().filter(|finding| finding.outcome != Outcome::Allowed);
+        let refusals: Vec<_> = not_allowed.map(|finding| (finding.check, finding.outcome)).collect();
+        assert_eq!(verdict.is_allowed(), refusals.is_empty());
+        refusals
+    }
+
+    fn signature_algorithm(&self) -> Algorithm {
+        match self.ca_algorithm {
+            AsymmetricAlgorithm::Ec(Curve::P256) => Algorithm::EcdsaSha256,
+            AsymmetricAlgorithm::Ec(Curve::P384) => Algorithm::EcdsaSha384,
+            AsymmetricAlgorithm::Ec(Curve::P521) => Algorithm::EcdsaSha512,
+            AsymmetricAlgorithm::Ed25519 => Algorithm::Ed25519,
+            _ => Algorithm::RsaPkcs1Sha512,
+        }
+    }
+
+    fn payload(&self) -> Vec<u8> {
+        let request = self.request();
+        [
+            &CA_ID.to_be_bytes(),
+            TEMPLATE_ID.to_be_bytes().as_slice(),
+            &[self.signature_algorithm().code()],
+            &self.now.to_be_bytes(),
+            &self.timestamp_signature(&request),
+            &request,
+        ]
+        .concat()
+    }
+
+    /// A device with this case's CA key and template, and a session.
+    fn device(&self) -> (ModelDevice, Session) {
+        let mut device = fresh();
+        let mut session = Session::admin(&mut device);
+        let ca = Object::new(CA_ID, self.ca_algorithm.algorithm(), &[Capability::SignSshCertificate]);
+        session.send(&mut device, Command::PutAsymmetricKey, &ca.with(&self.ca_private)).unwrap();
+        let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&self.template());
+        session.send(&mut device, Command::PutTemplate, &template).unwrap();
+        (device, session)
+    }
+
+    fn sign(&self) -> Result<Vec<u8>, DeviceError> {
+        let (mut device, mut session) = self.device();
+        session.send(&mut device, Command::SignSshCertificate, &self.payload())
+    }
+}
+
+/// The change makes the policy refuse for exactly one reason, and the device refuses on the wire.
+fn only(check: Check, change: impl FnOnce(&mut Case)) {
+    let mut case = Case::new();
+    change(&mut case);
+    assert_eq!(case.refusals(), [(check, Outcome::Refused)]);
+    assert_eq!(case.sign(), Err(DeviceError::SshCaConstraintViolation));
+}
+
+/// The change is still allowed, by the policy and on the wire.
+fn still_allowed(change: impl FnOnce(&mut Case)) {
+    let mut case = Case::new();
+    change(&mut case);
+    assert_eq!(case.refusals(), []);
+    case.sign().unwrap();
+}
+
+#[test]
+fn the_unchanged_case_is_allowed() {
+    still_allowed(|_| {});
+}
+
+#[test]
+fn a_time_that_the_authority_did_not_sign_is_refused() {
+    only(Check::Timestamp, |case| case.signed_now = NOW + 1);
+    only(Check::Timestamp, |case| {
+        let other = case.clone();
+        case.timestamp_body = key::expand(AsymmetricAlgorithm::Ed25519, &[3; 32]).unwrap().to_vec();
+        // Same template, other signer: swap the public half back in.
+        let public = key::public(AsymmetricAlgorithm::Ed25519, &other.timestamp_body).unwrap().to_vec();
+        case.timestamp_body[64..96].copy_from_slice(&public);
+    });
+}
+
+#[test]
+fn a_ca_key_that_the_template_does_not_list_is_refused() {
+    only(Check::CaKey, |case| case.ca_keys = vec![3, CA_ID + 1, CA_ID << 8]);
+    only(Check::CaKey, |case| case.ca_keys = vec![]);
+}
+
+#[test]
+fn a_request_that_names_another_ca_is_refused() {
+    only(Check::SignatureKey, |case| case.signature_key = Some([1; 32]));
+}
+
+#[test]
+fn a_certificate_that_begins_too_early_is_refused() {
+    only(Check::ValidAfter, |case| case.valid_after -= 1);
+    only(Check::ValidAfter, |case| case.valid_after = 0);
+    still_allowed(|case| (case.not_before, case.valid_after) = (0, 0));
+    still_allowed(|case| (case.not_before, case.valid_after) = (u32::MAX, 0));
+    only(Check::ValidAfter, |case| (case.not_before, case.valid_after) = (1, u64::from(NOW) - 2));
+}
+
+#[test]
+fn a_certificate_that_ends_too_late_is_refused() {
+    only(Check::ValidBefore, |case| case.valid_before += 1);
+    only(Check::ValidBefore, |case| case.valid_before = u64::MAX);
+    still_allowed(|case| (case.not_after, case.valid_before) = (u32::MAX, u64::MAX));
+    only(Check::ValidBefore, |case| {
+        (case.not_after, case.valid_before) = (u32::MAX - 1, u64::from(NOW) + u64::from(u32::MAX));
+    });
+}
+
+#[test]
+fn a_certificate_for_nobody_is_refused() {
+    only(Check::PrincipalsPresent, |case| case.principals = vec![]);
+}
+
+#[test]
+fn a_forbidden_principal_is_refused_wherever_it_stands() {
+    only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"root"]);
+    only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"alice", b"toor"]);
+    still_allowed(|case| case.principals = vec![b"Root", b"roo", b"roott", b"root "]);
+}
+
+#[test]
+fn a_malformed_template_refuses_every_request_and_says_why() {
+    let case = Case::new();
+    let (mut device, mut session) = case.device();
+    session.send(&mut device, Command::DeleteObject, &[0, 10, 6]).unwrap();
+    let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&case.template()[1..]);
+    session.send(&mut device, Command::PutTemplate, &template).unwrap();
+    assert_eq!(
+        session.send(&mut device, Command::SignSshCertificate, &case.payload()),
+        Err(DeviceError::SshCaConstraintViolation)
+    );
+    let told = device.platform().decisions.last().unwrap();
+    assert!(
+        told.contains("template              refused    malformed: template ends inside a field"),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_malformed_request_is_refused_as_invalid_data() {
+    let case = Case::new();
+    let (mut device, mut session) = case.device();
+    let request = [case.request().as_slice(), b"!"].concat();
+    let payload = [&case.payload()[..9], &case.timestamp_signature(&request), &request].concat();
+    assert_eq!(
+        session.send(&mut device, Command::SignSshCertificate, &payload),
+        Err(DeviceError::InvalidData)
+    );
+    let told = device.platform().decisions.last().unwrap();
+    assert!(told.contains("request               refused    malformed: 1 bytes after"), "{told}");
+}
+
+#[test]
+fn a_decision_is_told_with_what_was_asked_and_allowed() {
+    let mut case = Case::new();
+    case.principals = vec![b"alice", b"root"];
+    case.valid_before += 61;
+    let (mut device, mut session) = case.device();
+    session.send(&mut device, Command::SignSshCertificate, &case.payload()).unwrap_err();
+    let told = device.platform().decisions.last().unwrap();
+    for part in [
+        "REFUSED: certificate by CA key 0x0005 (ssh-ed25519) under template 0x000a",
+        "2023-11-15T08:14:21Z (outside by 61 s)",
+        "not after 2023-11-15T08:13:20Z",
+        "root                                          anybody but root, toor",
+        "signed by the timestamp authority",
+    ] {
+        assert!(told.contains(part), "{part}\n{told}");
+    }
+}
+
+#[test]
+fn the_algorithm_must_be_the_ca_keys() {
+    let case = Case::new();
+    let (mut device, mut session) = case.device();
+    for &algorithm in Algorithm::ALL {
+        let mut payload = case.payload();
+        payload[4] = algorithm.code();
+        let answer = session.send(&mut device, Command::SignSshCertificate, &payload);
+        let expected = (algorithm != Algorithm::Ed25519).then_some(DeviceError::InvalidData);
+        assert_eq!(answer.err(), expected, "{algorithm}");
+    }
+}
+
+#[test]
+fn unknown_keys_templates_and_capabilities_are_told_apart() {
+    let case = Case::new();
+    let (mut device, mut session) = case.device();
+    let mut send = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut payload = case.payload();
+        change(&mut payload);
+        session.send(&mut device, Command::SignSshCertificate, &payload)
+    };
+    assert_eq!(send(&|payload| payload[1] = 6), Err(DeviceError::ObjectNotFound));
+    assert_eq!(send(&|payload| payload[3] = 11), Err(DeviceError::ObjectNotFound));
+    assert_eq!(send(&|payload| payload.truncate(9 + 63)), Err(DeviceError::WrongLength));
+    let useless = Object::new(7, Algorithm::Ed25519, &[Capability::SignEddsa]).with(&[1; 32]);
+    session.send(&mut device, Command::PutAsymmetricKey, &useless).unwrap();
+    let mut payload = case.payload();
+    payload[1] = 7;
+    assert_eq!(
+        session.send(&mut device, Command::SignSshCertificate, &payload),
+        Err(DeviceError::InsufficientPermissions)
+    );
+}
+
+#[test]
+fn every_kind_of_ca_and_timestamp_key_works_and_the_signature_verifies() {
+    for algorithm in AsymmetricAlgorithm::ALL {
+        let mut case = Case::new();
+        let mut entropy = entropy();
+        case.timestamp_algorithm = algorithm;
+        case.timestamp_body = key::generate(algorithm, &mut entropy).unwrap().to_vec();
+        case.ca_algorithm = algorithm;
+        case.ca_private =
+            key::generate(algorithm, &mut entropy).unwrap()[..algorithm.private_length()].to_vec();
+        if algorithm == AsymmetricAlgorithm::Ed25519 {
+            case.ca_private = vec![6; 32];
+        }
+        let field = case.sign().unwrap_or_else(|error| panic!("{algorithm}: {error}"));
+        assert_eq!(usize::try_from(u32::from_be_bytes(field[..4].try_into().unwrap())), Ok(field.len() - 4));
+
+        // One second further from both bounds, but not the second that was signed.
+        (case.valid_after, case.valid_before) = (u64::from(NOW), u64::from(NOW));
+        case.now += 1;
+        assert_eq!(case.refusals(), [(Check::Timestamp, Outcome::Refused)], "{algorithm}");
+    }
+}
+
+#[test]
+fn ecdsa_signatures_of_the_same_digest_differ() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    let object = Object::new(5, Algorithm::Ecp256, &[Capability::SignEcdsa]).with(&[]);
+    session.send(&mut device, Command::GenerateAsymmetricKey, &object).unwrap();
+    let payload = [&[0, 5], [7; 32].as_slice()].concat();
+    let first = session.send(&mut device, Command::SignEcdsa, &payload).unwrap();
+    let second = session.send(&mut device, Command::SignEcdsa, &payload).unwrap();
+    assert_ne!(first, second);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+
+    /// No damaged signing command is ever signed, whatever byte it hits.
+    #[test]
+    fn a_changed_command_is_never_signed(position in 0_usize..4096, bit in 0_u32..8) {
+        let case = Case::new();
+        let (mut device, mut session) = case.device();
+        let mut payload = case.payload();
+        let position = position % payload.len();
+        payload[position] ^= 1 << bit;
+        prop_assert!(session.send(&mut device, Command::SignSshCertificate, &payload).is_err(), "byte {}", position);
+    }
+
+    /// The window is what the formula says, in arithmetic that cannot overflow.
+    #[test]
+    fn the_window_is_the_formulas(
+        now in prop_oneof![Just(0), Just(u32::MAX), any::<u32>()],
+        not_before in prop_oneof![Just(0), Just(1), Just(u32::MAX), any::<u32>()],
+        not_after in prop_oneof![Just(0), Just(u32::MAX - 1), Just(u32::MAX), any::<u32>()],
+        after_delta in -2_i128..=2, before_delta in -2_i128..=2,
+    ) {
+        let (lower, upper) = (i128::from(now) - i128::from(not_before), i128::from(now) + i128::from(not_after));
+        let valid_after = u64::try_from((lower + after_delta).max(0)).unwrap();
+        let valid_before = u64::try_from((upper + before_delta).max(0)).unwrap();
+        let mut case = Case::new();
+        (case.now, case.signed_now) = (now, now);
+        (case.not_before, case.not_after) = (not_before, not_after);
+        (case.valid_after, case.valid_before) = (valid_after, valid_before);
+        let mut expected = Vec::new();
+        if not_before != 0 && i128::from(valid_after) < lower {
+            expected.push((Check::ValidAfter, Outcome::Refused));
+        }
+        if not_after != u32::MAX && i128::from(valid_before) > upper {
+            expected.push((Check::ValidBefore, Outcome::Refused));
+        }
+        prop_assert_eq!(case.refusals(), expected);
+    }
+}
