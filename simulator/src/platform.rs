@@ -1,0 +1,66 @@
+//! The desktop as a board: what the device core asks of the hardware under it.
+
+use core::time::Duration;
+
+use sshsm_firmware::{
+    crypto::RustCrypto,
+    platform::{Indication, Platform},
+    ssh::policy::Decision,
+};
+
+use crate::{clock::Clock, entropy::Entropy, flash::Flash};
+
+/// Sees every SSH signing decision with its verdict.
+pub type Observer = Box<dyn FnMut(&Decision<'_>) + Send>;
+/// Sees what a board would show with its light.
+pub type Indicator = Box<dyn FnMut(Indication) + Send>;
+
+/// A desktop computer that is a board.
+pub(crate) struct Desktop {
+    pub(crate) serial: u32,
+    pub(crate) clock: Clock,
+    pub(crate) powered_up: Duration, // the clock's reading then
+    pub(crate) entropy: Entropy,
+    pub(crate) observer: Observer,
+    pub(crate) indicator: Indicator,
+}
+
+impl Desktop {
+    /// A desktop that nobody looks at.
+    pub(crate) fn new(serial: u32, clock: Clock, entropy: Entropy) -> Self {
+        Self {
+            serial,
+            powered_up: clock.elapsed(),
+            clock,
+            entropy,
+            observer: Box::new(|_| {}),
+            indicator: Box::new(|_| {}),
+        }
+    }
+}
+
+impl Platform for Desktop {
+    type Flash = Flash;
+    type Entropy = Entropy;
+    type Crypto = RustCrypto;
+
+    fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    fn uptime(&mut self) -> Duration {
+        self.clock.elapsed().saturating_sub(self.powered_up)
+    }
+
+    fn entropy(&mut self) -> &mut Entropy {
+        &mut self.entropy
+    }
+
+    fn indicate(&mut self, indication: Indication) {
+        (self.indicator)(indication);
+    }
+
+    fn decided(&mut self, decision: &Decision<'_>) {
+        (self.observer)(decision);
+    }
+}

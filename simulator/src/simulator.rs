@@ -1,0 +1,244 @@
+//! The device in this process: the firmware core on a desktop, with a power switch.
+
+use std::{fmt, mem, path::PathBuf};
+
+use sshsm_firmware::{Device, MountError};
+
+use crate::{
+    clock::Clock,
+    connector::{Backend, Status},
+    entropy::Entropy,
+    flash::Flash,
+    platform::{Desktop, Indicator, Observer},
+    state::{Birthmark, State, StateError},
+};
+
+/// A running device.
+///
+/// ```
+/// use sshsm_simulator::Simulator;
+///
+/// let mut device = Simulator::memory().start()?;
+/// let echo = [0x01, 0, 2, b'h', b'i'];
+/// assert_eq!(device.transact(&echo)?, [0x81, 0, 2, b'h', b'i']);
+/// # Ok::<(), sshsm_simulator::SimulatorError>(())
+/// ```
+pub struct Simulator {
+    device: Option<Box<Device<Desktop>>>, // none once something went wrong
+    birthmark: Birthmark,
+    state: Option<State>,
+}
+
+/// Why there is no device, or no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum SimulatorError {
+    /// The state directory cannot be used, or the state could not be saved.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The core refuses what is in the flash.
+    #[error("the device in {device} does not start")]
+    Start {
+        /// The state file, or "memory".
+        device: String,
+        /// The core's reason.
+        source: MountError,
+    },
+    /// The device broke down earlier: its state could not be saved, or its code panicked.
+    #[error("the device is switched off after an earlier failure: start it again")]
+    Off,
+}
+
+/// How a device starts; see [`Simulator::memory`] and [`Simulator::open`].
+pub struct Builder {
+    directory: Option<PathBuf>,
+    seed: Option<u64>,
+    serial: Option<u32>,
+    clock: Clock,
+    observer: Observer,
+    indicator: Indicator,
+}
+
+impl Builder {
+    fn new(directory: Option<PathBuf>) -> Self {
+        Self {
+            directory,
+            seed: None,
+            serial: None,
+            clock: Clock::running(),
+            observer: Box::new(|_| {}),
+            indicator: Box::new(|_| {}),
+        }
+    }
+
+    /// Draws everything random from this seed. **Unsafe: whoever knows the seed knows every key that the
+    /// device makes.** For tests that must repeat; the state remembers it, see [`Simulator::predictable`].
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// The serial number of a new device, not 0; one with a state keeps its own and refuses another.
+    /// Left out, it is eight random digits.
+    #[must_use]
+    pub fn serial(mut self, serial: u32) -> Self {
+        self.serial = Some(serial);
+        self
+    }
+
+    /// Runs on this clock instead of the system's.
+    #[must_use]
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Shows every SSH signing decision, granted or refused, before the response is released.
+    #[must_use]
+    pub fn observer(mut self, observer: Observer) -> Self {
+        self.observer = observer;
+        self
+    }
+
+    /// Shows what a board would show with its light.
+    #[must_use]
+    pub fn indicator(mut self, indicator: Indicator) -> Self {
+        self.indicator = indicator;
+        self
+    }
+
+    /// Switches the device on. A directory without a state becomes a new device in factory state.
+    ///
+    /// # Errors
+    ///
+    /// [`SimulatorError::State`] where the directory is in use, damaged, or not writable; it is left as it
+    /// was. [`SimulatorError::Start`] where the flash is sound but the core cannot read its contents.
+    pub fn start(self) -> Result<Simulator, SimulatorError> {
+        let (state, saved) = match &self.directory {
+            Some(directory) => State::open(directory).map(|(state, saved)| (Some(state), saved))?,
+            None => (None, None),
+        };
+        let seeded = self.seed.is_some();
+        let (birthmark, flash) = match (saved, &state) {
+            (Some((stored, flash)), Some(state)) => {
+                if let Some(asked) = self.serial.filter(|asked| *asked != stored.serial) {
+                    let path = state.file().to_owned();
+                    return Err(StateError::Serial { path, stored: stored.serial, asked }.into());
+                }
+                (Birthmark { predictable: stored.predictable || seeded, ..stored }, flash)
+            }
+            _ => {
+                let serial = self.serial.unwrap_or_else(|| Entropy::new(self.seed).serial());
+                (Birthmark { serial, predictable: seeded }, Flash::blank())
+            }
+        };
+        let platform = Desktop {
+            observer: self.observer,
+            indicator: self.indicator,
+            ..Desktop::new(birthmark.serial, self.clock, Entropy::new(self.seed))
+        };
+        let mut simulator = Simulator { device: None, birthmark, state };
+        simulator.power_up(platform, flash)?;
+        Ok(simulator)
+    }
+}
+
+impl Simulator {
+    /// A new device that is gone when it is dropped.
+    #[must_use]
+    pub fn memory() -> Builder {
+        Builder::new(None)
+    }
+
+    /// The device in this state directory, made there if there is none. One process at a time has it.
+    #[must_use]
+    pub fn open(directory: impl Into<PathBuf>) -> Builder {
+        Builder::new(Some(directory.into()))
+    }
+
+    /// Exchanges one raw frame for another. What the command changed is safely stored before the response
+    /// is returned.
+    ///
+    /// # Errors
+    ///
+    /// [`SimulatorError::State`] when it could not be stored, and [`SimulatorError::Off`] ever after: what
+    /// runs is then no longer what a restart would bring back. Errors of the device itself are frames.
+    pub fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
+        let mut device = self.device.take().ok_or(SimulatorError::Off)?; // back only if all went well
+        let mut response = vec![0; sshsm_protocol::frame::MAX_MESSAGE];
+        let length = device.handle(request, &mut response);
+        response.truncate(length);
+        self.save(&mut device)?;
+        self.device = Some(device);
+        Ok(response)
+    }
+
+    /// Pulls the plug and puts it back: sessions are gone, objects are kept, the uptime starts over.
+    ///
+    /// # Errors
+    ///
+    /// As [`Builder::start`], and [`SimulatorError::Off`] after a failure.
+    pub fn power_cycle(&mut self) -> Result<(), SimulatorError> {
+        let mut device = self.device.take().ok_or(SimulatorError::Off)?;
+        let flash = mem::replace(device.flash().ok_or(SimulatorError::Off)?, Flash::none());
+        let nobody = Desktop::new(self.serial(), Clock::held(), Entropy::new(None));
+        let mut platform = mem::replace(device.platform(), nobody);
+        platform.powered_up = platform.clock.elapsed();
+        self.power_up(platform, flash)
+    }
+
+    /// The device's serial number.
+    #[must_use]
+    pub fn serial(&self) -> u32 {
+        self.birthmark.serial
+    }
+
+    /// Whether a seed has ever been this device's source of randomness, in this run or an earlier one: its
+    /// keys must then be taken for known.
+    #[must_use]
+    pub fn predictable(&self) -> bool {
+        self.birthmark.predictable
+    }
+
+    fn power_up(&mut self, platform: Desktop, flash: Flash) -> Result<(), SimulatorError> {
+        let mut device = Box::new(Device::start(platform, flash).map_err(|source| {
+            SimulatorError::Start {
+                device: self
+                    .state
+                    .as_ref()
+                    .map_or("memory".to_owned(), |state| state.file().display().to_string()),
+                source,
+            }
+        })?);
+        self.save(&mut device)?;
+        self.device = Some(device);
+        Ok(())
+    }
+
+    fn save(&self, device: &mut Device<Desktop>) -> Result<(), SimulatorError> {
+        let flash = device.flash().ok_or(SimulatorError::Off)?;
+        if let Some(state) = self.state.as_ref().filter(|_| flash.changed()) {
+            state.save(self.birthmark, flash)?;
+        }
+        flash.saved();
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Simulator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Simulator").field("serial", &self.serial()).finish_non_exhaustive()
+    }
+}
+
+impl Backend for Simulator {
+    type Error = SimulatorError;
+
+    fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
+        Self::transact(self, request)
+    }
+
+    fn status(&mut self) -> Status {
+        Status { present: self.device.is_some(), serial: Some(self.serial()) }
+    }
+}

@@ -1,0 +1,444 @@
+//! The state directory: one device's flash, kept between runs.
+//!
+//! ```text
+//! DIR/flash.bin   header, then the flash image (big-endian integers)
+//! DIR/lock        locked by the one process that has the device
+//!
+//! magic "sshsmNOR" | version u16 | flags u16 | serial u32 | word u32 | sector u32 | capacity u32
+//!   | SHA-256 of all of the above and the image, 32 bytes | image[capacity]
+//! ```
+//!
+//! A save is atomic: a crash leaves the old contents or the new, never a mixture. Whatever is not exactly
+//! what a save wrote is refused and left as it is; nothing here ever resets or repairs a device.
+
+use std::{
+    fs::{DirBuilder, File, OpenOptions, TryLockError},
+    io::{self, ErrorKind, Read, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+};
+
+use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
+
+use crate::flash::{self, Flash};
+
+const MAGIC: &[u8; 8] = b"sshsmNOR";
+const VERSION: u16 = 1;
+const PREFIX: usize = 28; // magic … capacity, what the digest covers before the image
+const HEADER: usize = PREFIX + 32;
+const LARGEST: u32 = 16 * 1024 * 1024; // no board has more flash; bounds what is read into memory
+const PREDICTABLE: u16 = 1;
+
+/// Why a state directory cannot be used. The directory is as it was.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// Another process has this device.
+    #[error("{} is in use by another process: stop that one or choose another directory", .0.display())]
+    Locked(PathBuf),
+    /// The operating system refused.
+    #[error("cannot {action} {}", path.display())]
+    Io {
+        /// What was tried, a verb.
+        action: &'static str,
+        /// On which file or directory.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// A directory, a symbolic link or a device stands where a plain file belongs.
+    #[error("{} is not a plain file: choose another directory", .0.display())]
+    NotAFile(PathBuf),
+    /// The file was never written by this program, or its first bytes are damaged.
+    #[error("{} is not a device state (wrong magic): {ADVICE}", .0.display())]
+    Foreign(PathBuf),
+    /// Written by another version of this program.
+    #[error("{} has state version {found}, this program knows {VERSION}: use the program that wrote it, or {ADVICE}", path.display())]
+    Version {
+        /// The state file.
+        path: PathBuf,
+        /// The version it claims.
+        found: u16,
+    },
+    /// Flags that this version does not know.
+    #[error("{} has unknown flags {flags:#06x}: use the program that wrote it, or {ADVICE}", path.display())]
+    Flags {
+        /// The state file.
+        path: PathBuf,
+        /// All its flags.
+        flags: u16,
+    },
+    /// The flash is of another build than the device's.
+    #[error(
+        "{} holds flash of {capacity} bytes in sectors of {sector} and words of {word}, which no device has \
+         (sectors of 4096, words of 4, at most 16 MiB): {ADVICE}",
+        path.display()
+    )]
+    Geometry {
+        /// The state file.
+        path: PathBuf,
+        /// Bytes in a programming unit.
+        word: u32,
+        /// Bytes in a sector.
+        sector: u32,
+        /// Bytes of flash.
+        capacity: u32,
+    },
+    /// Cut short, or something was appended.
+    #[error("{} is {found} bytes long and should be {expected}: {ADVICE}", path.display())]
+    Size {
+        /// The state file.
+        path: PathBuf,
+        /// Its length in bytes.
+        found: u64,
+        /// The length its header asks for, or that of a header.
+        expected: u64,
+    },
+    /// The contents are not what was saved.
+    #[error("{} is damaged (its SHA-256 does not match): {ADVICE}", .0.display())]
+    Digest(PathBuf),
+    /// A device keeps its serial number for life.
+    #[error("{} is the device with serial number {stored}, not {asked}: leave the number out or choose another directory", path.display())]
+    Serial {
+        /// The state file.
+        path: PathBuf,
+        /// The device's number.
+        stored: u32,
+        /// The number asked for.
+        asked: u32,
+    },
+}
+
+const ADVICE: &str = "restore it from a backup or choose another directory";
+
+/// What a device is born with and keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Birthmark {
+    pub(crate) serial: u32,
+    /// A seeded generator has served this device at some time: its keys may be known to anyone.
+    pub(crate) predictable: bool,
+}
+
+/// A locked state directory. The lock lasts as long as the value.
+#[derive(Debug)]
+pub(crate) struct State {
+    directory: PathBuf,
+    file: PathBuf,
+    _lock: File,
+}
+
+impl State {
+    /// Makes the directory where it is missing, locks it, and reads the device in it, if there is one.
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Option<(Birthmark, Flash)>), StateError> {
+        let io = |action, path: &Path| {
+            let path = path.to_owned();
+            move |source| StateError::Io { action, path, source }
+        };
+        (DirBuilder::new().recursive(true).mode(0o700).create(directory)).map_err(io("create", directory))?;
+
+        let path = directory.join("lock");
+        plain(&path)?;
+        let lock = (OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path))
+            .map_err(io("open", &path))?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(StateError::Locked(directory.to_owned())),
+            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
+        }
+
+        let file = directory.join("flash.bin");
+        let state = Self { directory: directory.to_owned(), file, _lock: lock };
+        state.discard_unfinished().map_err(io("remove", &state.unfinished()))?;
+        let device = if plain(&state.file)? { Some(state.load()?) } else { None };
+        Ok((state, device))
+    }
+
+    pub(crate) fn file(&self) -> &Path {
+        &self.file
+    }
+
+    fn load(&self) -> Result<(Birthmark, Flash), StateError> {
+        let path = || self.file.clone();
+        let failed = |source| StateError::Io { action: "read", path: path(), source };
+        let mut file = File::open(&self.file).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len();
+        let sized = |expected: u64| match length == expected {
+            true => Ok(()),
+            false => Err(StateError::Size { path: path(), found: length, expected }),
+        };
+        if length < HEADER as u64 {
+            sized(HEADER as u64)?;
+        }
+        let mut prefix = [0; PREFIX];
+        let mut digest = [0; 32];
+        file.read_exact(&mut prefix).map_err(failed)?;
+        file.read_exact(&mut digest).map_err(failed)?;
+
+        let [magic @ .., v0, v1, f0, f1, s0, s1, s2, s3, w0, w1, w2, w3, e0, e1, e2, e3, c0, c1, c2, c3] =
+            prefix;
+        if magic != *MAGIC {
+            return Err(StateError::Foreign(path()));
+        }
+        let found = u16::from_be_bytes([v0, v1]);
+        if found != VERSION {
+            return Err(StateError::Version { path: path(), found });
+        }
+        let flags = u16::from_be_bytes([f0, f1]);
+        if flags & !PREDICTABLE != 0 {
+            return Err(StateError::Flags { path: path(), flags });
+        }
+        let word = u32::from_be_bytes([w0, w1, w2, w3]);
+        let sector = u32::from_be_bytes([e0, e1, e2, e3]);
+        let capacity = u32::from_be_bytes([c0, c1, c2, c3]);
+        let ours = word as usize == flash::WRITE_SIZE
+            && sector as usize == flash::ERASE_SIZE
+            && capacity.is_multiple_of(sector)
+            && (1..=LARGEST).contains(&capacity);
+        if !ours {
+            return Err(StateError::Geometry { path: path(), word, sector, capacity });
+        }
+        sized(HEADER as u64 + u64::from(capacity))?;
+        let mut image = Zeroizing::new(vec![0; capacity as usize]);
+        file.read_exact(&mut image).map_err(failed)?;
+        if seal(&prefix, &image) != digest {
+            return Err(StateError::Digest(path()));
+        }
+        let birthmark =
+            Birthmark { serial: u32::from_be_bytes([s0, s1, s2, s3]), predictable: flags & PREDICTABLE != 0 };
+        Ok((birthmark, Flash::with_image(image)))
+    }
+
+    /// Replaces the saved state, whole, and returns when it would survive a power cut.
+    pub(crate) fn save(&self, birthmark: Birthmark, flash: &Flash) -> Result<(), StateError> {
+        self.replace(birthmark, flash).map_err(|source| {
+            let _ = self.discard_unfinished(); // the next start tries again
+            StateError::Io { action: "save", path: self.file.clone(), source }
+        })
+    }
+
+    fn replace(&self, birthmark: Birthmark, flash: &Flash) -> io::Result<()> {
+        let image = flash.image();
+        let word = |value: usize| u32::try_from(value).map_err(io::Error::other);
+        let mut prefix = Vec::with_capacity(HEADER);
+        prefix.extend_from_slice(MAGIC);
+        prefix.extend_from_slice(&VERSION.to_be_bytes());
+        prefix.extend_from_slice(&(if birthmark.predictable { PREDICTABLE } else { 0 }).to_be_bytes());
+        prefix.extend_from_slice(&birthmark.serial.to_be_bytes());
+        for value in [flash::WRITE_SIZE, flash::ERASE_SIZE, image.len()] {
+            prefix.extend_from_slice(&word(value)?.to_be_bytes());
+        }
+        let digest = seal(&prefix, image);
+
+        // A new file each time: it is private from its first byte, follows no link, and a name that
+        // somebody put in its place makes this fail.
+        let unfinished = self.unfinished();
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
+        file.write_all(&prefix)?;
+        file.write_all(&digest)?;
+        file.write_all(image)?;
+        file.sync_all()?;
+        std::fs::rename(&unfinished, &self.file)?;
+        File::open(&self.directory)?.sync_all()
+    }
+
+    fn unfinished(&self) -> PathBuf {
+        self.directory.join("flash.bin.new")
+    }
+
+    /// Removes what a save left that a crash cut short; it was never the device's state.
+    fn discard_unfinished(&self) -> io::Result<()> {
+        match std::fs::remove_file(self.unfinished()) {
+            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn seal(prefix: &[u8], image: &[u8]) -> [u8; 32] {
+    Sha256::new().chain_update(prefix).chain_update(image).finalize().into()
+}
+
+/// Whether there is a file at `path`; anything else there is an error, a symbolic link included.
+fn plain(path: &Path) -> Result<bool, StateError> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_file() => Ok(true),
+        Ok(_) => Err(StateError::NotAFile(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+        Err(source) => Err(StateError::Io { action: "look at", path: path.to_owned(), source }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{PermissionsExt, symlink},
+    };
+
+    use embedded_storage::nor_flash::NorFlash;
+
+    use super::*;
+
+    const BIRTHMARK: Birthmark = Birthmark { serial: 12_345_678, predictable: true };
+
+    /// A directory with a saved device, no longer locked.
+    fn saved() -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let (state, device) = State::open(directory.path()).unwrap();
+        assert!(device.is_none(), "a new directory holds no device");
+        let mut flash = Flash::blank();
+        flash.write(4096, b"sixteen bytes...").unwrap();
+        state.save(BIRTHMARK, &flash).unwrap();
+        let file = directory.path().join("flash.bin");
+        (directory, file)
+    }
+
+    fn open(directory: &Path) -> Result<(Birthmark, Flash), StateError> {
+        State::open(directory).map(|(_, device)| device.unwrap())
+    }
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn what_was_saved_is_what_is_opened() {
+        let (directory, file) = saved();
+        let (birthmark, flash) = open(directory.path()).unwrap();
+        assert_eq!(birthmark, BIRTHMARK);
+        assert_eq!(&flash.image()[4096..4112], b"sixteen bytes...");
+        assert!(!flash.changed());
+        assert_eq!(fs::metadata(file).unwrap().len(), (HEADER + flash::CAPACITY) as u64);
+    }
+
+    #[test]
+    fn nobody_else_may_read_the_directory_or_its_files() {
+        let parent = tempfile::tempdir().unwrap();
+        let directory = parent.path().join("new/device");
+        let (state, _) = State::open(&directory).unwrap();
+        state.save(BIRTHMARK, &Flash::blank()).unwrap();
+        assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join("flash.bin")), 0o600);
+        assert_eq!(mode(&directory.join("lock")), 0o600);
+    }
+
+    #[test]
+    fn a_device_has_one_process_at_a_time() {
+        let directory = tempfile::tempdir().unwrap();
+        let first = State::open(directory.path()).unwrap();
+        let refused = State::open(directory.path()).err().unwrap();
+        assert!(matches!(&refused, StateError::Locked(path) if path == directory.path()));
+        assert!(refused.to_string().contains(&directory.path().display().to_string()));
+        drop(first);
+        State::open(directory.path()).unwrap();
+    }
+
+    /// Spoils the file, opens it, and shows that the refusal changed nothing.
+    fn refuse(spoil: impl FnOnce(&mut Vec<u8>)) -> StateError {
+        let (directory, file) = saved();
+        let mut bytes = fs::read(&file).unwrap();
+        spoil(&mut bytes);
+        fs::write(&file, &bytes).unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert_eq!(fs::read(&file).unwrap(), bytes, "a refused file stays as it was");
+        let text = error.to_string();
+        assert!(text.contains("flash.bin") && text.contains("choose another directory"), "{text}");
+        error
+    }
+
+    #[test]
+    fn damage_to_each_field_is_refused_with_its_reason() {
+        let flip = |index: usize| refuse(move |bytes| bytes[index] ^= 1);
+        for index in 0..8 {
+            assert!(matches!(flip(index), StateError::Foreign(_)), "magic, byte {index}");
+        }
+        assert!(matches!(flip(9), StateError::Version { found: 0, .. }));
+        assert!(matches!(flip(8), StateError::Version { found: 0x0101, .. }));
+        assert!(matches!(flip(10), StateError::Flags { flags: 0x0101, .. }));
+        assert!(matches!(flip(11), StateError::Digest(_)), "a flag that exists, but was not set");
+        for index in 12..16 {
+            assert!(matches!(flip(index), StateError::Digest(_)), "serial, byte {index}");
+        }
+        assert!(matches!(flip(19), StateError::Geometry { word: 5, .. }));
+        assert!(matches!(flip(23), StateError::Geometry { sector: 4097, .. }));
+        assert!(
+            matches!(flip(24), StateError::Geometry { capacity: 0x0108_0000, .. }),
+            "more than any board has"
+        );
+        assert!(matches!(flip(27), StateError::Geometry { capacity: 0x0008_0001, .. }));
+        let larger = refuse(|bytes| bytes[26] ^= 0x10);
+        assert!(matches!(larger, StateError::Size { expected: 0x8_103c, .. }), "{larger}");
+        for index in [28, 59, 60, HEADER + 4096, HEADER + flash::CAPACITY - 1] {
+            assert!(matches!(flip(index), StateError::Digest(_)), "digest or image, byte {index}");
+        }
+        assert!(matches!(refuse(|bytes| bytes[24..28].fill(0)), StateError::Geometry { capacity: 0, .. }));
+    }
+
+    #[test]
+    fn a_file_cut_short_or_extended_is_refused() {
+        for length in [0, 1, HEADER - 1] {
+            let error = refuse(|bytes| bytes.truncate(length));
+            assert!(matches!(error, StateError::Size { expected: 60, .. }), "{length}: {error}");
+        }
+        for length in [HEADER, HEADER + 1, HEADER + flash::CAPACITY - 1, HEADER + flash::CAPACITY + 1] {
+            let error = refuse(|bytes| bytes.resize(length, 0xff));
+            assert!(matches!(error, StateError::Size { expected: 0x8_003c, .. }), "{length}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_plain_files_are_opened_and_no_link_is_followed() {
+        let (directory, file) = saved();
+        let elsewhere = directory.path().join("elsewhere");
+        fs::rename(&file, &elsewhere).unwrap();
+        symlink(&elsewhere, &file).unwrap();
+        assert!(matches!(open(directory.path()), Err(StateError::NotAFile(path)) if path == file));
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        assert!(matches!(open(directory.path()), Err(StateError::NotAFile(_))));
+        assert!(file.is_dir() && elsewhere.is_file());
+
+        let directory = tempfile::tempdir().unwrap();
+        let victim = directory.path().join("victim");
+        symlink(&victim, directory.path().join("lock")).unwrap();
+        assert!(matches!(State::open(directory.path()), Err(StateError::NotAFile(_))));
+        assert!(!victim.exists());
+    }
+
+    #[test]
+    fn a_directory_that_is_a_file_is_an_error_that_names_it() {
+        let (_directory, file) = saved();
+        let error = State::open(&file).err().unwrap();
+        assert!(matches!(&error, StateError::Io { path, .. } if *path == file), "{error}");
+    }
+
+    #[test]
+    fn what_a_crash_left_of_a_save_is_discarded() {
+        let (directory, _) = saved();
+        let unfinished = directory.path().join("flash.bin.new");
+        fs::write(&unfinished, b"half").unwrap();
+        assert_eq!(open(directory.path()).unwrap().0, BIRTHMARK);
+        assert!(!unfinished.exists());
+
+        let victim = directory.path().join("victim");
+        fs::write(&victim, b"precious").unwrap();
+        symlink(&victim, &unfinished).unwrap();
+        let (state, _) = State::open(directory.path()).unwrap();
+        assert!(!unfinished.is_symlink());
+        state.save(BIRTHMARK, &Flash::blank()).unwrap();
+        assert_eq!(fs::read(&victim).unwrap(), b"precious");
+    }
+
+    #[test]
+    fn a_save_that_fails_leaves_the_last_one() {
+        let (directory, file) = saved();
+        let before = fs::read(&file).unwrap();
+        let (state, _) = State::open(directory.path()).unwrap();
+        let obstacle = directory.path().join("flash.bin.new");
+        symlink(directory.path().join("victim"), &obstacle).unwrap();
+        let error = state.save(BIRTHMARK, &Flash::blank()).unwrap_err();
+        assert!(matches!(&error, StateError::Io { action: "save", path, .. } if *path == file), "{error}");
+        assert_eq!(fs::read(&file).unwrap(), before);
+        assert!(!directory.path().join("victim").exists(), "no link is followed");
+    }
+}
