@@ -1,0 +1,234 @@
+//! What an argument's text means: ids, domains, capabilities, algorithms, serial numbers.
+
+use std::str::FromStr;
+
+use sshsm_protocol::{
+    AsymmetricAlgorithm, Capabilities, Capability, Curve, Domains, Label, ObjectId, ObjectType,
+    ssh::timestamp::Now,
+};
+
+use crate::validity::{Validity, ValidityError};
+
+/// Why an argument is not what it should be; clap shows it after the argument's name.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ArgumentError {
+    #[error("an id is a number from 1 to 65534, decimal or hexadecimal (0x…)")]
+    Id,
+    #[error("domains are \"all\" or numbers from 1 to 16 with commas between, such as 1,5")]
+    Domains,
+    #[error("unknown capability {0:?}; known are all, none, {names}", names = capability_names())]
+    Capability(String),
+    #[error("unknown type {0:?}; known are {names}", names = type_names())]
+    ObjectType(String),
+    #[error("a label has at most 40 bytes; this one has {0}")]
+    Label(usize),
+    #[error(
+        "a serial number is a decimal number from 0 to 18446744073709551615, with + before it to count up"
+    )]
+    Serial,
+    #[error(transparent)]
+    Time(#[from] ValidityError),
+    #[error("timestamps reach from 1970 to 2106")]
+    TimeRange,
+}
+
+fn capability_names() -> String {
+    Capability::ALL.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn type_names() -> String {
+    ObjectType::ALL.iter().map(|object_type| object_type.name()).collect::<Vec<_>>().join(", ")
+}
+
+fn number(text: &str) -> Option<u16> {
+    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(hex) if digits(hex) => u16::from_str_radix(hex, 16).ok(),
+        None if digits(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+/// An object's id, decimal or `0x` hexadecimal.
+pub(crate) fn object_id(text: &str) -> Result<ObjectId, ArgumentError> {
+    number(text).and_then(|id| ObjectId::new(id).ok()).ok_or(ArgumentError::Id)
+}
+
+/// The id that a new object shall have; 0 lets the device choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct NewId(pub(crate) Option<ObjectId>);
+
+impl FromStr for NewId {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        match number(text) {
+            Some(0) => Ok(Self(None)),
+            _ => object_id(text).map(|id| Self(Some(id))),
+        }
+    }
+}
+
+/// `all`, or domain numbers with commas between.
+pub(crate) fn domains(text: &str) -> Result<Domains, ArgumentError> {
+    if text == "all" {
+        return Ok(Domains::ALL);
+    }
+    text.split(',').try_fold(Domains::NONE, |set, domain| {
+        let domain = domain.parse().ok().and_then(|domain| Domains::single(domain).ok());
+        domain.map(|domain| set.union(domain)).ok_or(ArgumentError::Domains)
+    })
+}
+
+/// `all`, `none`, or capability names with commas between.
+pub(crate) fn capabilities(text: &str) -> Result<Capabilities, ArgumentError> {
+    match text {
+        "all" => Ok(Capabilities::ALL),
+        "none" => Ok(Capabilities::NONE),
+        names => names.split(',').try_fold(Capabilities::NONE, |set, name| {
+            let capability =
+                Capability::from_name(name).ok_or_else(|| ArgumentError::Capability(name.into()))?;
+            Ok(set.union(Capabilities::of(&[capability])))
+        }),
+    }
+}
+
+/// An object type by the name that YubiHSM's tools use.
+pub(crate) fn object_type(text: &str) -> Result<ObjectType, ArgumentError> {
+    ObjectType::from_name(text).ok_or_else(|| ArgumentError::ObjectType(text.into()))
+}
+
+/// A label of at most forty bytes.
+pub(crate) fn label(text: &str) -> Result<Label, ArgumentError> {
+    Label::new(text).map_err(|error| ArgumentError::Label(error.0))
+}
+
+/// A point in time, in one of the forms that the start of `ssh-keygen -V` has.
+pub(crate) fn now(text: &str) -> Result<Now, ArgumentError> {
+    let seconds = Validity::parse(&format!("{text}:forever"))?.after();
+    u32::try_from(seconds).map(Now::from_seconds).map_err(|_| ArgumentError::TimeRange)
+}
+
+/// Serial numbers as `ssh-keygen -z` takes them: one for all certificates, or `+n`, counting up from n.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Serials {
+    first: u64,
+    count_up: bool,
+}
+
+impl Serials {
+    /// The serial number of the `index`th key of a call; `None` beyond 2⁶⁴ − 1.
+    pub(crate) fn get(self, index: usize) -> Option<u64> {
+        match self.count_up {
+            true => self.first.checked_add(u64::try_from(index).ok()?),
+            false => Some(self.first),
+        }
+    }
+}
+
+impl FromStr for Serials {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        let (digits, count_up) = match text.strip_prefix('+') {
+            Some(digits) => (digits, true),
+            None => (text, false),
+        };
+        let decimal = digits.bytes().all(|byte| byte.is_ascii_digit());
+        match digits.parse() {
+            Ok(first) if decimal => Ok(Self { first, count_up }),
+            _ => Err(ArgumentError::Serial),
+        }
+    }
+}
+
+/// The asymmetric algorithms that keys are generated for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum KeyAlgorithm {
+    Ed25519,
+    #[value(alias = "p256")]
+    Ecp256,
+    #[value(alias = "p384")]
+    Ecp384,
+    #[value(alias = "p521")]
+    Ecp521,
+    Rsa2048,
+    Rsa3072,
+    Rsa4096,
+}
+
+impl From<KeyAlgorithm> for AsymmetricAlgorithm {
+    fn from(algorithm: KeyAlgorithm) -> Self {
+        match algorithm {
+            KeyAlgorithm::Ed25519 => Self::Ed25519,
+            KeyAlgorithm::Ecp256 => Self::Ec(Curve::P256),
+            KeyAlgorithm::Ecp384 => Self::Ec(Curve::P384),
+            KeyAlgorithm::Ecp521 => Self::Ec(Curve::P521),
+            KeyAlgorithm::Rsa2048 => Self::Rsa2048,
+            KeyAlgorithm::Rsa3072 => Self::Rsa3072,
+            KeyAlgorithm::Rsa4096 => Self::Rsa4096,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_decimal_or_hexadecimal_and_never_0_or_65535() {
+        assert_eq!(object_id("5").unwrap().get(), 5);
+        assert_eq!(object_id("0x00aB").unwrap().get(), 0xab);
+        for text in ["", "0", "0x", "0x0", "65535", "0xffff", "65536", "-1", "+1", "0x+1", "1 ", "a"] {
+            assert_eq!(object_id(text), Err(ArgumentError::Id), "{text:?}");
+        }
+        assert_eq!("0".parse(), Ok(NewId(None)));
+        assert_eq!("0x0000".parse(), Ok(NewId(None)));
+        assert_eq!("7".parse(), Ok(NewId(ObjectId::new(7).ok())));
+        assert!("0xffff".parse::<NewId>().is_err());
+    }
+
+    #[test]
+    fn domains_are_all_or_a_list() {
+        assert_eq!(domains("all"), Ok(Domains::ALL));
+        assert_eq!(domains("1,5,16").unwrap().bits(), 0x8011);
+        for text in ["", "0", "17", "1,", "1, 2", "none"] {
+            assert_eq!(domains(text), Err(ArgumentError::Domains), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_are_named() {
+        let both = Capabilities::of(&[Capability::SignSshCertificate, Capability::SignEddsa]);
+        assert_eq!(capabilities("sign-ssh-certificate,sign-eddsa"), Ok(both));
+        assert_eq!(capabilities("none"), Ok(Capabilities::NONE));
+        assert!(capabilities("sign-anything").unwrap_err().to_string().contains("sign-ssh-certificate"));
+        assert!(capabilities("").is_err());
+    }
+
+    #[test]
+    fn serial_numbers_count_up_only_after_a_plus() {
+        let serials = |text: &str| text.parse::<Serials>().unwrap();
+        assert_eq!((serials("7").get(0), serials("7").get(3)), (Some(7), Some(7)));
+        assert_eq!((serials("+7").get(0), serials("+7").get(3)), (Some(7), Some(10)));
+        assert_eq!(serials("+18446744073709551615").get(1), None);
+        for text in ["", "+", "-1", "++1", "0x1", "1a", "18446744073709551616"] {
+            assert!(text.parse::<Serials>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_those_of_a_validity_and_fit_a_timestamp() {
+        assert_eq!(now("0x5b2a7120").unwrap().seconds(), 0x5b2a_7120);
+        assert_eq!(now("20260101000000Z").unwrap().seconds(), 1_767_225_600);
+        for text in ["", "tomorrow", "1:2", "21100101000000Z", "0x100000000"] {
+            assert!(now(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn labels_have_forty_bytes_at_most() {
+        assert!(label(&"é".repeat(20)).is_ok());
+        assert_eq!(label(&"é".repeat(21)), Err(ArgumentError::Label(42)));
+    }
+}

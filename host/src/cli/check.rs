@@ -1,0 +1,119 @@
+//! `sshsm template check`: what a template says to requests, without a device.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use serde::Serialize;
+use sshsm_protocol::{
+    ObjectId,
+    ssh::{template::Template, timestamp::Now},
+};
+
+use super::{
+    Context, arguments,
+    error::{CliError, FileError},
+    template,
+};
+use crate::{
+    explanation::{Authority, Explanation},
+    key_file,
+    request::StoredRequest,
+    timestamp,
+};
+
+/// Arguments of `template check`.
+#[derive(Debug, Args)]
+pub(super) struct Check {
+    /// Template file (TOML or TLV)
+    #[arg(value_name = "TEMPLATE")]
+    template: PathBuf,
+    /// Requests: the bytes to be signed, a file of `sign --save-request`, or a finished certificate (KEY-cert.pub)
+    #[arg(value_name = "REQUEST", required = true)]
+    requests: Vec<PathBuf>,
+    /// Judge as if it were this time (as in -V: +1d, 20260101); a timestamp in the request is then left aside
+    #[arg(long, value_name = "TIME", value_parser = arguments::now, allow_hyphen_values = true)]
+    now: Option<Now>,
+    /// Public key of the CA key that would sign; without it, the one that the request names
+    #[arg(long, value_name = "FILE.pub")]
+    ca_key: Option<PathBuf>,
+    /// Id of the CA key that would sign; without it, the first one of the template
+    #[arg(long, value_name = "ID", value_parser = arguments::object_id)]
+    ca_key_id: Option<ObjectId>,
+}
+
+/// What a template says to requests, as JSON shows it.
+#[derive(Serialize)]
+struct Report<'a> {
+    template: &'a Path,
+    ca_key: u16,
+    requests: Vec<Judged<'a>>,
+}
+
+#[derive(Serialize)]
+struct Judged<'a> {
+    request: &'a Path,
+    #[serde(flatten)]
+    explanation: Explanation,
+}
+
+impl Check {
+    pub(super) fn run(&self, context: &Context) -> Result<(), CliError> {
+        let tlv = template::load(&self.template)?;
+        let decoded =
+            Template::decode(&tlv).map_err(|error| CliError::content(self.template.display(), error))?;
+        let first = decoded.ca_keys.iter().find_map(|id| ObjectId::new(id).ok());
+        let Some(id) = self.ca_key_id.or(first) else {
+            return Err(CliError::Usage("the template lists no CA key; name one with --ca-key-id".into()));
+        };
+        let ca_key = match &self.ca_key {
+            Some(path) => {
+                Some(key_file::read_public(path).map_err(|error| CliError::content("no CA key", error))?)
+            }
+            None => None,
+        };
+        let authority = Authority { id, public: ca_key.as_ref().map(|key| key.key_data()) };
+        let signature_length = decoded.timestamp_key.signature_length();
+        let requests = self
+            .requests
+            .iter()
+            .map(|path| {
+                let explanation = self.judge(path, &tlv, signature_length, authority)?;
+                Ok(Judged { request: path, explanation })
+            })
+            .collect::<Result<Vec<_>, CliError>>()?;
+        let refused = requests.iter().filter(|judged| judged.explanation.is_refusal()).count();
+        let report = Report { template: &self.template, ca_key: id.get(), requests };
+        context.format().print(&report, |report| {
+            report.requests.iter().fold(String::new(), |text, Judged { request, explanation }| {
+                text + &format!("{}: {}\n{explanation}", request.display(), explanation.outcome)
+            })
+        })?;
+        match refused {
+            0 => Ok(()),
+            refused => Err(CliError::Refused { refused, total: report.requests.len() }),
+        }
+    }
+
+    fn judge(
+        &self,
+        path: &Path,
+        tlv: &[u8],
+        signature_length: usize,
+        authority: Authority<'_>,
+    ) -> Result<Explanation, CliError> {
+        let bytes = fs::read(path).map_err(|source| FileError::read(path, source))?;
+        let stored = StoredRequest::decode(&bytes, signature_length)
+            .map_err(|error| CliError::content(path.display(), error))?;
+        let (now, signature) = match (self.now, stored.timestamp) {
+            (Some(now), _) => (now, None),
+            (None, Some((now, signature))) => (now, Some(signature)),
+            (None, None) => {
+                (timestamp::now().map_err(|error| CliError::content("no time to judge by", error))?, None)
+            }
+        };
+        Ok(Explanation::new(tlv, &stored.request, now, signature.as_deref(), authority))
+    }
+}

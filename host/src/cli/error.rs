@@ -1,0 +1,288 @@
+//! Why a command failed: what is printed on stderr, what the reader can do next, and the exit code.
+
+use std::{
+    error::Error,
+    fmt::Write,
+    io,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use sshsm_protocol::{Command, DeviceError};
+
+use crate::{
+    client::ClientError, quickstart::QuickstartError, signer::SignerError, transport::TransportError,
+};
+
+/// What the exit code of `sshsm` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All was done.
+    Done = 0,
+    /// It failed for a reason that has no code of its own.
+    Failed = 1,
+    /// The arguments were wrong; nothing was tried.
+    Usage = 2,
+    /// The device is unreachable or broken.
+    Device = 3,
+    /// Wrong password, unknown authentication key, or no password.
+    Authentication = 4,
+    /// A template or a missing right forbids it.
+    Refused = 5,
+    /// A file could not be read or written.
+    File = 6,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// A file that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FileError {
+    #[error("cannot read {path}")]
+    Read { path: PathBuf, source: io::Error },
+    #[error("cannot write {path}")]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl FileError {
+    pub(crate) fn read(path: &Path, source: io::Error) -> Self {
+        Self::Read { path: path.to_owned(), source }
+    }
+
+    pub(crate) fn write(path: &Path, source: io::Error) -> Self {
+        Self::Write { path: path.to_owned(), source }
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    #[error(transparent)]
+    Signer(SignerError),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error("no password was given, and there is no terminal to ask for it")]
+    NoPassword,
+    #[error("{0} is not UTF-8")]
+    NotUtf8(&'static str),
+    #[error("cannot ask on the terminal")]
+    Terminal(#[source] io::Error),
+    #[error("cannot write to standard output")]
+    Output(#[from] io::Error),
+    #[error("{0}")]
+    Usage(String),
+    /// The content of a file or of an object is not what it should be.
+    #[error("{subject}")]
+    Content { subject: String, source: Box<dyn Error + Send + Sync> },
+    #[error(transparent)]
+    Quickstart(Box<QuickstartError>),
+    #[error("{refused} of {total} requests refused by the template")]
+    Refused { refused: usize, total: usize },
+    #[error("{failed} of {total} keys were not signed")]
+    NotSigned { failed: usize, total: usize, exit: Exit },
+}
+
+/// What the device says is told as such, whoever asked it.
+impl From<SignerError> for CliError {
+    fn from(error: SignerError) -> Self {
+        match error {
+            SignerError::Client(error) => Self::Client(error),
+            SignerError::Algorithm { .. } => Self::Usage(error.to_string()),
+            error => Self::Signer(error),
+        }
+    }
+}
+
+impl From<QuickstartError> for CliError {
+    fn from(error: QuickstartError) -> Self {
+        match error {
+            QuickstartError::Transport(error) => error.into(),
+            QuickstartError::Client(error) => error.into(),
+            QuickstartError::Signer(error) => error.into(),
+            QuickstartError::Output(error) => Self::Output(error),
+            error => Self::Quickstart(Box::new(error)),
+        }
+    }
+}
+
+impl CliError {
+    /// An error of a library module about `subject`.
+    pub(crate) fn content(subject: impl ToString, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self::Content { subject: subject.to_string(), source: source.into() }
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Transport(_) => Exit::Device,
+            Self::Client(error) => match error {
+                ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => {
+                    Exit::Authentication
+                }
+                ClientError::Device { error, .. } => match error {
+                    DeviceError::SshCaConstraintViolation | DeviceError::InsufficientPermissions => {
+                        Exit::Refused
+                    }
+                    DeviceError::AuthenticationFailed => Exit::Authentication,
+                    DeviceError::InvalidSession | DeviceError::SessionsFull | DeviceError::SessionFailed => {
+                        Exit::Device
+                    }
+                    DeviceError::StorageFailed => Exit::Device,
+                    _ => Exit::Failed,
+                },
+                ClientError::Transport(_)
+                | ClientError::UndefinedError { .. }
+                | ClientError::Nonsense { .. }
+                | ClientError::NotAuthentic { .. }
+                | ClientError::Ended => Exit::Device,
+                _ => Exit::Failed,
+            },
+            Self::File(_) | Self::Output(_) => Exit::File,
+            Self::NoPassword | Self::NotUtf8(_) | Self::Terminal(_) => Exit::Authentication,
+            Self::Usage(_) => Exit::Usage,
+            Self::Quickstart(error) => match error.as_ref() {
+                QuickstartError::NotOurs(_) => Exit::Failed,
+                QuickstartError::Locked(_) => Exit::Authentication,
+                QuickstartError::Refused(_) => Exit::Refused,
+                QuickstartError::NotRefused => Exit::Device,
+                error => file_or(error, Exit::Failed),
+            },
+            Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
+            Self::Signer(SignerError::Certificate(_) | SignerError::CaKey { .. }) => Exit::Device,
+            Self::Signer(_) => Exit::Failed,
+            Self::Refused { .. } => Exit::Refused,
+            Self::NotSigned { exit, .. } => *exit,
+        }
+    }
+
+    /// What the reader can do about it.
+    fn next_step(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Transport(error) | Self::Client(ClientError::Transport(error)) => match error {
+                TransportError::Unreachable { .. } => {
+                    "is sshsm-sim or yubihsm-connector running at that address?"
+                }
+                TransportError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
+                TransportError::NoDevice { .. } => "plug the device in, or restart the connector",
+                TransportError::Interrupted { .. } => {
+                    "look with `sshsm key list` before you repeat the command"
+                }
+                _ => return None,
+            },
+            Self::Client(ClientError::UnknownAuthenticationKey(_)) => "name another one with --auth-key",
+            Self::Client(ClientError::WrongPassword(_)) => {
+                "a fresh device has authentication key 1 with the password \"password\""
+            }
+            Self::Client(ClientError::Device { command, error }) => match (command, error) {
+                (_, DeviceError::SessionsFull) => "idle sessions end after 30 seconds; try again then",
+                (_, DeviceError::ObjectNotFound) => {
+                    "`sshsm key list` shows what this authentication key can see"
+                }
+                (_, DeviceError::ObjectExists) => {
+                    "choose another --id, or leave it out: the device finds a free one"
+                }
+                (_, DeviceError::StorageFailed) => "`sshsm device info` shows how full the device is",
+                (Command::SignSshCertificate, DeviceError::InsufficientPermissions) => {
+                    "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
+                }
+                (_, DeviceError::InsufficientPermissions) => {
+                    "the authentication key, or the object, lacks a capability or a domain"
+                }
+                _ => return None,
+            },
+            Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
+            _ => return None,
+        })
+    }
+
+    /// The error, its causes and the next step, for stderr.
+    pub(crate) fn report(&self) -> String {
+        let mut text = format!("error: {self}\n");
+        for cause in causes(self) {
+            let _ = writeln!(text, "  because: {}", cause.trim_end().replace('\n', "\n  "));
+        }
+        if let Some(step) = self.next_step() {
+            let _ = writeln!(text, "  try: {step}");
+        }
+        text
+    }
+
+    /// The error and its causes on one line.
+    pub(crate) fn line(&self) -> String {
+        [vec![self.to_string()], causes(self)].concat().join(": ")
+    }
+}
+
+/// The causes of an error, without those that the message before already ends with.
+fn causes(error: &CliError) -> Vec<String> {
+    let mut told = error.to_string();
+    let mut causes = Vec::new();
+    for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
+        if !told.ends_with(&cause) {
+            causes.push(cause.clone());
+            told = cause;
+        }
+    }
+    causes
+}
+
+/// [`Exit::File`] when a file is at the bottom of it.
+fn file_or(error: &(dyn Error + 'static), otherwise: Exit) -> Exit {
+    let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
+    // An error that the system does not know is one of ours, such as a passphrase that nobody gave.
+    let file = |error: &io::Error| error.kind() != io::ErrorKind::Other;
+    if causes.any(|cause| cause.downcast_ref().is_some_and(file)) { Exit::File } else { otherwise }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sshsm_protocol::ObjectId;
+
+    fn refused(error: DeviceError) -> CliError {
+        ClientError::Device { command: Command::SignSshCertificate, error }.into()
+    }
+
+    #[test]
+    fn exit_codes_are_the_documented_ones() {
+        let lost = TransportError::Unreachable { address: "x".into(), source: io::Error::other("gone") };
+        let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+        let missing = || io::Error::from(io::ErrorKind::NotFound);
+        for (error, code) in [
+            (CliError::content("a file", "is odd"), 1),
+            (CliError::Usage("both".into()), 2),
+            (lost.into(), 3),
+            (refused(DeviceError::SessionsFull), 3),
+            (ClientError::WrongPassword(key).into(), 4),
+            (ClientError::UnknownAuthenticationKey(key).into(), 4),
+            (CliError::NoPassword, 4),
+            (refused(DeviceError::SshCaConstraintViolation), 5),
+            (CliError::Refused { refused: 1, total: 2 }, 5),
+            (FileError::read(Path::new("x"), missing()).into(), 6),
+            (CliError::content("x", missing()), 6),
+            (refused(DeviceError::ObjectNotFound), 1),
+        ] {
+            assert_eq!(error.exit() as u8, code, "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_report_has_the_causes_and_the_next_step() {
+        let source = io::Error::other("connection refused");
+        let error = CliError::from(TransportError::Unreachable { address: "http://h:1".into(), source });
+        assert_eq!(
+            error.report(),
+            "error: no device at http://h:1\n  because: connection refused\n  \
+             try: is sshsm-sim or yubihsm-connector running at that address?\n"
+        );
+        assert_eq!(error.line(), "no device at http://h:1: connection refused");
+    }
+}

@@ -1,0 +1,233 @@
+//! `sshsm key …`: CA keys on the device, and the list of everything else there.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use ssh_key::PublicKey;
+use sshsm_protocol::{
+    AsymmetricAlgorithm, Capabilities, Domains, Label, ObjectId, ObjectType,
+    object::{ListFilter, NewObject, ObjectInfo},
+    ssh::Printable,
+};
+
+use super::{
+    Context,
+    arguments::{self, KeyAlgorithm, NewId},
+    error::CliError,
+    password,
+};
+use crate::{
+    client::Session,
+    device_key, key_file,
+    output::{self, columns},
+};
+
+/// The verbs of `key`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Key {
+    /// Make a CA key on the device; prints its OpenSSH public key
+    Generate {
+        /// What kind of key (also p256, p384, p521)
+        #[arg(long, value_name = "ALGORITHM")]
+        algorithm: KeyAlgorithm,
+        #[command(flatten)]
+        new: NewKey,
+    },
+    /// Put a private key on the device; prints its OpenSSH public key
+    Import {
+        /// Private key: OpenSSH's format, or PEM (PKCS#8, PKCS#1, SEC1); a passphrase comes from
+        /// SSHSM_KEY_PASSPHRASE or a prompt
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        new: NewKey,
+    },
+    /// List the objects that the authentication key can see
+    List,
+    /// Print a key's OpenSSH public key
+    Show {
+        /// The key's id
+        #[arg(value_name = "ID", value_parser = arguments::object_id)]
+        id: ObjectId,
+    },
+    /// Delete a key, or another object
+    Delete {
+        /// The object's id
+        #[arg(value_name = "ID", value_parser = arguments::object_id)]
+        id: ObjectId,
+        /// The object's type
+        #[arg(long = "type", value_name = "TYPE", default_value = "asymmetric-key")]
+        #[arg(value_parser = arguments::object_type)]
+        object_type: ObjectType,
+    },
+}
+
+/// What a new key is to be.
+#[derive(Debug, Args)]
+pub(super) struct NewKey {
+    /// The key's id; 0 lets the device choose
+    #[arg(long, value_name = "ID", default_value = "0")]
+    id: NewId,
+    /// A label of at most 40 bytes
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    #[arg(value_parser = arguments::label)]
+    label: Label,
+    /// Domains that see the key: all, or numbers such as 1,5
+    #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
+    domains: Domains,
+    /// What the key may be used for, with commas between; none, all
+    #[arg(long, value_name = "NAMES", default_value = "sign-ssh-certificate")]
+    #[arg(value_parser = arguments::capabilities)]
+    capabilities: Capabilities,
+}
+
+impl NewKey {
+    fn object(&self, algorithm: AsymmetricAlgorithm) -> NewObject {
+        let (id, label, domains, capabilities) = (self.id.0, self.label, self.domains, self.capabilities);
+        NewObject { id, label, domains, capabilities, algorithm: algorithm.algorithm() }
+    }
+}
+
+/// An object as JSON shows it.
+#[derive(Serialize)]
+struct Object {
+    id: u16,
+    #[serde(rename = "type")]
+    object_type: &'static str,
+    algorithm: &'static str,
+    label: String,
+    domains: Vec<u16>,
+    capabilities: Vec<&'static str>,
+    sequence: u8,
+    origin: &'static str,
+}
+
+impl From<&ObjectInfo> for Object {
+    fn from(info: &ObjectInfo) -> Self {
+        Self {
+            id: info.id.get(),
+            object_type: info.object_type.name(),
+            algorithm: info.algorithm.name(),
+            label: info.label.to_string(),
+            domains: info.domains.iter().collect(),
+            capabilities: info.capabilities.iter().map(|capability| capability.name()).collect(),
+            sequence: info.sequence,
+            origin: info.origin.name(),
+        }
+    }
+}
+
+/// A key as JSON shows it.
+#[derive(Serialize)]
+struct KeyView {
+    #[serde(flatten)]
+    object: Object,
+    public_key: String,
+}
+
+impl Key {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        // Everything that needs no device comes first, so that a wrong file leaves no session behind.
+        let private = match &self {
+            Self::Import { file, .. } => {
+                let mut ask = || password::key_passphrase(file);
+                let key = key_file::read_private(file, &mut ask).map_err(|error| {
+                    CliError::content(format_args!("cannot import {}", file.display()), error)
+                })?;
+                Some(
+                    device_key::raw_private(&key)
+                        .map_err(|error| CliError::content(file.display(), error))?,
+                )
+            }
+            _ => None,
+        };
+        let mut client = context.client()?;
+        let mut session = context.session(&mut client)?;
+        match self {
+            Self::Generate { algorithm, new } => {
+                let algorithm = algorithm.into();
+                let id = session.generate_asymmetric_key(&new.object(algorithm))?;
+                output::talk(format_args!("key {id} generated ({algorithm})"));
+                show(context, &mut session, id)
+            }
+            Self::Import { new, .. } => {
+                let Some((algorithm, body)) = private else { return Ok(()) };
+                let id = session.put_asymmetric_key(&new.object(algorithm), &body)?;
+                output::talk(format_args!("key {id} imported ({algorithm})"));
+                show(context, &mut session, id)
+            }
+            Self::List => list(context, &mut session),
+            Self::Show { id } => show(context, &mut session, id),
+            Self::Delete { id, object_type } => {
+                session.delete_object(id, object_type)?;
+                output::talk(format_args!("{object_type} {id} deleted"));
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The OpenSSH public key of a key on the device; its comment is the key's label.
+pub(crate) fn public_key(
+    session: &mut Session<'_>,
+    id: ObjectId,
+    comment: &str,
+) -> Result<PublicKey, CliError> {
+    let key = session.public_key(id)?;
+    let data = device_key::ssh_public(key.algorithm, &key.bytes)
+        .map_err(|error| CliError::content(format_args!("public key {id} of the device"), error))?;
+    Ok(PublicKey::new(data, comment))
+}
+
+fn show(context: &Context, session: &mut Session<'_>, id: ObjectId) -> Result<(), CliError> {
+    let info = session.object_info(id, ObjectType::AsymmetricKey)?;
+    let key = public_key(session, id, &Printable(info.label.trimmed()).to_string())?;
+    let public_key =
+        key.to_openssh().map_err(|error| CliError::content(format_args!("public key {id}"), error))?;
+    let view = KeyView { object: (&info).into(), public_key };
+    context.format().print(&view, |view| format!("{}\n", view.public_key.trim_end()))?;
+    Ok(())
+}
+
+fn list(context: &Context, session: &mut Session<'_>) -> Result<(), CliError> {
+    let mut entries = session.list_objects(&ListFilter::default())?;
+    entries.sort_by_key(|entry| (entry.object_type, entry.id));
+    let infos = entries
+        .iter()
+        .map(|entry| session.object_info(entry.id, entry.object_type))
+        .collect::<Result<Vec<_>, _>>()?;
+    let objects: Vec<Object> = infos.iter().map(Object::from).collect();
+    context.format().print(&objects, |_| {
+        let heading = ["id", "type", "algorithm", "domains", "capabilities", "label"].map(str::to_owned);
+        let rows = infos.iter().map(|info| {
+            [
+                info.id.to_string(),
+                info.object_type.to_string(),
+                info.algorithm.to_string(),
+                domain_text(info.domains),
+                capability_text(info.capabilities),
+                Printable(info.label.trimmed()).to_string(),
+            ]
+        });
+        columns(&std::iter::once(heading).chain(rows).collect::<Vec<_>>())
+    })?;
+    Ok(())
+}
+
+/// Domains as `--domains` takes them.
+fn domain_text(domains: Domains) -> String {
+    match domains {
+        Domains::ALL => "all".into(),
+        domains => domains.iter().map(|domain| domain.to_string()).collect::<Vec<_>>().join(","),
+    }
+}
+
+/// Capabilities as `--capabilities` takes them.
+fn capability_text(capabilities: Capabilities) -> String {
+    match capabilities {
+        Capabilities::ALL => "all".into(),
+        Capabilities::NONE => "none".into(),
+        some => some.iter().map(|capability| capability.name()).collect::<Vec<_>>().join(","),
+    }
+}

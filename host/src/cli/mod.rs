@@ -1,0 +1,180 @@
+//! The command line: `sshsm [global options] NOUN VERB …`, one file a noun.
+//!
+//! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
+
+mod arguments;
+mod check;
+mod device;
+mod error;
+mod key;
+mod password;
+mod quickstart;
+mod sign;
+mod template;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use sshsm_protocol::ObjectId;
+
+use crate::{
+    client::{Client, Session},
+    output::{self, Format},
+    transport::DeviceAddress,
+};
+use error::CliError;
+pub use error::Exit;
+
+/// An open hardware security module for SSH certificate authorities
+///
+/// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a simulator in
+/// this process (sim:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
+#[derive(Debug, Parser)]
+#[command(name = "sshsm", version, max_term_width = 110, disable_help_flag = true, after_help = EXIT_CODES)]
+#[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
+struct CommandLine {
+    #[command(flatten)]
+    globals: Globals,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 device unreachable or broken,
+4 authentication failed, 5 refused by policy, 6 a file could not be read or written.
+
+The password of the authentication key comes from --password-file, SSHSM_PASSWORD or a prompt; never from an argument.";
+
+#[derive(Debug, Args)]
+struct Globals {
+    /// The device: sim:[DIR] (simulator in this process) or http://HOST:PORT (YubiHSM connector)
+    ///
+    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator).
+    #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
+    #[arg(help_heading = "Device")]
+    device: DeviceAddress,
+    /// Id of the authentication key that opens the session
+    #[arg(long, global = true, env = "SSHSM_AUTH_KEY", value_name = "ID", default_value = "1")]
+    #[arg(value_parser = arguments::object_id, help_heading = "Device")]
+    auth_key: ObjectId,
+    /// File with the password of the authentication key; a final newline does not count
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Device")]
+    password_file: Option<PathBuf>,
+    /// How data is printed on stdout
+    #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
+    format: Format,
+    // sign needs -h, ssh-keygen's letter for host certificates; so help is --help everywhere.
+    /// Print help
+    #[arg(long, global = true, action = ArgAction::Help, help_heading = "Output")]
+    help: Option<bool>,
+}
+
+#[derive(Debug, Subcommand)]
+#[command(disable_help_subcommand = true)]
+enum Command {
+    /// Make a CA in a directory, sign a certificate with it, and show what is refused
+    Quickstart(quickstart::Quickstart),
+    /// The device itself
+    #[command(subcommand)]
+    Device(device::Device),
+    /// CA keys on the device
+    #[command(subcommand)]
+    Key(key::Key),
+    /// Templates: what a CA key may sign
+    #[command(subcommand)]
+    Template(template::Template),
+    /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
+    Sign(sign::Sign),
+}
+
+/// What every command is given: the global options.
+struct Context {
+    globals: Globals,
+}
+
+impl Context {
+    fn format(&self) -> Format {
+        self.globals.format
+    }
+
+    /// Connects to the device.
+    fn client(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(self.globals.device.open()?)?)
+    }
+
+    /// Opens a session with the authentication key of the global options.
+    fn session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, CliError> {
+        let key = self.globals.auth_key;
+        let password = password::read(self.globals.password_file.as_deref(), key, &client.describe())?;
+        Ok(Session::open(client, key, &password)?)
+    }
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn run() -> ExitCode {
+    let CommandLine { globals, command } = match CommandLine::try_parse() {
+        Ok(command_line) => command_line,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Nobody is left to tell when the terminal is gone.
+            let _ = error.print();
+            return exit.into();
+        }
+    };
+    let context = Context { globals };
+    let result = match command {
+        Command::Quickstart(quickstart) => quickstart.run(&context),
+        Command::Device(device) => device.run(&context),
+        Command::Key(key) => key.run(&context),
+        Command::Template(template) => template.run(&context),
+        Command::Sign(sign) => sign.run(&context),
+    };
+    match result {
+        Ok(()) => Exit::Done.into(),
+        Err(error) => {
+            output::talk(error.report().trim_end());
+            error.exit().into()
+        }
+    }
+}
+
+/// The whole tree of commands and arguments, for manual pages and shell completions.
+#[must_use]
+pub fn command_tree() -> clap::Command {
+    CommandLine::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_of_arguments_is_consistent() {
+        command_tree().debug_assert();
+    }
+
+    #[test]
+    fn global_options_are_accepted_anywhere() {
+        for line in [
+            "sshsm --device sim:x --format json device info",
+            "sshsm device --device sim:x info --format json",
+            "sshsm device info --device sim:x --format json",
+        ] {
+            let CommandLine { globals, .. } = CommandLine::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!((globals.device.to_string().as_str(), globals.format), ("sim:x", Format::Json));
+        }
+    }
+
+    #[test]
+    fn no_option_takes_a_password() {
+        fn check(command: &clap::Command) {
+            for argument in command.get_arguments() {
+                let id = argument.get_id().as_str();
+                assert!(!id.contains("password") || id == "password_file", "{id}");
+            }
+            command.get_subcommands().for_each(check);
+        }
+        check(&command_tree());
+    }
+}

@@ -1,0 +1,33 @@
+//! `sshsm quickstart`: see [`crate::quickstart`].
+
+use std::{env, io, path::PathBuf};
+
+use clap::Args;
+
+use super::{Context, error::CliError};
+use crate::{output::Format, quickstart};
+
+/// Arguments of `quickstart`.
+#[derive(Debug, Args)]
+pub(super) struct Quickstart {
+    /// Where everything goes; a directory that an earlier quickstart made is gone on with
+    #[arg(value_name = "DIR", default_value = "sshsm-quickstart")]
+    directory: PathBuf,
+}
+
+impl Quickstart {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        // A program that was found by its path is named so that it is found from everywhere.
+        let name = env::args_os().next().map_or_else(|| "sshsm".into(), PathBuf::from);
+        let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
+        match context.format() {
+            Format::Text => quickstart::run(&self.directory, &program, &mut io::stdout().lock())?,
+            Format::Json => {
+                let summary = quickstart::run(&self.directory, &program, &mut io::sink())?;
+                context.format().print(&summary, |_| String::new())?;
+                summary
+            }
+        };
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! `sshsm template …`: what a CA key may sign, written as TOML, kept by the device as TLV.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+};
+
+use clap::Subcommand;
+use serde::Serialize;
+use ssh_key::HashAlg;
+use sshsm_protocol::{
+    Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType, object::NewObject, ssh::template,
+};
+
+use super::{
+    Context,
+    arguments::{self, NewId},
+    check,
+    error::{CliError, FileError},
+};
+use crate::{
+    device_key,
+    output::{self, Format},
+    template_file,
+};
+
+/// The verbs of `template`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Template {
+    /// Compile a TOML template to the device's form (TLV)
+    Build {
+        /// Template in TOML
+        #[arg(value_name = "FILE.toml")]
+        file: PathBuf,
+        /// Where the TLV goes; without it, stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Say in words what a template allows
+    Show {
+        /// Template file (TOML or TLV), or the id of a template on the device; ./5 is a file, 5 an id
+        #[arg(value_name = "FILE|ID")]
+        template: String,
+    },
+    /// Put a template on the device; prints its id
+    Put {
+        /// Template file (TOML or TLV)
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        /// The template's id; 0 lets the device choose
+        #[arg(long, value_name = "ID", default_value = "0")]
+        id: NewId,
+        /// A label of at most 40 bytes
+        #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+        #[arg(value_parser = arguments::label)]
+        label: Label,
+        /// Domains that see the template: all, or numbers such as 1,5
+        #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
+        domains: Domains,
+    },
+    /// Get a template's bytes (TLV) from the device
+    Get {
+        /// The template's id
+        #[arg(value_name = "ID", value_parser = arguments::object_id)]
+        id: ObjectId,
+        /// Where the TLV goes; without it, stdout
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Explain, without a device, what a template says to requests
+    Check(check::Check),
+}
+
+/// A template as JSON shows it.
+#[derive(Serialize)]
+struct View {
+    timestamp_key: TimestampKey,
+    ca_keys: Vec<u16>,
+    /// Seconds before now; null is unbounded.
+    not_before_offset: Option<u32>,
+    /// Seconds after now; null is unbounded.
+    not_after_offset: Option<u32>,
+    forbidden_principals: Vec<String>,
+}
+
+#[derive(Serialize)]
+struct TimestampKey {
+    algorithm: &'static str,
+    /// `null` when the bytes are no key of the algorithm.
+    public_key: Option<String>,
+    fingerprint: Option<String>,
+}
+
+impl View {
+    fn new(template: &template::Template<'_>) -> Self {
+        let key = &template.timestamp_key;
+        let public = device_key::ssh_public(key.algorithm(), key.public()).ok().map(ssh_key::PublicKey::from);
+        Self {
+            timestamp_key: TimestampKey {
+                algorithm: key.algorithm().algorithm().name(),
+                public_key: public.as_ref().and_then(|key| key.to_openssh().ok()),
+                fingerprint: public.map(|key| key.fingerprint(HashAlg::Sha256).to_string()),
+            },
+            ca_keys: template.ca_keys.iter().collect(),
+            not_before_offset: template.not_before.seconds(),
+            not_after_offset: template.not_after.seconds(),
+            forbidden_principals: template
+                .forbidden_principals
+                .iter()
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect(),
+        }
+    }
+}
+
+impl Template {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Build { file, output } => {
+                let tlv = load(&file)?;
+                write_tlv(context.format(), &tlv, output.as_deref())
+            }
+            Self::Show { template } => show(context, &template),
+            Self::Put { file, id, label, domains } => {
+                let tlv = load(&file)?;
+                put(context, &tlv, id.0, label, domains)
+            }
+            Self::Get { id, output } => {
+                let mut client = context.client()?;
+                let tlv = context.session(&mut client)?.template(id)?;
+                write_tlv(context.format(), &tlv, output.as_deref())
+            }
+            Self::Check(check) => check.run(context),
+        }
+    }
+}
+
+/// The TLV of a template file.
+pub(super) fn load(file: &Path) -> Result<Vec<u8>, CliError> {
+    template_file::load(file).map_err(|error| CliError::content("no template", error))
+}
+
+fn show(context: &Context, template: &str) -> Result<(), CliError> {
+    let tlv = match arguments::object_id(template) {
+        Ok(id) => {
+            let mut client = context.client()?;
+            context.session(&mut client)?.template(id)?
+        }
+        Err(_) => load(Path::new(template))?,
+    };
+    let decoded = template::Template::decode(&tlv).map_err(|error| {
+        CliError::content(
+            format_args!("template {template} is malformed; a device refuses everything under it"),
+            error,
+        )
+    })?;
+    context.format().print(&View::new(&decoded), |_| template_file::describe(&decoded))?;
+    Ok(())
+}
+
+fn put(
+    context: &Context,
+    tlv: &[u8],
+    id: Option<ObjectId>,
+    label: Label,
+    domains: Domains,
+) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Put {
+        id: u16,
+        #[serde(rename = "type")]
+        object_type: &'static str,
+        algorithm: &'static str,
+    }
+    // Nothing but well-formed templates is put: the device would take any bytes and then refuse every request.
+    let decoded = template::Template::decode(tlv).map_err(|error| CliError::content("no template", error))?;
+    let algorithm = Algorithm::TemplateSsh;
+    let object = NewObject { id, label, domains, capabilities: Capabilities::NONE, algorithm };
+    let mut client = context.client()?;
+    let id = context.session(&mut client)?.put_template(&object, tlv)?;
+    output::talk(format_args!("template {id} put\n{}", template_file::describe(&decoded).trim_end()));
+    let put = Put { id: id.get(), object_type: ObjectType::Template.name(), algorithm: algorithm.name() };
+    context.format().print(&put, |_| format!("{id}\n"))?;
+    Ok(())
+}
+
+/// Writes a template's bytes to a file or stdout, or shows them in hexadecimal as JSON.
+fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>) -> Result<(), CliError> {
+    #[derive(Serialize)]
+    struct Tlv<'a> {
+        template: String,
+        length: usize,
+        file: Option<&'a Path>,
+    }
+    if let Some(path) = file {
+        output::write_file(path, tlv).map_err(|source| FileError::write(path, source))?;
+    }
+    match (format, file) {
+        (Format::Json, file) => {
+            let template = tlv.iter().map(|byte| format!("{byte:02x}")).collect();
+            format.print(&Tlv { template, length: tlv.len(), file }, |_| String::new())?;
+        }
+        (Format::Text, Some(path)) => {
+            output::talk(format_args!("{} bytes written to {}", tlv.len(), path.display()));
+        }
+        (Format::Text, None) => {
+            let mut stdout = io::stdout();
+            if stdout.is_terminal() {
+                return Err(CliError::Usage(
+                    "a template is binary; name a file with -o, or redirect stdout".into(),
+                ));
+            }
+            stdout.write_all(tlv)?;
+            stdout.flush()?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,549 @@
+//! A device's commands, typed: [`Client`] speaks in plain, [`Session`] inside the secure channel.
+//!
+//! What a command may carry is checked here before anything is sent, a device's refusal is its own error, and a
+//! command is never repeated. Secrets that pass through are wiped.
+
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
+    channel::{AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS},
+    codec::{CodecError, Reader, Writer},
+    device_info::{DeviceInfo, StorageInfo, Version},
+    frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
+    object::{ListEntry, ListFilter, NewObject, ObjectInfo},
+};
+use zeroize::Zeroizing;
+
+use crate::transport::{Transport, TransportError};
+
+/// Why a command has no result.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClientError {
+    /// The frame or its answer was lost.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The device has no such authentication key.
+    #[error("the device has no authentication key {0}")]
+    UnknownAuthenticationKey(ObjectId),
+    /// The device holds another key than the password makes.
+    #[error("wrong password for authentication key {0}")]
+    WrongPassword(ObjectId),
+    /// The device refused the command.
+    #[error("the device refused \"{command}\": {error} (code {code:#04x})", code = error.code())]
+    Device {
+        /// What was asked.
+        command: Command,
+        /// The device's reason.
+        error: DeviceError,
+    },
+    /// The device refused the command with a code that has no meaning.
+    #[error("the device refused \"{command}\" with the undefined error code {code:#04x}")]
+    UndefinedError {
+        /// What was asked.
+        command: Command,
+        /// The code.
+        code: u8,
+    },
+    /// The answer is not what the command answers with.
+    #[error("the device's answer to \"{command}\" makes no sense: {reason}")]
+    Nonsense {
+        /// What was asked.
+        command: Command,
+        /// What was wrong.
+        reason: String,
+    },
+    /// The answer was not encrypted and authenticated by the device that the session is with.
+    #[error("the device's answer to \"{command}\" is not authentic")]
+    NotAuthentic {
+        /// What was asked.
+        command: Command,
+        /// What was wrong.
+        source: ChannelError,
+    },
+    /// The request is longer than the device takes.
+    #[error("\"{command}\" with {length} bytes is more than the {limit} that this device takes")]
+    TooLong {
+        /// What was asked.
+        command: Command,
+        /// Bytes of its payload.
+        length: usize,
+        /// Bytes that fit.
+        limit: usize,
+    },
+    /// The session ended with an earlier error.
+    #[error("the session ended with an earlier error")]
+    Ended,
+    /// The operating system gave no random challenge.
+    #[error("no random numbers from the operating system: {0}")]
+    Entropy(getrandom::Error),
+}
+
+impl ClientError {
+    /// Whether the session it happened in has ended; after a refusal by the device it goes on.
+    #[must_use]
+    pub const fn ends_session(&self) -> bool {
+        !matches!(self, Self::Device { .. } | Self::UndefinedError { .. } | Self::TooLong { .. })
+    }
+}
+
+type Result<T> = std::result::Result<T, ClientError>;
+
+/// What a device says of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The firmware that the device is, or behaves as.
+    pub version: Version,
+    /// Serial number.
+    pub serial: u32,
+    /// Audit log entries there is room for.
+    pub log_total: u8,
+    /// Audit log entries in use.
+    pub log_used: u8,
+    /// Algorithms it supports; numbers unknown here are left out.
+    pub algorithms: Vec<Algorithm>,
+}
+
+/// A device's public key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DevicePublicKey {
+    /// Its algorithm.
+    pub algorithm: AsymmetricAlgorithm,
+    /// RSA modulus, `X‖Y`, or the 32 bytes of Ed25519; as long as the algorithm says.
+    pub bytes: Vec<u8>,
+}
+
+/// A connection to a device, outside any session.
+pub struct Client {
+    transport: Box<dyn Transport>,
+    identity: Identity,
+}
+
+impl Client {
+    /// Asks the device at the end of `transport` who it is, which also tells how long its messages may be.
+    ///
+    /// # Errors
+    /// When the device does not answer as one.
+    pub fn connect(mut transport: Box<dyn Transport>) -> Result<Self> {
+        let identity = identity(transport.as_mut())?;
+        Ok(Self { transport, identity })
+    }
+
+    /// What the device says of itself now.
+    ///
+    /// # Errors
+    /// When the device does not answer.
+    pub fn device_info(&mut self) -> Result<&Identity> {
+        self.identity = identity(self.transport.as_mut())?;
+        Ok(&self.identity)
+    }
+
+    /// Where the device is, in the words of `--device`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.transport.describe()
+    }
+
+    /// The largest payload, in bytes, of a command inside a session.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        let ciphertext = (self.identity.version.max_message() - SESSION_OVERHEAD) / 16 * 16;
+        // The inner header and at least one byte of padding.
+        ciphertext - HEADER_LENGTH - 1
+    }
+}
+
+fn identity(transport: &mut dyn Transport) -> Result<Identity> {
+    let command = Command::GetDeviceInfo;
+    let payload = plain(transport, command, &[])?;
+    let info = DeviceInfo::decode(&payload).map_err(|error| nonsense(command, error))?;
+    Ok(Identity {
+        version: info.version,
+        serial: info.serial,
+        log_total: info.log_total,
+        log_used: info.log_used,
+        algorithms: info.algorithms.iter().filter_map(|&code| Algorithm::from_code(code)).collect(),
+    })
+}
+
+/// Sends a command outside a session and returns the payload of its answer.
+fn plain(transport: &mut dyn Transport, command: Command, payload: &[u8]) -> Result<Vec<u8>> {
+    let mut frame = vec![0; HEADER_LENGTH + payload.len()];
+    Frame { code: command.code(), payload }.encode(&mut frame).map_err(|error| nonsense(command, error))?;
+    let answer = transport.transact(&frame)?;
+    let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
+    Ok(payload_of(command, frame)?.to_vec())
+}
+
+/// The payload of a successful answer, or the device's error.
+fn payload_of<'a>(command: Command, frame: Frame<'a>) -> Result<&'a [u8]> {
+    match (frame.code, frame.payload) {
+        (ERROR_CODE, &[code]) => Err(match DeviceError::from_code(code) {
+            Some(error) => ClientError::Device { command, error },
+            None => ClientError::UndefinedError { command, code },
+        }),
+        (code, payload) if code == command.code() | RESPONSE_FLAG => Ok(payload),
+        (code, _) => Err(nonsense(command, format!("it has the code {code:#04x}"))),
+    }
+}
+
+fn nonsense(command: Command, reason: impl ToString) -> ClientError {
+    ClientError::Nonsense { command, reason: reason.to_string() }
+}
+
+/// An authenticated, encrypted session; closed when dropped.
+pub struct Session<'c> {
+    client: &'c mut Client,
+    /// `None` once the session has ended.
+    channel: Option<HostChannel>,
+}
+
+impl<'c> Session<'c> {
+    /// Opens a session: both sides prove that they know the authentication key that `password` makes.
+    ///
+    /// # Errors
+    /// [`ClientError::UnknownAuthenticationKey`] and [`ClientError::WrongPassword`] tell the two apart, as the
+    /// protocol does.
+    pub fn open(client: &'c mut Client, key: ObjectId, password: &str) -> Result<Self> {
+        Self::open_with_key(client, key, &AuthenticationKey::from_password(password.as_bytes()))
+    }
+
+    /// Opens a session with the authentication key itself.
+    ///
+    /// # Errors
+    /// As [`Session::open`].
+    pub fn open_with_key(client: &'c mut Client, id: ObjectId, key: &AuthenticationKey) -> Result<Self> {
+        let mut host_challenge = Challenge::default();
+        getrandom::fill(&mut host_challenge).map_err(ClientError::Entropy)?;
+        let [high, low] = id.get().to_be_bytes();
+        let request = [&[high, low], host_challenge.as_slice()].concat();
+        let create = Command::CreateSession;
+        let answer = plain(client.transport.as_mut(), create, &request).map_err(|error| match error {
+            ClientError::Device { error: DeviceError::ObjectNotFound, .. } => {
+                ClientError::UnknownAuthenticationKey(id)
+            }
+            error => error,
+        })?;
+        let (session_id, card_challenge, card_cryptogram) =
+            read(create, &answer, |reader| Ok((reader.u8()?, reader.array()?, reader.array()?)))?;
+        if usize::from(session_id) >= MAX_SESSIONS {
+            return Err(nonsense(create, format!("it names session {session_id}")));
+        }
+        let mut channel =
+            HostChannel::derive(session_id, key, host_challenge, card_challenge, card_cryptogram)
+                .map_err(|_| ClientError::WrongPassword(id))?;
+        let command = Command::AuthenticateSession;
+        let answer = client.transport.transact(&channel.authenticate())?;
+        let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
+        expect_empty(command, payload_of(command, frame)?)?;
+        Ok(Self { client, channel: Some(channel) })
+    }
+
+    /// The largest payload, in bytes, of a command inside a session.
+    #[must_use]
+    pub fn max_payload(&self) -> usize {
+        self.client.max_payload()
+    }
+
+    /// Where the device is, in the words of `--device`.
+    #[must_use]
+    pub fn describe(&self) -> String {
+        self.client.describe()
+    }
+
+    /// Sends a command inside the session and returns the payload of its answer.
+    ///
+    /// # Errors
+    /// A refusal by the device leaves the session open; a lost, plain or unauthentic answer ends it.
+    pub fn command(&mut self, command: Command, payload: &[u8]) -> Result<Vec<u8>> {
+        let limit = self.max_payload();
+        if payload.len() > limit {
+            return Err(ClientError::TooLong { command, length: payload.len(), limit });
+        }
+        // Taken out, and put back only when both ends are in step again.
+        let mut channel = self.channel.take().ok_or(ClientError::Ended)?;
+        let not_authentic = |source| ClientError::NotAuthentic { command, source };
+        // Room for the padding too.
+        let mut message = Zeroizing::new(vec![0; payload.len() + SESSION_OVERHEAD + HEADER_LENGTH + 16]);
+        let length = channel.seal(command, payload, &mut message).map_err(not_authentic)?;
+        let mut answer = self.client.transport.transact(message.get(..length).unwrap_or_default())?;
+        if let Ok(Frame { code: ERROR_CODE, payload }) = Frame::parse(&answer) {
+            payload_of(command, Frame { code: ERROR_CODE, payload })?;
+        }
+        let frame = channel.open(&mut answer).map_err(not_authentic)?;
+        self.channel = Some(channel);
+        payload_of(command, frame).map(<[u8]>::to_vec)
+    }
+
+    /// Has the device repeat `data`.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn echo(&mut self, data: &[u8]) -> Result<Vec<u8>> {
+        self.command(Command::Echo, data)
+    }
+
+    /// How full the device is.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn storage_info(&mut self) -> Result<StorageInfo> {
+        let command = Command::GetStorageInfo;
+        StorageInfo::decode(&self.command(command, &[])?).map_err(|error| nonsense(command, error))
+    }
+
+    /// The objects that match `filter` and share a domain with the session.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn list_objects(&mut self, filter: &ListFilter) -> Result<Vec<ListEntry>> {
+        let command = Command::ListObjects;
+        let payload = self.written(command, |writer| filter.encode(writer))?;
+        let answer = self.command(command, &payload)?;
+        let mut reader = Reader::new(&answer);
+        let mut entries = Vec::new();
+        while reader.remaining() > 0 {
+            entries.push(ListEntry::decode(&mut reader).map_err(|error| nonsense(command, error))?);
+        }
+        Ok(entries)
+    }
+
+    /// Everything about an object but its content.
+    ///
+    /// # Errors
+    /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
+    pub fn object_info(&mut self, id: ObjectId, object_type: ObjectType) -> Result<ObjectInfo> {
+        let command = Command::GetObjectInfo;
+        let answer = self.command(command, &name(id, object_type))?;
+        let mut reader = Reader::new(&answer);
+        let info = ObjectInfo::decode(&mut reader).map_err(|error| nonsense(command, error))?;
+        reader.finish().map_err(|error| nonsense(command, error))?;
+        Ok(info)
+    }
+
+    /// Deletes an object.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn delete_object(&mut self, id: ObjectId, object_type: ObjectType) -> Result<()> {
+        self.command_without_answer(Command::DeleteObject, &name(id, object_type))
+    }
+
+    /// Makes an asymmetric key on the device; returns its id.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn generate_asymmetric_key(&mut self, object: &NewObject) -> Result<ObjectId> {
+        self.create(Command::GenerateAsymmetricKey, object, &[])
+    }
+
+    /// Puts an asymmetric key on the device; returns its id. `key` is RSA `p‖q`, an EC scalar or an Ed25519 seed.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn put_asymmetric_key(&mut self, object: &NewObject, key: &[u8]) -> Result<ObjectId> {
+        self.create(Command::PutAsymmetricKey, object, &[key])
+    }
+
+    /// The public half of an asymmetric key.
+    ///
+    /// # Errors
+    /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
+    pub fn public_key(&mut self, id: ObjectId) -> Result<DevicePublicKey> {
+        let command = Command::GetPublicKey;
+        let answer = self.command(command, &id.get().to_be_bytes())?;
+        let (code, bytes) = answer.split_first().ok_or_else(|| nonsense(command, "it is empty"))?;
+        let algorithm = Algorithm::from_code(*code).and_then(AsymmetricAlgorithm::from_algorithm);
+        let algorithm = algorithm.ok_or_else(|| nonsense(command, format!("its algorithm is {code}")))?;
+        if bytes.len() != algorithm.public_length() {
+            return Err(nonsense(command, format!("a key of {} bytes is not {algorithm}", bytes.len())));
+        }
+        Ok(DevicePublicKey { algorithm, bytes: bytes.to_vec() })
+    }
+
+    /// Puts a template on the device; returns its id.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn put_template(&mut self, object: &NewObject, template: &[u8]) -> Result<ObjectId> {
+        self.create(Command::PutTemplate, object, &[template])
+    }
+
+    /// The bytes of a template.
+    ///
+    /// # Errors
+    /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
+    pub fn template(&mut self, id: ObjectId) -> Result<Vec<u8>> {
+        self.command(Command::GetTemplate, &id.get().to_be_bytes())
+    }
+
+    /// Puts an authentication key on the device; returns its id. `delegated` is what its sessions may give on.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn put_authentication_key(
+        &mut self,
+        object: &NewObject,
+        delegated: Capabilities,
+        key: &AuthenticationKey,
+    ) -> Result<ObjectId> {
+        let delegated = delegated.bits().to_be_bytes();
+        self.create(Command::PutAuthenticationKey, object, &[&delegated, key.as_bytes()])
+    }
+
+    /// Replaces the authentication key that this session was opened with.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn change_authentication_key(&mut self, id: ObjectId, key: &AuthenticationKey) -> Result<()> {
+        let command = Command::ChangeAuthenticationKey;
+        let algorithm = [Algorithm::Aes128YubicoAuthentication.code()];
+        let id_bytes = id.get().to_be_bytes();
+        let payload = Zeroizing::new([&id_bytes, algorithm.as_slice(), key.as_bytes()].concat());
+        let answer = self.command(command, &payload)?;
+        match read(command, &answer, Reader::u16)? {
+            changed if changed == id.get() => Ok(()),
+            changed => Err(nonsense(command, format!("it changed key {changed:#06x}"))),
+        }
+    }
+
+    /// `length` bytes from the device's random number generator.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn pseudo_random(&mut self, length: u16) -> Result<Vec<u8>> {
+        let command = Command::GetPseudoRandom;
+        let bytes = self.command(command, &length.to_be_bytes())?;
+        if bytes.len() != usize::from(length) {
+            return Err(nonsense(command, format!("{length} bytes were asked for, {} came", bytes.len())));
+        }
+        Ok(bytes)
+    }
+
+    /// Has the device blink for so many seconds.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn blink(&mut self, seconds: u8) -> Result<()> {
+        self.command_without_answer(Command::BlinkDevice, &[seconds])
+    }
+
+    /// Signs an SSH certificate; `request` is `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
+    ///
+    /// Returns the certificate's signature field, its length included.
+    ///
+    /// # Errors
+    /// [`DeviceError::SshCaConstraintViolation`] when the template does not allow the request.
+    pub fn sign_ssh_certificate(
+        &mut self,
+        ca_key: ObjectId,
+        template: ObjectId,
+        algorithm: Algorithm,
+        request: &[u8],
+    ) -> Result<Vec<u8>> {
+        let names = [ca_key.get().to_be_bytes(), template.get().to_be_bytes()].concat();
+        self.command(Command::SignSshCertificate, &[&names, [algorithm.code()].as_slice(), request].concat())
+    }
+
+    /// RSASSA-PKCS1-v1_5 over a digest of 20, 32, 48 or 64 bytes.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn sign_pkcs1(&mut self, key: ObjectId, digest: &[u8]) -> Result<Vec<u8>> {
+        self.command(Command::SignPkcs1, &[&key.get().to_be_bytes(), digest].concat())
+    }
+
+    /// ECDSA over a digest; returns the DER signature.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn sign_ecdsa(&mut self, key: ObjectId, digest: &[u8]) -> Result<Vec<u8>> {
+        self.command(Command::SignEcdsa, &[&key.get().to_be_bytes(), digest].concat())
+    }
+
+    /// Ed25519 over a message; returns 64 bytes.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn sign_eddsa(&mut self, key: ObjectId, message: &[u8]) -> Result<Vec<u8>> {
+        self.command(Command::SignEddsa, &[&key.get().to_be_bytes(), message].concat())
+    }
+
+    /// Deletes everything on the device, this session and the authentication keys included.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn reset(mut self) -> Result<()> {
+        let result = self.command_without_answer(Command::ResetDevice, &[]);
+        if result.is_ok() {
+            self.channel = None;
+        }
+        result
+    }
+
+    /// Closes the session; dropping it does the same and keeps silent about errors.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn close(mut self) -> Result<()> {
+        let result = self.command_without_answer(Command::CloseSession, &[]);
+        self.channel = None;
+        result
+    }
+
+    fn create(&mut self, command: Command, object: &NewObject, content: &[&[u8]]) -> Result<ObjectId> {
+        let header = self.written(command, |writer| object.encode(writer))?;
+        let payload = Zeroizing::new([&[header.as_slice()], content].concat().concat());
+        let answer = self.command(command, &payload)?;
+        let id = read(command, &answer, Reader::u16)?;
+        ObjectId::new(id).map_err(|error| nonsense(command, error))
+    }
+
+    fn command_without_answer(&mut self, command: Command, payload: &[u8]) -> Result<()> {
+        expect_empty(command, &self.command(command, payload)?)
+    }
+
+    fn written(
+        &self,
+        command: Command,
+        write: impl FnOnce(&mut Writer<'_>) -> std::result::Result<(), CodecError>,
+    ) -> Result<Vec<u8>> {
+        let mut buffer = vec![0; self.max_payload()];
+        let mut writer = Writer::new(&mut buffer);
+        write(&mut writer).map_err(|error| nonsense(command, error))?;
+        Ok(writer.written().to_vec())
+    }
+}
+
+impl Drop for Session<'_> {
+    fn drop(&mut self) {
+        if self.channel.is_some() {
+            // The device drops an idle session by itself after 30 s.
+            let _ = self.command(Command::CloseSession, &[]);
+        }
+    }
+}
+
+/// The payload that names an object: `id u16 ‖ type u8`.
+fn name(id: ObjectId, object_type: ObjectType) -> [u8; 3] {
+    let [high, low] = id.get().to_be_bytes();
+    [high, low, object_type.code()]
+}
+
+/// Reads a whole answer.
+fn read<'a, T>(
+    command: Command,
+    answer: &'a [u8],
+    fields: impl FnOnce(&mut Reader<'a>) -> std::result::Result<T, CodecError>,
+) -> Result<T> {
+    let mut reader = Reader::new(answer);
+    let value = fields(&mut reader).map_err(|error| nonsense(command, error))?;
+    reader.finish().map_err(|error| nonsense(command, error))?;
+    Ok(value)
+}
+
+fn expect_empty(command: Command, payload: &[u8]) -> Result<()> {
+    match payload.len() {
+        0 => Ok(()),
+        length => Err(nonsense(command, format!("it should be empty and has {length} bytes"))),
+    }
+}

@@ -1,0 +1,588 @@
+//! Key files: public ones in OpenSSH's or PEM form, private ones in OpenSSH's, PKCS#8, PKCS#1 or SEC1 form.
+//!
+//! A file holds one key. A private key that others may read is refused as OpenSSH refuses it, and neither a
+//! passphrase nor key material ever appears in an error.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
+use rsa::pkcs8::{self, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
+use rsa::pkcs8::{Document, SubjectPublicKeyInfoRef};
+use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
+use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
+use ssh_key::{PrivateKey, PublicKey};
+use zeroize::Zeroizing;
+
+/// More than any key file needs; an RSA key of 16384 bits takes 13 KiB.
+const MAX_LENGTH: usize = 64 * 1024;
+
+const RSA: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
+/// id-ecPublicKey, RFC 5480.
+const EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+/// id-Ed25519, RFC 8410.
+const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
+/// secp256r1, secp384r1, secp521r1, RFC 5480.
+const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+
+/// Why a file gave no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFileError {
+    /// The file could not be read.
+    #[error("cannot read the key file {}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others than its owner may read a private key.
+    #[error(
+        "the private key {} may be read by others (mode {mode:04o}); make it private with: chmod 600 {}",
+        path.display(), path.display()
+    )]
+    Permissions {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The content is no usable key.
+    #[error("{} cannot be used", path.display())]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: KeyFormatError,
+    },
+}
+
+/// Why a text is no key.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyFormatError {
+    /// Nothing in it, or nothing that looks like a key.
+    #[error("this is no {wanted}; expected is {expected}")]
+    NotAKey {
+        /// What was asked for.
+        wanted: &'static str,
+        /// The forms that are read.
+        expected: &'static str,
+    },
+    /// A public key stands where a private one is needed, or the other way round.
+    #[error("this is a {found} key, and a {wanted} key is needed here")]
+    OtherHalf {
+        /// What it is.
+        found: &'static str,
+        /// What was asked for.
+        wanted: &'static str,
+    },
+    /// More than one key.
+    #[error("there are {count} keys in this file; a key file holds one")]
+    Several {
+        /// How many.
+        count: usize,
+    },
+    /// A certificate stands where a key is needed.
+    #[error("this is a certificate already ({kind}); the plain public key is needed here")]
+    Certificate {
+        /// Its type.
+        kind: String,
+    },
+    /// A kind of key that SSH, or this program, has no use for.
+    #[error(
+        "{found} keys are not supported; use RSA, ECDSA on P-256, P-384 or P-521 (plain or sk), or Ed25519 (plain or sk)"
+    )]
+    Kind {
+        /// Its name or object identifier.
+        found: String,
+    },
+    /// OpenSSL's old way to encrypt PEM files, which hardly protects them.
+    #[error(
+        "this key is encrypted in the obsolete PEM way; have it written anew with: ssh-keygen -p -f FILE"
+    )]
+    LegacyEncryption,
+    /// PKCS#8 that is encrypted otherwise than by PBES2 with AES.
+    #[error(
+        "the encryption of this PKCS#8 key is not supported ({reason}); have it written anew with: openssl pkcs8 \
+         -topk8 -v2 aes-256-cbc -in FILE"
+    )]
+    PrivateEncryption {
+        /// What its reader said.
+        reason: String,
+    },
+    /// The passphrase could not be had.
+    #[error("the key is encrypted, and there is no passphrase for it")]
+    NoPassphrase(#[source] io::Error),
+    /// Decryption failed.
+    #[error("the passphrase is wrong, or the encrypted key is damaged")]
+    WrongPassphrase,
+    /// The form is right and the content is not.
+    #[error("the {form} is malformed: {reason}")]
+    Malformed {
+        /// Which form.
+        form: &'static str,
+        /// What its reader said.
+        reason: String,
+    },
+}
+
+/// Asks for the passphrase of an encrypted key; called at most once, and only for an encrypted key.
+pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> io::Result<Zeroizing<String>>;
+
+/// Reads a public key file, as [`parse_public`] does.
+pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
+    let read = |source| KeyFileError::Read { path: path.to_owned(), source };
+    let text = read_text(File::open(path).map_err(read)?).map_err(read)?;
+    parse_public(&text).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+}
+
+/// Reads a private key file, as [`parse_private`] does. On Unix, a file of one's own that group or others may
+/// read is refused.
+pub fn read_private(path: &Path, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFileError> {
+    let read = |source| KeyFileError::Read { path: path.to_owned(), source };
+    let file = File::open(path).map_err(read)?;
+    if let Some(mode) = mode_for_others(&file).map_err(read)? {
+        return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
+    }
+    let text = read_text(file).map_err(read)?;
+    parse_private(&text, passphrase).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+}
+
+/// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is SPKI, or
+/// `RSA PUBLIC KEY`). Empty lines and lines that begin with `#` do not count.
+pub fn parse_public(text: &str) -> Result<PublicKey, KeyFormatError> {
+    if text.contains("-----BEGIN ") {
+        return parse_public_pem(text);
+    }
+    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
+    let not_a_key = KeyFormatError::NotAKey {
+        wanted: "public key",
+        expected: "a line such as \"ssh-ed25519 AAAA… comment\", or PEM (BEGIN PUBLIC KEY)",
+    };
+    let Some((kind, rest)) = lines().next().and_then(|line| line.split_once(char::is_whitespace)) else {
+        return Err(not_a_key);
+    };
+    if kind.ends_with("-cert-v01@openssh.com") {
+        return Err(KeyFormatError::Certificate { kind: kind.to_owned() });
+    }
+    let (data, comment) = rest.trim_start().split_once(char::is_whitespace).unwrap_or((rest.trim(), ""));
+    if !data.starts_with("AAAA") {
+        return Err(not_a_key);
+    }
+    if lines().count() > 1 {
+        return Err(KeyFormatError::Several { count: lines().count() });
+    }
+    let key = PublicKey::from_openssh(&format!("{kind} {data} {}", comment.trim()))
+        .map_err(|error| malformed("OpenSSH public key", error))?;
+    match key.key_data() {
+        KeyData::Rsa(_)
+        | KeyData::Ecdsa(_)
+        | KeyData::Ed25519(_)
+        | KeyData::SkEcdsaSha2NistP256(_)
+        | KeyData::SkEd25519(_) => Ok(key),
+        _ => Err(KeyFormatError::Kind { found: kind.to_owned() }),
+    }
+}
+
+/// The private key in `text`; an encrypted one is decrypted with the passphrase that is then asked for.
+///
+/// Read are OpenSSH's own form, PKCS#8 (plain, or encrypted by PBES2), PKCS#1 and SEC1, each in PEM. PEM blocks of
+/// other kinds, such as the `EC PARAMETERS` that OpenSSL writes, are skipped.
+pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFormatError> {
+    let Some((label, pem)) = pem_block(text, |label| label.ends_with("PRIVATE KEY")) else {
+        return Err(match parse_public(text) {
+            Ok(_) => KeyFormatError::OtherHalf { found: "public", wanted: "private" },
+            Err(_) => KeyFormatError::NotAKey {
+                wanted: "private key",
+                expected: "OpenSSH's own form, or PKCS#8, PKCS#1 or SEC1 in PEM",
+            },
+        });
+    };
+    if pem.contains("Proc-Type:") {
+        return Err(KeyFormatError::LegacyEncryption);
+    }
+    let document =
+        || SecretDocument::from_pem(pem).map(|(_, document)| document).map_err(|e| malformed("PEM", e));
+    match label {
+        "OPENSSH PRIVATE KEY" => {
+            let key =
+                PrivateKey::from_openssh(pem).map_err(|error| malformed("OpenSSH private key", error))?;
+            if !key.is_encrypted() {
+                return Ok(key);
+            }
+            let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
+            key.decrypt(passphrase.as_bytes()).map_err(|_| KeyFormatError::WrongPassphrase)
+        }
+        "PRIVATE KEY" => pkcs8_private(&document()?),
+        "ENCRYPTED PRIVATE KEY" => {
+            let document = document()?;
+            let unsupported =
+                |reason: &dyn ToString| KeyFormatError::PrivateEncryption { reason: reason.to_string() };
+            let sealed: EncryptedPrivateKeyInfoRef<'_> =
+                document.decode_msg().map_err(|error| unsupported(&error))?;
+            let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
+            let opened = sealed.decrypt(passphrase.as_bytes()).map_err(|error| match error {
+                pkcs8::Error::EncryptedPrivateKey(
+                    error @ (pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
+                    | pkcs8::pkcs5::Error::NoPbes1CryptSupport),
+                ) => unsupported(&error),
+                _ => KeyFormatError::WrongPassphrase,
+            })?;
+            pkcs8_private(&opened)
+        }
+        "RSA PRIVATE KEY" => rsa::RsaPrivateKey::from_pkcs1_der(document()?.as_bytes())
+            .map_err(|error| malformed("PKCS#1 key", error))
+            .and_then(|key| rsa_private(&key)),
+        "EC PRIVATE KEY" => sec1_private(document()?.as_bytes()),
+        other => Err(KeyFormatError::Kind { found: other.trim_end_matches("PRIVATE KEY").trim().to_owned() }),
+    }
+}
+
+fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
+    let Some((label, pem)) = pem_block(text, |label| label.ends_with("PUBLIC KEY")) else {
+        return Err(match pem_block(text, |label| label.ends_with("PRIVATE KEY")) {
+            Some(_) => KeyFormatError::OtherHalf { found: "private", wanted: "public" },
+            None => KeyFormatError::NotAKey {
+                wanted: "public key",
+                expected: "an OpenSSH public key line, or PEM (BEGIN PUBLIC KEY)",
+            },
+        });
+    };
+    let count = text.matches("-----BEGIN ").count();
+    if count > 1 {
+        return Err(KeyFormatError::Several { count });
+    }
+    let (_, document) = Document::from_pem(pem).map_err(|error| malformed("PEM", error))?;
+    let bad = |form| move |error: pkcs8::spki::Error| malformed(form, error);
+    let key = match label {
+        "PUBLIC KEY" => {
+            let info: SubjectPublicKeyInfoRef<'_> =
+                document.decode_msg().map_err(|error| malformed("SPKI public key", error))?;
+            let bad = bad("SPKI public key");
+            match info.algorithm.oid {
+                RSA => rsa_public(&rsa::RsaPublicKey::try_from(info).map_err(bad)?)?,
+                EC => match info.algorithm.parameters_oid().map_err(bad)? {
+                    P256 => p256::PublicKey::try_from(info).map(|key| ec_public(&key.to_sec1_bytes())),
+                    P384 => p384::PublicKey::try_from(info).map(|key| ec_public(&key.to_sec1_bytes())),
+                    P521 => p521::PublicKey::try_from(info).map(|key| ec_public(&key.to_sec1_bytes())),
+                    curve => return Err(KeyFormatError::Kind { found: format!("ECDSA (curve {curve})") }),
+                }
+                .map_err(bad)??,
+                ED25519 => {
+                    let key = ed25519_dalek::VerifyingKey::try_from(info).map_err(bad)?;
+                    KeyData::Ed25519(Ed25519PublicKey(key.to_bytes()))
+                }
+                other => return Err(KeyFormatError::Kind { found: other.to_string() }),
+            }
+        }
+        "RSA PUBLIC KEY" => rsa::RsaPublicKey::from_pkcs1_der(document.as_bytes())
+            .map_err(|error| malformed("PKCS#1 public key", error))
+            .and_then(|key| rsa_public(&key))?,
+        other => {
+            return Err(KeyFormatError::Kind {
+                found: other.trim_end_matches("PUBLIC KEY").trim().to_owned(),
+            });
+        }
+    };
+    Ok(PublicKey::from(key))
+}
+
+/// The first PEM block whose label passes, from its first dash to its last.
+fn pem_block(text: &str, wanted: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
+    text.match_indices("-----BEGIN ").find_map(|(start, begin)| {
+        let block = text.get(start..)?;
+        let (label, _) = block.get(begin.len()..)?.split_once("-----")?;
+        let end = format!("-----END {label}-----");
+        let length = block.find(&end)? + end.len();
+        wanted(label).then(|| block.get(..length).map(|block| (label, block))).flatten()
+    })
+}
+
+fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError> {
+    let bad = |error: pkcs8::Error| malformed("PKCS#8 key", error);
+    let info: PrivateKeyInfoRef<'_> =
+        document.decode_msg().map_err(|error| malformed("PKCS#8 key", error))?;
+    match info.algorithm.oid {
+        RSA => rsa_private(&rsa::RsaPrivateKey::try_from(info).map_err(bad)?),
+        EC => match info.algorithm.parameters_oid().map_err(|error| malformed("PKCS#8 key", error))? {
+            P256 => p256::SecretKey::try_from(info).map(p256_private).map_err(bad)?,
+            P384 => p384::SecretKey::try_from(info).map(p384_private).map_err(bad)?,
+            P521 => p521::SecretKey::try_from(info).map(p521_private).map_err(bad)?,
+            curve => Err(KeyFormatError::Kind { found: format!("ECDSA (curve {curve})") }),
+        },
+        ED25519 => {
+            let key = ed25519_dalek::SigningKey::try_from(info).map_err(bad)?;
+            new_private("PKCS#8 key", KeypairData::Ed25519(Ed25519Keypair::from(key)))
+        }
+        other => Err(KeyFormatError::Kind { found: other.to_string() }),
+    }
+}
+
+/// SEC1 names its curve or leaves it to the length of the scalar; each reader takes only its own.
+fn sec1_private(der: &[u8]) -> Result<PrivateKey, KeyFormatError> {
+    if let Ok(key) = p256::SecretKey::from_sec1_der(der) {
+        p256_private(key)
+    } else if let Ok(key) = p384::SecretKey::from_sec1_der(der) {
+        p384_private(key)
+    } else {
+        p521::SecretKey::from_sec1_der(der)
+            .map_err(|_| malformed("SEC1 key", "not a key on P-256, P-384 or P-521"))
+            .and_then(p521_private)
+    }
+}
+
+macro_rules! ec_private {
+    ($name:ident, $curve:ident, $variant:ident) => {
+        fn $name(key: $curve::SecretKey) -> Result<PrivateKey, KeyFormatError> {
+            let point = key.public_key().to_sec1_bytes();
+            let EcdsaPublicKey::$variant(public) =
+                EcdsaPublicKey::from_sec1_bytes(&point).map_err(|error| malformed("ECDSA key", error))?
+            else {
+                return Err(malformed("ECDSA key", "the point is of another curve"));
+            };
+            new_private(
+                "ECDSA key",
+                KeypairData::Ecdsa(EcdsaKeypair::$variant { public, private: key.into() }),
+            )
+        }
+    };
+}
+
+ec_private!(p256_private, p256, NistP256);
+ec_private!(p384_private, p384, NistP384);
+ec_private!(p521_private, p521, NistP521);
+
+fn rsa_private(key: &rsa::RsaPrivateKey) -> Result<PrivateKey, KeyFormatError> {
+    let pair = RsaKeypair::try_from(key).map_err(|error| malformed("RSA key", error))?;
+    new_private("RSA key", KeypairData::Rsa(pair))
+}
+
+fn new_private(form: &'static str, pair: KeypairData) -> Result<PrivateKey, KeyFormatError> {
+    PrivateKey::new(pair, "").map_err(|error| malformed(form, error))
+}
+
+fn rsa_public(key: &rsa::RsaPublicKey) -> Result<KeyData, KeyFormatError> {
+    RsaPublicKey::try_from(key).map(KeyData::Rsa).map_err(|error| malformed("RSA public key", error))
+}
+
+fn ec_public(point: &[u8]) -> Result<KeyData, KeyFormatError> {
+    EcdsaPublicKey::from_sec1_bytes(point)
+        .map(KeyData::Ecdsa)
+        .map_err(|error| malformed("ECDSA public key", error))
+}
+
+fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatError {
+    KeyFormatError::Malformed { form, reason: reason.to_string() }
+}
+
+/// The whole file as text, in one piece of memory that is cleared afterwards.
+fn read_text(file: File) -> io::Result<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(MAX_LENGTH + 1));
+    let limit = u64::try_from(MAX_LENGTH + 1).unwrap_or(u64::MAX);
+    file.take(limit).read_to_string(&mut text)?;
+    if text.len() > MAX_LENGTH {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MAX_LENGTH} bytes")));
+    }
+    Ok(text)
+}
+
+/// The permission bits of a file that is ours and that others may touch (OpenSSH's `sshkey_perm_ok`).
+#[cfg(unix)]
+fn mode_for_others(file: &File) -> io::Result<Option<u32>> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = file.metadata()?;
+    let mode = metadata.mode() & 0o777;
+    let ours = metadata.uid() == rustix::process::getuid().as_raw();
+    Ok((ours && metadata.is_file() && mode & 0o077 != 0).then_some(mode))
+}
+
+#[cfg(not(unix))]
+fn mode_for_others(_: &File) -> io::Result<Option<u32>> {
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device_key;
+    use crate::ssh_keygen::{SshKeygen, security_keys};
+    use proptest::prelude::*;
+    use std::fs;
+
+    const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
+    /// RFC 8410, section 10.1 and 10.3.
+    const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+    const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEINTuctv5E1hK1bbY8fdp+K06/nwoy/HU++CXqI9EdVhC\n-----END PRIVATE KEY-----\n";
+    /// RFC 8410, section 10.2: a key for X25519, which signs nothing.
+    const X25519: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VuAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n";
+
+    /// What `openssl pkcs8 -topk8 -v2 des3` makes of an Ed25519 key.
+    const TRIPLE_DES: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGKME4GCSqGSIb3DQEFDTBBMCkGCSqGSIb3DQEFDDAcBAgulTCps5TDcQICCAAw
+DAYIKoZIhvcNAgkFADAUBggqhkiG9w0DBwQIWZb/rnw59OkEOHIvtLGXDGegAMHU
+sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+    fn no_passphrase() -> io::Result<Zeroizing<String>> {
+        Err(io::Error::other("none was expected"))
+    }
+
+    #[test]
+    fn a_line_keeps_its_comment_and_may_stand_among_remarks() {
+        let key = parse_public(&format!("# mine\n\n \t{LINE}\t a  comment \r\n")).unwrap();
+        assert_eq!(key.comment().as_str_lossy(), "a  comment");
+        assert_eq!(parse_public(LINE).unwrap().key_data(), key.key_data());
+        for key in security_keys() {
+            assert_eq!(parse_public(&key.to_openssh().unwrap()).unwrap(), key);
+        }
+    }
+
+    #[test]
+    fn what_is_no_single_public_key_is_named() {
+        for text in ["", "\n", "hello", "ssh-ed25519", "ssh-ed25519 !", "-----BEGIN PUBLIC KEY-----"] {
+            assert!(matches!(parse_public(text), Err(KeyFormatError::NotAKey { .. })), "{text:?}");
+        }
+        let two = format!("{LINE}\n{LINE}\n");
+        assert!(matches!(parse_public(&two), Err(KeyFormatError::Several { count: 2 })));
+        assert!(matches!(parse_public(&ED25519_PUBLIC.repeat(2)), Err(KeyFormatError::Several { count: 2 })));
+        let certificate = LINE.replace("ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com");
+        assert!(matches!(parse_public(&certificate), Err(KeyFormatError::Certificate { .. })));
+        let mislabelled = LINE.replace("ssh-ed25519", "ssh-rsa");
+        assert!(matches!(parse_public(&mislabelled), Err(KeyFormatError::Malformed { .. })));
+        let cut = LINE.get(..60).unwrap();
+        assert!(matches!(parse_public(cut), Err(KeyFormatError::Malformed { .. })));
+        assert!(
+            matches!(parse_public(X25519), Err(KeyFormatError::Kind { found }) if found == "1.3.101.110")
+        );
+        let private = parse_public(ED25519_PRIVATE).unwrap_err();
+        assert!(matches!(private, KeyFormatError::OtherHalf { found: "private", wanted: "public" }));
+        let public = parse_private(LINE, &mut no_passphrase).unwrap_err();
+        assert!(matches!(public, KeyFormatError::OtherHalf { found: "public", wanted: "private" }));
+    }
+
+    #[test]
+    fn an_elliptic_curve_that_ssh_does_not_have_is_named() {
+        // SPKI of the generator of secp256k1.
+        let mut der = vec![0x30, 0x56, 0x30, 0x10, 6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 2, 1, 6, 5, 0x2b];
+        der.extend([0x81, 4, 0, 0x0a, 3, 0x42, 0, 4]);
+        der.extend([0x11; 64]);
+        let pem = Document::try_from(der).unwrap().to_pem("PUBLIC KEY", pkcs8::LineEnding::LF).unwrap();
+        let error = parse_public(&pem).unwrap_err();
+        assert!(matches!(error, KeyFormatError::Kind { found } if found == "ECDSA (curve 1.3.132.0.10)"));
+    }
+
+    #[test]
+    fn ed25519_in_pem_is_read_with_its_published_values() {
+        let private = parse_private(ED25519_PRIVATE, &mut no_passphrase).unwrap();
+        let public = parse_public(ED25519_PUBLIC).unwrap();
+        assert_eq!(private.public_key().key_data(), public.key_data());
+        let (_, seed) = device_key::raw_private(&private).unwrap();
+        assert_eq!(seed.get(..4), Some([0xd4, 0xee, 0x72, 0xdb].as_slice()));
+    }
+
+    #[test]
+    fn an_encryption_that_is_not_supported_is_named() {
+        let error = parse_private(TRIPLE_DES, &mut no_passphrase).unwrap_err();
+        assert!(matches!(error, KeyFormatError::PrivateEncryption { .. }), "{error:?}");
+    }
+
+    /// Each form of the same key gives the same numbers.
+    #[test]
+    fn every_form_that_ssh_keygen_writes_gives_the_same_key() {
+        let Some(keygen) = SshKeygen::for_test("key file forms") else { return };
+        for (kind, bits) in
+            [("rsa", "2048"), ("ecdsa", "256"), ("ecdsa", "384"), ("ecdsa", "521"), ("ed25519", "")]
+        {
+            for format in ["RFC4716", "PKCS8", "PEM"] {
+                let name = format!("{kind}{bits}-{format}");
+                let public = keygen.key_in(&name, kind, bits, format, "");
+                assert_eq!(read_public(&keygen.path(&format!("{name}.pub"))).unwrap(), public);
+                let private = read_private(&keygen.path(&name), &mut no_passphrase).unwrap();
+                assert_eq!(private.public_key().key_data(), public.key_data(), "{name}");
+                device_key::raw_private(&private).unwrap();
+                if kind != "ed25519" {
+                    let pem = keygen.run(&["-e", "-m", format, "-f", &format!("{name}.pub")]).unwrap();
+                    if format != "RFC4716" {
+                        assert_eq!(parse_public(&pem).unwrap().key_data(), public.key_data(), "{pem}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_encrypted_key_opens_with_its_passphrase_only() {
+        let Some(keygen) = SshKeygen::for_test("encrypted keys") else { return };
+        for (kind, format) in
+            [("ed25519", "RFC4716"), ("ecdsa", "RFC4716"), ("ecdsa", "PKCS8"), ("rsa", "PKCS8")]
+        {
+            let name = format!("{kind}-{format}");
+            let public = keygen.key_in(&name, kind, "", format, "correct horse");
+            let path = keygen.path(&name);
+            let with = |passphrase: &'static str| {
+                read_private(&path, &mut || Ok(Zeroizing::new(passphrase.to_owned())))
+            };
+            assert_eq!(with("correct horse").unwrap().public_key().key_data(), public.key_data());
+            for wrong in ["", "correct hors", "correct horse "] {
+                let Err(KeyFileError::Key { source, .. }) = with(wrong) else { panic!("{name} opened") };
+                assert!(matches!(source, KeyFormatError::WrongPassphrase), "{name}: {source:?}");
+            }
+            let Err(KeyFileError::Key { source, .. }) = read_private(&path, &mut no_passphrase) else {
+                panic!()
+            };
+            assert!(matches!(source, KeyFormatError::NoPassphrase(_)));
+        }
+        keygen.key_in("legacy", "rsa", "2048", "PEM", "correct horse");
+        let Err(KeyFileError::Key { source, .. }) = read_private(&keygen.path("legacy"), &mut no_passphrase)
+        else {
+            panic!()
+        };
+        assert!(matches!(source, KeyFormatError::LegacyEncryption));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_private_key_that_others_may_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(&path, ED25519_PRIVATE).unwrap();
+        for mode in [0o640, 0o604, 0o620, 0o601] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            let error = read_private(&path, &mut no_passphrase).unwrap_err();
+            assert!(matches!(error, KeyFileError::Permissions { mode: found, .. } if found == mode));
+        }
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(read_private(&path, &mut no_passphrase).is_ok());
+    }
+
+    #[test]
+    fn missing_huge_and_binary_files_are_read_errors() {
+        let folder = tempfile::tempdir().unwrap();
+        let missing = read_public(&folder.path().join("missing")).unwrap_err();
+        assert!(matches!(missing, KeyFileError::Read { .. }), "{missing}");
+        for content in [vec![b'a'; MAX_LENGTH + 1], vec![0xff; 10]] {
+            let path = folder.path().join("odd");
+            fs::write(&path, content).unwrap();
+            assert!(matches!(read_public(&path), Err(KeyFileError::Read { .. })));
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_damaged_key_never_makes_a_reader_panic(at in 0_usize..400, byte in 0_u8..128) {
+            for text in [LINE, ED25519_PUBLIC, ED25519_PRIVATE] {
+                let mut bytes = text.as_bytes().to_vec();
+                let length = bytes.len();
+                bytes[at % length] = byte;
+                let text = String::from_utf8(bytes).unwrap();
+                let _ = parse_public(&text);
+                let _ = parse_private(&text, &mut no_passphrase);
+            }
+        }
+    }
+}

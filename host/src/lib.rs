@@ -1,0 +1,30 @@
+//! The host side of sshsm: reach a device, open a session, and have SSH certificates signed under its policy.
+//!
+//! | to learn about | open |
+//! |---|---|
+//! | how a frame reaches a device | [`transport`] |
+//! | a device's commands, typed | [`client`] |
+//! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
+//! | why a request is refused | [`explanation`] |
+//! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
+//! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
+//! | the command line | [`cli`], [`output`], [`quickstart`] |
+
+pub mod certificate;
+pub mod certificate_options;
+pub mod cli;
+pub mod client;
+pub mod device_key;
+pub mod duration;
+pub mod explanation;
+pub mod key_file;
+pub mod output;
+pub mod quickstart;
+pub mod request;
+pub mod signer;
+#[cfg(test)]
+mod ssh_keygen;
+pub mod template_file;
+pub mod timestamp;
+pub mod transport;
+pub mod validity;

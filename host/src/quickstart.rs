@@ -1,0 +1,495 @@
+//! The first five minutes: a certificate authority in a directory, made, used and explained step by step.
+//!
+//! It can be run again on its own directory: what is there is kept, what is missing is made, and only the certificate
+//! is signed anew. No key is ever replaced, and a directory that it did not make is left alone.
+
+use std::{
+    fmt, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Serialize;
+use ssh_key::{
+    LineEnding, PrivateKey, PublicKey,
+    private::{Ed25519Keypair, KeypairData},
+};
+use sshsm_protocol::{
+    Algorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId, ObjectType,
+    channel::AuthenticationKey, object::NewObject, ssh::request::CertificateKind,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    certificate_options::{CertificateOptions, OptionError},
+    client::{Client, ClientError, Session},
+    device_key::DeviceKeyError,
+    explanation::Explanation,
+    key_file::{self, KeyFileError},
+    output,
+    request::Content,
+    signer::{DeviceSigner, SignerError},
+    template_file::{self, TemplateFileError},
+    timestamp::{TimestampAuthority, TimestampError},
+    transport::{DeviceAddress, TransportError},
+    validity::{Validity, ValidityError},
+};
+
+/// Says that the directory was made here.
+const MARKER: &str = ".sshsm-quickstart";
+const CA_KEY: ObjectId = constant_id(5);
+const TEMPLATE: ObjectId = constant_id(10);
+/// The name that the certificate carries and that servers let in.
+const PRINCIPAL: &str = "quickstart";
+const FACTORY_PASSWORD: &str = "password";
+
+/// Checked while compiling.
+const fn constant_id(number: u16) -> ObjectId {
+    match ObjectId::new(number) {
+        Ok(id) => id,
+        Err(_) => ObjectId::DEFAULT_AUTHENTICATION_KEY,
+    }
+}
+
+const _: () = assert!(CA_KEY.get() == 5 && TEMPLATE.get() == 10);
+
+const TEMPLATE_TEXT: &str = "\
+# What CA key 5 may sign: certificates of at most ten hours, five minutes of clock skew, never for root.
+ca-keys = [0x0005]
+not-before-offset = \"5m\"
+not-after-offset = \"10h\"
+forbid-principals = [\"root\"]
+timestamp-key = \"timestamp.pub\"
+";
+
+/// Why the quickstart stopped.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum QuickstartError {
+    /// Somebody else's directory.
+    #[error("{0} is not empty and was not made by quickstart; nothing was changed: name another directory")]
+    NotOurs(PathBuf),
+    /// The device was given another password since.
+    #[error(
+        "the device in {0} opens with neither the password in {0}/password nor the factory's; nothing was changed: \
+         put the right password there, or move the directory away and run quickstart again"
+    )]
+    Locked(PathBuf),
+    /// The template on the device was changed so that it refuses what quickstart asks for.
+    #[error("the device's template refuses the quickstart's own request:\n{0}")]
+    Refused(Box<Explanation>),
+    /// The policy does not hold.
+    #[error("the device signed a certificate for root, which its template forbids")]
+    NotRefused,
+    /// A file could not be read or written.
+    #[error("cannot use {path}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The story could not be told.
+    #[error("cannot write the output")]
+    Output(#[source] io::Error),
+    /// The operating system gives no random numbers.
+    #[error("no random numbers from the operating system: {0}")]
+    Entropy(getrandom::Error),
+    /// A key could not be written down.
+    #[error("cannot encode a key")]
+    Key(#[from] ssh_key::Error),
+    /// A key file is not usable.
+    #[error(transparent)]
+    KeyFile(#[from] KeyFileError),
+    /// A key is not usable on the device.
+    #[error(transparent)]
+    DeviceKey(#[from] DeviceKeyError),
+    /// The simulator does not start.
+    #[error(transparent)]
+    Transport(#[from] TransportError),
+    /// The device refuses a command.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// No certificate came of it.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The template's text was changed to something that is none.
+    #[error(transparent)]
+    Template(#[from] TemplateFileError),
+    /// The timestamp key cannot be used.
+    #[error(transparent)]
+    Timestamp(#[from] TimestampError),
+    /// A fixed text of the quickstart is wrong.
+    #[error(transparent)]
+    Validity(#[from] ValidityError),
+    /// A fixed text of the quickstart is wrong.
+    #[error(transparent)]
+    Options(#[from] OptionError),
+}
+
+/// What there is afterwards.
+#[derive(Debug, Serialize)]
+pub struct Summary {
+    /// The value of `--device`.
+    pub device: String,
+    /// File with the password of authentication key 1.
+    pub password_file: PathBuf,
+    /// Id of the CA key.
+    pub ca_key: u16,
+    /// Id of the template.
+    pub template: u16,
+    /// The CA's public key, for servers.
+    pub ca_public_key: PathBuf,
+    /// The timestamp authority's private key.
+    pub timestamp_key: PathBuf,
+    /// The template's text.
+    pub template_file: PathBuf,
+    /// The user's private key.
+    pub user_key: PathBuf,
+    /// The certificate.
+    pub certificate: PathBuf,
+    /// Why a certificate for root was refused.
+    pub refusal: Explanation,
+}
+
+/// Makes, or goes on with, the authority in `directory`, and tells what it does on `out`. `program` is how the reader
+/// started this program.
+///
+/// # Errors
+/// [`QuickstartError`] says what stopped it; a second run goes on from there.
+pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summary, QuickstartError> {
+    let program = quoted(program);
+    let place = Place::claim(directory)?;
+    let mut tale = Tale { out, step: 0 };
+    tale.line(format_args!("A certificate authority for SSH in {}", place.0.display()))?;
+
+    let device = DeviceAddress::Simulator(Some(place.path("simulator")));
+    let mut client = Client::connect(device.open()?)?;
+    let mut session = place.open_session(&mut client)?;
+    tale.step("A device", &[
+        "The simulator holds keys and decides, as a board would. Its factory password was replaced by a random one.",
+        &format!("device:    {device}"),
+        &format!("password:  {}", place.path("password").display()),
+    ])?;
+
+    let made = ensure_ca_key(&mut session, CA_KEY)?;
+    let authority_key = place.key_pair("timestamp", "timestamp authority")?;
+    let user_key = place.key_pair("user", "quickstart user")?;
+    let authority = TimestampAuthority::new(&authority_key)?;
+    let template_note = place.ensure_template(&mut session, TEMPLATE)?;
+    let template = session.template(TEMPLATE)?;
+
+    let mut signer = DeviceSigner::new(&mut session, CA_KEY, TEMPLATE, None)?;
+    let ca_public = PublicKey::new(signer.ca_key().clone(), "quickstart CA").to_openssh()?;
+    place.write("ca.pub", format!("{ca_public}\n").as_bytes())?;
+    tale.step(
+        &format!("A CA key, {made}"),
+        &[
+            "Ed25519, made on the device; it never leaves it. Servers trust its public half:",
+            &format!("{}", place.path("ca.pub").display()),
+            &ca_public,
+        ],
+    )?;
+    tale.step(
+        "A timestamp key",
+        &[
+            "A device has no clock that it could trust, so an authority signs the time of every request.",
+            &format!("{}", place.path("timestamp").display()),
+        ],
+    )?;
+    tale.step(
+        &format!("A template, {template_note}"),
+        &[
+            "What the CA key may sign; the device judges every request by it, whoever asks.",
+            &format!("{}, on the device as template {TEMPLATE}", place.path("template.toml").display()),
+        ],
+    )?;
+    match sshsm_protocol::ssh::template::Template::decode(&template) {
+        Ok(template) => tale.block(&template_file::describe(&template))?,
+        Err(error) => tale.block(&format!("malformed: {error}\n"))?,
+    }
+
+    let content = |principal: &str| -> Result<Content, QuickstartError> {
+        Ok(Content {
+            kind: CertificateKind::User,
+            serial: 1,
+            key_id: "quickstart@example".into(),
+            principals: vec![principal.into()],
+            validity: Validity::parse("+1h")?,
+            options: CertificateOptions::parse(CertificateKind::User, [""; 0])?,
+        })
+    };
+    let timed = signer.prepare(user_key.public_key(), &content(PRINCIPAL)?, &authority)?;
+    let certificate = match signer.sign(&timed) {
+        Ok(certificate) => certificate,
+        Err(error) if error.is_refusal() => {
+            return Err(QuickstartError::Refused(Box::new(signer.explain(&timed)?)));
+        }
+        Err(error) => return Err(error.into()),
+    };
+    place.write("user-cert.pub", certificate.as_bytes())?;
+    let certificate = place.path("user-cert.pub");
+    tale.step(
+        "A certificate",
+        &[
+            &format!(
+                "For one hour and the principal \"{PRINCIPAL}\": signed by the device, then verified here."
+            ),
+            &format!("{}", certificate.display()),
+        ],
+    )?;
+    match Command::new("ssh-keygen").arg("-L").arg("-f").arg(&certificate).output() {
+        Ok(output) if output.status.success() => tale.block(&String::from_utf8_lossy(&output.stdout))?,
+        Ok(output) => tale.block(&String::from_utf8_lossy(&output.stderr))?,
+        Err(_) => tale.block("ssh-keygen is not installed here; `ssh-keygen -L -f` would print it\n")?,
+    }
+
+    let timed = signer.prepare(user_key.public_key(), &content("root")?, &authority)?;
+    let refusal = match signer.sign(&timed) {
+        Err(error) if error.is_refusal() => signer.explain(&timed)?,
+        Err(error) => return Err(error.into()),
+        Ok(_) => return Err(QuickstartError::NotRefused),
+    };
+    tale.step(
+        "A refusal",
+        &["The same request for the principal \"root\". The device said no; this is why:"],
+    )?;
+    tale.block(&refusal.to_string())?;
+
+    tale.step(
+        "A server that trusts it",
+        &[&format!(
+            "Copy {} to the server as /etc/ssh/sshsm_ca.pub, and add to its sshd_config:",
+            quoted(&place.path("ca.pub"))
+        )],
+    )?;
+    tale.block(
+        "TrustedUserCAKeys /etc/ssh/sshsm_ca.pub\nAuthorizedPrincipalsFile /etc/ssh/auth_principals/%u\n",
+    )?;
+    tale.line(format_args!(
+        "   /etc/ssh/auth_principals/USER lists the principals that may log in as USER: here, {PRINCIPAL}."
+    ))?;
+
+    tale.step("What to try next", &[])?;
+    let sign =
+        format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp-key timestamp -I me -n {PRINCIPAL}");
+    tale.block(&format!(
+        "cd {}\nexport SSHSM_DEVICE={}\nexport SSHSM_PASSWORD=\"$(cat password)\"\n\
+         {program} key list\n\
+         {program} template show {TEMPLATE}\n\
+         {sign} -V +8h user.pub\n\
+         {sign} -V +11h user.pub   # refused: longer than ten hours\n\
+         {program} template check template.toml user-cert.pub --now +1d   # why not tomorrow\n\
+         ssh -i user USER@SERVER\n",
+        quoted(&place.0),
+        quoted(Path::new(&device.to_string())),
+    ))?;
+    Ok(Summary {
+        device: device.to_string(),
+        password_file: place.path("password"),
+        ca_key: CA_KEY.get(),
+        template: TEMPLATE.get(),
+        ca_public_key: place.path("ca.pub"),
+        timestamp_key: place.path("timestamp"),
+        template_file: place.path("template.toml"),
+        user_key: place.path("user"),
+        certificate,
+        refusal,
+    })
+}
+
+/// Whether something was there already.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Found {
+    New,
+    Kept,
+    /// Kept, although the file beside it says something else.
+    Differs,
+}
+
+impl fmt::Display for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::New => "new",
+            Self::Kept => "kept from an earlier run",
+            Self::Differs => {
+                "kept on the device although template.toml differs (`key delete 10 --type template`, then \
+                 `template put --id 10` would replace it)"
+            }
+        })
+    }
+}
+
+/// The quickstart's directory, absolute.
+struct Place(PathBuf);
+
+impl Place {
+    /// Makes the directory, or recognises it as made here.
+    fn claim(directory: &Path) -> Result<Self, QuickstartError> {
+        let file = |source| QuickstartError::File { path: directory.to_owned(), source };
+        let mut builder = fs::DirBuilder::new();
+        #[cfg(unix)]
+        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+        builder.recursive(true).create(directory).map_err(file)?;
+        let place = Self(fs::canonicalize(directory).map_err(file)?);
+        if !place.path(MARKER).is_file() {
+            if fs::read_dir(&place.0).map_err(file)?.next().is_some() {
+                return Err(QuickstartError::NotOurs(place.0));
+            }
+            place
+                .write(MARKER, b"This directory was made by sshsm quickstart, which may go on with it.\n")?;
+        }
+        Ok(place)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.0.join(name)
+    }
+
+    fn write(&self, name: &str, content: &[u8]) -> Result<(), QuickstartError> {
+        let path = self.path(name);
+        output::write_file(&path, content).map_err(|source| QuickstartError::File { path, source })
+    }
+
+    /// Writes a file that only its owner can read, and that is on the disk when this returns.
+    fn write_secret(&self, name: &str, content: &[u8]) -> Result<(), QuickstartError> {
+        let path = self.path(name);
+        output::write_secret_file(&path, content).map_err(|source| QuickstartError::File { path, source })
+    }
+
+    /// Opens a session; a device with the factory's password is given a random one first, which is in the file before
+    /// it is on the device.
+    fn open_session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, QuickstartError> {
+        let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+        let path = self.path("password");
+        match fs::read_to_string(&path).map(Zeroizing::new) {
+            // Tried first and opened after: a session returned from here would borrow the client below, too.
+            Ok(password) => match Session::open(client, key, password.trim_end()).map(drop) {
+                Ok(()) => return Ok(Session::open(client, key, password.trim_end())?),
+                Err(ClientError::WrongPassword(_)) => {}
+                Err(error) => return Err(error.into()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(source) => return Err(QuickstartError::File { path, source }),
+        }
+        let mut session = Session::open(client, key, FACTORY_PASSWORD).map_err(|error| match error {
+            ClientError::WrongPassword(_) => QuickstartError::Locked(self.0.clone()),
+            error => error.into(),
+        })?;
+        let mut random = Zeroizing::new([0_u8; 16]);
+        getrandom::fill(random.as_mut()).map_err(QuickstartError::Entropy)?;
+        let password: Zeroizing<String> =
+            Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
+        self.write_secret("password", format!("{}\n", *password).as_bytes())?;
+        session.change_authentication_key(key, &AuthenticationKey::from_password(password.as_bytes()))?;
+        Ok(session)
+    }
+
+    /// The Ed25519 key pair in `name` and `name.pub`, made when absent.
+    fn key_pair(&self, name: &str, comment: &str) -> Result<PrivateKey, QuickstartError> {
+        let path = self.path(name);
+        if !path.exists() {
+            let mut seed = Zeroizing::new([0; 32]);
+            getrandom::fill(seed.as_mut()).map_err(QuickstartError::Entropy)?;
+            let key = PrivateKey::new(KeypairData::Ed25519(Ed25519Keypair::from_seed(&seed)), comment)?;
+            self.write_secret(name, key.to_openssh(LineEnding::LF)?.as_bytes())?;
+        }
+        let key =
+            key_file::read_private(&path, &mut || Err(io::Error::other("quickstart's keys have none")))?;
+        self.write(&format!("{name}.pub"), format!("{}\n", key.public_key().to_openssh()?).as_bytes())?;
+        Ok(key)
+    }
+
+    /// Puts the template on the device when it has none; a template that is there stays.
+    fn ensure_template(&self, session: &mut Session<'_>, id: ObjectId) -> Result<Found, QuickstartError> {
+        if !self.path("template.toml").exists() {
+            self.write("template.toml", TEMPLATE_TEXT.as_bytes())?;
+        }
+        let wanted = template_file::load(&self.path("template.toml"))?;
+        match found(session.template(id))? {
+            Some(template) if template == wanted => Ok(Found::Kept),
+            Some(_) => Ok(Found::Differs),
+            None => {
+                let object = new_object(id, Algorithm::TemplateSsh, Capabilities::NONE);
+                session.put_template(&object, &wanted)?;
+                Ok(Found::New)
+            }
+        }
+    }
+}
+
+fn new_object(id: ObjectId, algorithm: Algorithm, capabilities: Capabilities) -> NewObject {
+    let label = Label::new("quickstart").unwrap_or_default();
+    NewObject { id: Some(id), label, domains: Domains::ALL, capabilities, algorithm }
+}
+
+/// `None` for an object that is not there.
+fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn ensure_ca_key(session: &mut Session<'_>, id: ObjectId) -> Result<Found, QuickstartError> {
+    if found(session.object_info(id, ObjectType::AsymmetricKey))?.is_some() {
+        return Ok(Found::Kept);
+    }
+    let capabilities = Capabilities::of(&[Capability::SignSshCertificate]);
+    session.generate_asymmetric_key(&new_object(id, Algorithm::Ed25519, capabilities))?;
+    Ok(Found::New)
+}
+
+/// A path as a shell takes it.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    match text.chars().all(|c| c.is_alphanumeric() || "/._-:@+".contains(c)) {
+        true => text,
+        false => format!("'{}'", text.replace('\'', r"'\''")),
+    }
+}
+
+/// What is told, in numbered steps.
+struct Tale<'o> {
+    out: &'o mut dyn Write,
+    step: usize,
+}
+
+impl Tale<'_> {
+    fn line(&mut self, text: fmt::Arguments<'_>) -> Result<(), QuickstartError> {
+        writeln!(self.out, "{text}").map_err(QuickstartError::Output)
+    }
+
+    fn step(&mut self, title: &str, lines: &[&str]) -> Result<(), QuickstartError> {
+        self.step += 1;
+        let step = self.step;
+        self.line(format_args!("\n{step}. {title}"))?;
+        lines.iter().try_for_each(|text| self.line(format_args!("   {text}")))
+    }
+
+    fn block(&mut self, text: &str) -> Result<(), QuickstartError> {
+        text.lines().try_for_each(|text| self.line(format_args!("     {text}")))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_survive_a_shell() {
+        assert_eq!(quoted(Path::new("/a/b-c.d")), "/a/b-c.d");
+        assert_eq!(quoted(Path::new("/it's me")), r"'/it'\''s me'");
+    }
+
+    #[test]
+    fn a_strangers_directory_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("diary"), "private").unwrap();
+        let result = run(directory.path(), Path::new("sshsm"), &mut io::sink());
+        assert!(matches!(result, Err(QuickstartError::NotOurs(_))), "{result:?}");
+        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
+    }
+}

@@ -1,0 +1,177 @@
+//! Having a device sign certificates: the road from a public key and what is asked for to a verified certificate.
+//!
+//! The policy is the device's. What comes back is a certificate only when it is the request, byte for byte, under the
+//! CA key that was named; when the device refuses, the same evaluation is run here on the device's own template, so
+//! that the refusal can be explained.
+
+use ssh_key::{PublicKey, public::KeyData};
+use sshsm_protocol::{
+    AsymmetricAlgorithm, DeviceError, ObjectId,
+    ssh::{signature::SignatureAlgorithm, timestamp::Now},
+};
+
+use crate::{
+    certificate::{self, CertificateError},
+    client::{ClientError, Session},
+    device_key::{self, DeviceKeyError},
+    explanation::{Authority, Explanation},
+    request::{BuildError, Content, SigningRequest, StoredRequest},
+    timestamp::{self, TimestampAuthority, TimestampError},
+};
+
+/// Why there is no certificate.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SignerError {
+    /// The device, or the way to it.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The CA's public key, as the device returns it, is none.
+    #[error("the public key of CA key {id} cannot be used")]
+    CaKey {
+        /// The CA key.
+        id: ObjectId,
+        /// What is wrong with it.
+        source: DeviceKeyError,
+    },
+    /// The CA key cannot sign with that algorithm.
+    #[error("CA key {id} is {key} and cannot sign with {algorithm}")]
+    Algorithm {
+        /// The CA key.
+        id: ObjectId,
+        /// What it is.
+        key: AsymmetricAlgorithm,
+        /// What was asked for.
+        algorithm: SignatureAlgorithm,
+    },
+    /// The request could not be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+    /// There is no timestamp.
+    #[error(transparent)]
+    Timestamp(#[from] TimestampError),
+    /// What the device signed is not what was asked for.
+    #[error("the device's certificate is wrong and was thrown away")]
+    Certificate(#[from] CertificateError),
+}
+
+impl SignerError {
+    /// Whether the device refused because of its template.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Client(ClientError::Device { error: DeviceError::SshCaConstraintViolation, .. }))
+    }
+}
+
+/// A request together with the time that a timestamp authority vouches for.
+#[derive(Debug, Clone)]
+pub struct TimedRequest {
+    request: SigningRequest,
+    now: Now,
+    timestamp_signature: Vec<u8>,
+}
+
+impl TimedRequest {
+    /// The request in the vendor tool's form: `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let timestamp = Some((self.now, self.timestamp_signature.clone()));
+        StoredRequest { request: self.request.as_bytes().to_vec(), timestamp }.encode()
+    }
+}
+
+/// A CA key on a device, under a template on the same device.
+pub struct DeviceSigner<'s, 'c> {
+    session: &'s mut Session<'c>,
+    ca_id: ObjectId,
+    ca_key: KeyData,
+    template_id: ObjectId,
+    algorithm: SignatureAlgorithm,
+}
+
+impl<'s, 'c> DeviceSigner<'s, 'c> {
+    /// Takes CA key `ca_id` under template `template_id`. `algorithm` is needed for nothing but RSA keys, which sign
+    /// with `rsa-sha2-512` otherwise, as ssh-keygen has them do.
+    ///
+    /// # Errors
+    /// When there is no such key, or it cannot sign with `algorithm`.
+    pub fn new(
+        session: &'s mut Session<'c>,
+        ca_id: ObjectId,
+        template_id: ObjectId,
+        algorithm: Option<SignatureAlgorithm>,
+    ) -> Result<Self, SignerError> {
+        let key = session.public_key(ca_id)?;
+        let ca_key = device_key::ssh_public(key.algorithm, &key.bytes)
+            .map_err(|source| SignerError::CaKey { id: ca_id, source })?;
+        let algorithm = algorithm.unwrap_or_else(|| default_algorithm(key.algorithm));
+        if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key.algorithm).is_none() {
+            return Err(SignerError::Algorithm { id: ca_id, key: key.algorithm, algorithm });
+        }
+        Ok(Self { session, ca_id, ca_key, template_id, algorithm })
+    }
+
+    /// The CA's public key.
+    #[must_use]
+    pub const fn ca_key(&self) -> &KeyData {
+        &self.ca_key
+    }
+
+    /// What the certificates are signed with.
+    #[must_use]
+    pub const fn algorithm(&self) -> SignatureAlgorithm {
+        self.algorithm
+    }
+
+    /// Builds the request for `subject` and has `authority` vouch that it is made now.
+    ///
+    /// # Errors
+    /// When the request cannot be said in a certificate, or does not fit the device.
+    pub fn prepare(
+        &self,
+        subject: &PublicKey,
+        content: &Content,
+        authority: &TimestampAuthority,
+    ) -> Result<TimedRequest, SignerError> {
+        let request = SigningRequest::new(subject, content, &self.ca_key)?;
+        request.check_length(authority.algorithm().signature_length())?;
+        let now = timestamp::now()?;
+        let timestamp_signature = authority.sign(request.as_bytes(), now)?;
+        Ok(TimedRequest { request, now, timestamp_signature })
+    }
+
+    /// Has the device sign; returns the verified certificate as the line of a `-cert.pub` file.
+    ///
+    /// # Errors
+    /// [`SignerError::is_refusal`] tells a refusal by the template from everything else.
+    pub fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+        let algorithm = self.algorithm.algorithm();
+        let signature =
+            self.session.sign_ssh_certificate(self.ca_id, self.template_id, algorithm, &timed.encode())?;
+        let certificate = timed.request.append(&signature)?;
+        certificate::verify(&certificate, timed.request.as_bytes(), &self.ca_key, self.algorithm)?;
+        Ok(certificate)
+    }
+
+    /// Why the device refuses a request: its policy, run here on its template.
+    ///
+    /// # Errors
+    /// When the template cannot be read.
+    pub fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
+        let template = self.session.template(self.template_id)?;
+        let TimedRequest { request, now, timestamp_signature } = timed;
+        let authority = Authority { id: self.ca_id, public: Some(&self.ca_key) };
+        Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
+    }
+}
+
+/// What ssh-keygen would sign with.
+const fn default_algorithm(key: AsymmetricAlgorithm) -> SignatureAlgorithm {
+    match key {
+        AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
+            SignatureAlgorithm::RsaSha512
+        }
+        AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
+        AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+    }
+}

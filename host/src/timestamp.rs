@@ -1,0 +1,166 @@
+//! The timestamp authority: says what time it is, and signs that together with one request.
+//!
+//! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
+//! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use getrandom::SysRng;
+use rsa::signature::{RandomizedSigner, SignatureEncoding, Signer};
+use sha2::Sha256;
+use ssh_key::PrivateKey;
+use ssh_key::private::KeypairData;
+use sshsm_protocol::AsymmetricAlgorithm;
+use sshsm_protocol::ssh::timestamp::{Now, message};
+
+use crate::device_key::{self, DeviceKeyError};
+
+/// Why there is no timestamp.
+#[derive(Debug, thiserror::Error)]
+pub enum TimestampError {
+    /// The clock shows a time that 32 bits cannot count.
+    #[error("the system clock is outside of 1970 to 2106; a timestamp cannot tell that time")]
+    Clock,
+    /// The key is none that a template can name.
+    #[error("the timestamp key cannot be used")]
+    Key(#[from] DeviceKeyError),
+    /// The signature could not be computed.
+    #[error("signing the timestamp failed")]
+    Signature,
+}
+
+/// The system clock's time.
+pub fn now() -> Result<Now, TimestampError> {
+    let elapsed = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| TimestampError::Clock)?;
+    u32::try_from(elapsed.as_secs()).map(Now::from_seconds).map_err(|_| TimestampError::Clock)
+}
+
+/// A private key that vouches for the time; made once, used for many requests.
+pub struct TimestampAuthority {
+    algorithm: AsymmetricAlgorithm,
+    public: Vec<u8>,
+    key: SigningKey,
+}
+
+enum SigningKey {
+    Rsa(Box<rsa::pkcs1v15::SigningKey<Sha256>>),
+    P256(p256::ecdsa::SigningKey),
+    P384(p384::ecdsa::SigningKey),
+    P521(p521::ecdsa::SigningKey),
+    Ed25519(ed25519_dalek::SigningKey),
+}
+
+impl TimestampAuthority {
+    /// Takes a decrypted key: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
+    pub fn new(key: &PrivateKey) -> Result<Self, TimestampError> {
+        let (algorithm, scalar) = device_key::raw_private(key)?;
+        let (_, public) = device_key::raw_public(key.public_key().key_data())?;
+        let broken = TimestampError::Key(DeviceKeyError::Private { algorithm });
+        let key = match key.key_data() {
+            KeypairData::Rsa(pair) => pair.try_into().ok().map(|key| SigningKey::Rsa(Box::new(key))),
+            KeypairData::Ed25519(pair) => pair.try_into().ok().map(SigningKey::Ed25519),
+            _ => match algorithm.private_length() {
+                32 => p256::ecdsa::SigningKey::from_slice(&scalar).ok().map(SigningKey::P256),
+                48 => p384::ecdsa::SigningKey::from_slice(&scalar).ok().map(SigningKey::P384),
+                _ => p521::ecdsa::SigningKey::from_slice(&scalar).ok().map(SigningKey::P521),
+            },
+        };
+        Ok(Self { algorithm, public, key: key.ok_or(broken)? })
+    }
+
+    /// The algorithm of the key: template tag 1.
+    #[must_use]
+    pub const fn algorithm(&self) -> AsymmetricAlgorithm {
+        self.algorithm
+    }
+
+    /// The raw public key: template tag 2.
+    #[must_use]
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// Vouches that `request` was made at `now`; [`AsymmetricAlgorithm::signature_length`] bytes.
+    pub fn sign(&self, request: &[u8], now: Now) -> Result<Vec<u8>, TimestampError> {
+        let message = message(request, now);
+        match &self.key {
+            SigningKey::Rsa(key) => {
+                key.try_sign_with_rng(&mut SysRng, &message).map(|signature| signature.to_vec())
+            }
+            SigningKey::P256(key) => {
+                Signer::<p256::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+            }
+            SigningKey::P384(key) => {
+                Signer::<p384::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+            }
+            SigningKey::P521(key) => {
+                Signer::<p521::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+            }
+            SigningKey::Ed25519(key) => key.try_sign(&message).map(|signature| signature.to_vec()),
+        }
+        .map_err(|_| TimestampError::Signature)
+    }
+}
+
+impl std::fmt::Debug for TimestampAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TimestampAuthority").field("algorithm", &self.algorithm).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::key_file;
+    use crate::ssh_keygen::{SshKeygen, vector};
+    use rsa::signature::Verifier;
+    use ssh_key::public::KeyData;
+    use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+    use sshsm_protocol::ssh::template::Template;
+
+    /// An independent check: as a signature of SSH's, by the SSH library.
+    fn verifies(key: &KeyData, algorithm: AsymmetricAlgorithm, message: &[u8], signature: &[u8]) -> bool {
+        let ssh = match algorithm {
+            AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
+            AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+            _ => SignatureAlgorithm::RsaSha256,
+        };
+        let mut field = Vec::new();
+        ssh.encode_field(signature, &mut field).unwrap();
+        key.verify(message, &ssh_key::Signature::try_from(&field[4..]).unwrap()).is_ok()
+    }
+
+    #[test]
+    fn every_kind_of_key_signs_request_and_time() {
+        let Some(keygen) = SshKeygen::for_test("timestamp authorities") else { return };
+        for (name, public) in keygen.ca_keys() {
+            let private = key_file::read_private(&keygen.path(&name), &mut || unreachable!()).unwrap();
+            let authority = TimestampAuthority::new(&private).unwrap();
+            let (now, algorithm) = (Now::from_seconds(1_529_508_128), authority.algorithm());
+            let signature = authority.sign(b"request", now).unwrap();
+            assert_eq!(signature.len(), algorithm.signature_length(), "{name}");
+            let verifies = |message: &[u8]| verifies(public.key_data(), algorithm, message, &signature);
+            assert!(verifies(&message(b"request", now)), "{name}");
+            assert!(!verifies(&message(b"request", Now::from_seconds(1_529_508_129))), "{name}");
+            assert!(!verifies(&message(b"Request", now)), "{name}");
+            assert_eq!(device_key::ssh_public(algorithm, authority.public()).unwrap(), *public.key_data());
+        }
+    }
+
+    #[test]
+    fn the_message_is_what_real_hardware_accepted() {
+        let value = |pointer| vector("hardware timestamp", "yubihsm2-ssh.json", pointer);
+        let Some(template) = value("/template/bytes") else { return };
+        let key = Template::decode(&template).unwrap().timestamp_key;
+        let public = device_key::ssh_public(key.algorithm(), key.public()).unwrap();
+        let message = message(&value("/sign/request").unwrap(), Now::from_seconds(1_529_508_128));
+        let signature = value("/sign/timestamp_signature").unwrap();
+        assert!(verifies(&public, key.algorithm(), &message, &signature));
+    }
+
+    #[test]
+    fn the_clock_is_read() {
+        let seconds = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+        assert!(u64::from(now().unwrap().seconds()).abs_diff(seconds) <= 1);
+    }
+}

@@ -1,0 +1,137 @@
+//! Where the device is: the value of `--device`.
+
+use std::{env, fmt, path::PathBuf, str::FromStr};
+
+use ureq::http::Uri;
+
+use super::{Transport, TransportError, connector::Connector, simulator::InProcess};
+
+/// A device's address, as written after `--device`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceAddress {
+    /// `sim:DIR`: the simulator inside this process, with its state in DIR; `sim:` keeps it in the user's data
+    /// directory.
+    Simulator(Option<PathBuf>),
+    /// `http://HOST:PORT`: a YubiHSM connector.
+    Connector {
+        /// `HOST:PORT`.
+        authority: String,
+    },
+}
+
+impl DeviceAddress {
+    /// Opens the transport to this device.
+    ///
+    /// # Errors
+    /// When nothing, or something else, is there.
+    pub fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+        Ok(match self {
+            Self::Simulator(Some(directory)) => Box::new(InProcess::open(directory)?),
+            Self::Simulator(None) => Box::new(InProcess::open(&default_directory()?)?),
+            Self::Connector { authority } => Box::new(Connector::open(authority)?),
+        })
+    }
+}
+
+impl fmt::Display for DeviceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Simulator(Some(directory)) => write!(f, "sim:{}", directory.display()),
+            Self::Simulator(None) => f.write_str("sim:"),
+            Self::Connector { authority } => write!(f, "http://{authority}"),
+        }
+    }
+}
+
+/// What is wrong with a device address.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddressError {
+    /// Neither `sim:` nor `http://`.
+    #[error("unknown kind of device; write sim:, sim:DIR or http://HOST:PORT")]
+    UnknownKind,
+    /// `https://`.
+    #[error(
+        "a connector is reached with http://, not https:// (the session inside is encrypted and authenticated on its own)"
+    )]
+    Tls,
+    /// Not a URL, or without a host.
+    #[error("not an address of the form http://HOST:PORT")]
+    NotAUrl,
+    /// No port.
+    #[error("the port is missing; a connector usually listens on 12345: http://HOST:12345")]
+    NoPort,
+    /// A path, query or user name.
+    #[error("only http://HOST:PORT is allowed, without user name, path or query")]
+    TooMuch,
+}
+
+impl FromStr for DeviceAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, AddressError> {
+        if let Some(directory) = text.strip_prefix("sim:") {
+            return Ok(Self::Simulator((!directory.is_empty()).then(|| directory.into())));
+        }
+        if text.starts_with("https://") {
+            return Err(AddressError::Tls);
+        }
+        if !text.starts_with("http://") {
+            return Err(AddressError::UnknownKind);
+        }
+        let uri: Uri = text.parse().map_err(|_| AddressError::NotAUrl)?;
+        let authority = uri.authority().ok_or(AddressError::NotAUrl)?;
+        if authority.host().is_empty() {
+            return Err(AddressError::NotAUrl);
+        }
+        if authority.as_str().contains('@') || !matches!(uri.path(), "" | "/") || uri.query().is_some() {
+            return Err(AddressError::TooMuch);
+        }
+        if authority.port_u16().is_none_or(|port| port == 0) {
+            return Err(AddressError::NoPort);
+        }
+        Ok(Self::Connector { authority: authority.to_string() })
+    }
+}
+
+/// `$XDG_DATA_HOME/sshsm/simulator`, by the XDG base directory specification.
+fn default_directory() -> Result<PathBuf, TransportError> {
+    let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    absolute("XDG_DATA_HOME")
+        .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
+        .map(|data| data.join("sshsm/simulator"))
+        .ok_or(TransportError::NoDataHome)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_read_and_written_back() {
+        for text in
+            ["sim:", "sim:/var/lib/x", "sim:relative dir", "http://localhost:12345", "http://[::1]:80"]
+        {
+            assert_eq!(text.parse::<DeviceAddress>().unwrap().to_string(), text);
+        }
+        assert_eq!("http://h:1/".parse::<DeviceAddress>().unwrap().to_string(), "http://h:1");
+    }
+
+    #[test]
+    fn each_defect_of_an_address_has_its_own_error() {
+        for (text, error) in [
+            ("", AddressError::UnknownKind),
+            ("/dev/ttyACM0", AddressError::UnknownKind),
+            ("https://localhost:12345", AddressError::Tls),
+            ("http://", AddressError::NotAUrl),
+            ("http://a b:1", AddressError::NotAUrl),
+            ("http://localhost", AddressError::NoPort),
+            ("http://localhost:0", AddressError::NoPort),
+            ("http://me@localhost:1", AddressError::TooMuch),
+            ("http://localhost:1/connector", AddressError::TooMuch),
+            ("http://localhost:1?x", AddressError::TooMuch),
+        ] {
+            assert_eq!(text.parse::<DeviceAddress>(), Err(error), "{text}");
+        }
+        assert!("http://localhost:99999".parse::<DeviceAddress>().is_err());
+    }
+}

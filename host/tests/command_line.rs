@@ -1,0 +1,421 @@
+//! The real binary, command by command, against the in-process simulator: data on stdout, talk on stderr, exit
+//! codes as documented, and no secret in either.
+
+mod machine;
+
+use std::{fs, os::unix::fs::PermissionsExt};
+
+use machine::Machine;
+use serde_json::Value;
+
+const SECRETS: [&str; 2] = ["correct horse", "wrong staple"];
+
+#[test]
+fn device_info_needs_no_password() {
+    let machine = Machine::new();
+    let run = machine.without_password(&["device", "info"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stdout.contains("version:") && run.stdout.contains("ed25519"), "{run:?}");
+    let info = machine.without_password(&["device", "info", "--format", "json"]).json();
+    assert!(info["serial"].as_u64().unwrap() > 0);
+    assert!(info["algorithms"].as_array().unwrap().contains(&Value::from("rsa4096")));
+}
+
+#[test]
+fn without_a_directory_the_device_is_in_the_users_data() {
+    let machine = Machine::with_device("sim:");
+    let run = machine.run(&["key", "list"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(machine.path(".local/share/sshsm/simulator/flash.bin").is_file());
+    let homeless = machine.with_environment(&["key", "list"], &[("HOME", "")]);
+    assert_eq!(homeless.code, 3, "{homeless:?}");
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    assert_eq!(machine.with_environment(&["template", "show", "t.toml"], &[("HOME", "")]).code, 0);
+}
+
+#[test]
+fn a_generated_key_can_be_shown_listed_and_deleted() {
+    let machine = Machine::new();
+    let run = machine.run(&["key", "generate", "--algorithm", "ed25519", "--id", "5", "--label", "our CA"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.stderr, "key 0x0005 generated (ed25519)\n");
+    assert!(run.stdout.starts_with("ssh-ed25519 AAAA") && run.stdout.ends_with(" our CA\n"), "{run:?}");
+    assert_eq!(machine.run(&["key", "show", "0x0005"]).stdout, run.stdout);
+
+    let key = machine.run(&["key", "show", "5", "--format", "json"]).json();
+    assert_eq!((key["id"].as_u64(), key["type"].as_str()), (Some(5), Some("asymmetric-key")));
+    assert_eq!(key["public_key"].as_str().unwrap(), run.stdout.trim_end());
+    assert_eq!(key["capabilities"], serde_json::json!(["sign-ssh-certificate"]));
+
+    let list = machine.run(&["key", "list", "--format", "json"]).json();
+    let ids: Vec<_> =
+        list.as_array().unwrap().iter().map(|o| (o["type"].as_str(), o["id"].as_u64())).collect();
+    assert_eq!(ids, [(Some("authentication-key"), Some(1)), (Some("asymmetric-key"), Some(5))]);
+    assert!(machine.run(&["key", "list"]).stdout.contains("our CA"));
+
+    let again = machine.run(&["key", "generate", "--algorithm", "p256", "--id", "5"]);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.stderr.contains("object exists"), "{again:?}");
+
+    assert_eq!(machine.run(&["key", "delete", "5"]).code, 0);
+    let gone = machine.run(&["key", "show", "5"]);
+    assert_eq!(gone.code, 1);
+    assert!(gone.stdout.is_empty() && gone.stderr.contains("object not found"), "{gone:?}");
+}
+
+#[test]
+fn every_algorithm_is_generated_and_shown_as_openssh_names_it() {
+    let machine = Machine::new();
+    for (algorithm, prefix) in [
+        ("ecp256", "ecdsa-sha2-nistp256 "),
+        ("p384", "ecdsa-sha2-nistp384 "),
+        ("ecp521", "ecdsa-sha2-nistp521 "),
+        ("rsa2048", "ssh-rsa "),
+    ] {
+        let key = machine.run(&["key", "generate", "--algorithm", algorithm, "--format", "json"]).json();
+        assert!(key["public_key"].as_str().unwrap().starts_with(prefix), "{key}");
+        assert!((1..0xffff).contains(&key["id"].as_u64().unwrap()), "{key}");
+    }
+}
+
+#[test]
+fn an_imported_key_keeps_its_public_half() {
+    let machine = Machine::new();
+    let public = machine.new_key("ca", machine::ed25519(7));
+    let run = machine.run(&["key", "import", "ca", "--id", "6"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert_eq!(run.stdout.split_whitespace().nth(1), public.split(' ').nth(1));
+    assert_eq!(run.stdout.trim_end(), machine.run(&["key", "show", "6"]).stdout.trim_end());
+}
+
+#[test]
+fn an_encrypted_key_is_imported_with_its_passphrase_only() {
+    let machine = Machine::new();
+    machine.new_encrypted_key("ca", machine::ed25519(7), SECRETS[0]);
+    let import = ["key", "import", "ca", "--id", "6"];
+    for environment in [&[][..], &[("SSHSM_KEY_PASSPHRASE", SECRETS[1])]] {
+        let run = machine.with_environment(&import, environment);
+        assert_eq!(run.code, 1, "{run:?}");
+        run.tells_no(&SECRETS);
+    }
+    let run = machine.with_environment(&import, &[("SSHSM_KEY_PASSPHRASE", SECRETS[0])]);
+    assert_eq!(run.code, 0, "{run:?}");
+    run.tells_no(&SECRETS);
+}
+
+#[test]
+fn files_that_are_missing_or_no_keys_are_told_apart() {
+    let machine = Machine::new();
+    let missing = machine.run(&["key", "import", "nowhere"]);
+    assert_eq!(missing.code, 6, "{missing:?}");
+    assert!(missing.stderr.contains("nowhere"), "{missing:?}");
+    machine.write("text", "not a key\n");
+    let text = machine.run(&["key", "import", "text"]);
+    assert_eq!(text.code, 1, "{text:?}");
+    assert_eq!(machine.run(&["key", "list", "--format", "json"]).json().as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn the_password_comes_from_a_file_or_the_environment() {
+    let machine = Machine::new();
+    for line in ["password", "password\n", "password\r\n"] {
+        machine.write("password", line);
+        let run = machine.without_password(&["key", "list", "--password-file", "password"]);
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+    let none = machine.without_password(&["key", "list"]);
+    assert_eq!(none.code, 4, "{none:?}");
+    assert!(none.stderr.contains("SSHSM_PASSWORD"), "{none:?}");
+    let missing = machine.without_password(&["key", "list", "--password-file", "nowhere"]);
+    assert_eq!(missing.code, 6, "{missing:?}");
+}
+
+#[test]
+fn a_wrong_password_and_an_unknown_key_are_told_apart_and_not_repeated() {
+    let machine = Machine::new();
+    let wrong = machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", SECRETS[0])]);
+    assert_eq!(wrong.code, 4, "{wrong:?}");
+    assert!(wrong.stderr.contains("wrong password for authentication key 0x0001"), "{wrong:?}");
+    wrong.tells_no(&SECRETS);
+    let unknown =
+        machine.with_environment(&["key", "list", "--auth-key", "9"], &[("SSHSM_PASSWORD", SECRETS[0])]);
+    assert_eq!(unknown.code, 4, "{unknown:?}");
+    assert!(unknown.stderr.contains("no authentication key 0x0009"), "{unknown:?}");
+    unknown.tells_no(&SECRETS);
+}
+
+#[test]
+fn wrong_usage_exits_with_2_and_changes_nothing() {
+    let machine = Machine::new();
+    for line in [
+        "",
+        "nonsense",
+        "key",
+        "key generate",
+        "key generate --algorithm dsa",
+        "key generate --algorithm ed25519 --id 0xffff",
+        "key generate --algorithm ed25519 --domains 17",
+        "key generate --algorithm ed25519 --capabilities fly",
+        "key list --device ftp://x",
+        "key list --device http://localhost",
+        "key list --format yaml",
+        "key list --password secret",
+        "sign -s 5 -t 10 -n a user.pub",
+        "sign -s 5 -t 10 -I i -n a -V nonsense --timestamp-key t user.pub",
+        "sign -s 5 -t 10 -I i -n a -z -1 --timestamp-key t user.pub",
+        "sign -s 5 -t 10 -I i -n a -O nonsense --timestamp-key t user.pub",
+    ] {
+        let run = machine.run(&line.split_whitespace().collect::<Vec<_>>());
+        assert_eq!(run.code, 2, "{line}: {run:?}");
+        assert!(run.stdout.is_empty(), "{line}: {run:?}");
+    }
+    assert!(!machine.path("device").exists());
+}
+
+#[test]
+fn help_and_version_are_data() {
+    let machine = Machine::new();
+    for line in ["--help", "sign --help", "key generate --help", "--version"] {
+        let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{line}: {run:?}");
+        assert!(!run.stdout.is_empty());
+    }
+}
+
+#[test]
+fn a_locked_or_damaged_state_is_a_broken_device() {
+    let machine = Machine::new();
+    let held = sshsm::transport::simulator::InProcess::open(&machine.path("device")).unwrap();
+    let locked = machine.run(&["key", "list"]);
+    assert_eq!(locked.code, 3, "{locked:?}");
+    drop(held);
+    assert_eq!(machine.run(&["key", "list"]).code, 0);
+    let image = machine.path("device/flash.bin");
+    let mut bytes = fs::read(&image).unwrap();
+    bytes[0] ^= 1;
+    fs::write(&image, &bytes).unwrap();
+    let damaged = machine.run(&["key", "list"]);
+    assert_eq!(damaged.code, 3, "{damaged:?}");
+    assert_eq!(fs::read(&image).unwrap(), bytes, "a damaged state is never reset");
+}
+
+#[test]
+fn a_template_goes_from_toml_to_the_device_and_back() {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    let build = machine.run(&["template", "build", "t.toml", "-o", "t.tlv"]);
+    assert_eq!(build.code, 0, "{build:?}");
+    let tlv = fs::read(machine.path("t.tlv")).unwrap();
+    assert_eq!(machine.bytes(&["template", "build", "t.toml"]), tlv);
+    let shown = machine.run(&["template", "show", "t.tlv"]);
+    assert_eq!(shown.stdout, machine.run(&["template", "show", "t.toml"]).stdout);
+    assert!(shown.stdout.contains("5 minutes") && shown.stdout.contains("root"), "{shown:?}");
+
+    let put = machine.run(&["template", "put", "t.toml", "--id", "10"]);
+    assert_eq!((put.code, put.stdout.as_str()), (0, "0x000a\n"), "{put:?}");
+    assert_eq!(machine.bytes(&["template", "get", "10"]), tlv);
+    assert_eq!(machine.run(&["template", "show", "10"]).stdout, shown.stdout);
+    let json = machine.run(&["template", "show", "10", "--format", "json"]).json();
+    assert_eq!(json["ca_keys"], serde_json::json!([5]));
+    assert_eq!(
+        (json["not_before_offset"].as_u64(), json["not_after_offset"].as_u64()),
+        (Some(300), Some(36000))
+    );
+    assert_eq!(json["forbidden_principals"], serde_json::json!(["root"]));
+    let get = machine.run(&["template", "get", "10", "--format", "json"]).json();
+    assert_eq!(get["length"], tlv.len());
+    assert_eq!(machine.run(&["key", "delete", "10", "--type", "template"]).code, 0);
+    assert_eq!(machine.run(&["template", "get", "10"]).code, 1);
+}
+
+#[test]
+fn an_absent_bound_is_shown_loudly() {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "unbounded", "unbounded", &[]);
+    let shown = machine.run(&["template", "show", "t.toml"]);
+    assert_eq!(shown.stdout.matches("UNBOUNDED").count(), 2, "{shown:?}");
+}
+
+#[test]
+fn a_malformed_template_is_never_put() {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("zero.toml", "0s", "10h", &[]);
+    machine.write("broken.tlv", "random bytes");
+    for file in ["zero.toml", "broken.tlv"] {
+        let run = machine.run(&["template", "put", file, "--id", "10"]);
+        assert_eq!(run.code, 1, "{run:?}");
+    }
+    assert_eq!(machine.run(&["template", "put", "nowhere.toml"]).code, 6);
+    assert_eq!(machine.run(&["template", "get", "10"]).code, 1);
+}
+
+/// A machine whose device holds CA key 5 and template 10, and key files user.pub and host.pub.
+fn with_ca(algorithm: &str) -> Machine {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    assert_eq!(machine.run(&["key", "generate", "--algorithm", algorithm, "--id", "5"]).code, 0);
+    assert_eq!(machine.run(&["template", "put", "t.toml", "--id", "10"]).code, 0);
+    machine.new_key("user", machine::ed25519(1));
+    machine.new_key("other", machine::ed25519(2));
+    machine
+}
+
+const SIGN: [&str; 7] = ["sign", "-s", "5", "-t", "10", "--timestamp-key", "timestamp"];
+
+fn sign<'a>(more: &[&'a str]) -> Vec<&'a str> {
+    SIGN.into_iter().chain(more.iter().copied()).collect()
+}
+
+#[test]
+fn a_certificate_is_written_beside_its_key_and_carries_what_was_asked() {
+    for algorithm in ["ed25519", "p256", "p384", "p521", "rsa2048"] {
+        let machine = with_ca(algorithm);
+        let run = machine.run(&sign(&["-I", "me", "-n", "a,b", "-V", "+1h", "-z", "7", "user.pub"]));
+        assert_eq!(run.code, 0, "{run:?}");
+        let line = fs::read_to_string(machine.path("user-cert.pub")).unwrap();
+        let certificate = ssh_key::Certificate::from_openssh(&line).unwrap();
+        assert_eq!((certificate.serial(), certificate.key_id()), (7, "me"));
+        assert_eq!(certificate.valid_principals(), ["a", "b"]);
+        assert_eq!(certificate.extensions().iter().count(), 5);
+        let ca = ssh_key::PublicKey::from_openssh(&machine.run(&["key", "show", "5"]).stdout).unwrap();
+        assert_eq!(certificate.signature_key(), ca.key_data());
+        certificate.verify_signature().unwrap();
+        assert!(line.trim_end().ends_with(" user@test"), "the comment is kept: {line}");
+        let mode = fs::metadata(machine.path("user-cert.pub")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o111, 0);
+        assert_ne!(mode & 0o400, 0);
+    }
+}
+
+#[test]
+fn several_keys_are_signed_in_one_session_with_serials_counting_up() {
+    let machine = with_ca("ed25519");
+    let ask =
+        sign(&["-I", "me", "-n", "a", "-V", "+1h", "-z", "+41", "--format", "json", "user.pub", "other.pub"]);
+    let report = machine.run(&ask).json();
+    assert_eq!(report["enforced_by"], "device");
+    let serials: Vec<_> = report["keys"].as_array().unwrap().iter().map(|k| k["serial"].as_u64()).collect();
+    assert_eq!(serials, [Some(41), Some(42)]);
+    assert!(report["keys"].as_array().unwrap().iter().all(|key| key["result"] == "signed"), "{report}");
+}
+
+#[test]
+fn a_host_certificate_has_no_extensions() {
+    let machine = with_ca("ed25519");
+    let run = machine.run(&sign(&["-h", "-I", "host", "-n", "example.org", "-V", "+1h", "user.pub"]));
+    assert_eq!(run.code, 0, "{run:?}");
+    let line = fs::read_to_string(machine.path("user-cert.pub")).unwrap();
+    let certificate = ssh_key::Certificate::from_openssh(&line).unwrap();
+    assert_eq!(certificate.cert_type(), ssh_key::certificate::CertType::Host);
+    assert_eq!(certificate.extensions().iter().count(), 0);
+}
+
+#[test]
+fn a_refusal_is_explained_and_leaves_no_certificate() {
+    let machine = with_ca("ed25519");
+    for ask in [
+        &["-I", "me", "-n", "a,root", "-V", "+1h", "user.pub"][..],
+        &["-I", "me", "-n", "a", "-V", "+11h", "user.pub"],
+        &["-I", "me", "-n", "a", "user.pub"],
+    ] {
+        let run = machine.run(&sign(ask));
+        assert_eq!(run.code, 5, "{run:?}");
+        assert!(run.stderr.contains("refused") && run.stdout.is_empty(), "{run:?}");
+        assert!(!machine.path("user-cert.pub").exists());
+    }
+    let run = machine.run(&sign(&["-I", "me", "-n", "root", "-V", "+1h", "--format", "json", "user.pub"]));
+    assert_eq!(run.code, 5);
+    let report: Value = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(report["keys"][0]["result"], "refused");
+    let checks = report["keys"][0]["verdict"]["checks"].as_array().unwrap();
+    let refusing: Vec<_> = checks.iter().filter(|check| check["outcome"] != "allowed").collect();
+    assert_eq!(refusing.len(), 1, "{report}");
+    assert_eq!(refusing[0]["check"], "forbidden-principals");
+}
+
+#[test]
+fn a_refused_request_is_saved_when_asked_and_check_agrees_with_the_device() {
+    let machine = with_ca("ed25519");
+    let run = machine.run(&sign(&["-I", "me", "-n", "root", "-V", "+1h", "--save-request", "user.pub"]));
+    assert_eq!(run.code, 5, "{run:?}");
+    let check = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
+    assert_eq!(check.code, 5, "{check:?}");
+    assert!(check.stdout.contains("root"), "{check:?}");
+
+    let run = machine.run(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "--save-request", "user.pub"]));
+    assert_eq!(run.code, 0, "{run:?}");
+    let check = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
+    assert_eq!(check.code, 0, "{check:?}");
+    let check = machine.run(&["template", "check", "t.toml", "user-cert.pub"]);
+    assert_eq!(check.code, 0, "{check:?}");
+    let late = machine.run(&["template", "check", "t.toml", "user-cert.pub", "--now", "+2d"]);
+    assert_eq!(late.code, 5, "{late:?}");
+}
+
+#[test]
+fn another_timestamp_key_is_refused() {
+    let machine = with_ca("ed25519");
+    machine.new_key("stranger", machine::ed25519(99));
+    let ask = [
+        "sign",
+        "-s",
+        "5",
+        "-t",
+        "10",
+        "-I",
+        "me",
+        "-n",
+        "a",
+        "-V",
+        "+1h",
+        "--timestamp-key",
+        "stranger",
+        "user.pub",
+    ];
+    let run = machine.run(&ask);
+    assert_eq!(run.code, 5, "{run:?}");
+    assert!(run.stderr.contains("timestamp"), "{run:?}");
+}
+
+#[test]
+fn one_refused_key_does_not_keep_the_others_from_being_signed() {
+    let machine = with_ca("ed25519");
+    // An RSA key of 16384 bits does not fit a message of the device.
+    machine.write("big.pub", &machine::oversized_key());
+    let ask = sign(&["-I", "me", "-n", "a", "-V", "+1h", "big.pub", "other.pub"]);
+    let run = machine.run(&ask);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(machine.path("other-cert.pub").exists() && !machine.path("big-cert.pub").exists());
+}
+
+#[test]
+fn missing_inputs_of_sign_fail_before_anything_is_signed() {
+    let machine = with_ca("ed25519");
+    let ask = sign(&["-I", "me", "-n", "a", "-V", "+1h", "user.pub", "nowhere.pub"]);
+    let run = machine.run(&ask);
+    assert_eq!(run.code, 6, "{run:?}");
+    assert!(!machine.path("user-cert.pub").exists());
+    let unknown = machine.run(&[
+        "sign",
+        "-s",
+        "77",
+        "-t",
+        "10",
+        "-I",
+        "i",
+        "-n",
+        "a",
+        "--timestamp-key",
+        "timestamp",
+        "user.pub",
+    ]);
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    let rsa =
+        sign(&["-I", "me", "-n", "a", "-V", "+1h", "--signature-algorithm", "rsa-sha2-256", "user.pub"]);
+    assert_eq!(machine.run(&rsa).code, 2, "an RSA algorithm contradicts an Ed25519 key");
+}

@@ -1,0 +1,154 @@
+//! A machine to run the real binary on: a directory of its own, a device in it, and an environment of its own.
+
+#![allow(dead_code, reason = "no test file uses all of it")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+
+use std::{
+    fs,
+    os::unix::fs::OpenOptionsExt,
+    path::PathBuf,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+use ssh_key::{
+    LineEnding, PrivateKey,
+    private::{Ed25519Keypair, KeypairData},
+};
+use tempfile::TempDir;
+
+/// What a run of the binary left behind.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Run {
+    /// The JSON document on stdout of a run that succeeded.
+    pub(crate) fn json(&self) -> Value {
+        assert_eq!(self.code, 0, "{self:?}");
+        serde_json::from_str(&self.stdout).unwrap()
+    }
+
+    pub(crate) fn tells_no(&self, secrets: &[&str]) {
+        for secret in secrets {
+            assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "{self:?}");
+        }
+    }
+}
+
+pub(crate) struct Machine {
+    directory: TempDir,
+    device: String,
+}
+
+impl Machine {
+    /// With a fresh in-process device in the directory `device`.
+    pub(crate) fn new() -> Self {
+        Self { directory: tempfile::tempdir().unwrap(), device: "sim:device".into() }
+    }
+
+    /// With the device at the end of `device`.
+    pub(crate) fn with_device(device: &str) -> Self {
+        Self { device: device.into(), ..Self::new() }
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+        self.with_environment(arguments, &[("SSHSM_PASSWORD", "password")])
+    }
+
+    pub(crate) fn without_password(&self, arguments: &[&str]) -> Run {
+        self.execute(arguments, &[])
+    }
+
+    /// With these variables beside, or in place of, the right password.
+    pub(crate) fn with_environment(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+        self.execute(arguments, &[&[("SSHSM_PASSWORD", "password")], environment].concat())
+    }
+
+    /// What a successful run put on stdout.
+    pub(crate) fn bytes(&self, arguments: &[&str]) -> Vec<u8> {
+        let output = self.command(arguments).env("SSHSM_PASSWORD", "password").output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        output.stdout
+    }
+
+    fn execute(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+        let output = self.command(arguments).envs(environment.iter().copied()).output().unwrap();
+        Run {
+            code: output.status.code().expect("no signal ends it"),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sshsm"));
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        command
+            .env_clear()
+            .env("PATH", path)
+            .env("HOME", self.directory.path())
+            .env("SSHSM_DEVICE", &self.device);
+        command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn write(&self, name: &str, content: &str) {
+        fs::write(self.path(name), content).unwrap();
+    }
+
+    fn write_private(&self, name: &str, key: &PrivateKey) {
+        let mut options = fs::OpenOptions::new();
+        let mut file = options.write(true).create_new(true).mode(0o600).open(self.path(name)).unwrap();
+        std::io::Write::write_all(&mut file, key.to_openssh(LineEnding::LF).unwrap().as_bytes()).unwrap();
+    }
+
+    /// Writes a key pair `name` and `name.pub`; returns the public line.
+    pub(crate) fn new_key(&self, name: &str, key: KeypairData) -> String {
+        let key = PrivateKey::new(key, format!("{name}@test")).unwrap();
+        self.write_private(name, &key);
+        let public = key.public_key().to_openssh().unwrap();
+        fs::write(self.path(&format!("{name}.pub")), format!("{public}\n")).unwrap();
+        public
+    }
+
+    pub(crate) fn new_encrypted_key(&self, name: &str, key: KeypairData, passphrase: &str) {
+        let key = PrivateKey::new(key, name).unwrap();
+        self.write_private(name, &key.encrypt(&mut getrandom::SysRng, passphrase).unwrap());
+    }
+
+    /// Writes a timestamp key pair.
+    pub(crate) fn timestamp_key(&self, name: &str) {
+        self.new_key(name, ed25519(42));
+    }
+
+    /// Writes a template for CA key 5 with the timestamp key of [`Self::timestamp_key`].
+    pub(crate) fn template(&self, name: &str, not_before: &str, not_after: &str, forbidden: &[&str]) {
+        let text = format!(
+            "ca-keys = [5]\nnot-before-offset = \"{not_before}\"\nnot-after-offset = \"{not_after}\"\n\
+             forbid-principals = {forbidden:?}\ntimestamp-key = \"timestamp.pub\"\n"
+        );
+        fs::write(self.path(name), text).unwrap();
+    }
+}
+
+/// A key that is the same in every run.
+pub(crate) fn ed25519(seed: u8) -> KeypairData {
+    KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32]))
+}
+
+/// The public key line of an RSA key of 26 000 bits, which no request has room for. (Its modulus is no product of
+/// primes, which nobody can see.)
+pub(crate) fn oversized_key() -> String {
+    let modulus = ssh_key::Mpint::from_positive_bytes(&[0x81; 3250]);
+    let exponent = ssh_key::Mpint::from_positive_bytes(&[1, 0, 1]);
+    let key = ssh_key::public::RsaPublicKey::new(exponent, modulus).unwrap();
+    ssh_key::PublicKey::from(ssh_key::public::KeyData::Rsa(key)).to_openssh().unwrap()
+}
