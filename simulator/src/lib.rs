@@ -24,6 +24,6 @@ mod simulator;
 mod state;
 
 pub use clock::Clock;
-pub use platform::{Indicator, Observer};
+pub use platform::{Indicator, Listener, Observer};
 pub use simulator::{Builder, Simulator, SimulatorError};
 pub use state::StateError;

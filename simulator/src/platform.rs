@@ -7,11 +7,14 @@ use sshsm_firmware::{
     platform::{Indication, Platform},
     ssh::policy::Decision,
 };
+use sshsm_protocol::{Command, DeviceError};
 
 use crate::{clock::Clock, entropy::Entropy, flash::Flash};
 
 /// Sees every SSH signing decision with its verdict.
 pub type Observer = Box<dyn FnMut(&Decision<'_>) + Send>;
+/// Hears how every command ended.
+pub type Listener = Box<dyn FnMut(Command, Result<(), DeviceError>) + Send>;
 /// Sees what a board would show with its light.
 pub type Indicator = Box<dyn FnMut(Indication) + Send>;
 
@@ -22,6 +25,7 @@ pub(crate) struct Desktop {
     pub(crate) powered_up: Duration, // the clock's reading then
     pub(crate) entropy: Entropy,
     pub(crate) observer: Observer,
+    pub(crate) listener: Listener,
     pub(crate) indicator: Indicator,
 }
 
@@ -34,6 +38,7 @@ impl Desktop {
             clock,
             entropy,
             observer: Box::new(|_| {}),
+            listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
         }
     }
@@ -58,6 +63,10 @@ impl Platform for Desktop {
 
     fn indicate(&mut self, indication: Indication) {
         (self.indicator)(indication);
+    }
+
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        (self.listener)(command, outcome);
     }
 
     fn decided(&mut self, decision: &Decision<'_>) {

@@ -9,7 +9,7 @@ use crate::{
     connector::{Backend, Status},
     entropy::Entropy,
     flash::Flash,
-    platform::{Desktop, Indicator, Observer},
+    platform::{Desktop, Indicator, Listener, Observer},
     state::{Birthmark, State, StateError},
 };
 
@@ -55,6 +55,7 @@ pub struct Builder {
     serial: Option<u32>,
     clock: Clock,
     observer: Observer,
+    listener: Listener,
     indicator: Indicator,
 }
 
@@ -66,6 +67,7 @@ impl Builder {
             serial: None,
             clock: Clock::running(),
             observer: Box::new(|_| {}),
+            listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
         }
     }
@@ -97,6 +99,13 @@ impl Builder {
     #[must_use]
     pub fn observer(mut self, observer: Observer) -> Self {
         self.observer = observer;
+        self
+    }
+
+    /// Tells how every command ended, inside sessions too.
+    #[must_use]
+    pub fn listener(mut self, listener: Listener) -> Self {
+        self.listener = listener;
         self
     }
 
@@ -134,6 +143,7 @@ impl Builder {
         };
         let platform = Desktop {
             observer: self.observer,
+            listener: self.listener,
             indicator: self.indicator,
             ..Desktop::new(birthmark.serial, self.clock, Entropy::new(self.seed))
         };

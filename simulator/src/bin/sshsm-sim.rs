@@ -9,12 +9,10 @@ use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
-    time::Instant,
 };
 
 use clap::{ArgGroup, Parser};
 use sshsm_firmware::platform::Indication;
-use sshsm_protocol::{Command, DeviceError, frame::ERROR_CODE};
 use sshsm_simulator::{
     Simulator, SimulatorError,
     connector::{Backend, Status, Timeouts, serve},
@@ -88,9 +86,15 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         builder = builder.serial(serial);
     }
     if arguments.verbose {
-        builder = builder.observer(Box::new(|decision| tell(decision))).indicator(Box::new(
-            |Indication::Blink { duration }| tell(format_args!("the light blinks for {duration:?}")),
-        ));
+        builder = builder
+            .observer(Box::new(|decision| tell(decision)))
+            .listener(Box::new(|command, outcome| match outcome {
+                Ok(()) => tell(command),
+                Err(error) => tell(format_args!("{command}: {error}")),
+            }))
+            .indicator(Box::new(|Indication::Blink { duration }| {
+                tell(format_args!("the light blinks for {duration:?}"));
+            }));
     }
     let simulator = builder.start()?;
     if simulator.predictable() {
@@ -109,7 +113,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             _ = terminate.recv() => {}
         }
     };
-    let backend = Narrated { simulator, verbose: arguments.verbose };
+    let backend = Narrated(simulator);
     serve(tokio::net::TcpListener::from_std(listener)?, backend, Timeouts::default(), shutdown).await?;
     Ok(())
 }
@@ -129,37 +133,18 @@ fn bind(listen: &str, allow_remote: bool) -> Result<TcpListener, Box<dyn Error>>
     Ok(listener)
 }
 
-/// The device, telling on stderr what it is asked and why it fails.
-struct Narrated {
-    simulator: Simulator,
-    verbose: bool,
-}
+/// The device, telling on stderr why it fails.
+struct Narrated(Simulator);
 
 impl Backend for Narrated {
     type Error = SimulatorError;
 
     fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
-        let begin = Instant::now();
-        let response = self.simulator.transact(request)?;
-        if self.verbose {
-            let command = request.first().and_then(|code| Command::from_code(*code));
-            let result = match response.as_slice() {
-                [ERROR_CODE, _, _, code] => DeviceError::from_code(*code)
-                    .map_or_else(|| format!("error {code:#04x}"), |error| error.to_string()),
-                response => format!("{} bytes", response.len()),
-            };
-            tell(format_args!(
-                "{}, {} bytes -> {result} ({:.1} ms)",
-                command.map_or("unknown command", Command::name),
-                request.len(),
-                begin.elapsed().as_secs_f64() * 1000.0,
-            ));
-        }
-        Ok(response)
+        self.0.transact(request)
     }
 
     fn status(&mut self) -> Status {
-        self.simulator.status()
+        self.0.status()
     }
 
     fn failed(&mut self, error: &SimulatorError) {
