@@ -1,0 +1,26 @@
+//! What the conformance tests share: the counterparts they measure `sshsm` against (OpenSSH's
+//! `ssh-keygen`, `sshd` and `ssh`, the simulator's process, a vector from real hardware), each behind a
+//! small type that starts it, watches it and takes it down again.
+//!
+//! An expectation is written once, against [`issuer::Issuer`], and holds for the original and for ours. A
+//! counterpart that is not installed is a [`requirement::Missing`], which fails under `CI=true` and is a
+//! named skip elsewhere. Everything here stops the test at the first thing that goes wrong, with what ran
+//! and what it said.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test harness reports by stopping the test"
+)]
+
+pub mod binaries;
+pub mod certificate;
+pub mod issuer;
+pub mod key;
+pub mod process;
+pub mod requirement;
+pub mod simulator;
+pub mod ssh;
+pub mod sshd;
+pub mod vector;

@@ -1,0 +1,92 @@
+//! The real `ssh`, with a configuration that shuts out everything of the user who runs the tests: no agent,
+//! no other keys, no known hosts but those given here.
+
+use crate::{
+    key::Key,
+    process::{Finished, run},
+    requirement::{Missing, program},
+    sshd::{Sshd, user},
+};
+use std::{fmt::Write as _, fs, process::Command};
+use tempfile::TempDir;
+
+/// One user's `ssh`.
+pub struct Ssh {
+    configuration: String,
+    known_hosts: String,
+}
+
+impl Ssh {
+    /// A client that logs in with `key` and the certificate beside it.
+    #[must_use]
+    pub fn with_certificate(key: &Key) -> Self {
+        Self {
+            configuration: format!(
+                "IdentityFile {}\nCertificateFile {}\n",
+                key.private.display(),
+                key.certificate().display()
+            ),
+            known_hosts: String::new(),
+        }
+    }
+
+    /// Makes a server known as `name`, by its plain host key.
+    #[must_use]
+    pub fn knowing(mut self, name: &str, server: &Sshd) -> Self {
+        writeln!(self.known_hosts, "{name} {}", server.host().public_line()).unwrap();
+        self.reaching(name, server, "")
+    }
+
+    /// Trusts host certificates of `authority` for names that match `pattern`.
+    #[must_use]
+    pub fn trusting(mut self, pattern: &str, authority: &Key) -> Self {
+        writeln!(self.known_hosts, "@cert-authority {pattern} {}", authority.public_line()).unwrap();
+        self
+    }
+
+    /// Gives a server a name without knowing its key; `more` are further lines for that name.
+    #[must_use]
+    pub fn reaching(mut self, name: &str, server: &Sshd, more: &str) -> Self {
+        writeln!(
+            self.configuration,
+            "Host {name}\nHostName 127.0.0.1\nHostKeyAlias {name}\nPort {}\n{more}",
+            server.port()
+        )
+        .unwrap();
+        self
+    }
+
+    /// Logs in to `name` and runs a command there that says [`GREETING`].
+    ///
+    /// # Errors
+    /// [`Missing`] without `ssh`.
+    ///
+    /// # Panics
+    /// When `ssh` cannot be run.
+    pub fn login(&self, name: &str) -> Result<Finished, Missing> {
+        let directory: TempDir = tempfile::tempdir().unwrap();
+        let known_hosts = directory.path().join("known_hosts");
+        fs::write(&known_hosts, &self.known_hosts).unwrap();
+        let configuration = directory.path().join("config");
+        fs::write(
+            &configuration,
+            format!(
+                "UserKnownHostsFile {}\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nUser {}\n\
+                 IdentitiesOnly yes\nIdentityAgent none\nBatchMode yes\nControlPath none\nUpdateHostKeys no\n\
+                 ConnectTimeout 30\n{}",
+                known_hosts.display(),
+                user(),
+                self.configuration
+            ),
+        )
+        .unwrap();
+        Ok(run(Command::new(program("ssh", "openssh-client")?)
+            .arg("-F")
+            .arg(&configuration)
+            .arg(name)
+            .arg(format!("echo {GREETING}"))))
+    }
+}
+
+/// What a command says that ran on the other side.
+pub const GREETING: &str = "came-in";

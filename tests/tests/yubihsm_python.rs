@@ -1,0 +1,61 @@
+//! Yubico's own Python library, unchanged, against the simulator over HTTP. What it expects is written in
+//! Python, in `python/yubihsm_client.py`; here it gets a device and a Python that has the library.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test reports by stopping"
+)]
+
+use sshsm_tests::{
+    needs,
+    process::run,
+    requirement::{Missing, shared_vector, workspace},
+    simulator::Simulator,
+};
+use std::{env, path::PathBuf, process::Command};
+
+/// A Python that has the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
+fn python() -> Result<PathBuf, Missing> {
+    let python = env::var_os("SSHSM_TEST_PYTHON")
+        .map_or_else(|| workspace().join("target/venv/bin/python"), PathBuf::from);
+    let missing = || {
+        let what = format!("a Python with the package yubihsm[http] at {}", python.display());
+        Missing::new(what, "cargo xtask setup, or set SSHSM_TEST_PYTHON")
+    };
+    if !python.is_file() {
+        return Err(missing());
+    }
+    let import = run(Command::new(&python).args(["-c", "import yubihsm.backends.http"]));
+    if import.status.success() { Ok(python) } else { Err(missing()) }
+}
+
+/// Runs the classes of tests named, against a factory-new device.
+fn run_script(python: PathBuf, classes: &[&str], vector: Option<PathBuf>) {
+    let simulator = Simulator::start();
+    let mut command = Command::new(python);
+    command
+        .arg("-B")
+        .arg(workspace().join("tests/python/yubihsm_client.py"))
+        .arg("--verbose")
+        .args(classes)
+        .env("SSHSM_TEST_URL", simulator.url());
+    if let Some(vector) = vector {
+        command.env("SSHSM_TEST_VECTOR", vector);
+    }
+    let finished = run(&mut command).success();
+    print!("{}", finished.stderr);
+    assert!(!finished.stderr.contains("Ran 0 tests") && !finished.stderr.contains("skipped"), "{finished}");
+}
+
+#[test]
+fn everyday_commands_work() {
+    run_script(needs!(python()), &["Everyday"], None);
+}
+
+#[test]
+fn the_hardware_vector_is_answered_byte_for_byte() {
+    let python = needs!(python());
+    run_script(python, &["HardwareVector"], Some(needs!(shared_vector("yubihsm2-ssh.json"))));
+}
