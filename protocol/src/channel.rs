@@ -430,7 +430,9 @@ mod tests {
         assert_eq!(message, hex!("040011001ce7552e0f7976dbcc2198fd155c335a"));
         device.authenticate(hex!("1ce7552e0f7976db"), hex!("cc2198fd155c335a")).unwrap();
 
-        let exchanges: [(Command, &[u8], &[u8], &[u8], &[u8]); 3] = [
+        /// Command, payload, its message, inner answer, its message.
+        type Exchange<'a> = (Command, &'a [u8], &'a [u8], &'a [u8], &'a [u8]);
+        let exchanges: [Exchange<'_>; 3] = [
             (
                 Command::Echo,
                 b"h",
