@@ -7,9 +7,8 @@
 use ssh_encoding::{Base64Reader, Base64Writer, Encode, Reader, Writer};
 use ssh_key::PublicKey;
 use ssh_key::public::KeyData;
-use sshsm_protocol::Curve;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
-use sshsm_protocol::ssh::public_key::{self, PublicKeyError};
+use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
     CertificateKind, Field, Options, Principals, Request, RequestError, SubjectKey,
 };
@@ -285,7 +284,7 @@ fn subject_key<'a>(key: &'a KeyData, blob: &'a [u8]) -> Result<SubjectKey<'a>, B
     match key {
         KeyData::SkEcdsaSha2NistP256(key) => Ok(SubjectKey::SecurityKey {
             key: public_key::PublicKey::Ecdsa {
-                curve: Curve::P256,
+                curve: SshCurve::P256,
                 point: key.ec_point().as_bytes().get(1..).unwrap_or_default(),
             },
             application: key.application().as_bytes(),
@@ -361,9 +360,9 @@ mod tests {
         match ca.key_data() {
             KeyData::Rsa(_) => SignatureAlgorithm::RsaSha512,
             KeyData::Ecdsa(key) => SignatureAlgorithm::Ecdsa(match key.as_sec1_bytes().len() {
-                65 => Curve::P256,
-                97 => Curve::P384,
-                _ => Curve::P521,
+                65 => SshCurve::P256,
+                97 => SshCurve::P384,
+                _ => SshCurve::P521,
             }),
             _ => SignatureAlgorithm::Ed25519,
         }

@@ -6,9 +6,8 @@
 
 use ssh_encoding::{Encode, Error as EncodingError, Writer};
 
-use super::public_key::{Counter, KeyKind, PublicKey, PublicKeyError};
+use super::public_key::{Counter, KeyKind, PublicKey, PublicKeyError, SshCurve};
 use super::{integer, string};
-use crate::algorithm::Curve;
 
 /// Fewest bytes of a nonce: it makes the signed bytes unpredictable, OpenSSH uses 32.
 pub const MIN_NONCE_LENGTH: usize = 16;
@@ -146,9 +145,9 @@ impl SubjectKind {
     /// All seven.
     pub const ALL: [Self; 7] = [
         Self::Plain(KeyKind::Rsa),
-        Self::Plain(KeyKind::Ecdsa(Curve::P256)),
-        Self::Plain(KeyKind::Ecdsa(Curve::P384)),
-        Self::Plain(KeyKind::Ecdsa(Curve::P521)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P256)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P384)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P521)),
         Self::Plain(KeyKind::Ed25519),
         Self::SecurityKeyEcdsa,
         Self::SecurityKeyEd25519,
@@ -159,9 +158,9 @@ impl SubjectKind {
     pub const fn certificate_type(self) -> &'static str {
         match self {
             Self::Plain(KeyKind::Rsa) => "ssh-rsa-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P256)) => "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P384)) => "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P521)) => "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P256)) => "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P384)) => "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P521)) => "ecdsa-sha2-nistp521-cert-v01@openssh.com",
             Self::Plain(KeyKind::Ed25519) => "ssh-ed25519-cert-v01@openssh.com",
             Self::SecurityKeyEcdsa => "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
             Self::SecurityKeyEd25519 => "sk-ssh-ed25519-cert-v01@openssh.com",
@@ -189,7 +188,7 @@ impl<'a> SubjectKey<'a> {
     pub const fn kind(&self) -> Option<SubjectKind> {
         match self {
             Self::Plain(key) => Some(SubjectKind::Plain(key.kind())),
-            Self::SecurityKey { key: PublicKey::Ecdsa { curve: Curve::P256, .. }, .. } => {
+            Self::SecurityKey { key: PublicKey::Ecdsa { curve: SshCurve::P256, .. }, .. } => {
                 Some(SubjectKind::SecurityKeyEcdsa)
             }
             Self::SecurityKey { key: PublicKey::Ed25519(_), .. } => Some(SubjectKind::SecurityKeyEd25519),
@@ -200,7 +199,7 @@ impl<'a> SubjectKey<'a> {
     fn decode_fields(kind: SubjectKind, reader: &mut &'a [u8]) -> Result<Self, PublicKeyError> {
         let plain = match kind {
             SubjectKind::Plain(kind) => return Ok(Self::Plain(PublicKey::decode_fields(kind, reader)?)),
-            SubjectKind::SecurityKeyEcdsa => KeyKind::Ecdsa(Curve::P256),
+            SubjectKind::SecurityKeyEcdsa => KeyKind::Ecdsa(SshCurve::P256),
             SubjectKind::SecurityKeyEd25519 => KeyKind::Ed25519,
         };
         Ok(Self::SecurityKey { key: PublicKey::decode_fields(plain, reader)?, application: string(reader)? })
@@ -462,14 +461,14 @@ mod tests {
     }
 
     fn subjects() -> [SubjectKey<'static>; 7] {
-        let ec = |curve: Curve| PublicKey::Ecdsa { curve, point: &POINT[..2 * curve.coordinate_length()] };
+        let ec = |curve: SshCurve| PublicKey::Ecdsa { curve, point: &POINT[..2 * curve.coordinate_length()] };
         [
             SubjectKey::Plain(PublicKey::Rsa { exponent: RSA_EXPONENT, modulus: &MODULUS }),
-            SubjectKey::Plain(ec(Curve::P256)),
-            SubjectKey::Plain(ec(Curve::P384)),
-            SubjectKey::Plain(ec(Curve::P521)),
+            SubjectKey::Plain(ec(SshCurve::P256)),
+            SubjectKey::Plain(ec(SshCurve::P384)),
+            SubjectKey::Plain(ec(SshCurve::P521)),
             ed25519(),
-            SubjectKey::SecurityKey { key: ec(Curve::P256), application: b"ssh:" },
+            SubjectKey::SecurityKey { key: ec(SshCurve::P256), application: b"ssh:" },
             SubjectKey::SecurityKey { key: PublicKey::Ed25519(&[5; 32]), application: b"ssh:" },
         ]
     }
