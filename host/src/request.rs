@@ -10,7 +10,7 @@ use ssh_key::public::KeyData;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
-    CertificateKind, Field, Options, Principals, Request, RequestError, SubjectKey,
+    CertificateKind, Field, MAX_PRINCIPALS, Options, Principals, Request, RequestError, SubjectKey,
 };
 use sshsm_protocol::ssh::timestamp::Now;
 
@@ -22,9 +22,6 @@ const NONCE_LENGTH: usize = 32;
 
 /// The command's fixed part: CA key id, template id, signature algorithm, now.
 const COMMAND_LENGTH: usize = 2 + 2 + 1 + 4;
-
-/// The most principals that OpenSSH reads (`SSHKEY_CERT_MAX_PRINCIPALS`).
-const MAX_PRINCIPALS: usize = 256;
 
 /// What the type name of every certificate ends in.
 const TYPE_SUFFIX: &[u8] = b"-cert-v01@openssh.com";
@@ -497,7 +494,7 @@ mod tests {
 
         #[test]
         fn every_request_that_is_built_can_be_read(
-            serial: u64, key_id in "[^\\x00]{0,40}", names in proptest::collection::vec("[^\\x00]{1,12}", 0..9),
+            serial: u64, key_id in "[^\\x00]{0,40}", names in proptest::collection::vec("[^\\x00,]{1,12}", 0..9),
             after: u64, before: u64, extension in "[^\\x00=]{1,9}", contents in proptest::option::of(".{0,9}"),
         ) {
             prop_assume!(after < before);

@@ -11,7 +11,8 @@ use crate::algorithm::{Algorithm, AsymmetricAlgorithm, Curve};
 /// How a CA key signs a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SignatureAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-1; OpenSSH has not accepted it since 8.2, YubiHSM 2's published vector uses it.
+    /// RSASSA-PKCS1-v1_5 with SHA-1. OpenSSH has not accepted it since 8.2, and whoever chooses a request's nonce
+    /// could have two requests collide; it is here because YubiHSM 2 has it and its published vector uses it.
     RsaSha1,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaSha256,
