@@ -19,7 +19,7 @@ const PART_NUMBER: &[u8] = b"sshsm\0";
 /// Audit entries that YubiHSM 2 has room for.
 const LOG_TOTAL: u8 = 62;
 /// What this device can do, ascending; no algorithm is named that no command uses.
-const ALGORITHMS: [u8; 17] = [
+const ALGORITHMS: &[u8] = &[
     Algorithm::RsaPkcs1Sha1.code(),
     Algorithm::RsaPkcs1Sha256.code(),
     Algorithm::RsaPkcs1Sha384.code(),
@@ -31,6 +31,10 @@ const ALGORITHMS: [u8; 17] = [
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
     Algorithm::EcdsaSha1.code(),
+    #[cfg(feature = "opaque")]
+    Algorithm::OpaqueData.code(),
+    #[cfg(feature = "opaque")]
+    Algorithm::OpaqueX509Certificate.code(),
     Algorithm::TemplateSsh.code(),
     Algorithm::Aes128YubicoAuthentication.code(),
     Algorithm::EcdsaSha256.code(),
@@ -62,7 +66,7 @@ pub(crate) fn info<P: Platform>(
                 serial: core.platform.serial(),
                 log_total: LOG_TOTAL,
                 log_used: 0,
-                algorithms: &ALGORITHMS,
+                algorithms: ALGORITHMS,
             };
             Ok(info.encode(writer)?)
         }

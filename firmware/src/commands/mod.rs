@@ -5,6 +5,8 @@ pub(crate) mod asymmetric_key;
 pub(crate) mod authentication;
 pub(crate) mod device;
 pub(crate) mod object;
+#[cfg(feature = "opaque")]
+pub(crate) mod opaque;
 #[cfg(feature = "signatures")]
 pub(crate) mod sign;
 #[cfg(feature = "ssh")]
@@ -60,6 +62,10 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignEddsa => sign::eddsa,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "opaque")]
+        Command::PutOpaque => opaque::put,
+        #[cfg(feature = "opaque")]
+        Command::GetOpaque => opaque::get,
         _ => return None,
     })
 }
