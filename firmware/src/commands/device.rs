@@ -30,6 +30,14 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::Ecp256.code(),
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha1.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha256.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha384.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha512.code(),
     Algorithm::EcdsaSha1.code(),
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueData.code(),

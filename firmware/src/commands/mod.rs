@@ -4,6 +4,8 @@
 pub(crate) mod asymmetric_key;
 pub(crate) mod authentication;
 pub(crate) mod device;
+#[cfg(feature = "hmac")]
+pub(crate) mod hmac;
 pub(crate) mod object;
 #[cfg(feature = "opaque")]
 pub(crate) mod opaque;
@@ -66,6 +68,14 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::PutOpaque => opaque::put,
         #[cfg(feature = "opaque")]
         Command::GetOpaque => opaque::get,
+        #[cfg(feature = "hmac")]
+        Command::PutHmacKey => hmac::put,
+        #[cfg(feature = "hmac")]
+        Command::GenerateHmacKey => hmac::generate,
+        #[cfg(feature = "hmac")]
+        Command::SignHmac => hmac::sign,
+        #[cfg(feature = "hmac")]
+        Command::VerifyHmac => hmac::verify,
         _ => return None,
     })
 }
