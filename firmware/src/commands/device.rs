@@ -49,6 +49,16 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes128.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes192.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes256.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::AesEcb.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::AesCbc.code(),
 ];
 
 /// ECHO: the payload comes back.

@@ -13,6 +13,8 @@ pub(crate) mod opaque;
 pub(crate) mod sign;
 #[cfg(feature = "ssh")]
 pub(crate) mod ssh_certificate;
+#[cfg(feature = "symmetric")]
+pub(crate) mod symmetric_key;
 #[cfg(feature = "ssh")]
 pub(crate) mod template;
 
@@ -76,6 +78,18 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignHmac => hmac::sign,
         #[cfg(feature = "hmac")]
         Command::VerifyHmac => hmac::verify,
+        #[cfg(feature = "symmetric")]
+        Command::PutSymmetricKey => symmetric_key::put,
+        #[cfg(feature = "symmetric")]
+        Command::GenerateSymmetricKey => symmetric_key::generate,
+        #[cfg(feature = "symmetric")]
+        Command::DecryptEcb => symmetric_key::decrypt_ecb,
+        #[cfg(feature = "symmetric")]
+        Command::EncryptEcb => symmetric_key::encrypt_ecb,
+        #[cfg(feature = "symmetric")]
+        Command::DecryptCbc => symmetric_key::decrypt_cbc,
+        #[cfg(feature = "symmetric")]
+        Command::EncryptCbc => symmetric_key::encrypt_cbc,
         _ => return None,
     })
 }
