@@ -44,7 +44,13 @@ const ALGORITHMS: &[u8] = &[
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueX509Certificate.code(),
     Algorithm::TemplateSsh.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes128YubicoOtp.code(),
     Algorithm::Aes128YubicoAuthentication.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes192YubicoOtp.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes256YubicoOtp.code(),
     Algorithm::EcdsaSha256.code(),
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),

@@ -9,6 +9,8 @@ pub(crate) mod hmac;
 pub(crate) mod object;
 #[cfg(feature = "opaque")]
 pub(crate) mod opaque;
+#[cfg(feature = "otp")]
+pub(crate) mod otp_aead;
 #[cfg(feature = "signatures")]
 pub(crate) mod sign;
 #[cfg(feature = "ssh")]
@@ -90,6 +92,18 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::DecryptCbc => symmetric_key::decrypt_cbc,
         #[cfg(feature = "symmetric")]
         Command::EncryptCbc => symmetric_key::encrypt_cbc,
+        #[cfg(feature = "otp")]
+        Command::PutOtpAeadKey => otp_aead::put,
+        #[cfg(feature = "otp")]
+        Command::GenerateOtpAeadKey => otp_aead::generate,
+        #[cfg(feature = "otp")]
+        Command::CreateOtpAead => otp_aead::create,
+        #[cfg(feature = "otp")]
+        Command::RandomizeOtpAead => otp_aead::randomize,
+        #[cfg(feature = "otp")]
+        Command::RewrapOtpAead => otp_aead::rewrap,
+        #[cfg(feature = "otp")]
+        Command::DecryptOtp => otp_aead::decrypt,
         _ => return None,
     })
 }
