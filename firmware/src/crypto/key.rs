@@ -5,10 +5,10 @@
 //! `d‖X‖Y`, Ed25519 `scalar (big-endian, clamped)‖prefix‖public key‖seed`.
 
 use alloc::vec::Vec;
-use ecdsa::elliptic_curve::ops::Invert;
-use ecdsa::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
-use ecdsa::elliptic_curve::subtle::CtOption;
-use ecdsa::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Scalar};
+use elliptic_curve::ops::Invert;
+use elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
+use elliptic_curve::subtle::CtOption;
+use elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Scalar};
 use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
 use rand_core::CryptoRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
@@ -135,7 +135,7 @@ fn ec_body<C>(scalar: &[u8]) -> Option<Body>
 where
     C: EcdsaCurve + CurveArithmetic,
     Scalar<C>: Invert<Output = CtOption<Scalar<C>>>,
-    SignatureSize<C>: ecdsa::elliptic_curve::array::ArraySize,
+    SignatureSize<C>: elliptic_curve::array::ArraySize,
     AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
     FieldBytesSize<C>: ModulusSize,
 {
