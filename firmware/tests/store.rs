@@ -517,3 +517,36 @@ fn a_flipped_bit_brings_no_old_password_and_no_deleted_key_back() {
         }
     }
 }
+
+#[test]
+fn a_device_whose_reset_failed_is_dead_until_it_starts_again() {
+    let steps = {
+        let mut device = fresh();
+        let mut admin = Session::admin(&mut device);
+        device.flash().unwrap().0.borrow_mut().operations = 0;
+        admin.send(&mut device, Command::ResetDevice, &[]).unwrap();
+        device.flash().unwrap().0.borrow().operations
+    };
+    for power in 0..steps {
+        let flash = Flash::blank();
+        let mut device = try_start(flash.clone()).ok().unwrap();
+        let mut admin = Session::admin(&mut device);
+        admin.send(&mut device, Command::PutTemplate, &template(4, 10)).unwrap();
+        flash.0.borrow_mut().power = Some(power);
+        let storage_failed = Err(DeviceError::StorageFailed);
+        assert_eq!(admin.send(&mut device, Command::ResetDevice, &[]), storage_failed);
+        // The flash works again, but nobody knows what it holds.
+        flash.0.borrow_mut().power = None;
+        let image = flash.copy();
+        assert_eq!(
+            admin.send(&mut device, Command::PutTemplate, &template(5, 10)),
+            Err(DeviceError::InvalidSession)
+        );
+        assert_eq!(Session::open(&mut device, 1, b"password").err(), Some(DeviceError::StorageFailed));
+        assert_eq!(flash.copy().bytes, image.bytes);
+        let mut device = start(image);
+        let objects = observe(&mut device).len();
+        // Unless it failed before it began.
+        assert_eq!(objects, if power < 4 { 4 } else { 2 }, "cut at {power} of {steps}");
+    }
+}
