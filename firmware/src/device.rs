@@ -34,7 +34,7 @@ pub struct Device<P: Platform> {
 enum Aftermath {
     Stays,
     Closed,
-    /// The whole device was reset.
+    /// The whole device was reset, or its store failed, a reset half-way included: all sessions end.
     Reset,
 }
 
@@ -55,7 +55,7 @@ impl<P: Platform> Device<P> {
         &mut self.core.platform
     }
 
-    /// The flash; `None` after a reset that the flash did not survive.
+    /// The flash; `None` only where a reset could not begin to rebuild the store.
     pub fn flash(&mut self) -> Option<&mut P::Flash> {
         self.core.store.flash()
     }
@@ -112,6 +112,7 @@ impl<P: Platform> Device<P> {
     }
 
     fn create_session(&mut self, mut reader: Reader<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
+        self.core.store.usable()?;
         let id = ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)?;
         let name = (ObjectType::AuthenticationKey, id);
         let info = *self.core.store.info(name).ok_or(DeviceError::ObjectNotFound)?;
@@ -202,7 +203,8 @@ impl<P: Platform> Device<P> {
                 if let Some(room) = inner.get_mut(..frame.len()) {
                     room.copy_from_slice(&frame);
                 }
-                (frame.len(), Aftermath::Stays)
+                let failed = self.core.store.usable().is_err();
+                (frame.len(), if failed { Aftermath::Reset } else { Aftermath::Stays })
             }
         };
         // A command may have taken longer than sessions may be idle; this one was not.

@@ -1,4 +1,6 @@
-//! Blocking flash for an asynchronous store: `sequential-storage` is written for both, the device is synchronous.
+//! Flash as `sequential-storage` sees it: asynchronous, although the device is synchronous, and with every erasure
+//! noted in the control log before it begins. The library takes a sector whose erasure was cut off for one whose first
+//! bytes are erased and whose last are not; real flash promises nothing about it.
 
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -6,41 +8,82 @@ use core::task::{Context, Poll, Waker};
 use embedded_storage::nor_flash as blocking;
 use embedded_storage_async::nor_flash as asynchronous;
 
-/// A blocking flash whose operations are done when they return.
-pub(super) struct Blocking<F>(pub(super) F);
+use super::control::{Control, Note, State};
 
-impl<F: blocking::ErrorType> blocking::ErrorType for Blocking<F> {
+/// The flash and its control log.
+pub(super) struct Medium<F> {
+    pub(super) flash: F,
+    pub(super) control: Control,
+}
+
+/// Bytes an erase sector.
+pub(super) fn sector_size<F: blocking::NorFlash>() -> u32 {
+    u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX)
+}
+
+impl<F: blocking::NorFlash> Medium<F> {
+    /// Appends a note to the control log.
+    pub(super) fn note(&mut self, state: State, floor: u32) -> Result<(), F::Error> {
+        self.control.write(&mut self.flash, Note { state, floor })
+    }
+
+    /// Empties the control log.
+    pub(super) fn format(&mut self) -> Result<(), F::Error> {
+        self.control.format(&mut self.flash)
+    }
+
+    /// Erases a sector of which nothing counts any more; a mount finishes what a power cut interrupts.
+    pub(super) fn erase_sector(&mut self, sector: u16) -> Result<(), F::Error> {
+        let start = u32::from(sector) * sector_size::<F>();
+        let end = start + sector_size::<F>();
+        match self.control.note() {
+            // Interrupted resets begin again with erasing everything.
+            None | Some(Note { state: State::Resetting, .. }) => self.flash.erase(start, end),
+            Some(Note { floor, .. }) => {
+                self.note(State::Erasing(sector), floor)?;
+                self.flash.erase(start, end)?;
+                self.note(State::Ready, floor)
+            }
+        }
+    }
+}
+
+impl<F: blocking::ErrorType> blocking::ErrorType for Medium<F> {
     type Error = F::Error;
 }
 
-impl<F: blocking::NorFlash> asynchronous::ReadNorFlash for Blocking<F> {
+impl<F: blocking::NorFlash> asynchronous::ReadNorFlash for Medium<F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), Self::Error> {
-        self.0.read(offset, bytes)
+        self.flash.read(offset, bytes)
     }
 
     fn capacity(&self) -> usize {
-        self.0.capacity()
+        self.flash.capacity()
     }
 }
 
-impl<F: blocking::NorFlash> asynchronous::NorFlash for Blocking<F> {
+impl<F: blocking::NorFlash> asynchronous::NorFlash for Medium<F> {
     const WRITE_SIZE: usize = F::WRITE_SIZE;
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), Self::Error> {
-        self.0.erase(from, to)
+        let sectors = from / sector_size::<F>()..to / sector_size::<F>();
+        // A mount refuses flash with more sectors than 16 bits can count.
+        sectors
+            .filter_map(|sector| u16::try_from(sector).ok())
+            .try_for_each(|sector| self.erase_sector(sector))
     }
 
     async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), Self::Error> {
-        self.0.write(offset, bytes)
+        self.flash.write(offset, bytes)
     }
 }
 
-impl<F: blocking::MultiwriteNorFlash> asynchronous::MultiwriteNorFlash for Blocking<F> {}
+impl<F: blocking::MultiwriteNorFlash> asynchronous::MultiwriteNorFlash for Medium<F> {}
 
-/// Runs a future over [`Blocking`] flash, which is ready at its first poll.
+/// Runs a future over [`Medium`] flash, which is ready at its first poll.
 pub(super) fn now<T>(future: impl Future<Output = T>) -> T {
     let mut future = pin!(future);
     let mut context = Context::from_waker(Waker::noop());

@@ -2,44 +2,67 @@
 //!
 //! # Specification
 //!
-//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`] and [`Store::reset`] change the store,
-//! each atomically: after a power cut at any moment the next [`Store::mount`] finds the state before or the state
-//! after, never one between, and once the call has returned, the state after.
+//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`], [`Store::put_record`] and [`Store::reset`]
+//! change the store, each atomically: after a power cut at any moment the next [`Store::mount`] finds the state before
+//! or the state after, never one between, and once the call has returned, the state after. A change that finds no room
+//! is refused before anything is written. One that the flash fails leaves a store of which every operation fails until
+//! the next mount finds out which of the two states it is.
 //!
-//! *Layout.* The first two erase sectors are the control region; the others hold objects. Both are log-structured
-//! maps of the crate `sequential-storage`: an entry is valid once its checksum is written. The control region has
-//! one entry, `version u8 ‖ state u8`; an object's entry is keyed by `type << 16 | id` and holds the 66 bytes of its
-//! object info and its body, or, for a deleted object, its last sequence number. A reset writes the state
-//! *resetting*, erases the object region, stores the default objects and writes the state *ready*; a mount that
-//! finds *resetting* does the same again. So does a mount of flash whose object region is blank and that has no control entry.
-//! Anything else without a control entry, and any other version, is refused and left as it is.
+//! *Layout.* The first two erase sectors are the control log (`control.rs`); the others are a log-structured map of the
+//! crate `sequential-storage`, in which an entry counts once its checksum is right, and later entries of a key replace
+//! earlier ones (`entry.rs` has their layout). A reset notes *resetting*, erases the object region, stores the default
+//! objects and notes *ready*; a mount that finds *resetting* does the same again. So does a mount of flash whose object
+//! region is blank and that has no note. Flash without a note that is not blank, and any other version, is refused and
+//! left as it is. Before a sector of the object region is erased, *erasing* is noted with its number, and a mount that
+//! finds that erases it again: nothing in it counts any more.
 //!
-//! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts them;
-//! [`MIN_SECTORS`] sectors of 4 KiB hold that however the objects are cut. The sequence numbers of the last
-//! [`MAX_TOMBSTONES`] deleted objects are remembered; a name forgotten after that starts again at 0.
+//! *Damage.* Each change has a revision and a digest of all that is live after it, and once it is written, its revision
+//! is noted as the floor. A mount refuses a store whose newest change is older than the floor or whose digest is not
+//! that of what was found: a bit that flips never brings back an earlier password or a deleted key. The one exception:
+//! an entry that was written when the power failed, before the floor was noted, cannot be told from a torn one if a
+//! bit of it flips; its change was never acknowledged. The digest is no seal: it finds damage, not forgery.
+//!
+//! *Secrecy.* Contents lie in flash in plaintext. Those of deleted and replaced objects stay there until the log comes
+//! around to their sector and erases it; only a reset erases everything at once.
+//!
+//! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts them, or
+//! what the flash holds (`capacity.rs`): [`FULL_SECTORS`] sectors of 4 KiB hold all of them however the objects are
+//! cut, [`MIN_SECTORS`] some forty keys. Room for every [`Record`] at its longest is set aside, and for a longer key in
+//! place of another: records, deletions and changes of keys always find room. The sequence numbers of the [`MAX_TOMBSTONES`] objects
+//! that were deleted last are remembered (on small flash fewer: an eighth of it); a name forgotten starts again at 0.
 //!
 //! *What flash must promise.* Erased bytes read 0xff; programming clears bits and is in order within a write; a
-//! word can be programmed a second time to clear more bits; an erase sector has at least 4096 bytes.
+//! word can be programmed a second time to clear more bits; an erase sector has at least 4096 bytes, a word at most
+//! 16. Nothing is promised of a sector whose erasure was cut off.
 
+mod capacity;
+mod control;
+mod entry;
 mod flash;
 
-use alloc::collections::BTreeMap;
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
+use core::ops::Range;
 
 use embedded_storage::nor_flash::{MultiwriteNorFlash, NorFlash};
+use sequential_storage::cache::Cache;
 use sequential_storage::cache::key_pointers::HeapKeyPointers;
 use sequential_storage::cache::page_pointers::HeapPagePointers;
 use sequential_storage::cache::page_states::HeapPageStates;
-use sequential_storage::cache::{Cache, Uncached};
 use sequential_storage::map::{MapConfig, MapStorage};
-use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::device_info::StorageInfo;
 use sshsm_protocol::object::{ObjectInfo, Origin};
 use sshsm_protocol::{Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::crypto::key::Body;
-use flash::{Blocking, now};
+use capacity::Capacity;
+use control::{Control, Note, State};
+use entry::{
+    Content, Digest, Entry, Index, MAX_VALUE, PIECE, object_key, piece_key, piece_revision, pieces,
+    record_key,
+};
+use flash::{Medium, now, sector_size};
 
 /// Objects there is room for.
 pub const MAX_OBJECTS: u16 = 256;
@@ -47,16 +70,12 @@ pub const MAX_OBJECTS: u16 = 256;
 pub const MAX_PAGES: u16 = 1024;
 /// Bytes a page: what object lengths are rounded up to.
 pub const PAGE_SIZE: u16 = 126;
-/// Deleted objects whose sequence number is remembered.
+/// Deleted objects whose sequence number is remembered, at most.
 pub const MAX_TOMBSTONES: usize = 512;
-/// Sectors of 4 KiB that the flash has at least.
-pub const MIN_SECTORS: usize = 2 + CONTROL_SECTORS as usize;
-
-const CONTROL_SECTORS: u32 = 2;
-const CONTROL_KEY: u32 = 0;
-const VERSION: u8 = 1;
-/// Key, object info and the largest body: a whole message less the header of a put command.
-const MAX_ENTRY: usize = 4 + 1 + ObjectInfo::LENGTH + 3116;
+/// Sectors that the flash has at least.
+pub const MIN_SECTORS: usize = 8;
+/// Sectors of 4 KiB that [`MAX_OBJECTS`] and [`MAX_PAGES`] need.
+pub const FULL_SECTORS: usize = 58;
 
 /// The type and id of an object: its name.
 pub type Name = (ObjectType, ObjectId);
@@ -66,7 +85,7 @@ pub type Name = (ObjectType, ObjectId);
 pub enum MountError {
     /// Too small, or sectors of a size that the store cannot use.
     #[error(
-        "flash of {capacity} bytes in sectors of {sector} cannot hold the store: at least 4 sectors of at least 4096 bytes"
+        "flash of {capacity} bytes in sectors of {sector} cannot hold the store: 8 to 65536 sectors of at least 4096 bytes"
     )]
     Geometry {
         /// Bytes there are.
@@ -88,7 +107,7 @@ pub enum MountError {
     Flash,
 }
 
-/// Why an operation was not carried out; the store is as before.
+/// Why an operation was not carried out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
     /// An object of this name exists.
@@ -97,20 +116,24 @@ pub enum StoreError {
     /// No object of this name exists.
     #[error("object not found")]
     NotFound,
-    /// No record, page or flash is left.
+    /// No record, page or flash is left; nothing was written.
     #[error("storage full")]
     Full,
-    /// The flash failed, or what it returned does not make sense.
+    /// The flash failed, now or in an earlier change, or what it returned does not make sense.
     #[error("the flash failed")]
     Flash,
 }
 
 impl<E> From<sequential_storage::Error<E>> for StoreError {
-    fn from(error: sequential_storage::Error<E>) -> Self {
-        match error {
-            sequential_storage::Error::FullStorage | sequential_storage::Error::ItemTooBig => Self::Full,
-            _ => Self::Flash,
-        }
+    fn from(_: sequential_storage::Error<E>) -> Self {
+        // Among them a full flash: the store counts, and never gets so far.
+        Self::Flash
+    }
+}
+
+impl From<StoreError> for MountError {
+    fn from(_: StoreError) -> Self {
+        Self::Flash
     }
 }
 
@@ -119,6 +142,40 @@ impl<E> From<sequential_storage::Error<E>> for MountError {
         match error {
             sequential_storage::Error::Storage { .. } => Self::Flash,
             _ => Self::Damaged,
+        }
+    }
+}
+
+/// What a device remembers that is not an object: one small value under each name. A reset erases them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The device's options, up to 256 bytes.
+    Options,
+    /// One place of the audit log (slot 0 to 61), up to 32 bytes.
+    LogEntry(u8),
+    /// Where the audit log begins and what was logged last, up to 64 bytes.
+    LogState,
+    /// The device's own private key, up to 64 bytes.
+    DeviceKey,
+    /// The key that attestation certificates are signed with, up to 1024 bytes.
+    AttestationKey,
+    /// The certificate of that key, up to 1280 bytes.
+    AttestationCertificate,
+}
+
+impl Record {
+    /// Places in the audit log.
+    pub const LOG_ENTRIES: u8 = 62;
+
+    /// Bytes that a value may have.
+    #[must_use]
+    pub const fn max_length(self) -> usize {
+        match self {
+            Self::Options => 256,
+            Self::LogEntry(_) => 32,
+            Self::LogState | Self::DeviceKey => 64,
+            Self::AttestationKey => 1024,
+            Self::AttestationCertificate => 1280,
         }
     }
 }
@@ -142,69 +199,103 @@ pub struct Attributes {
     pub delegated_capabilities: Capabilities,
 }
 
-/// What is known of a name without reading flash.
-enum Entry {
-    Live(ObjectInfo),
-    Deleted { sequence: u8 },
+impl Attributes {
+    fn info(&self, (object_type, id): Name, sequence: u8) -> ObjectInfo {
+        ObjectInfo {
+            capabilities: self.capabilities,
+            id,
+            length: self.length,
+            domains: self.domains,
+            object_type,
+            algorithm: self.algorithm,
+            sequence,
+            origin: self.origin,
+            label: self.label,
+            delegated_capabilities: self.delegated_capabilities,
+        }
+    }
 }
 
 type ObjectCache = Cache<HeapPageStates, HeapPagePointers, HeapKeyPointers<u32>, u32>;
-type ControlMap<'f, F> = MapStorage<u32, &'f mut Blocking<F>, Cache<Uncached, Uncached, Uncached, u32>>;
-type ObjectMap<F> = MapStorage<u32, Blocking<F>, ObjectCache>;
+type Map<F> = MapStorage<u32, Medium<F>, ObjectCache>;
 
 /// The objects of a device.
 pub struct Store<F: NorFlash> {
     /// `None` only while [`Store::reset`] rebuilds it.
-    map: Option<ObjectMap<F>>,
-    index: BTreeMap<u32, Entry>,
-    /// Holds one entry while it is read or written; cleared after each use.
+    map: Option<Map<F>>,
+    index: Index,
+    capacity: Capacity<F>,
+    /// The revision of the newest head.
+    newest: u32,
+    /// The revision of the next entry.
+    next: u32,
+    /// Whether no change has failed.
+    usable: bool,
+    /// Holds one entry while it is read or written.
     buffer: Zeroizing<Vec<u8>>,
-}
-
-fn key((object_type, id): Name) -> u32 {
-    u32::from(object_type.code()) << 16 | u32::from(id.get())
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-enum State {
-    Ready = 1,
-    Resetting = 2,
 }
 
 impl<F: MultiwriteNorFlash> Store<F> {
     /// Opens the store; blank flash becomes a store with the objects that `defaults` inserts.
     pub fn mount(
-        flash: F,
+        mut flash: F,
         defaults: impl FnOnce(&mut Self) -> Result<(), StoreError>,
     ) -> Result<Self, MountError> {
         let capacity = flash.capacity();
         let geometry = MountError::Geometry { capacity, sector: F::ERASE_SIZE };
-        let usable = capacity - capacity.checked_rem(F::ERASE_SIZE).ok_or(geometry)?;
-        if F::ERASE_SIZE < 4096 || usable / F::ERASE_SIZE < MIN_SECTORS || u32::try_from(usable).is_err() {
+        let sectors = capacity.checked_div(F::ERASE_SIZE).ok_or(geometry)?;
+        let word = F::WRITE_SIZE.max(F::READ_SIZE);
+        if F::ERASE_SIZE < 4096
+            || !(MIN_SECTORS..=1 << 16).contains(&sectors)
+            || u32::try_from(capacity).is_err()
+            || !(control::NOTE as usize).is_multiple_of(word)
+        {
             return Err(geometry);
         }
+        let control = Control::load(&mut flash)?;
+        let note = control.note();
         let mut store = Self {
-            map: Some(Self::object_map(Blocking(flash)).ok_or(geometry)?),
-            index: BTreeMap::new(),
-            buffer: Zeroizing::new(alloc::vec![0; F::ERASE_SIZE.max(MAX_ENTRY)]),
+            capacity: Capacity::of(sectors - usize::from(control::SECTORS)).ok_or(geometry)?,
+            map: Some(Self::map(Medium { flash, control }).ok_or(geometry)?),
+            index: Index::new(),
+            newest: 0,
+            next: 1,
+            usable: true,
+            // The map reads and writes whole words.
+            buffer: Zeroizing::new(alloc::vec![0; (4 + MAX_VALUE).next_multiple_of(word)]),
         };
-        match store.control()? {
-            Some(State::Ready) => store.load()?,
-            Some(State::Resetting) => store.reset(defaults).map_err(|_| MountError::Flash)?,
+        let fresh = match note {
+            Some(Note { state: State::Resetting, .. }) => true,
+            Some(_) => false,
             None if store.is_blank()? => {
-                // A first start that was cut off may have left half an entry here.
-                store.erase_control()?;
-                store.reset(defaults).map_err(|_| MountError::Flash)?;
+                // A first start that was cut off may have left half a note here.
+                store.with_medium(Medium::format)?;
+                true
             }
             None => return Err(MountError::Unrecognized),
+        };
+        if fresh {
+            store.reset(defaults)?;
+        } else {
+            if let Some(Note { state: State::Erasing(sector), .. }) = note {
+                if usize::from(sector) >= sectors {
+                    return Err(MountError::Damaged);
+                }
+                store.with_medium(|medium| medium.erase_sector(sector))?;
+            }
+            store.load()?;
         }
         Ok(store)
     }
 
     /// The flash beneath.
     pub fn flash(&mut self) -> Option<&mut F> {
-        self.map.as_mut().map(|map| &mut map.flash().0)
+        self.map.as_mut().map(|map| &mut map.flash().flash)
+    }
+
+    /// An error once a change has failed: then every operation fails until the flash is mounted again.
+    pub fn usable(&self) -> Result<(), StoreError> {
+        if self.usable { Ok(()) } else { Err(StoreError::Flash) }
     }
 
     /// Stores a new object and returns its info. The name must be free.
@@ -214,12 +305,22 @@ impl<F: MultiwriteNorFlash> Store<F> {
         attributes: &Attributes,
         body: &[u8],
     ) -> Result<ObjectInfo, StoreError> {
-        let sequence = match self.index.get(&key(name)) {
-            Some(Entry::Live(_)) => return Err(StoreError::Exists),
-            Some(Entry::Deleted { sequence }) => sequence.wrapping_add(1),
+        self.usable()?;
+        let sequence = match self.index.get(&object_key(name)).map(|entry| &entry.content) {
+            Some(Content::Deleted { sequence }) => sequence.wrapping_add(1),
+            Some(_) => return Err(StoreError::Exists),
             None => 0,
         };
-        self.write(name, attributes, sequence, body)
+        let info = attributes.info(name, sequence);
+        let usage = self.usage();
+        if usage.objects >= MAX_OBJECTS
+            || usage.pages.saturating_add(pages_of(info.length)) > MAX_PAGES
+            || usage.bytes + Capacity::<F>::object(body.len()) > self.capacity.objects
+        {
+            return Err(StoreError::Full);
+        }
+        self.write(object_key(name), Content::Object(info), body)?;
+        Ok(info)
     }
 
     /// Stores another content under the name of an object that exists; it counts as created again.
@@ -229,17 +330,29 @@ impl<F: MultiwriteNorFlash> Store<F> {
         attributes: &Attributes,
         body: &[u8],
     ) -> Result<ObjectInfo, StoreError> {
-        let sequence = self.info(name).ok_or(StoreError::NotFound)?.sequence.wrapping_add(1);
-        self.write(name, attributes, sequence, body)
+        self.usable()?;
+        let old = self.index.get(&object_key(name)).ok_or(StoreError::NotFound)?;
+        let bytes = Capacity::<F>::object(old.length.into());
+        let old = old.object().ok_or(StoreError::NotFound)?;
+        let info = attributes.info(name, old.sequence.wrapping_add(1));
+        let usage = self.usage();
+        // Pieces lie beside the old content until the new head replaces it.
+        let replaced = if pieces(body.len()) == 0 { bytes } else { 0 };
+        if usage.pages.saturating_sub(pages_of(old.length)).saturating_add(pages_of(info.length)) > MAX_PAGES
+            || usage.bytes - replaced + Capacity::<F>::object(body.len())
+                > self.capacity.objects + Capacity::<F>::REPLACEMENT
+        {
+            return Err(StoreError::Full);
+        }
+        self.write(object_key(name), Content::Object(info), body)?;
+        Ok(info)
     }
 
     /// Removes an object.
     pub fn delete(&mut self, name: Name) -> Result<(), StoreError> {
+        self.usable()?;
         let sequence = self.info(name).ok_or(StoreError::NotFound)?.sequence;
-        self.forget_a_tombstone()?;
-        self.put(key(name), &[sequence])?;
-        self.index.insert(key(name), Entry::Deleted { sequence });
-        Ok(())
+        self.write(object_key(name), Content::Deleted { sequence }, &[])
     }
 
     /// Removes everything and inserts the default objects.
@@ -247,205 +360,289 @@ impl<F: MultiwriteNorFlash> Store<F> {
         &mut self,
         defaults: impl FnOnce(&mut Self) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        self.set_control(State::Resetting)?;
+        self.usable()?;
+        self.usable = false;
         let map = self.map.take().ok_or(StoreError::Flash)?;
         let range = map.flash_range();
-        let (mut flash, _) = map.destroy();
-        let erased = flash.0.erase(range.start, range.end);
-        self.map = Self::object_map(flash);
-        self.index.clear();
+        let (mut medium, _) = map.destroy();
+        let erased =
+            medium.note(State::Resetting, 0).and_then(|()| medium.flash.erase(range.start, range.end));
+        self.map = Self::map(medium);
         erased.map_err(|_| StoreError::Flash)?;
-        defaults(self)?;
-        self.set_control(State::Ready)
+        self.index.clear();
+        (self.newest, self.next) = (0, 1);
+        // For the default objects.
+        self.usable = true;
+        let done = defaults(self).and_then(|()| {
+            let newest = self.newest;
+            self.with_medium(|medium| medium.note(State::Ready, newest))
+        });
+        self.usable = done.is_ok();
+        done
     }
 
     /// What is known of an object.
     #[must_use]
     pub fn info(&self, name: Name) -> Option<&ObjectInfo> {
-        match self.index.get(&key(name)) {
-            Some(Entry::Live(info)) => Some(info),
-            _ => None,
-        }
+        self.usable().ok()?;
+        self.index.get(&object_key(name)).and_then(Entry::object)
     }
 
     /// All objects, by ascending type and id.
     pub fn iter(&self) -> impl Iterator<Item = &ObjectInfo> {
-        self.index.values().filter_map(|entry| match entry {
-            Entry::Live(info) => Some(info),
-            Entry::Deleted { .. } => None,
-        })
+        self.index.values().filter(|_| self.usable).filter_map(Entry::object)
     }
 
     /// An object's content.
     pub fn body(&mut self, name: Name) -> Result<Body, StoreError> {
+        self.usable()?;
         self.info(name).ok_or(StoreError::NotFound)?;
-        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
-        let value = now(map.fetch_item::<&[u8]>(&mut self.buffer, &key(name)))?.ok_or(StoreError::Flash)?;
-        let body = value.get(ObjectInfo::LENGTH..).map(|body| Zeroizing::new(body.to_vec()));
-        self.buffer.as_mut_slice().zeroize();
-        body.ok_or(StoreError::Flash)
+        self.read(object_key(name))
     }
 
-    /// How full the store is.
+    /// The value of a record; `None` if it has none.
+    pub fn record(&mut self, record: Record) -> Result<Option<Body>, StoreError> {
+        self.usable()?;
+        match self.read(record_key(record)) {
+            Err(StoreError::NotFound) => Ok(None),
+            value => value.map(Some),
+        }
+    }
+
+    /// Gives a record a value, atomically. Longer ones than [`Record::max_length`] find no room.
+    pub fn put_record(&mut self, record: Record, value: &[u8]) -> Result<(), StoreError> {
+        self.usable()?;
+        if value.len() > record.max_length() || matches!(record, Record::LogEntry(Record::LOG_ENTRIES..)) {
+            return Err(StoreError::Full);
+        }
+        self.write(record_key(record), Content::Record, value)
+    }
+
+    /// How full the store is. What is free is what YubiHSM 2 would have free or what the flash still holds, whichever
+    /// is less: so many objects of one page, or one object of so many pages.
     #[must_use]
     pub fn storage_info(&self) -> StorageInfo {
-        let objects = u16::try_from(self.iter().count()).unwrap_or(MAX_OBJECTS);
-        let pages = self.iter().map(|info| pages(info.length)).fold(0, u16::saturating_add);
+        let usage = self.usage();
+        let free = self.capacity.objects.saturating_sub(usage.bytes);
         StorageInfo {
             total_records: MAX_OBJECTS,
-            free_records: MAX_OBJECTS.saturating_sub(objects),
+            free_records: MAX_OBJECTS.saturating_sub(usage.objects).min(Capacity::<F>::free_records(free)),
             total_pages: MAX_PAGES,
-            free_pages: MAX_PAGES.saturating_sub(pages),
+            free_pages: MAX_PAGES.saturating_sub(usage.pages).min(Capacity::<F>::free_pages(free)),
             page_size: PAGE_SIZE,
         }
     }
 
-    fn write(
-        &mut self,
-        name: Name,
-        attributes: &Attributes,
-        sequence: u8,
-        body: &[u8],
-    ) -> Result<ObjectInfo, StoreError> {
-        let storage = self.storage_info();
-        let replaced = self.info(name).map(|info| pages(info.length));
-        if storage.free_records == 0 && replaced.is_none()
-            || storage.free_pages.saturating_add(replaced.unwrap_or(0)) < pages(attributes.length)
-        {
-            return Err(StoreError::Full);
+    fn usage(&self) -> Usage {
+        self.index.values().fold(Usage::default(), |mut usage, entry| {
+            if let Some(info) = entry.object() {
+                usage.objects = usage.objects.saturating_add(1);
+                usage.pages = usage.pages.saturating_add(pages_of(info.length));
+                usage.bytes += Capacity::<F>::object(entry.length.into());
+            }
+            usage
+        })
+    }
+
+    /// Writes what a key is from now on. There is room for it.
+    fn write(&mut self, key: u32, content: Content, body: &[u8]) -> Result<(), StoreError> {
+        let (start, rest) = body.split_at_checked(PIECE).unwrap_or((body, &[]));
+        let length = u16::try_from(body.len()).map_err(|_| StoreError::Full)?;
+        let count = u32::try_from(pieces(body.len())).map_err(|_| StoreError::Full)?;
+        let revision =
+            self.next.checked_add(count).filter(|&last| last < u32::MAX >> 1).ok_or(StoreError::Full)?;
+        self.usable = false;
+        for (piece, revision) in rest.chunks(PIECE).zip(self.next..) {
+            self.put(piece_key(revision), piece)?;
         }
-        let (object_type, id) = name;
-        let info = ObjectInfo {
-            capabilities: attributes.capabilities,
-            id,
-            length: attributes.length,
-            domains: attributes.domains,
-            object_type,
-            algorithm: attributes.algorithm,
-            sequence,
-            origin: attributes.origin,
-            label: attributes.label,
-            delegated_capabilities: attributes.delegated_capabilities,
-        };
-        let mut value = Zeroizing::new(alloc::vec![0; ObjectInfo::LENGTH + body.len()]);
-        let mut writer = Writer::new(&mut value);
-        info.encode(&mut writer).and_then(|()| writer.bytes(body)).map_err(|_| StoreError::Full)?;
-        self.put(key(name), &value)?;
-        self.index.insert(key(name), Entry::Live(info));
-        Ok(info)
+        // The head follows: what it makes live is what its digest covers.
+        let old = self.index.insert(key, Entry { revision, length, content });
+        let forgotten = forget_tombstones(&mut self.index, self.capacity.tombstones);
+        let digest = entry::digest(&self.index);
+        let head = self.index.get(&key).ok_or(StoreError::Flash)?.encode(digest, start);
+        self.put(key, &head)?;
+        (self.newest, self.next) = (revision, revision + 1);
+        self.raise_floor()?;
+        self.remove(old.into_iter().flat_map(|old| old.pieces()).map(piece_key).chain(forgotten))?;
+        self.usable = true;
+        Ok(())
+    }
+
+    fn read(&mut self, key: u32) -> Result<Body, StoreError> {
+        let entry = self.index.get(&key).ok_or(StoreError::NotFound)?;
+        let (revision, length, pieces) = (entry.revision, usize::from(entry.length), entry.pieces());
+        let mut body = Zeroizing::new(Vec::with_capacity(length));
+        self.fetch(key, |value| {
+            let (_, _, start) = Entry::decode(key, value).filter(|(head, ..)| head.revision == revision)?;
+            body.extend_from_slice(start);
+            Some(())
+        })?;
+        for revision in pieces {
+            self.fetch(piece_key(revision), |piece| {
+                (body.len() + piece.len() <= length).then(|| body.extend_from_slice(piece))
+            })?;
+        }
+        if body.len() == length { Ok(body) } else { Err(StoreError::Flash) }
+    }
+
+    /// Lends the map and its buffer, which is cleared afterwards.
+    fn with_map<T>(&mut self, operation: impl FnOnce(&mut Map<F>, &mut [u8]) -> T) -> Result<T, StoreError> {
+        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
+        let result = operation(map, &mut self.buffer);
+        self.buffer.as_mut_slice().zeroize();
+        Ok(result)
+    }
+
+    fn with_medium(
+        &mut self,
+        operation: impl FnOnce(&mut Medium<F>) -> Result<(), F::Error>,
+    ) -> Result<(), StoreError> {
+        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
+        operation(map.flash()).map_err(|_| StoreError::Flash)
     }
 
     fn put(&mut self, key: u32, value: &[u8]) -> Result<(), StoreError> {
-        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
-        let stored = now(map.store_item(&mut self.buffer, &key, &value));
-        self.buffer.as_mut_slice().zeroize();
-        Ok(stored?)
+        Ok(self.with_map(|map, buffer| now(map.store_item(buffer, &key, &value)))??)
     }
 
-    /// Makes room for one more deleted name.
-    fn forget_a_tombstone(&mut self) -> Result<(), StoreError> {
-        let mut tombstones = self.index.iter().filter(|(_, entry)| matches!(entry, Entry::Deleted { .. }));
-        let (Some((&oldest, _)), true) = (tombstones.next(), tombstones.count() + 1 >= MAX_TOMBSTONES) else {
-            return Ok(());
-        };
-        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
-        now(map.remove_item(&mut self.buffer, &oldest))?;
-        self.index.remove(&oldest);
-        Ok(())
+    /// Shows the value of an entry to `accept`; it is an error that there is none, or that it is not accepted.
+    fn fetch(&mut self, key: u32, accept: impl FnOnce(&[u8]) -> Option<()>) -> Result<(), StoreError> {
+        let accepted = self.with_map(|map, buffer| {
+            now(map.fetch_item::<&[u8]>(buffer, &key)).map(|value| value.and_then(accept))
+        })??;
+        accepted.ok_or(StoreError::Flash)
     }
 
-    fn load(&mut self) -> Result<(), MountError> {
-        let map = self.map.as_mut().ok_or(MountError::Flash)?;
-        let mut entries = now(map.fetch_all_items(&mut self.buffer))?;
-        while let Some((key, value)) = now(entries.next::<&[u8]>(&mut self.buffer))? {
-            let entry = match value {
-                [sequence] => Entry::Deleted { sequence: *sequence },
-                value => {
-                    let info =
-                        ObjectInfo::decode(&mut Reader::new(value)).map_err(|_| MountError::Damaged)?;
-                    if self::key((info.object_type, info.id)) != key {
-                        return Err(MountError::Damaged);
-                    }
-                    Entry::Live(info)
-                }
-            };
-            // Later entries of a key replace earlier ones.
-            self.index.insert(key, entry);
+    /// Removes entries that nothing live needs; a mount removes those that a power cut left.
+    fn remove(&mut self, keys: impl IntoIterator<Item = u32>) -> Result<(), StoreError> {
+        for key in keys {
+            self.with_map(|map, buffer| now(map.remove_item(buffer, &key)))??;
         }
-        self.buffer.as_mut_slice().zeroize();
         Ok(())
     }
 
-    fn object_map(flash: Blocking<F>) -> Option<ObjectMap<F>> {
-        let sector = u32::try_from(F::ERASE_SIZE).ok()?;
-        let sectors = u32::try_from(flash.0.capacity()).ok()? / sector;
-        let range = CONTROL_SECTORS * sector..sectors * sector;
-        let pages = usize::try_from(sectors.checked_sub(CONTROL_SECTORS)?).ok()?;
+    /// Notes that no older state than this one may be found again.
+    fn raise_floor(&mut self) -> Result<(), StoreError> {
+        let floor = self.newest;
+        self.with_medium(|medium| match medium.control.note() {
+            Some(Note { state: State::Ready, floor: noted }) if noted != floor => {
+                medium.note(State::Ready, floor)
+            }
+            // A reset notes it when it is done.
+            _ => Ok(()),
+        })
+    }
+
+    /// Reads what is live and checks that it is all there.
+    fn load(&mut self) -> Result<(), MountError> {
+        let mut found = self.with_map(Found::read)??;
+        let forgotten = forget_tombstones(&mut found.index, self.capacity.tombstones);
+        let note = self.map.as_mut().and_then(|map| map.flash().control.note());
+        let floor = note.map_or(0, |note| note.floor);
+        if found.newest < floor || found.newest > 0 && found.digest != entry::digest(&found.index) {
+            return Err(MountError::Damaged);
+        }
+        if !found.index.values().flat_map(Entry::pieces).all(|piece| found.pieces.remove(&piece)) {
+            return Err(MountError::Damaged);
+        }
+        (self.index, self.newest, self.next) = (found.index, found.newest, found.last.saturating_add(1));
+        self.remove(found.pieces.into_iter().map(piece_key).chain(forgotten))?;
+        Ok(self.raise_floor()?)
+    }
+
+    fn map(medium: Medium<F>) -> Option<Map<F>> {
+        let sectors = u32::try_from(medium.flash.capacity()).ok()? / sector_size::<F>();
+        let range = u32::from(control::SECTORS) * sector_size::<F>()..sectors * sector_size::<F>();
+        let pages = usize::try_from(sectors).ok()? - usize::from(control::SECTORS);
         let cache = Cache::new(
             HeapPageStates::new(pages),
             HeapPagePointers::new(pages),
             HeapKeyPointers::new(usize::from(MAX_OBJECTS)),
         );
-        Some(MapStorage::new(flash, MapConfig::try_new(range).ok()?, cache))
-    }
-
-    /// Runs `operation` on the control region.
-    fn with_control<T>(
-        &mut self,
-        operation: impl FnOnce(
-            &mut ControlMap<'_, F>,
-            &mut [u8],
-        ) -> Result<T, sequential_storage::Error<F::Error>>,
-    ) -> Result<T, sequential_storage::Error<F::Error>> {
-        let map = self.map.as_mut().ok_or(sequential_storage::Error::FullStorage)?;
-        let sector = u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX);
-        let config = MapConfig::try_new(0..CONTROL_SECTORS * sector)
-            .map_err(|_| sequential_storage::Error::FullStorage)?;
-        let mut control = MapStorage::new(map.flash(), config, Cache::new_uncached());
-        operation(&mut control, &mut self.buffer)
-    }
-
-    fn control(&mut self) -> Result<Option<State>, MountError> {
-        let value =
-            self.with_control(|control, buffer| now(control.fetch_item::<[u8; 2]>(buffer, &CONTROL_KEY)));
-        match value {
-            Ok(None) => Ok(None),
-            Ok(Some([VERSION, 1])) => Ok(Some(State::Ready)),
-            Ok(Some([VERSION, 2])) => Ok(Some(State::Resetting)),
-            Ok(Some([VERSION, _])) => Err(MountError::Damaged),
-            Ok(Some([version, _])) => Err(MountError::UnknownVersion(version)),
-            Err(sequential_storage::Error::Storage { .. }) => Err(MountError::Flash),
-            Err(_) => Ok(None),
-        }
-    }
-
-    fn erase_control(&mut self) -> Result<(), MountError> {
-        Ok(self.with_control(|control, _| now(control.erase_all()))?)
-    }
-
-    fn set_control(&mut self, state: State) -> Result<(), StoreError> {
-        Ok(self.with_control(|control, buffer| {
-            now(control.store_item(buffer, &CONTROL_KEY, &[VERSION, state as u8]))
-        })?)
+        Some(MapStorage::new(medium, MapConfig::try_new(range).ok()?, cache))
     }
 
     /// Whether the object region has never been written.
     fn is_blank(&mut self) -> Result<bool, MountError> {
-        let map = self.map.as_mut().ok_or(MountError::Flash)?;
-        let range = map.flash_range();
-        let mut offset = range.start;
-        while offset < range.end {
-            let sector = self.buffer.get_mut(..F::ERASE_SIZE).ok_or(MountError::Flash)?;
-            map.flash().0.read(offset, sector).map_err(|_| MountError::Flash)?;
-            if sector.iter().any(|&byte| byte != 0xff) {
-                return Ok(false);
+        self.with_map(|map, buffer| {
+            let Range { start, end } = map.flash_range();
+            // A sector is a multiple of this, and this of a word.
+            let block = buffer.get_mut(..512).ok_or(MountError::Flash)?;
+            for offset in (start..end).step_by(512) {
+                map.flash().flash.read(offset, block).map_err(|_| MountError::Flash)?;
+                if block.iter().any(|&byte| byte != 0xff) {
+                    return Ok(false);
+                }
             }
-            offset += u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX);
-        }
-        Ok(true)
+            Ok(true)
+        })?
     }
 }
 
-fn pages(length: u16) -> u16 {
+/// What objects take.
+#[derive(Default)]
+struct Usage {
+    objects: u16,
+    pages: u16,
+    /// Of flash.
+    bytes: usize,
+}
+
+/// What a mount finds in flash.
+#[derive(Default)]
+struct Found {
+    /// The newest head of each key.
+    index: Index,
+    /// The revision of the newest of all, and its digest.
+    newest: u32,
+    digest: Digest,
+    /// The highest revision of any entry.
+    last: u32,
+    /// The revisions of the pieces.
+    pieces: BTreeSet<u32>,
+}
+
+impl Found {
+    fn read<F: NorFlash>(map: &mut Map<F>, buffer: &mut [u8]) -> Result<Self, MountError> {
+        let mut found = Self::default();
+        // This repairs nothing, unlike the other methods of the map, and need not: interrupted erasures are done, an
+        // interrupted move left the originals. Repairing what is damaged would erase it.
+        let mut entries = now(map.fetch_all_items(buffer))?;
+        while let Some((key, value)) = now(entries.next::<&[u8]>(buffer))? {
+            if let Some(revision) = piece_revision(key) {
+                found.last = found.last.max(revision);
+                found.pieces.insert(revision);
+                continue;
+            }
+            let (entry, digest, _) = Entry::decode(key, value).ok_or(MountError::Damaged)?;
+            found.last = found.last.max(entry.revision);
+            if entry.revision > found.newest {
+                (found.newest, found.digest) = (entry.revision, digest);
+            }
+            if found.index.get(&key).is_none_or(|known| known.revision < entry.revision) {
+                found.index.insert(key, entry);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Forgets the oldest deleted names above the limit, and returns their keys.
+fn forget_tombstones(index: &mut Index, limit: usize) -> Vec<u32> {
+    let mut tombstones: Vec<_> = index
+        .iter()
+        .filter(|(_, entry)| matches!(entry.content, Content::Deleted { .. }))
+        .map(|(&key, entry)| (entry.revision, key))
+        .collect();
+    tombstones.sort_unstable();
+    tombstones.truncate(tombstones.len().saturating_sub(limit));
+    let keys: Vec<_> = tombstones.into_iter().map(|(_, key)| key).collect();
+    for key in &keys {
+        index.remove(key);
+    }
+    keys
+}
+
+fn pages_of(length: u16) -> u16 {
     length.div_ceil(PAGE_SIZE).max(1)
 }

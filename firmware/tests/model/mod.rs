@@ -30,7 +30,8 @@ use sshsm_protocol::object::NewObject;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId};
 
 pub const SECTOR: usize = 4096;
-pub const SECTORS: usize = 32;
+/// Enough for all that a YubiHSM 2 holds.
+pub const SECTORS: usize = 64;
 
 /// The chip behind a [`Flash`].
 #[derive(Clone)]
@@ -40,6 +41,30 @@ pub struct Chip {
     pub power: Option<usize>,
     /// Words programmed and sectors erased so far.
     pub operations: usize,
+    /// Which of these were erasures, counted from 1.
+    pub erasures: Vec<usize>,
+    /// What is erased of the sector in whose erasure the power fails.
+    pub torn: Torn,
+}
+
+/// A part of a sector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Torn {
+    FirstHalf,
+    SecondHalf,
+    Middle,
+}
+
+impl Torn {
+    pub const ALL: [Self; 3] = [Self::FirstHalf, Self::SecondHalf, Self::Middle];
+
+    fn range(self) -> std::ops::Range<usize> {
+        match self {
+            Self::FirstHalf => 0..SECTOR / 2,
+            Self::SecondHalf => SECTOR / 2..SECTOR,
+            Self::Middle => SECTOR / 4..SECTOR * 3 / 4,
+        }
+    }
 }
 
 /// NOR flash in memory, shared with the test that holds a clone. Programming clears bits; power can fail inside any
@@ -58,7 +83,13 @@ impl NorFlashError for PowerFailure {
 
 impl Chip {
     pub fn blank() -> Self {
-        Self { bytes: vec![0xff; SECTOR * SECTORS], power: None, operations: 0 }
+        Self {
+            bytes: vec![0xff; SECTOR * SECTORS],
+            power: None,
+            operations: 0,
+            erasures: Vec::new(),
+            torn: Torn::FirstHalf,
+        }
     }
 
     fn step(&mut self) -> Result<(), PowerFailure> {
@@ -83,9 +114,14 @@ impl Flash {
         Self(Rc::new(RefCell::new(chip)))
     }
 
+    /// Fewer sectors than [`SECTORS`].
+    pub fn small(sectors: usize) -> Self {
+        Self::of(Chip { bytes: vec![0xff; SECTOR * sectors], ..Chip::blank() })
+    }
+
     /// A copy of the chip as it is now, with power.
     pub fn copy(&self) -> Chip {
-        Chip { power: None, operations: 0, ..self.0.borrow().clone() }
+        Chip { power: None, operations: 0, erasures: Vec::new(), ..self.0.borrow().clone() }
     }
 }
 
@@ -116,8 +152,10 @@ impl NorFlash for Flash {
         assert!((from as usize).is_multiple_of(SECTOR) && (to as usize).is_multiple_of(SECTOR));
         for at in (from as usize..to as usize).step_by(SECTOR) {
             let step = chip.step();
-            let erased = if step.is_ok() { SECTOR } else { SECTOR / 2 };
-            chip.bytes[at..at + erased].fill(0xff);
+            let operation = chip.operations;
+            chip.erasures.push(operation);
+            let erased = if step.is_ok() { 0..SECTOR } else { chip.torn.range() };
+            chip.bytes[at..at + SECTOR][erased].fill(0xff);
             step?;
         }
         Ok(())
