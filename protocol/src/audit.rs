@@ -28,7 +28,7 @@ pub struct LogEntry {
     pub second_key: u16,
     /// The response's code, or the error's; [`LogEntry::UNEXECUTED`] until there is one.
     pub result: u8,
-    /// Time since boot, in units of 10 ms, modulo 2^32.
+    /// Time since boot, modulo 2^32; in units of 10 ms here, of unknown length on YubiHSM 2.
     pub systick: u32,
     /// The link to the entry before.
     pub digest: Digest,
