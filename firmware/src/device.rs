@@ -17,6 +17,7 @@ use zeroize::{Zeroize, Zeroizing};
 use crate::audit::{AuditLog, Pending};
 use crate::authorization;
 use crate::commands::{self, Core};
+use crate::operation;
 use crate::options::Options;
 use crate::platform::Platform;
 use crate::session::{Caller, Sessions};
@@ -278,6 +279,7 @@ impl<P: Platform> Device<P> {
         if !command.request_length().contains(&payload.len()) {
             return Err(DeviceError::WrongLength);
         }
+        operation::permit(&self.core.options, &self.core.store, caller, command, payload)?;
         handler(&mut self.core, caller, Reader::new(payload), writer)
     }
 

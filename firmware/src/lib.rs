@@ -23,6 +23,7 @@ mod authorization;
 mod commands;
 pub mod crypto;
 mod device;
+mod operation;
 mod options;
 pub mod platform;
 mod session;

@@ -2,7 +2,8 @@
 //! a reset ends them all.
 //!
 //! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
-//! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`].
+//! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
+//! be asked when an object is used is `operation.rs`.
 #![cfg_attr(not(feature = "audit"), allow(dead_code))] // nothing changes them there, but they are kept
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;

@@ -507,6 +507,27 @@ fn algorithms_are_toggled_on_a_fresh_device_only_and_listed_as_in_device_info() 
     admin.send(&mut device, generate, &key(Algorithm::Ecp256)).unwrap();
 }
 
+#[test]
+fn an_operation_with_a_disabled_algorithm_is_refused_once_its_key_is_found() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let value = [Algorithm::EcdsaSha384.code(), 0];
+    assert_eq!(set(&mut admin, &mut device, DeviceOption::AlgorithmToggle, &value), OK);
+    for (id, capabilities) in [(5, [Capability::SignEcdsa].as_slice()), (6, &[])] {
+        let key = Object::new(id, Algorithm::Ecp256, capabilities).with(&[]);
+        admin.send(&mut device, Command::GenerateAsymmetricKey, &key).unwrap();
+    }
+    let mut sign = |id, length: usize| {
+        let payload = [&[0, id], vec![1; length].as_slice()].concat();
+        admin.send(&mut device, Command::SignEcdsa, &payload).map(drop)
+    };
+    assert_eq!(sign(5, 48), Err(DeviceError::AlgorithmDisabled));
+    assert_eq!(sign(6, 48), Err(DeviceError::AlgorithmDisabled), "before the key's capability");
+    assert_eq!(sign(7, 48), Err(DeviceError::ObjectNotFound), "after its existence");
+    assert_eq!(sign(6, 32), Err(DeviceError::InsufficientPermissions));
+    assert_eq!(sign(5, 32), Ok(()));
+}
+
 /// Puts a template with the power cut at every step. Afterwards it is stored only if it is logged, and if it was
 /// acknowledged, with its result.
 #[test]
