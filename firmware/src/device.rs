@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use rand_core::Rng as _;
+use sshsm_protocol::audit::LogEntry;
 use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel};
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::command::Channel;
@@ -13,8 +14,11 @@ use sshsm_protocol::frame::{
 use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, Domains, Label, ObjectId, ObjectType};
 use zeroize::{Zeroize, Zeroizing};
 
+use crate::audit::{AuditLog, Pending};
 use crate::authorization;
 use crate::commands::{self, Core};
+use crate::operation;
+use crate::options::Options;
 use crate::platform::Platform;
 use crate::session::{Caller, Sessions};
 use crate::store::{Attributes, MountError, Store, StoreError};
@@ -41,10 +45,14 @@ enum Aftermath {
 impl<P: Platform> Device<P> {
     /// Starts a device on its platform and flash. Blank flash becomes a factory-fresh device with the default
     /// authentication key (id 1, password `password`); flash that cannot be read is refused and left alone.
-    pub fn start(platform: P, flash: P::Flash) -> Result<Self, MountError> {
-        let store = Store::mount(flash, insert_defaults)?;
+    pub fn start(mut platform: P, flash: P::Flash) -> Result<Self, MountError> {
+        let mut store = Store::mount(flash, insert_defaults)?;
+        let options = Options::load(&mut store)?;
+        let mut log = AuditLog::load(&mut store)?;
+        let now = platform.uptime();
+        log.boot(&mut store, &options, platform.entropy(), now).map_err(|_| MountError::Flash)?;
         Ok(Self {
-            core: Core { platform, store, loaded: None },
+            core: Core { platform, store, options, log, loaded: None },
             sessions: Sessions::new(),
             scratch: Zeroizing::new(Vec::with_capacity(MAX_MESSAGE)),
         })
@@ -84,27 +92,38 @@ impl<P: Platform> Device<P> {
         let command = Command::from_code(frame.code)
             .filter(|command| command.channel() != Channel::Session)
             .ok_or(DeviceError::InvalidCommand)?;
-        if !command.request_length().contains(&frame.payload.len()) {
-            return Err(DeviceError::WrongLength);
-        }
+        let fits = command.request_length().contains(&frame.payload.len());
         if command == Command::SessionMessage {
             // Nothing is carried out whose answer might not fit once it is encrypted.
-            if response.len() < MAX_MESSAGE {
-                return Err(DeviceError::WrongLength);
-            }
-            return self.session_message(request, frame.payload, response);
+            return match fits && response.len() >= MAX_MESSAGE {
+                true => self.session_message(request, frame.payload, response),
+                false => Err(DeviceError::WrongLength),
+            };
         }
+        let pending = self.admit(command, None, frame.payload)?;
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
         let reader = Reader::new(frame.payload);
         let done = match command {
+            _ if !fits => Err(DeviceError::WrongLength),
             Command::Echo => writer.bytes(frame.payload).map_err(DeviceError::from),
             Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer),
             Command::CreateSession => self.create_session(reader, &mut writer),
             Command::AuthenticateSession => self.authenticate_session(reader),
             _ => Err(DeviceError::InvalidCommand),
         };
+        let logged = self.complete(pending, done, writer.written());
+        let opened = match command {
+            Command::CreateSession => writer.written().first(),
+            Command::AuthenticateSession => frame.payload.first(),
+            _ => None,
+        };
+        if let (Ok(()), Err(_), Some(&id)) = (done, logged, opened) {
+            // Nobody has a session that could not be logged.
+            self.sessions.close(id);
+        }
+        let done = logged.and(done);
         self.core.platform.handled(command, done);
         done?;
         let length = writer.len();
@@ -233,7 +252,9 @@ impl<P: Platform> Device<P> {
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_INNER_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
+        let pending = self.admit(command, Some(caller), frame.payload)?;
         let done = self.carry_out(caller, command, frame.payload, &mut writer);
+        let done = self.complete(pending, done, writer.written()).and(done);
         self.core.platform.handled(command, done);
         if done.is_err() {
             // Nothing of an answer that was given up may be seen behind the error.
@@ -261,7 +282,39 @@ impl<P: Platform> Device<P> {
         if !command.request_length().contains(&payload.len()) {
             return Err(DeviceError::WrongLength);
         }
+        operation::permit(&self.core.options, &self.core.store, caller, command, payload)?;
         handler(&mut self.core, caller, Reader::new(payload), writer)
+    }
+
+    /// Asks the audit log whether a command may begin.
+    fn admit(
+        &mut self,
+        command: Command,
+        caller: Option<&Caller>,
+        payload: &[u8],
+    ) -> Result<Option<Pending>, DeviceError> {
+        let now = self.core.platform.uptime();
+        let mut entry = LogEntry::of(command, caller.map(|caller| caller.authentication_key.get()), payload);
+        if command == Command::AuthenticateSession
+            && let Some(&id) = payload.first()
+            && let Ok(session) = self.sessions.unauthenticated(id, now)
+        {
+            entry.target_key = session.caller.authentication_key.get();
+        }
+        let Core { store, options, log, platform, .. } = &mut self.core;
+        log.admit(store, options, now, command, entry)
+            .inspect_err(|error| platform.handled(command, Err(*error)))
+    }
+
+    /// Tells the audit log how a command ended.
+    fn complete(
+        &mut self,
+        pending: Option<Pending>,
+        done: Result<(), DeviceError>,
+        reply: &[u8],
+    ) -> Result<(), DeviceError> {
+        let now = self.core.platform.uptime();
+        self.core.log.complete(&mut self.core.store, now, pending, done, reply)
     }
 }
 

@@ -8,6 +8,7 @@
 //! | what a command does | `commands/` |
 //! | why a certificate is refused | [`ssh::policy`] |
 //! | who may use which object | `authorization.rs` |
+//! | what is logged, and when | `audit.rs` |
 //! | what survives a power cut | [`store`] |
 //! | who computes signatures | [`crypto`] |
 
@@ -17,10 +18,13 @@ extern crate alloc;
 #[cfg(test)]
 extern crate std;
 
+mod audit;
 mod authorization;
 mod commands;
 pub mod crypto;
 mod device;
+mod operation;
+mod options;
 pub mod platform;
 mod session;
 pub mod ssh;

@@ -9,6 +9,7 @@
 //! | which commands exist, and what each demands | [`command`] |
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
+//! | the audit log and what is logged | [`audit`], [`option`] |
 //! | SSH templates, certificate requests, timestamps | [`ssh`] |
 
 #![no_std]
@@ -17,6 +18,7 @@
 extern crate std;
 
 pub mod algorithm;
+pub mod audit;
 pub mod capability;
 pub mod channel;
 pub mod codec;
@@ -27,6 +29,7 @@ pub mod error;
 pub mod frame;
 pub mod label;
 pub mod object;
+pub mod option;
 pub mod ssh;
 
 pub use algorithm::{Algorithm, AsymmetricAlgorithm, Curve};

@@ -8,7 +8,9 @@ use sshsm_protocol::device_info::{DeviceInfo, Version};
 use sshsm_protocol::{Algorithm, DeviceError};
 
 use super::Core;
+use crate::audit::{self, AuditLog};
 use crate::device::insert_defaults;
+use crate::options::Options;
 use crate::platform::{Indication, Platform};
 use crate::session::Caller;
 
@@ -16,8 +18,6 @@ use crate::session::Caller;
 pub(crate) const VERSION: Version = Version::LARGE_MESSAGES;
 /// Page 1 of device info: the part number, NUL-terminated as the hardware's.
 const PART_NUMBER: &[u8] = b"sshsm\0";
-/// Audit entries that YubiHSM 2 has room for.
-const LOG_TOTAL: u8 = 62;
 /// What this device can do, ascending; no algorithm is named that no command uses.
 const ALGORITHMS: &[u8] = &[
     Algorithm::RsaPkcs1Sha1.code(),
@@ -67,6 +67,12 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::AesCbc.code(),
 ];
 
+/// What this device can do, ascending.
+#[cfg_attr(not(feature = "audit"), allow(dead_code))]
+pub(crate) fn algorithms() -> impl Iterator<Item = Algorithm> {
+    ALGORITHMS.iter().copied().filter_map(Algorithm::from_code)
+}
+
 /// ECHO: the payload comes back.
 pub(crate) fn echo<P: Platform>(
     _: &mut Core<P>,
@@ -88,8 +94,8 @@ pub(crate) fn info<P: Platform>(
             let info = DeviceInfo {
                 version: VERSION,
                 serial: core.platform.serial(),
-                log_total: LOG_TOTAL,
-                log_used: 0,
+                log_total: audit::CAPACITY,
+                log_used: core.log.used(),
                 algorithms: ALGORITHMS,
             };
             Ok(info.encode(writer)?)
@@ -107,7 +113,14 @@ pub(crate) fn reset<P: Platform>(
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     core.loaded = None;
-    Ok(core.store.reset(insert_defaults)?)
+    let (options, mut log) = (Options::DEFAULT, AuditLog::EMPTY);
+    let now = core.platform.uptime();
+    core.store.reset(|store| {
+        insert_defaults(store)?;
+        log.boot(store, &options, core.platform.entropy(), now)
+    })?;
+    (core.options, core.log) = (options, log);
+    Ok(())
 }
 
 /// CLOSE SESSION: the session ends once this is answered.

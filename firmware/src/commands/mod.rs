@@ -2,6 +2,8 @@
 //! demand; [`handler`] is the only place that connects a command to its code.
 
 pub(crate) mod asymmetric_key;
+#[cfg(feature = "audit")]
+pub(crate) mod audit;
 pub(crate) mod authentication;
 pub(crate) mod device;
 #[cfg(feature = "hmac")]
@@ -27,9 +29,11 @@ use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
+use crate::audit::AuditLog;
 use crate::authorization;
 use crate::crypto::key::{self, Body};
 use crate::crypto::{CryptoError, Provider};
+use crate::options::Options;
 use crate::platform::Platform;
 use crate::session::Caller;
 use crate::store::{Attributes, Name, Store, StoreError};
@@ -104,6 +108,14 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::RewrapOtpAead => otp_aead::rewrap,
         #[cfg(feature = "otp")]
         Command::DecryptOtp => otp_aead::decrypt,
+        #[cfg(feature = "audit")]
+        Command::GetLogEntries => audit::get_log_entries,
+        #[cfg(feature = "audit")]
+        Command::SetLogIndex => audit::set_log_index,
+        #[cfg(feature = "audit")]
+        Command::SetOption => audit::set_option,
+        #[cfg(feature = "audit")]
+        Command::GetOption => audit::get_option,
         _ => return None,
     })
 }
@@ -120,6 +132,8 @@ pub(crate) struct LoadedKey<C: Provider> {
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: P,
     pub(crate) store: Store<P::Flash>,
+    pub(crate) options: Options,
+    pub(crate) log: AuditLog,
     /// The key that signed last: loading one costs more than signing with it.
     pub(crate) loaded: Option<LoadedKey<P::Crypto>>,
 }
@@ -167,6 +181,7 @@ impl<P: Platform> Core<P> {
         object: &NewObject,
         delegated: Capabilities,
     ) -> Result<Name, DeviceError> {
+        self.options.permit(object.algorithm)?;
         authorization::may_create(caller, object, delegated)?;
         let id = match object.id {
             Some(id) => id,

@@ -151,7 +151,7 @@ impl<E> From<sequential_storage::Error<E>> for MountError {
 pub enum Record {
     /// The device's options, up to 256 bytes.
     Options,
-    /// One place of the audit log (slot 0 to 61), up to 32 bytes.
+    /// One place of the audit log (slot 0 to 61), up to 34 bytes.
     LogEntry(u8),
     /// Where the audit log begins and what was logged last, up to 64 bytes.
     LogState,
@@ -172,7 +172,7 @@ impl Record {
     pub const fn max_length(self) -> usize {
         match self {
             Self::Options => 256,
-            Self::LogEntry(_) => 32,
+            Self::LogEntry(_) => 34,
             Self::LogState | Self::DeviceKey => 64,
             Self::AttestationKey => 1024,
             Self::AttestationCertificate => 1280,

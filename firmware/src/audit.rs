@@ -1,0 +1,283 @@
+//! The audit log: a ring of the last 62 entries that no client has consumed yet, linked by digests, in flash.
+//!
+//! *Promises.* An audited command's answer is released only when its entry is in flash; if that fails, the answer is
+//! `storage failed`. Without forced audit an entry is written once, when the command is done, and takes the place of
+//! the oldest when the log is full. Under forced audit no entry is lost before it is consumed, and nothing happens
+//! unlogged, not even across a power cut: [`AuditLog::admit`] refuses commands while the log is full, and a
+//! session's command is logged as *unexecuted* before it begins, which its result then replaces in the same place.
+//! Always allowed are what opens and closes sessions, and what reads and empties the log; while there is no room
+//! for their entries, boots and authentications are counted instead.
+//!
+//! *In flash.* Entry `n`, counted from 1 in 32 bits, is in place `n mod 62` as `n >> 16 u16 ‖ entry[32]`; the entry's
+//! number is the lower half of `n`. The log state, written when entries are consumed or a counter changes, is `first
+//! unconsumed n u32 ‖ unlogged boots u16 ‖ unlogged authentications u16`. Consumed entries stay in their places: the
+//! newest continues the chain.
+#![cfg_attr(not(feature = "audit"), allow(dead_code))] // a device whose log no command reads still keeps it
+
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use rand_core::CryptoRng;
+use sshsm_protocol::audit::{Digest, LogEntry, LogHeader};
+use sshsm_protocol::codec::{CodecError, Reader, Writer};
+use sshsm_protocol::frame::RESPONSE_FLAG;
+use sshsm_protocol::{Command, DeviceError};
+
+use crate::options::Options;
+use crate::store::{MountError, Record, Store, StoreError};
+
+/// Entries there is room for.
+pub(crate) const CAPACITY: u8 = Record::LOG_ENTRIES;
+/// What is carried out even though the log is full and must not lose entries.
+const ALWAYS_ALLOWED: [Command; 7] = [
+    Command::CreateSession,
+    Command::AuthenticateSession,
+    Command::GetDevicePublicKey,
+    Command::CloseSession,
+    Command::GetDeviceInfo,
+    Command::GetLogEntries,
+    Command::SetLogIndex,
+];
+
+pub(crate) struct AuditLog {
+    /// What has not been consumed, oldest first.
+    entries: VecDeque<LogEntry>,
+    /// Entries ever written: which the newest is.
+    count: u32,
+    /// The newest entry's, consumed or not.
+    digest: Digest,
+    unlogged_boots: u16,
+    unlogged_authentications: u16,
+    booted: Duration,
+}
+
+/// A command that is logged and not yet completed.
+pub(crate) struct Pending {
+    command: Command,
+    entry: LogEntry,
+    /// Its place in the log and the digest before it.
+    place: u32,
+    previous: Digest,
+    forced: bool,
+}
+
+impl AuditLog {
+    /// The log of a device that was just reset: [`AuditLog::boot`] writes its first entries.
+    pub(crate) const EMPTY: Self = Self {
+        entries: VecDeque::new(),
+        count: 0,
+        digest: [0; 16],
+        unlogged_boots: 0,
+        unlogged_authentications: 0,
+        booted: Duration::ZERO,
+    };
+
+    /// Reads the log from flash.
+    pub(crate) fn load<F: MultiwriteNorFlash>(store: &mut Store<F>) -> Result<Self, MountError> {
+        let mut log = Self::EMPTY;
+        let mut first = 0;
+        if let Some(state) = store.record(Record::LogState).map_err(|_| MountError::Flash)? {
+            let mut reader = Reader::new(&state);
+            let mut decode = || {
+                first = reader.u32()?;
+                log.unlogged_boots = reader.u16()?;
+                log.unlogged_authentications = reader.u16()?;
+                Ok::<_, CodecError>(())
+            };
+            decode().map_err(|_| MountError::Damaged)?;
+        }
+        let mut entries = Vec::new();
+        for slot in 0..CAPACITY {
+            if let Some(value) = store.record(Record::LogEntry(slot)).map_err(|_| MountError::Flash)? {
+                entries.push(decode(&value).map_err(|_| MountError::Damaged)?);
+            }
+        }
+        entries.sort_unstable_by_key(|(place, _)| *place);
+        let linked = |pair: &[(u32, LogEntry)]| matches!(pair, [(_, before), (_, after)] if after.follows(&before.digest));
+        if !entries.windows(2).all(linked) {
+            return Err(MountError::Damaged);
+        }
+        if let Some((count, newest)) = entries.last() {
+            (log.count, log.digest) = (*count, newest.digest);
+        }
+        log.entries =
+            entries.into_iter().filter(|(place, _)| *place >= first).map(|(_, entry)| entry).collect();
+        Ok(log)
+    }
+
+    /// Entries in use.
+    pub(crate) fn used(&self) -> u8 {
+        u8::try_from(self.entries.len()).unwrap_or(CAPACITY)
+    }
+
+    /// Logs that the device has started, and before that, if nothing was ever logged, that it was reset.
+    pub(crate) fn boot<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        options: &Options,
+        entropy: &mut impl CryptoRng,
+        now: Duration,
+    ) -> Result<(), StoreError> {
+        self.booted = now;
+        if self.count == 0 {
+            let mut seed = [0; 32];
+            entropy.fill_bytes(&mut seed);
+            self.put(store, 1, LogEntry::RESET, &seed)?;
+        }
+        if options.force_audit() && self.is_full() {
+            self.unlogged_boots = self.unlogged_boots.saturating_add(1);
+            return self.put_state(store, self.first());
+        }
+        self.put(store, self.count.wrapping_add(1), LogEntry::BOOT, &self.digest.clone())
+    }
+
+    /// Decides whether a command may begin, and whether its completion is to be logged.
+    pub(crate) fn admit<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        options: &Options,
+        now: Duration,
+        command: Command,
+        entry: LogEntry,
+    ) -> Result<Option<Pending>, DeviceError> {
+        let forced = options.force_audit();
+        if forced && self.is_full() {
+            if !ALWAYS_ALLOWED.contains(&command) {
+                return Err(DeviceError::LogFull);
+            }
+            // A session with a P-256 key is authenticated by the longer kind of CREATE SESSION.
+            let authenticates = command == Command::AuthenticateSession
+                || command == Command::CreateSession && entry.length > 2 + 8;
+            if authenticates && self.unlogged_authentications < u16::MAX {
+                self.unlogged_authentications += 1;
+                self.put_state(store, self.first())?;
+            }
+            // This one makes room for itself.
+            if command != Command::SetLogIndex {
+                return Ok(None);
+            }
+        }
+        if !options.audits(command) {
+            return Ok(None);
+        }
+        let entry = LogEntry { systick: self.systick(now), ..entry };
+        let place = self.count.wrapping_add(1);
+        let pending = Pending { command, entry, place, previous: self.digest, forced };
+        if forced && command != Command::SetLogIndex {
+            self.put(store, place, entry, &pending.previous)?;
+        }
+        Ok(Some(pending))
+    }
+
+    /// Logs how a command ended. `reply` is the payload of its answer.
+    pub(crate) fn complete<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        now: Duration,
+        pending: Option<Pending>,
+        done: Result<(), DeviceError>,
+        reply: &[u8],
+    ) -> Result<(), DeviceError> {
+        let Some(Pending { command, entry, place, previous, forced }) = pending else { return Ok(()) };
+        // The log of a device that was reset says so; that of a full one that was not emptied has no room.
+        if command == Command::ResetDevice && done.is_ok() || forced && place > self.count && self.is_full() {
+            return Ok(());
+        }
+        let entry = match done {
+            Ok(()) => LogEntry { result: command.code() | RESPONSE_FLAG, ..entry.replied(command, reply) },
+            Err(error) => LogEntry { result: error.code(), ..entry },
+        };
+        Ok(self.put(store, place, LogEntry { systick: self.systick(now), ..entry }, &previous)?)
+    }
+
+    /// Forgets the entries up to the one with this number, and the counters; an unknown number is `InvalidData`.
+    pub(crate) fn consume<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        number: u16,
+    ) -> Result<(), DeviceError> {
+        let last =
+            self.entries.iter().position(|entry| entry.number == number).ok_or(DeviceError::InvalidData)?;
+        let first = self.first().wrapping_add(u32::try_from(last).unwrap_or(u32::MAX)).wrapping_add(1);
+        let boots = core::mem::take(&mut self.unlogged_boots);
+        let authentications = core::mem::take(&mut self.unlogged_authentications);
+        if let Err(error) = self.put_state(store, first) {
+            (self.unlogged_boots, self.unlogged_authentications) = (boots, authentications);
+            return Err(error.into());
+        }
+        self.entries.drain(..=last);
+        Ok(())
+    }
+
+    /// Writes the counters and what has not been consumed.
+    pub(crate) fn read(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        let header = LogHeader {
+            unlogged_boots: self.unlogged_boots,
+            unlogged_authentications: self.unlogged_authentications,
+            entries: self.used(),
+        };
+        header.encode(writer)?;
+        self.entries.iter().try_for_each(|entry| entry.encode(writer))
+    }
+
+    fn is_full(&self) -> bool {
+        self.used() >= CAPACITY
+    }
+
+    /// Which entry the oldest unconsumed one is, or the next one will be.
+    fn first(&self) -> u32 {
+        self.count.wrapping_add(1).wrapping_sub(self.used().into())
+    }
+
+    fn systick(&self, now: Duration) -> u32 {
+        let time = now.saturating_sub(self.booted);
+        let ticks = time.as_secs().wrapping_mul(100).wrapping_add(u64::from(time.subsec_millis()) / 10);
+        u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Writes an entry behind the newest, or again in its place.
+    fn put<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        place: u32,
+        entry: LogEntry,
+        previous: &[u8],
+    ) -> Result<(), StoreError> {
+        let [high @ .., a, b] = place.to_be_bytes();
+        let entry = LogEntry { number: u16::from_be_bytes([a, b]), ..entry }.linked(previous);
+        let mut value = [0; 2 + LogEntry::LENGTH];
+        let mut writer = Writer::new(&mut value);
+        writer.bytes(&high).and_then(|()| entry.encode(&mut writer)).map_err(|_| StoreError::Full)?;
+        let slot = u8::try_from(place % u32::from(CAPACITY)).unwrap_or(0);
+        store.put_record(Record::LogEntry(slot), &value)?;
+        if place == self.count {
+            self.entries.pop_back();
+        } else if self.is_full() {
+            self.entries.pop_front();
+        }
+        self.entries.push_back(entry);
+        (self.count, self.digest) = (place, entry.digest);
+        Ok(())
+    }
+
+    fn put_state<F: MultiwriteNorFlash>(&self, store: &mut Store<F>, first: u32) -> Result<(), StoreError> {
+        let mut value = [0; 8];
+        let mut writer = Writer::new(&mut value);
+        writer
+            .u32(first)
+            .and_then(|()| writer.u16(self.unlogged_boots))
+            .and_then(|()| writer.u16(self.unlogged_authentications))
+            .map_err(|_| StoreError::Full)?;
+        store.put_record(Record::LogState, &value)
+    }
+}
+
+fn decode(value: &[u8]) -> Result<(u32, LogEntry), CodecError> {
+    let mut reader = Reader::new(value);
+    let high = reader.u16()?;
+    let entry = LogEntry::decode(&mut reader)?;
+    reader.finish()?;
+    Ok((u32::from(high) << 16 | u32::from(entry.number), entry))
+}

@@ -1,0 +1,57 @@
+//! The audit log and the device's options.
+
+use sshsm_protocol::DeviceError;
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::option::DeviceOption;
+
+use super::Core;
+use crate::platform::Platform;
+use crate::session::Caller;
+
+fn option(code: u8) -> Result<DeviceOption, DeviceError> {
+    DeviceOption::from_code(code).ok_or(DeviceError::InvalidData)
+}
+
+/// GET LOG ENTRIES: what the log lost count of, and its entries, oldest first.
+pub(crate) fn get_log_entries<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(core.log.read(writer)?)
+}
+
+/// SET LOG INDEX: `number u16`; the log forgets the entries up to this one.
+pub(crate) fn set_log_index<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    core.log.consume(&mut core.store, reader.u16()?)
+}
+
+/// SET OPTION: `option u8 ‖ length u16 ‖ value`.
+pub(crate) fn set_option<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let code = reader.u8()?;
+    let length = reader.u16()?;
+    let value = reader.take(length.into())?;
+    reader.finish()?;
+    core.options.set(&mut core.store, option(code)?, value)
+}
+
+/// GET OPTION: `option u8`; its value.
+pub(crate) fn get_option<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    core.options.get(option(reader.u8()?)?, writer)
+}

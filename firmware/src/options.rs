@@ -1,0 +1,173 @@
+//! The device's options: what is audited, and which algorithms may be used. A change is stored before it is in force;
+//! a reset ends them all.
+//!
+//! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
+//! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
+//! be asked when an object is used is `operation.rs`.
+#![cfg_attr(not(feature = "audit"), allow(dead_code))] // nothing changes them there, but they are kept
+
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use sshsm_protocol::codec::{CodecError, Reader, Writer};
+use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption};
+use sshsm_protocol::{Algorithm, Command, DeviceError, ObjectId, ObjectType};
+
+use crate::commands::device::algorithms;
+use crate::store::{MountError, Record, Store};
+
+#[derive(Clone)]
+pub(crate) struct Options {
+    force_audit: AuditMode,
+    /// In the order of [`AUDITED_COMMANDS`].
+    command_audit: [AuditMode; AUDITED_COMMANDS.len()],
+    /// Bit n is set when algorithm n must not be used.
+    disabled: u64,
+}
+
+impl Options {
+    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64`.
+    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8;
+
+    /// What a fresh device has.
+    pub(crate) const DEFAULT: Self = Self {
+        force_audit: AuditMode::Off,
+        command_audit: [AuditMode::Off; AUDITED_COMMANDS.len()],
+        disabled: 0,
+    };
+
+    pub(crate) fn load<F: MultiwriteNorFlash>(store: &mut Store<F>) -> Result<Self, MountError> {
+        match store.record(Record::Options).map_err(|_| MountError::Flash)? {
+            Some(value) => Self::decode(&value).map_err(|_| MountError::Damaged),
+            None => Ok(Self::DEFAULT),
+        }
+    }
+
+    /// Whether a command is refused rather than left out of the log.
+    pub(crate) fn force_audit(&self) -> bool {
+        self.force_audit != AuditMode::Off
+    }
+
+    /// Whether a command is logged. Reading the log never is; forced audit takes in all else but GET DEVICE INFO,
+    /// which clients poll.
+    pub(crate) fn audits(&self, command: Command) -> bool {
+        let mode =
+            AUDITED_COMMANDS.iter().zip(&self.command_audit).find(|(code, _)| **code == command.code());
+        match command {
+            Command::GetLogEntries => false,
+            command if self.force_audit() && command != Command::GetDeviceInfo => true,
+            _ => mode.is_some_and(|(_, mode)| *mode != AuditMode::Off),
+        }
+    }
+
+    /// Whether an algorithm may be used: the one place where it is refused.
+    pub(crate) fn permit(&self, algorithm: Algorithm) -> Result<(), DeviceError> {
+        if self.disabled & bit(algorithm) == 0 { Ok(()) } else { Err(DeviceError::AlgorithmDisabled) }
+    }
+
+    /// Writes an option's value.
+    pub(crate) fn get(&self, option: DeviceOption, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
+        match option {
+            DeviceOption::ForceAudit => writer.u8(self.force_audit.code())?,
+            DeviceOption::CommandAudit => {
+                for (code, mode) in AUDITED_COMMANDS.iter().zip(self.command_audit) {
+                    writer.bytes(&[*code, mode.code()])?;
+                }
+            }
+            DeviceOption::AlgorithmToggle => {
+                for algorithm in algorithms() {
+                    writer.bytes(&[algorithm.code(), self.permit(algorithm).is_ok().into()])?;
+                }
+            }
+            DeviceOption::Fips => return Err(DeviceError::InvalidData),
+        }
+        Ok(())
+    }
+
+    /// Changes an option, wholly or not at all.
+    pub(crate) fn set<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        option: DeviceOption,
+        value: &[u8],
+    ) -> Result<(), DeviceError> {
+        let mut changed = self.clone();
+        match option {
+            DeviceOption::ForceAudit => {
+                let [mode] = *value else { return Err(DeviceError::InvalidData) };
+                change(&mut changed.force_audit, mode)?;
+            }
+            DeviceOption::CommandAudit => {
+                for [code, mode] in pairs(value)? {
+                    // What is inside a session message is logged, the message is not.
+                    let listed = |listed: &u8| listed == code && *code != Command::SessionMessage.code();
+                    let place = AUDITED_COMMANDS.iter().position(listed);
+                    let current = place.and_then(|place| changed.command_audit.get_mut(place));
+                    change(current.ok_or(DeviceError::InvalidData)?, *mode)?;
+                }
+            }
+            DeviceOption::AlgorithmToggle => {
+                let default = (ObjectType::AuthenticationKey, ObjectId::DEFAULT_AUTHENTICATION_KEY);
+                if store.iter().any(|info| (info.object_type, info.id) != default) {
+                    return Err(DeviceError::InvalidData);
+                }
+                for [code, enabled] in pairs(value)? {
+                    let algorithm = algorithms()
+                        .find(|algorithm| algorithm.code() == *code)
+                        .ok_or(DeviceError::InvalidData)?;
+                    let in_use = store.iter().any(|info| info.algorithm == algorithm);
+                    match enabled {
+                        0 if !in_use => changed.disabled |= bit(algorithm),
+                        1 => changed.disabled &= !bit(algorithm),
+                        _ => return Err(DeviceError::InvalidData),
+                    }
+                }
+            }
+            DeviceOption::Fips => return Err(DeviceError::InvalidData),
+        }
+        let mut bytes = [0; Self::LENGTH];
+        changed.encode(&mut Writer::new(&mut bytes))?;
+        store.put_record(Record::Options, &bytes)?;
+        *self = changed;
+        Ok(())
+    }
+
+    fn encode(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        writer.u8(self.force_audit.code())?;
+        for mode in self.command_audit {
+            writer.u8(mode.code())?;
+        }
+        writer.bytes(&self.disabled.to_be_bytes())
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self, DeviceError> {
+        let mut reader = Reader::new(bytes);
+        let mut mode = || AuditMode::from_code(reader.u8()?).ok_or(DeviceError::InvalidData);
+        let mut options = Self { force_audit: mode()?, ..Self::DEFAULT };
+        for place in &mut options.command_audit {
+            *place = mode()?;
+        }
+        options.disabled = reader.u64()?;
+        reader.finish()?;
+        Ok(options)
+    }
+}
+
+fn bit(algorithm: Algorithm) -> u64 {
+    1 << algorithm.code()
+}
+
+fn pairs(value: &[u8]) -> Result<&[[u8; 2]], DeviceError> {
+    match value.as_chunks() {
+        (pairs, []) => Ok(pairs),
+        _ => Err(DeviceError::InvalidData),
+    }
+}
+
+/// What is fixed is changed by a reset alone.
+fn change(current: &mut AuditMode, mode: u8) -> Result<(), DeviceError> {
+    let mode = AuditMode::from_code(mode).ok_or(DeviceError::InvalidData)?;
+    if *current == AuditMode::Fix && mode != AuditMode::Fix {
+        return Err(DeviceError::InvalidData);
+    }
+    *current = mode;
+    Ok(())
+}

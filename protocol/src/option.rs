@@ -1,0 +1,92 @@
+//! Options: settings of the whole device, and what their values say. Numbers and the order of the commands are
+//! YubiHSM 2's (wire facts, sections 8.4 and 8.5).
+
+/// An option's number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum DeviceOption {
+    /// Whether every command is logged, and refused when it cannot be: one [`AuditMode`].
+    ForceAudit = 1,
+    /// Which commands are logged: pairs of a command's code and an [`AuditMode`].
+    CommandAudit = 3,
+    /// Which algorithms may be used: pairs of an algorithm's number and 0 or 1.
+    AlgorithmToggle = 4,
+    /// FIPS mode.
+    Fips = 5,
+}
+
+impl DeviceOption {
+    /// The option with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            1 => Some(Self::ForceAudit),
+            3 => Some(Self::CommandAudit),
+            4 => Some(Self::AlgorithmToggle),
+            5 => Some(Self::Fips),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Whether something is audited.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AuditMode {
+    /// It is not.
+    #[default]
+    Off = 0,
+    /// It is.
+    On = 1,
+    /// It is, and only a reset ends that.
+    Fix = 2,
+}
+
+impl AuditMode {
+    /// The mode with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Off),
+            1 => Some(Self::On),
+            2 => Some(Self::Fix),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// The commands that the option `command-audit` lists, in its order: clients read it up to the first code that they
+/// do not know. It names commands that this protocol does not have (07, 09), as the hardware's list does.
+pub const AUDITED_COMMANDS: [u8; 65] = [
+    0x01, 0x03, 0x04, 0x05, 0x06, 0x07, 0x09, 0x08, 0x40, 0x41, 0x42, 0x43, 0x44, 0x45, 0x46, 0x47, 0x55,
+    0x56, 0x48, 0x49, 0x57, 0x4a, 0x4b, 0x4c, 0x4d, 0x67, 0x4e, 0x4f, 0x50, 0x51, 0x52, 0x53, 0x54, 0x58,
+    0x59, 0x5a, 0x5b, 0x5c, 0x5d, 0x5e, 0x5f, 0x60, 0x61, 0x62, 0x63, 0x64, 0x65, 0x66, 0x68, 0x69, 0x6a,
+    0x6b, 0x6c, 0x0a, 0x6d, 0x6e, 0x6f, 0x70, 0x71, 0x72, 0x73, 0x74, 0x75, 0x76, 0x77,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Command;
+
+    #[test]
+    fn every_command_can_be_audited_once() {
+        for &command in Command::ALL {
+            let places = AUDITED_COMMANDS.iter().filter(|&&code| code == command.code()).count();
+            assert_eq!(places, 1, "{command}");
+        }
+        assert_eq!(AUDITED_COMMANDS.len(), Command::ALL.len() + 2, "and codes 07 and 09");
+    }
+}
