@@ -6,6 +6,7 @@ mod model;
 
 use model::{Chip, Flash, ModelDevice, Object, SECTOR, Session, fresh, start, try_start};
 use sshsm_firmware::MountError;
+use sshsm_firmware::store::{Record, Store, StoreError};
 use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::device_info::StorageInfo;
 use sshsm_protocol::{Algorithm, Capability, Command, DeviceError};
@@ -123,6 +124,27 @@ fn deleting_ever_new_names_never_fills_the_flash() {
     }
     let mut device = start(chip(&mut device));
     assert_eq!(observe(&mut device).len(), 2);
+}
+
+#[test]
+fn records_survive_a_restart_and_are_erased_by_a_reset() {
+    let flash = Flash::blank();
+    let mut store = Store::mount(flash.clone(), |_| Ok(())).unwrap();
+    let records = [Record::Options, Record::LogEntry(0), Record::LogEntry(61), Record::DeviceKey];
+    for (record, length) in records.into_iter().zip(0..) {
+        assert_eq!(store.record(record), Ok(None));
+        store.put_record(record, &[9; 30]).unwrap();
+        store.put_record(record, &vec![length; length.into()]).unwrap();
+    }
+    assert_eq!(store.put_record(Record::LogEntry(62), &[]), Err(StoreError::Full));
+    assert_eq!(store.put_record(Record::LogState, &[0; 65]), Err(StoreError::Full));
+    let mut store = Store::mount(Flash::of(flash.copy()), |_| Ok(())).unwrap();
+    for (record, length) in records.into_iter().zip(0..) {
+        assert_eq!(store.record(record).unwrap().unwrap().as_slice(), vec![length; length.into()]);
+    }
+    assert_eq!(store.iter().count(), 0, "no record is an object");
+    store.reset(|_| Ok(())).unwrap();
+    assert!(records.into_iter().all(|record| store.record(record) == Ok(None)));
 }
 
 fn refusal(chip: Chip) -> MountError {

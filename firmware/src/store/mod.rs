@@ -2,8 +2,8 @@
 //!
 //! # Specification
 //!
-//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`] and [`Store::reset`] change the store,
-//! each atomically: after a power cut at any moment the next [`Store::mount`] finds the state before or the state
+//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`], [`Store::put_record`] and [`Store::reset`]
+//! change the store, each atomically: after a power cut at any moment the next [`Store::mount`] finds the state before or the state
 //! after, never one between, and once the call has returned, the state after.
 //!
 //! *Layout.* The first two erase sectors are the control region; the others hold objects. Both are log-structured
@@ -123,6 +123,52 @@ impl<E> From<sequential_storage::Error<E>> for MountError {
     }
 }
 
+/// What a device remembers that is not an object: one small value under each name. A reset erases them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Record {
+    /// The device's options, up to 256 bytes.
+    Options,
+    /// One place of the audit log (slot 0 to 61), up to 32 bytes.
+    LogEntry(u8),
+    /// Where the audit log begins and what was logged last, up to 64 bytes.
+    LogState,
+    /// The device's own private key, up to 64 bytes.
+    DeviceKey,
+    /// The key that attestation certificates are signed with, up to 1024 bytes.
+    AttestationKey,
+    /// The certificate of that key, up to 1280 bytes.
+    AttestationCertificate,
+}
+
+impl Record {
+    /// Places in the audit log.
+    pub const LOG_ENTRIES: u8 = 62;
+
+    /// Bytes that a value may have.
+    #[must_use]
+    pub const fn max_length(self) -> usize {
+        match self {
+            Self::Options => 256,
+            Self::LogEntry(_) => 32,
+            Self::LogState | Self::DeviceKey => 64,
+            Self::AttestationKey => 1024,
+            Self::AttestationCertificate => 1280,
+        }
+    }
+
+    /// Type 0, which no object has, and a number of its own.
+    fn key(self) -> u32 {
+        match self {
+            Self::Options => 1,
+            Self::LogState => 2,
+            Self::DeviceKey => 3,
+            Self::AttestationKey => 4,
+            Self::AttestationCertificate => 5,
+            Self::LogEntry(slot) => 0x100 | u32::from(slot),
+        }
+    }
+}
+
 /// What the creator of an object determines; the store adds the sequence number.
 #[derive(Clone, Copy, Debug)]
 pub struct Attributes {
@@ -146,6 +192,7 @@ pub struct Attributes {
 enum Entry {
     Live(ObjectInfo),
     Deleted { sequence: u8 },
+    Record,
 }
 
 type ObjectCache = Cache<HeapPageStates, HeapPagePointers, HeapKeyPointers<u32>, u32>;
@@ -217,7 +264,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let sequence = match self.index.get(&key(name)) {
             Some(Entry::Live(_)) => return Err(StoreError::Exists),
             Some(Entry::Deleted { sequence }) => sequence.wrapping_add(1),
-            None => 0,
+            Some(Entry::Record) | None => 0,
         };
         self.write(name, attributes, sequence, body)
     }
@@ -272,7 +319,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
     pub fn iter(&self) -> impl Iterator<Item = &ObjectInfo> {
         self.index.values().filter_map(|entry| match entry {
             Entry::Live(info) => Some(info),
-            Entry::Deleted { .. } => None,
+            Entry::Deleted { .. } | Entry::Record => None,
         })
     }
 
@@ -284,6 +331,25 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let body = value.get(ObjectInfo::LENGTH..).map(|body| Zeroizing::new(body.to_vec()));
         self.buffer.as_mut_slice().zeroize();
         body.ok_or(StoreError::Flash)
+    }
+
+    /// The value of a record; `None` if it has none.
+    pub fn record(&mut self, record: Record) -> Result<Option<Body>, StoreError> {
+        let map = self.map.as_mut().ok_or(StoreError::Flash)?;
+        let value = now(map.fetch_item::<&[u8]>(&mut self.buffer, &record.key()))?
+            .map(|value| Zeroizing::new(value.to_vec()));
+        self.buffer.as_mut_slice().zeroize();
+        Ok(value)
+    }
+
+    /// Gives a record a value, atomically. Longer ones than [`Record::max_length`] find no room.
+    pub fn put_record(&mut self, record: Record, value: &[u8]) -> Result<(), StoreError> {
+        if value.len() > record.max_length() || matches!(record, Record::LogEntry(Record::LOG_ENTRIES..)) {
+            return Err(StoreError::Full);
+        }
+        self.put(record.key(), value)?;
+        self.index.insert(record.key(), Entry::Record);
+        Ok(())
     }
 
     /// How full the store is.
@@ -359,6 +425,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let mut entries = now(map.fetch_all_items(&mut self.buffer))?;
         while let Some((key, value)) = now(entries.next::<&[u8]>(&mut self.buffer))? {
             let entry = match value {
+                _ if key >> 16 == 0 => Entry::Record,
                 [sequence] => Entry::Deleted { sequence: *sequence },
                 value => {
                     let info =
