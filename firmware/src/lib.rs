@@ -8,6 +8,7 @@
 //! | what a command does | `commands/` |
 //! | why a certificate is refused | [`ssh::policy`] |
 //! | who may use which object | `authorization.rs` |
+//! | what a device is known by | `identity.rs` |
 //! | what survives a power cut | [`store`] |
 //! | who computes signatures | [`crypto`] |
 
@@ -21,6 +22,7 @@ mod authorization;
 mod commands;
 pub mod crypto;
 mod device;
+mod identity;
 pub mod platform;
 mod session;
 pub mod ssh;

@@ -19,7 +19,7 @@ const PART_NUMBER: &[u8] = b"sshsm\0";
 /// Audit entries that YubiHSM 2 has room for.
 const LOG_TOTAL: u8 = 62;
 /// What this device can do, ascending; no algorithm is named that no command uses.
-const ALGORITHMS: [u8; 17] = [
+const ALGORITHMS: [u8; 18] = [
     Algorithm::RsaPkcs1Sha1.code(),
     Algorithm::RsaPkcs1Sha256.code(),
     Algorithm::RsaPkcs1Sha384.code(),
@@ -37,6 +37,7 @@ const ALGORITHMS: [u8; 17] = [
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    Algorithm::Ecp256YubicoAuthentication.code(),
 ];
 
 /// ECHO: the payload comes back.
@@ -79,7 +80,8 @@ pub(crate) fn reset<P: Platform>(
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     core.loaded = None;
-    Ok(core.store.reset(insert_defaults)?)
+    let entropy = core.platform.entropy();
+    Ok(core.store.reset(|store| insert_defaults(store, entropy))?)
 }
 
 /// CLOSE SESSION: the session ends once this is answered.
