@@ -19,6 +19,8 @@ extern crate alloc;
 extern crate std;
 
 mod authorization;
+#[cfg(feature = "attestation")]
+mod certificate;
 mod commands;
 pub mod crypto;
 mod device;

@@ -2,6 +2,8 @@
 //! demand; [`handler`] is the only place that connects a command to its code.
 
 pub(crate) mod asymmetric_key;
+#[cfg(feature = "attestation")]
+pub(crate) mod attestation;
 pub(crate) mod authentication;
 pub(crate) mod device;
 pub(crate) mod object;
@@ -60,6 +62,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignEddsa => sign::eddsa,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "attestation")]
+        Command::SignAttestationCertificate => attestation::sign,
         _ => return None,
     })
 }
