@@ -2,26 +2,29 @@
 
 use alloc::vec::Vec;
 
-use rand_core::Rng as _;
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use rand_core::{CryptoRng, Rng as _};
 use sshsm_protocol::audit::LogEntry;
-use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel};
+use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel, Point};
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::command::Channel;
 use sshsm_protocol::frame::{
     Frame, HEADER_LENGTH, MAX_INNER_PAYLOAD, MAX_MESSAGE, MAX_PAYLOAD, RESPONSE_FLAG, error_frame,
     write_header,
 };
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, Domains, Label, ObjectId, ObjectType};
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::audit::{AuditLog, Pending};
 use crate::authorization;
-use crate::commands::{self, Core};
+use crate::commands::{self, Core, authentication};
+use crate::identity;
 use crate::operation;
 use crate::options::Options;
 use crate::platform::Platform;
-use crate::session::{Caller, Sessions};
-use crate::store::{Attributes, MountError, Store, StoreError};
+use crate::session::{Caller, Sessions, Stage};
+use crate::store::{Attributes, MountError, Record, Store, StoreError};
 
 /// Where the inner frame of a session message stands: behind the outer header and the session id.
 const INNER: usize = HEADER_LENGTH + 1;
@@ -46,7 +49,7 @@ impl<P: Platform> Device<P> {
     /// Starts a device on its platform and flash. Blank flash becomes a factory-fresh device with the default
     /// authentication key (id 1, password `password`); flash that cannot be read is refused and left alone.
     pub fn start(mut platform: P, flash: P::Flash) -> Result<Self, MountError> {
-        let mut store = Store::mount(flash, insert_defaults)?;
+        let mut store = Store::mount(flash, |store| insert_defaults(store, platform.entropy()))?;
         let options = Options::load(&mut store)?;
         let mut log = AuditLog::load(&mut store)?;
         let now = platform.uptime();
@@ -109,6 +112,7 @@ impl<P: Platform> Device<P> {
             _ if !fits => Err(DeviceError::WrongLength),
             Command::Echo => writer.bytes(frame.payload).map_err(DeviceError::from),
             Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer),
+            Command::GetDevicePublicKey => authentication::device_public_key(&mut self.core, &mut writer),
             Command::CreateSession => self.create_session(reader, &mut writer),
             Command::AuthenticateSession => self.authenticate_session(reader),
             _ => Err(DeviceError::InvalidCommand),
@@ -135,31 +139,47 @@ impl<P: Platform> Device<P> {
         let id = ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)?;
         let name = (ObjectType::AuthenticationKey, id);
         let info = *self.core.store.info(name).ok_or(DeviceError::ObjectNotFound)?;
-        let host_challenge: Challenge = reader.array()?;
-        reader.finish()?;
         let body = self.core.body(name)?;
-        let key =
-            Zeroizing::new(<[u8; AuthenticationKey::LENGTH]>::try_from(body.as_slice()).map_err(|_| {
-                // Only AES authentication keys are ever stored.
-                DeviceError::StorageFailed
-            })?);
-        let key = AuthenticationKey::from_bytes(*key);
-
         let now = self.core.platform.uptime();
-        let session_id = self.sessions.allocate(now)?;
-        let mut card_challenge = Challenge::default();
-        self.core.platform.entropy().fill_bytes(&mut card_challenge);
-        let channel = DeviceChannel::derive(session_id, &key, host_challenge, card_challenge);
-        writer.u8(session_id)?;
-        writer.bytes(&card_challenge)?;
-        writer.bytes(&channel.card_cryptogram())?;
+        let (session_id, channel, stage) = match info.algorithm {
+            Algorithm::Aes128YubicoAuthentication => {
+                let host_challenge: Challenge = reader.array()?;
+                reader.finish()?;
+                let key = Zeroizing::new(
+                    <[u8; AuthenticationKey::LENGTH]>::try_from(body.as_slice())
+                        .map_err(|_| DeviceError::StorageFailed)?,
+                );
+                let session_id = self.sessions.allocate(now)?;
+                let mut card_challenge = Challenge::default();
+                self.core.platform.entropy().fill_bytes(&mut card_challenge);
+                let key = AuthenticationKey::from_bytes(*key);
+                let channel = DeviceChannel::derive(session_id, &key, host_challenge, card_challenge);
+                writer.u8(session_id)?;
+                writer.bytes(&card_challenge)?;
+                writer.bytes(&channel.card_cryptogram())?;
+                (session_id, channel, Stage::AwaitsAuthentication)
+            }
+            Algorithm::Ecp256YubicoAuthentication => {
+                let host_point: Point = reader.array()?;
+                reader.finish()?;
+                let session_id = self.sessions.allocate(now)?;
+                let (channel, device_point, receipt) =
+                    authentication::agree(&mut self.core, session_id, &body, &host_point)?;
+                writer.u8(session_id)?;
+                writer.bytes(&device_point)?;
+                writer.bytes(&receipt)?;
+                (session_id, channel, Stage::AwaitsMessage)
+            }
+            // No other is ever stored.
+            _ => return Err(DeviceError::StorageFailed),
+        };
         let caller = Caller {
             authentication_key: id,
             capabilities: info.capabilities,
             delegated_capabilities: info.delegated_capabilities,
             domains: info.domains,
         };
-        self.sessions.create(session_id, caller, channel, now);
+        self.sessions.create(session_id, caller, channel, stage, now);
         Ok(())
     }
 
@@ -202,7 +222,7 @@ impl<P: Platform> Device<P> {
         response: &mut [u8],
     ) -> Result<usize, DeviceError> {
         let now = self.core.platform.uptime();
-        let session = self.sessions.authenticated(id, now)?;
+        let session = self.sessions.open(id, now)?;
         let caller = session.caller;
         let opened = match session.channel.open(message) {
             Ok(frame) => Ok(frame),
@@ -213,6 +233,7 @@ impl<P: Platform> Device<P> {
             }
             Err(_) => return Err(DeviceError::WrongLength),
         };
+        session.establish(now);
 
         let inner = response.get_mut(INNER..).unwrap_or_default();
         let (length, aftermath) = match opened.and_then(|frame| self.command(&caller, frame, inner)) {
@@ -318,17 +339,20 @@ impl<P: Platform> Device<P> {
     }
 }
 
-/// What a factory-fresh device holds: the default authentication key, with every right.
-pub(crate) fn insert_defaults<F: embedded_storage::nor_flash::MultiwriteNorFlash>(
+/// What a factory-fresh device holds: a key that it is known by, and the default authentication key, with every
+/// right.
+pub(crate) fn insert_defaults<F: MultiwriteNorFlash>(
     store: &mut Store<F>,
+    entropy: &mut impl CryptoRng,
 ) -> Result<(), StoreError> {
+    identity::private_key(store, entropy, Record::DeviceKey)?;
     let key = AuthenticationKey::from_password(b"password");
     let attributes = Attributes {
         capabilities: Capabilities::ALL,
-        length: commands::authentication::AES_KEY_OBJECT_LENGTH,
+        length: authentication::object_length(key.as_bytes()),
         domains: Domains::ALL,
         algorithm: Algorithm::Aes128YubicoAuthentication,
-        origin: sshsm_protocol::object::Origin::IMPORTED,
+        origin: Origin::IMPORTED,
         label: Label::new("DEFAULT AUTHKEY CHANGE THIS ASAP").unwrap_or_default(),
         delegated_capabilities: Capabilities::ALL,
     };

@@ -9,6 +9,7 @@
 //! | why a certificate is refused | [`ssh::policy`] |
 //! | who may use which object | `authorization.rs` |
 //! | what is logged, and when | `audit.rs` |
+//! | what a device is known by | `identity.rs` |
 //! | what survives a power cut | [`store`] |
 //! | who computes signatures | [`crypto`] |
 
@@ -20,9 +21,12 @@ extern crate std;
 
 mod audit;
 mod authorization;
+#[cfg(feature = "attestation")]
+mod certificate;
 mod commands;
 pub mod crypto;
 mod device;
+mod identity;
 mod operation;
 mod options;
 pub mod platform;

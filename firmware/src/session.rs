@@ -21,13 +21,24 @@ pub(crate) struct Caller {
     pub domains: Domains,
 }
 
+/// How far a session is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stage {
+    /// AUTHENTICATE SESSION must come.
+    AwaitsAuthentication,
+    /// The first valid message will show that the host holds its P-256 key; there is nothing else to wait for.
+    AwaitsMessage,
+    /// The host has proved what it is.
+    Established,
+}
+
 /// One session.
 pub(crate) struct Session {
     /// Its rights.
     pub caller: Caller,
     /// Its keys.
     pub channel: DeviceChannel,
-    authenticated: bool,
+    stage: Stage,
     last_used: Duration,
 }
 
@@ -51,7 +62,7 @@ impl Sessions {
                 .iter()
                 .enumerate()
                 .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
-                .filter(|(_, session)| !session.authenticated)
+                .filter(|(_, session)| session.stage != Stage::Established)
                 .min_by_key(|(_, session)| session.last_used)
                 .map(|(id, _)| id)
                 .ok_or(DeviceError::SessionsFull)?,
@@ -60,20 +71,27 @@ impl Sessions {
     }
 
     /// Puts a session that has yet to authenticate at `id`.
-    pub(crate) fn create(&mut self, id: u8, caller: Caller, channel: DeviceChannel, now: Duration) {
+    pub(crate) fn create(
+        &mut self,
+        id: u8,
+        caller: Caller,
+        channel: DeviceChannel,
+        stage: Stage,
+        now: Duration,
+    ) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
-            *slot = Some(Session { caller, channel, authenticated: false, last_used: now });
+            *slot = Some(Session { caller, channel, stage, last_used: now });
         }
     }
 
-    /// The session that has yet to authenticate at `id`.
+    /// The session at `id` that AUTHENTICATE SESSION is for.
     pub(crate) fn unauthenticated(&mut self, id: u8, now: Duration) -> Result<&mut Session, DeviceError> {
-        self.find(id, false, now)
+        self.find(id, now, |stage| stage == Stage::AwaitsAuthentication)
     }
 
-    /// The live, authenticated session at `id`.
-    pub(crate) fn authenticated(&mut self, id: u8, now: Duration) -> Result<&mut Session, DeviceError> {
-        self.find(id, true, now)
+    /// The live session at `id` that takes messages.
+    pub(crate) fn open(&mut self, id: u8, now: Duration) -> Result<&mut Session, DeviceError> {
+        self.find(id, now, |stage| stage != Stage::AwaitsAuthentication)
     }
 
     /// The session at `id`, however long its command took.
@@ -101,20 +119,25 @@ impl Sessions {
         }
     }
 
-    fn find(&mut self, id: u8, authenticated: bool, now: Duration) -> Result<&mut Session, DeviceError> {
+    fn find(
+        &mut self,
+        id: u8,
+        now: Duration,
+        wanted: impl FnOnce(Stage) -> bool,
+    ) -> Result<&mut Session, DeviceError> {
         self.expire(now);
         self.0
             .get_mut(usize::from(id))
             .and_then(Option::as_mut)
-            .filter(|session| session.authenticated == authenticated)
+            .filter(|session| wanted(session.stage))
             .ok_or(DeviceError::InvalidSession)
     }
 }
 
 impl Session {
-    /// The host has proved that it knows the key.
+    /// The host has proved that it holds the key.
     pub(crate) fn establish(&mut self, now: Duration) {
-        self.authenticated = true;
+        self.stage = Stage::Established;
         self.last_used = now;
     }
 

@@ -5,6 +5,10 @@
 //! CMAC that chains over all commands. Derivation constants and MAC layout: the YubiHSM 2 wire facts, sections
 //! 5.1 to 5.4; the vector there is a test here.
 //!
+//! Sessions of P-256 authentication keys are keyed by two Diffie-Hellman secrets instead (section 5.5); from their
+//! first message on they are the same. Who computes those secrets is not decided here: a board may have faster
+//! arithmetic than a desktop's, and this crate stays free of curves.
+//!
 //! [`HostChannel`] and [`DeviceChannel`] are the two roles; what they share is private.
 
 use aes::Aes128;
@@ -29,8 +33,17 @@ pub const CHALLENGE_LENGTH: usize = 8;
 /// Sessions a device can hold; ids run from 0 to one below.
 pub const MAX_SESSIONS: usize = 16;
 
+/// Bytes of the proof that a device holds its private keys.
+pub const RECEIPT_LENGTH: usize = BLOCK;
+/// Bytes of a P-256 point, `04 ‖ X[32] ‖ Y[32]`.
+pub const POINT_LENGTH: usize = 65;
+
 /// A challenge of either side, or the cryptogram that answers it.
 pub type Challenge = [u8; CHALLENGE_LENGTH];
+/// An ephemeral P-256 public key, uncompressed.
+pub type Point = [u8; POINT_LENGTH];
+/// The device's proof in CREATE SESSION with a P-256 authentication key.
+pub type Receipt = [u8; RECEIPT_LENGTH];
 
 /// Why a message of the channel was not accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +51,10 @@ pub enum ChannelError {
     /// The other side's cryptogram is not the expected one: it does not know the authentication key.
     #[error("wrong cryptogram: the other side holds another authentication key")]
     WrongCryptogram,
+    /// The device's receipt is not the expected one: it holds another private key than the one it is known by, or
+    /// another authentication key.
+    #[error("wrong receipt: the device holds another private key or another authentication key")]
+    WrongReceipt,
     /// The MAC does not match: the message was changed, replayed, or meant for another session.
     #[error("wrong message authentication code")]
     WrongMac,
@@ -99,6 +116,18 @@ impl core::fmt::Debug for AuthenticationKey {
     }
 }
 
+/// What the two ends of a P-256 session have agreed on (section 5.5). Secrets are x-coordinates of ECDH.
+pub struct Agreement<'a> {
+    /// Of the two ephemeral keys.
+    pub ephemeral_secret: &'a [u8; 32],
+    /// Of the host's authentication key and the device's static key.
+    pub static_secret: &'a [u8; 32],
+    /// The host's ephemeral public key.
+    pub host_point: &'a Point,
+    /// The device's ephemeral public key.
+    pub device_point: &'a Point,
+}
+
 /// The derivation constants of section 5.2.
 #[derive(Clone, Copy)]
 #[repr(u8)]
@@ -156,6 +185,39 @@ impl Keys {
         enc.zeroize();
         mac.zeroize();
         keys
+    }
+
+    /// The session is live at once, its chain begins with the receipt.
+    fn agree(session_id: u8, agreement: &Agreement<'_>) -> Self {
+        let mut secret = [0; 64];
+        for (to, from) in
+            secret.iter_mut().zip(agreement.ephemeral_secret.iter().chain(agreement.static_secret))
+        {
+            *to = *from;
+        }
+        let mut keys = [0; 4 * BLOCK];
+        // Key usage, key type AES, key length. Fails only for lengths that are not these.
+        let derived = ansi_x963_kdf::derive_key_into::<sha2::Sha256>(&secret, &[0x3c, 0x88, 0x10], &mut keys);
+        debug_assert!(derived.is_ok());
+        secret.zeroize();
+        let mut parts = keys.as_chunks::<BLOCK>().0.iter().copied();
+        let mut next = || parts.next().unwrap_or_default();
+        let (mut receipt_key, encryption, command_mac, response_mac) = (next(), next(), next(), next());
+        keys.zeroize();
+        let mut cmac = Cmac::<Aes128>::new(&receipt_key.into());
+        receipt_key.zeroize();
+        cmac.update(agreement.device_point);
+        cmac.update(agreement.host_point);
+        Self {
+            session_id,
+            encryption,
+            command_mac,
+            response_mac,
+            card_cryptogram: Challenge::default(),
+            host_cryptogram: Challenge::default(),
+            counter: 1,
+            chain: cmac.finalize().into_bytes().into(),
+        }
     }
 
     /// The MAC over `chain ‖ message` under `key`; `message` has its header with the final length.
@@ -275,6 +337,13 @@ impl HostChannel {
         }
     }
 
+    /// Agrees on a session from the device's answer to CREATE SESSION with a P-256 key and checks that the device
+    /// holds its private keys. There is nothing to authenticate: the first command shows that the host holds its own.
+    pub fn agree(session_id: u8, agreement: &Agreement<'_>, receipt: Receipt) -> Result<Self, ChannelError> {
+        let keys = Keys::agree(session_id, agreement);
+        if bool::from(keys.chain.ct_eq(&receipt)) { Ok(Self(keys)) } else { Err(ChannelError::WrongReceipt) }
+    }
+
     /// The session's number on the device.
     #[must_use]
     pub const fn session_id(&self) -> u8 {
@@ -342,6 +411,15 @@ impl DeviceChannel {
         card_challenge: Challenge,
     ) -> Self {
         Self(Keys::derive(session_id, key, host_challenge, card_challenge))
+    }
+
+    /// Agrees on a session with the holder of a P-256 key, and the receipt for the host. Nothing is known of the
+    /// host before [`DeviceChannel::open`] has accepted its first message.
+    #[must_use]
+    pub fn agree(session_id: u8, agreement: &Agreement<'_>) -> (Self, Receipt) {
+        let keys = Keys::agree(session_id, agreement);
+        let receipt = keys.chain;
+        (Self(keys), receipt)
     }
 
     /// The cryptogram that proves to the host that this device knows the key.
@@ -470,6 +548,60 @@ mod tests {
         }
         assert_eq!(ERROR_CODE, 0x7f);
         assert_eq!(DeviceError::from_code(0x0b), Some(DeviceError::ObjectNotFound));
+    }
+
+    /// Vector B of the wire facts, section 5.5.
+    const AGREEMENT: Agreement<'_> = Agreement {
+        ephemeral_secret: &hex!("b019f997f1acd2a2e19a75c38f0f658a935b22db5960a5394216b466775c83ba"),
+        static_secret: &hex!("39a10ced504c975c9e089753c8250af85a2521eaa13d721f3395bc7bb45b92f5"),
+        host_point: &hex!(
+            "04d65a93977caa3d1b081852ff57a79e465f1660577304baead505dd3a48589cf3"
+            "50185e895372df6221ea3a137557e473fddb6755f05bd507c3c533fce9c91285"
+        ),
+        device_point: &hex!(
+            "045b36890dacbd7c9a96bb74a1ee28b3d2d75b72e09a20ef25cf8e6fd8a9f0350d"
+            "0e14bed8d4682a34d83538bdff5b96e89a6666ec0db5745d02fa1210072df75a"
+        ),
+    };
+    const RECEIPT: Receipt = hex!("31c004d2aee643b83fa2ccf87d7010f7");
+
+    #[test]
+    fn the_p256_vector_is_reproduced_by_both_ends_and_its_session_works() {
+        let (mut device, receipt) = DeviceChannel::agree(3, &AGREEMENT);
+        assert_eq!(receipt, RECEIPT);
+        let mut host = HostChannel::agree(3, &AGREEMENT, receipt).unwrap();
+        for keys in [&device.0, &host.0] {
+            assert_eq!(keys.encryption, hex!("dcb9b1f316d4107db20fd33df7a6786c"));
+            assert_eq!(keys.command_mac, hex!("8e635ee2636ad55bcb88da6ed4443500"));
+            assert_eq!(keys.response_mac, hex!("025781ac9a80ac5b6539107ae2701a18"));
+            assert_eq!((keys.chain, keys.counter), (RECEIPT, 1));
+        }
+        for _ in 0..2 {
+            let mut wire = [0; 64];
+            let length = host.seal(Command::Echo, b"x", &mut wire).unwrap();
+            let frame = device.open(&mut wire[..length]).unwrap();
+            assert_eq!((frame.code, frame.payload), (Command::Echo.code(), b"x".as_slice()));
+            wire[4..8].copy_from_slice(&[0x81, 0, 1, b'x']);
+            let length = device.seal(4, &mut wire).unwrap();
+            assert_eq!(host.open(&mut wire[..length]).unwrap().payload, b"x");
+        }
+    }
+
+    #[test]
+    fn the_receipt_depends_on_everything_that_was_agreed() {
+        let agreements = [
+            Agreement { ephemeral_secret: &[7; 32], ..AGREEMENT },
+            Agreement { static_secret: &[7; 32], ..AGREEMENT },
+            Agreement { host_point: &[4; POINT_LENGTH], ..AGREEMENT },
+            Agreement { device_point: &[4; POINT_LENGTH], ..AGREEMENT },
+        ];
+        for agreement in &agreements {
+            let refused = HostChannel::agree(0, agreement, RECEIPT).err();
+            assert_eq!(refused, Some(ChannelError::WrongReceipt));
+        }
+        let mut changed = RECEIPT;
+        changed[15] ^= 1;
+        assert_eq!(HostChannel::agree(0, &AGREEMENT, changed).err(), Some(ChannelError::WrongReceipt));
     }
 
     #[test]

@@ -1,29 +1,101 @@
-//! Authentication keys: what sessions are opened with.
+//! Authentication keys, what sessions are opened with: AES-128 keys derived from passwords, and P-256 public keys,
+//! whose sessions also show the host which device it speaks to.
 
-use sshsm_protocol::channel::AuthenticationKey;
+use p256::elliptic_curve::ecdh::diffie_hellman;
+use sshsm_protocol::channel::{Agreement, AuthenticationKey, DeviceChannel, Point, Receipt};
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, Origin};
 use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
+use zeroize::Zeroizing;
 
 use super::Core;
+use crate::crypto::key;
+use crate::identity;
 use crate::platform::Platform;
 use crate::session::Caller;
-use crate::store::Attributes;
+use crate::store::{Attributes, Record};
 
-/// The reported length of an AES authentication key: delegated capabilities and the key.
-pub(crate) const AES_KEY_OBJECT_LENGTH: u16 = 8 + 32;
+/// Bytes of a P-256 public key, `X‖Y`.
+const PUBLIC_LENGTH: usize = identity::ALGORITHM.public_length();
 
-/// The key of `algorithm`, which must be the AES one: P-256 authentication is a command family of its own.
+/// The reported length of an authentication key: delegated capabilities and the key.
+pub(crate) fn object_length(key: &[u8]) -> u16 {
+    u16::try_from(8 + key.len()).unwrap_or(u16::MAX)
+}
+
+/// The key of `algorithm`: `K-ENC[16] ‖ K-MAC[16]` or `X[32] ‖ Y[32]`.
 fn key<'a>(algorithm: Algorithm, mut reader: Reader<'a>) -> Result<&'a [u8], DeviceError> {
-    if algorithm != Algorithm::Aes128YubicoAuthentication {
-        return Err(DeviceError::InvalidData);
-    }
-    let key = reader.take(AuthenticationKey::LENGTH)?;
+    let length = match algorithm {
+        Algorithm::Aes128YubicoAuthentication => AuthenticationKey::LENGTH,
+        Algorithm::Ecp256YubicoAuthentication => PUBLIC_LENGTH,
+        _ => return Err(DeviceError::InvalidData),
+    };
+    let key = reader.take(length)?;
     reader.finish()?;
     Ok(key)
 }
 
-/// PUT AUTHENTICATION KEY: header, delegated capabilities, `K-ENC[16] ‖ K-MAC[16]`; the id.
+/// A P-256 public key must be on the curve.
+fn check(algorithm: Algorithm, key: &[u8]) -> Result<(), DeviceError> {
+    match algorithm {
+        Algorithm::Ecp256YubicoAuthentication => public_key(&point(key)?).map(|_| ()),
+        _ => Ok(()),
+    }
+}
+
+fn point(public: &[u8]) -> Result<Point, DeviceError> {
+    let mut point = [4; 1 + PUBLIC_LENGTH];
+    let public: &[u8; PUBLIC_LENGTH] = public.try_into().map_err(|_| DeviceError::StorageFailed)?;
+    for (to, from) in point.iter_mut().skip(1).zip(public) {
+        *to = *from;
+    }
+    Ok(point)
+}
+
+fn public_key(point: &Point) -> Result<p256::PublicKey, DeviceError> {
+    p256::PublicKey::from_sec1_bytes(point).map_err(|_| DeviceError::InvalidData)
+}
+
+/// The x-coordinate of a point times a scalar.
+fn ecdh(body: &[u8], point: &Point) -> Result<Zeroizing<[u8; 32]>, DeviceError> {
+    let scalar = body.get(..identity::ALGORITHM.private_length()).unwrap_or_default();
+    let secret = p256::SecretKey::from_slice(scalar).map_err(|_| DeviceError::StorageFailed)?;
+    let shared = diffie_hellman(secret.to_nonzero_scalar(), public_key(point)?.as_affine());
+    Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
+}
+
+/// Keys a session with the holder of the P-256 key `public`, whose ephemeral key is `host_point`; the channel, the
+/// device's ephemeral key and the receipt.
+pub(crate) fn agree<P: Platform>(
+    core: &mut Core<P>,
+    session_id: u8,
+    public: &[u8],
+    host_point: &Point,
+) -> Result<(DeviceChannel, Point, Receipt), DeviceError> {
+    let device = identity::private_key(&mut core.store, core.platform.entropy(), Record::DeviceKey)?;
+    let ephemeral = key::generate(identity::ALGORITHM, core.platform.entropy())?;
+    let device_point = point(key::public(identity::ALGORITHM, &ephemeral)?)?;
+    let agreement = Agreement {
+        ephemeral_secret: &*ecdh(&ephemeral, host_point)?,
+        static_secret: &*ecdh(&device, &point(public)?)?,
+        host_point,
+        device_point: &device_point,
+    };
+    let (channel, receipt) = DeviceChannel::agree(session_id, &agreement);
+    Ok((channel, device_point, receipt))
+}
+
+/// GET DEVICE PUBLIC KEY: `algorithm u8 ‖ X[32] ‖ Y[32]`.
+pub(crate) fn device_public_key<P: Platform>(
+    core: &mut Core<P>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let body = identity::private_key(&mut core.store, core.platform.entropy(), Record::DeviceKey)?;
+    writer.u8(Algorithm::Ecp256YubicoAuthentication.code())?;
+    Ok(writer.bytes(key::public(identity::ALGORITHM, &body)?)?)
+}
+
+/// PUT AUTHENTICATION KEY: header, delegated capabilities, then `K-ENC[16] ‖ K-MAC[16]` or `X[32] ‖ Y[32]`; the id.
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -34,11 +106,12 @@ pub(crate) fn put<P: Platform>(
     let delegated = Capabilities::from_bits(reader.u64()?);
     let key = key(object.algorithm, reader)?;
     let name = core.authorize_creation(caller, ObjectType::AuthenticationKey, &object, delegated)?;
+    check(object.algorithm, key)?;
     core.create(name, &object, delegated, Origin::IMPORTED, key, writer)
 }
 
 /// CHANGE AUTHENTICATION KEY: `id u16 ‖ algorithm u8 ‖ key`; the id. Only the session's own key, which keeps its
-/// rights and label; sessions that it opened go on.
+/// rights and label and may become one of the other kind; sessions that it opened go on.
 pub(crate) fn change<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -51,6 +124,7 @@ pub(crate) fn change<P: Platform>(
     }
     let algorithm = Algorithm::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
     let key = key(algorithm, reader)?;
+    check(algorithm, key)?;
     let name = (ObjectType::AuthenticationKey, id);
     // Sessions outlive their key: another key that was put under the same id since is somebody else's.
     let info = core
@@ -65,7 +139,7 @@ pub(crate) fn change<P: Platform>(
         .ok_or(DeviceError::ObjectNotFound)?;
     let attributes = Attributes {
         capabilities: info.capabilities,
-        length: AES_KEY_OBJECT_LENGTH,
+        length: object_length(key),
         domains: info.domains,
         algorithm,
         origin: Origin::IMPORTED,

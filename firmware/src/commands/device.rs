@@ -55,6 +55,7 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    Algorithm::Ecp256YubicoAuthentication.code(),
     #[cfg(feature = "symmetric")]
     Algorithm::Aes128.code(),
     #[cfg(feature = "symmetric")]
@@ -116,7 +117,7 @@ pub(crate) fn reset<P: Platform>(
     let (options, mut log) = (Options::DEFAULT, AuditLog::EMPTY);
     let now = core.platform.uptime();
     core.store.reset(|store| {
-        insert_defaults(store)?;
+        insert_defaults(store, core.platform.entropy())?;
         log.boot(store, &options, core.platform.entropy(), now)
     })?;
     (core.options, core.log) = (options, log);

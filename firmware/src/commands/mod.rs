@@ -2,6 +2,8 @@
 //! demand; [`handler`] is the only place that connects a command to its code.
 
 pub(crate) mod asymmetric_key;
+#[cfg(feature = "attestation")]
+pub(crate) mod attestation;
 #[cfg(feature = "audit")]
 pub(crate) mod audit;
 pub(crate) mod authentication;
@@ -72,6 +74,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignEddsa => sign::eddsa,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "attestation")]
+        Command::SignAttestationCertificate => attestation::sign,
         #[cfg(feature = "opaque")]
         Command::PutOpaque => opaque::put,
         #[cfg(feature = "opaque")]

@@ -75,7 +75,7 @@ pub(crate) fn load(curve: Curve, scalar: &[u8]) -> Option<Box<dyn EcKey + Send>>
     })
 }
 
-#[cfg(feature = "signatures")]
+#[cfg(any(feature = "signatures", feature = "attestation"))]
 /// A fixed-length signature, `r‖s`, in DER, into `der`; returns its length.
 pub(crate) fn to_der(curve: Curve, signature: &[u8], der: &mut [u8]) -> Option<usize> {
     with_curve!(curve, C, D => {

@@ -1,0 +1,227 @@
+//! Attestation: X.509 certificates that tell what a key is, signed by a key of this device.
+//!
+//! The certificates and the odd encodings of their extensions are YubiHSM 2's (wire facts, section 9). Only a key that
+//! was generated is attested: whoever put a key, or has seen it, may hold a copy, and a verifier that reads no
+//! extension should not have to know. Id 0 is the device itself, as the attested key its static key, and as the
+//! attesting key one whose self-signed certificate is read as opaque object 0.
+
+use alloc::format;
+use alloc::vec::Vec;
+
+use der::Encode;
+use der::asn1::{AnyRef, BitStringRef, OctetString, OctetStringRef};
+use der::oid::ObjectIdentifier;
+use rand_core::Rng as _;
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::object::{ObjectInfo, Origin};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
+    ObjectType,
+};
+
+use super::Core;
+use super::device::VERSION;
+use crate::authorization::{usable, visible};
+use crate::certificate::{CertificateError, Extension, Issuer, Unsigned, always, common_name};
+use crate::crypto::Provider;
+use crate::crypto::key::{self, Body};
+use crate::identity;
+use crate::platform::Platform;
+use crate::session::Caller;
+use crate::store::Record;
+
+/// The id that stands for the device.
+const DEVICE: u16 = 0;
+
+const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
+
+/// What an extension tells: its number under `1.3.6.1.4.1.41482.4`.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum Fact {
+    FirmwareVersion = 1,
+    Serial = 2,
+    Origin = 3,
+    Domains = 4,
+    Capabilities = 5,
+    ObjectId = 6,
+    Label = 9,
+}
+
+/// The value is a bare DER primitive.
+fn extension(fact: Fact, value: &impl Encode) -> Result<Extension, CertificateError> {
+    let id =
+        ObjectIdentifier::from_arcs([1, 3, 6, 1, 4, 1, 41_482, 4, fact as u32]).map_err(der::Error::from)?;
+    Ok(Extension { id, critical: false, value: OctetString::new(value.to_der()?)? })
+}
+
+/// What certificates of the device and of its keys have in common.
+fn device_facts(serial: u32) -> Result<Vec<Extension>, CertificateError> {
+    let version = [VERSION.major, VERSION.minor, VERSION.patch];
+    Ok(alloc::vec![
+        extension(Fact::FirmwareVersion, &OctetStringRef::new(&version)?)?,
+        extension(Fact::Serial, &serial)?,
+    ])
+}
+
+/// A key that is attested.
+struct Subject {
+    algorithm: AsymmetricAlgorithm,
+    body: Body,
+    id: u16,
+    origin: Origin,
+    domains: Domains,
+    capabilities: Capabilities,
+    label: Label,
+}
+
+impl Subject {
+    fn facts(&self) -> Result<[Extension; 5], CertificateError> {
+        Ok([
+            extension(Fact::Origin, &BitStringRef::from_bytes(&[self.origin.code()])?)?,
+            extension(Fact::Domains, &BitStringRef::from_bytes(&self.domains.bits().to_be_bytes())?)?,
+            extension(
+                Fact::Capabilities,
+                &BitStringRef::from_bytes(&self.capabilities.bits().to_be_bytes())?,
+            )?,
+            extension(Fact::ObjectId, &self.id)?,
+            // Any bytes, as labels are.
+            extension(Fact::Label, &AnyRef::new(der::Tag::Utf8String, self.label.trimmed())?)?,
+        ])
+    }
+}
+
+fn serial_number<P: Platform>(core: &mut Core<P>) -> [u8; 16] {
+    let mut serial = [0; 16];
+    core.platform.entropy().fill_bytes(&mut serial);
+    if let Some(first) = serial.first_mut() {
+        // Positive, and as long as it is.
+        *first = *first & 0x7f | 0x40;
+    }
+    serial
+}
+
+fn own_key<P: Platform>(core: &mut Core<P>, record: Record) -> Result<Body, DeviceError> {
+    Ok(identity::private_key(&mut core.store, core.platform.entropy(), record)?)
+}
+
+/// The certificate of the device's attestation key, self-signed, in DER.
+pub(crate) fn device_certificate<P: Platform>(core: &mut Core<P>) -> Result<Body, DeviceError> {
+    if let Some(certificate) = core.store.record(Record::AttestationCertificate)? {
+        return Ok(certificate);
+    }
+    let body = own_key(core, Record::AttestationKey)?;
+    let serial = core.platform.serial();
+    let name = common_name(&format!("sshsm Attestation ({serial:010})"))?;
+    let mut extensions = device_facts(serial)?;
+    // SEQUENCE { cA TRUE }: verifiers accept certificates under it.
+    let value = OctetString::new([0x30, 3, 1, 1, 0xff]).map_err(CertificateError::from)?;
+    extensions.push(Extension { id: BASIC_CONSTRAINTS, critical: true, value });
+    let unsigned = Unsigned {
+        serial: serial_number(core),
+        issuer: &name,
+        validity: &always()?,
+        subject: &name,
+        key: (identity::ALGORITHM, key::public(identity::ALGORITHM, &body)?),
+        extensions,
+    };
+    let private = P::Crypto::load(identity::ALGORITHM, &body)?;
+    let certificate = unsigned.sign::<P::Crypto>(identity::ALGORITHM, &private, core.platform.entropy())?;
+    core.store.put_record(Record::AttestationCertificate, &certificate)?;
+    Ok(Body::new(certificate))
+}
+
+/// What may attest: a key of the session's, or the device.
+fn attester<P: Platform>(
+    core: &Core<P>,
+    caller: &Caller,
+    id: u16,
+) -> Result<Option<ObjectInfo>, DeviceError> {
+    if id == DEVICE {
+        return Ok(None);
+    }
+    let id = ObjectId::new(id).map_err(|_| DeviceError::ObjectNotFound)?;
+    let name = (ObjectType::AsymmetricKey, id);
+    usable(&core.store, caller, name, Capability::SignAttestationCertificate).map(Some)
+}
+
+/// SIGN ATTESTATION CERTIFICATE: `id u16 ‖ attesting id u16`; the certificate in DER.
+///
+/// It takes issuer and validity from the attesting key's certificate: any X.509 certificate in an opaque object with
+/// that key's id.
+pub(crate) fn sign<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let (id, attesting_id) = (reader.u16()?, reader.u16()?);
+    reader.finish()?;
+    let attested = match ObjectId::new(id) {
+        Ok(id) => Some(visible(&core.store, caller, (ObjectType::AsymmetricKey, id))?),
+        Err(_) if id == DEVICE => None,
+        Err(_) => return Err(DeviceError::ObjectNotFound),
+    };
+    let attester = attester(core, caller, attesting_id)?;
+
+    let subject = match attested {
+        Some(info) => Subject {
+            algorithm: AsymmetricAlgorithm::from_algorithm(info.algorithm)
+                .ok_or(DeviceError::StorageFailed)?,
+            body: core.body((info.object_type, info.id))?,
+            id,
+            origin: info.origin,
+            domains: info.domains,
+            capabilities: info.capabilities,
+            label: info.label,
+        },
+        None => Subject {
+            algorithm: identity::ALGORITHM,
+            body: own_key(core, Record::DeviceKey)?,
+            id,
+            origin: Origin::GENERATED,
+            domains: Domains::NONE,
+            capabilities: Capabilities::NONE,
+            label: Label::default(),
+        },
+    };
+    if subject.origin.code() & Origin::GENERATED.code() == 0 {
+        return Err(DeviceError::InvalidData);
+    }
+    let certificate = match &attester {
+        Some(info) => {
+            if info.algorithm == Algorithm::Ed25519 {
+                return Err(DeviceError::InvalidData);
+            }
+            let certificate = visible(&core.store, caller, (ObjectType::Opaque, info.id))?;
+            if certificate.algorithm != Algorithm::OpaqueX509Certificate {
+                return Err(DeviceError::InvalidData);
+            }
+            core.body((ObjectType::Opaque, info.id))?
+        }
+        None => device_certificate(core)?,
+    };
+
+    let issuer = Issuer::of(&certificate)?;
+    let mut extensions = device_facts(core.platform.serial())?;
+    extensions.extend(subject.facts()?);
+    let unsigned = Unsigned {
+        serial: serial_number(core),
+        issuer: &issuer.name,
+        validity: &issuer.validity,
+        subject: &common_name(&format!("YubiHSM Attestation id:{id:#06x}"))?,
+        key: (subject.algorithm, key::public(subject.algorithm, &subject.body)?),
+        extensions,
+    };
+    let certificate = match attester {
+        Some(info) => {
+            let (key, platform) = core.load(&info)?;
+            unsigned.sign::<P::Crypto>(key.algorithm, &key.private, platform.entropy())?
+        }
+        None => {
+            let private = P::Crypto::load(identity::ALGORITHM, &own_key(core, Record::AttestationKey)?)?;
+            unsigned.sign::<P::Crypto>(identity::ALGORITHM, &private, core.platform.entropy())?
+        }
+    };
+    Ok(writer.bytes(&certificate)?)
+}
