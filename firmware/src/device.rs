@@ -60,8 +60,8 @@ impl<P: Platform> Device<P> {
         self.core.store.flash()
     }
 
-    /// Answers one message and returns the answer's length. `response` must have room for [`MAX_MESSAGE`] bytes;
-    /// with less, commands whose answer does not fit fail.
+    /// Answers one message and returns the answer's length. `response` must have room for [`MAX_MESSAGE`] bytes; with
+    /// less, session messages are refused and answers that do not fit fail.
     pub fn handle(&mut self, request: &[u8], response: &mut [u8]) -> usize {
         match self.answer(request, response) {
             Ok(length) => length,
@@ -88,6 +88,10 @@ impl<P: Platform> Device<P> {
             return Err(DeviceError::WrongLength);
         }
         if command == Command::SessionMessage {
+            // Nothing is carried out whose answer might not fit once it is encrypted.
+            if response.len() < MAX_MESSAGE {
+                return Err(DeviceError::WrongLength);
+            }
             return self.session_message(request, frame.payload, response);
         }
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();

@@ -4,6 +4,7 @@
 mod model;
 
 use model::{ModelDevice, Object, Session, fresh, put_authentication_key};
+use sshsm_protocol::command::Requirement;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains};
 
 const REFUSED: Result<Vec<u8>, DeviceError> = Err(DeviceError::InsufficientPermissions);
@@ -27,23 +28,20 @@ fn ed25519(capabilities: &[Capability], domains: Domains) -> Vec<u8> {
 #[test]
 fn every_command_with_a_requirement_is_refused_without_it() {
     let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
     let mut session = limited(&mut device, &[]);
-    let payloads: [(Command, &[u8]); 12] = [
-        (Command::ResetDevice, &[]),
-        (Command::PutAuthenticationKey, &[0; 93]),
-        (Command::PutAsymmetricKey, &[0; 85]),
-        (Command::GenerateAsymmetricKey, &[0; 53]),
-        (Command::PutTemplate, &[0; 60]),
-        (Command::GetTemplate, &[0, 1]),
-        (Command::SignPkcs1, &[0; 34]),
-        (Command::SignEcdsa, &[0; 34]),
-        (Command::SignEddsa, &[0; 34]),
-        (Command::SignSshCertificate, &[0; 34]),
-        (Command::ChangeAuthenticationKey, &[0; 35]),
-        (Command::DeleteObject, &[0, 1, 2]),
-    ];
-    for (command, payload) in payloads {
-        assert_eq!(session.send(&mut device, command, payload), REFUSED, "{command}");
+    for &command in Command::ALL {
+        let payload = match command {
+            Command::DeleteObject => vec![0, 1, 2],
+            _ => vec![0; *command.request_length().start()],
+        };
+        if command.requirement() == Requirement::Nothing {
+            continue;
+        }
+        let known = command == Command::ResetDevice
+            || admin.send(&mut device, command, &payload) != Err(DeviceError::InvalidCommand);
+        let expected = if known { REFUSED } else { Err(DeviceError::InvalidCommand) };
+        assert_eq!(session.send(&mut device, command, &payload), expected, "{command}");
     }
     session.send(&mut device, Command::Echo, b"no capability needed").unwrap();
 }
@@ -148,4 +146,27 @@ fn ids_0_and_0xffff_are_chosen_or_refused() {
         admin.send(&mut device, Command::GenerateAsymmetricKey, &reserved),
         Err(DeviceError::InvalidId)
     );
+}
+
+#[test]
+fn a_session_cannot_change_a_key_that_was_put_under_its_id_since() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let mut session = limited(&mut device, &[Capability::ChangeAuthenticationKey]);
+    admin.send(&mut device, Command::DeleteObject, &[0, 9, 2]).unwrap();
+    put_authentication_key(
+        &mut device,
+        &mut admin,
+        9,
+        b"another",
+        Domains::ALL,
+        Capabilities::ALL,
+        Capabilities::ALL,
+    );
+    let payload = [&[0, 9, 38], [7; 32].as_slice()].concat();
+    assert_eq!(
+        session.send(&mut device, Command::ChangeAuthenticationKey, &payload),
+        Err(DeviceError::ObjectNotFound)
+    );
+    Session::open(&mut device, 9, b"another").unwrap();
 }

@@ -9,7 +9,7 @@ use sshsm_firmware::crypto::{MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh}
 use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::codec::Writer;
-use sshsm_protocol::ssh::public_key::PublicKey;
+use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
@@ -119,7 +119,7 @@ impl Case {
         let key = RustCrypto::load(self.timestamp_algorithm, &self.timestamp_body).unwrap();
         let message = message(request, Now::from_seconds(self.signed_now));
         let algorithm = match self.timestamp_algorithm {
-            AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
+            AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(SshCurve::from_curve(curve).unwrap()),
             AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
             _ => SignatureAlgorithm::RsaSha256,
         };
@@ -352,7 +352,11 @@ fn unknown_keys_templates_and_capabilities_are_told_apart() {
 
 #[test]
 fn every_kind_of_ca_and_timestamp_key_works_and_the_signature_verifies() {
-    for algorithm in AsymmetricAlgorithm::ALL {
+    let ssh = |algorithm: &AsymmetricAlgorithm| match *algorithm {
+        AsymmetricAlgorithm::Ec(curve) => SshCurve::from_curve(curve).is_some(),
+        _ => true,
+    };
+    for algorithm in AsymmetricAlgorithm::ALL.into_iter().filter(ssh) {
         let mut case = Case::new();
         let mut entropy = entropy();
         case.timestamp_algorithm = algorithm;

@@ -95,6 +95,7 @@ mod tests {
     use super::*;
     use crate::ssh_keygen::{SshKeygen, to_be_signed, vector};
     use ssh_encoding::Encode;
+    use sshsm_protocol::ssh::public_key::SshCurve;
 
     #[test]
     fn what_ssh_keygen_signed_passes_under_its_key_and_algorithm_only() {
@@ -165,10 +166,7 @@ mod tests {
             let algorithm = changed.signature().algorithm();
             let algorithm = [SignatureAlgorithm::RsaSha512, SignatureAlgorithm::Ed25519]
                 .into_iter()
-                .chain(
-                    [sshsm_protocol::Curve::P256, sshsm_protocol::Curve::P384, sshsm_protocol::Curve::P521]
-                        .map(SignatureAlgorithm::Ecdsa),
-                )
+                .chain([SshCurve::P256, SshCurve::P384, SshCurve::P521].map(SignatureAlgorithm::Ecdsa))
                 .find(|known| known.name() == algorithm.as_str())
                 .unwrap();
             assert!(verify(&line, &request, ca.key_data(), algorithm).is_ok(), "{name}");

@@ -8,6 +8,7 @@
 use ssh_key::private::{EcdsaKeypair, KeypairData, RsaKeypair};
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::{EcdsaCurve, Mpint, PrivateKey};
+use sshsm_protocol::ssh::public_key::SshCurve;
 use sshsm_protocol::{AsymmetricAlgorithm, Curve};
 use zeroize::Zeroizing;
 
@@ -58,6 +59,12 @@ pub enum DeviceKeyError {
     /// A private key whose secret part is not there to be read.
     #[error("the private key is still encrypted")]
     Encrypted,
+    /// A key on the device that SSH has no name for.
+    #[error("SSH has no form for {algorithm} keys")]
+    NoSshForm {
+        /// What it is.
+        algorithm: AsymmetricAlgorithm,
+    },
 }
 
 /// What the device would call this key.
@@ -100,10 +107,11 @@ pub fn ssh_public(algorithm: AsymmetricAlgorithm, raw: &[u8]) -> Result<KeyData,
         }
         AsymmetricAlgorithm::Ec(curve) => {
             let point = [&[4], raw].concat();
+            let curve = SshCurve::from_curve(curve).ok_or(DeviceKeyError::NoSshForm { algorithm })?;
             let on_curve = match curve {
-                Curve::P256 => p256::PublicKey::from_sec1_bytes(&point).is_ok(),
-                Curve::P384 => p384::PublicKey::from_sec1_bytes(&point).is_ok(),
-                Curve::P521 => p521::PublicKey::from_sec1_bytes(&point).is_ok(),
+                SshCurve::P256 => p256::PublicKey::from_sec1_bytes(&point).is_ok(),
+                SshCurve::P384 => p384::PublicKey::from_sec1_bytes(&point).is_ok(),
+                SshCurve::P521 => p521::PublicKey::from_sec1_bytes(&point).is_ok(),
             };
             on_curve.then(|| EcdsaPublicKey::from_sec1_bytes(&point).ok()).flatten().map(KeyData::Ecdsa)
         }
@@ -260,7 +268,13 @@ mod tests {
     fn numbers_that_are_no_key_are_refused() {
         for algorithm in AsymmetricAlgorithm::ALL {
             let invalid = Err(DeviceKeyError::Public { algorithm });
-            assert_eq!(ssh_public(algorithm, &vec![0; algorithm.public_length()]), invalid, "{algorithm}");
+            let zeros = ssh_public(algorithm, &vec![0; algorithm.public_length()]);
+            match algorithm {
+                AsymmetricAlgorithm::Ec(curve) if SshCurve::from_curve(curve).is_none() => {
+                    assert_eq!(zeros, Err(DeviceKeyError::NoSshForm { algorithm }));
+                }
+                _ => assert_eq!(zeros, invalid, "{algorithm}"),
+            }
             assert_eq!(
                 ssh_public(algorithm, &vec![0xff; algorithm.public_length() - 1]),
                 invalid,

@@ -7,11 +7,10 @@
 use ssh_encoding::{Base64Reader, Base64Writer, Encode, Reader, Writer};
 use ssh_key::PublicKey;
 use ssh_key::public::KeyData;
-use sshsm_protocol::Curve;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
-use sshsm_protocol::ssh::public_key::{self, PublicKeyError};
+use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
-    CertificateKind, Field, Options, Principals, Request, RequestError, SubjectKey,
+    CertificateKind, Field, MAX_PRINCIPALS, Options, Principals, Request, RequestError, SubjectKey,
 };
 use sshsm_protocol::ssh::timestamp::Now;
 
@@ -23,9 +22,6 @@ const NONCE_LENGTH: usize = 32;
 
 /// The command's fixed part: CA key id, template id, signature algorithm, now.
 const COMMAND_LENGTH: usize = 2 + 2 + 1 + 4;
-
-/// The most principals that OpenSSH reads (`SSHKEY_CERT_MAX_PRINCIPALS`).
-const MAX_PRINCIPALS: usize = 256;
 
 /// What the type name of every certificate ends in.
 const TYPE_SUFFIX: &[u8] = b"-cert-v01@openssh.com";
@@ -285,7 +281,7 @@ fn subject_key<'a>(key: &'a KeyData, blob: &'a [u8]) -> Result<SubjectKey<'a>, B
     match key {
         KeyData::SkEcdsaSha2NistP256(key) => Ok(SubjectKey::SecurityKey {
             key: public_key::PublicKey::Ecdsa {
-                curve: Curve::P256,
+                curve: SshCurve::P256,
                 point: key.ec_point().as_bytes().get(1..).unwrap_or_default(),
             },
             application: key.application().as_bytes(),
@@ -361,9 +357,9 @@ mod tests {
         match ca.key_data() {
             KeyData::Rsa(_) => SignatureAlgorithm::RsaSha512,
             KeyData::Ecdsa(key) => SignatureAlgorithm::Ecdsa(match key.as_sec1_bytes().len() {
-                65 => Curve::P256,
-                97 => Curve::P384,
-                _ => Curve::P521,
+                65 => SshCurve::P256,
+                97 => SshCurve::P384,
+                _ => SshCurve::P521,
             }),
             _ => SignatureAlgorithm::Ed25519,
         }
@@ -498,7 +494,7 @@ mod tests {
 
         #[test]
         fn every_request_that_is_built_can_be_read(
-            serial: u64, key_id in "[^\\x00]{0,40}", names in proptest::collection::vec("[^\\x00]{1,12}", 0..9),
+            serial: u64, key_id in "[^\\x00]{0,40}", names in proptest::collection::vec("[^\\x00,]{1,12}", 0..9),
             after: u64, before: u64, extension in "[^\\x00=]{1,9}", contents in proptest::option::of(".{0,9}"),
         ) {
             prop_assume!(after < before);

@@ -104,7 +104,11 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         let key = session.public_key(ca_id)?;
         let ca_key = device_key::ssh_public(key.algorithm, &key.bytes)
             .map_err(|source| SignerError::CaKey { id: ca_id, source })?;
-        let algorithm = algorithm.unwrap_or_else(|| default_algorithm(key.algorithm));
+        let algorithm =
+            algorithm.or_else(|| SignatureAlgorithm::of_key(key.algorithm)).ok_or(SignerError::CaKey {
+                id: ca_id,
+                source: DeviceKeyError::NoSshForm { algorithm: key.algorithm },
+            })?;
         if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key.algorithm).is_none() {
             return Err(SignerError::Algorithm { id: ca_id, key: key.algorithm, algorithm });
         }
@@ -162,16 +166,5 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         let TimedRequest { request, now, timestamp_signature } = timed;
         let authority = Authority { id: self.ca_id, public: Some(&self.ca_key) };
         Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
-    }
-}
-
-/// What ssh-keygen would sign with.
-const fn default_algorithm(key: AsymmetricAlgorithm) -> SignatureAlgorithm {
-    match key {
-        AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
-            SignatureAlgorithm::RsaSha512
-        }
-        AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
-        AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
     }
 }

@@ -121,8 +121,9 @@ mod tests {
     /// An independent check: as a signature of SSH's, by the SSH library.
     fn verifies(key: &KeyData, algorithm: AsymmetricAlgorithm, message: &[u8], signature: &[u8]) -> bool {
         let ssh = match algorithm {
-            AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(curve),
-            AsymmetricAlgorithm::Ed25519 => SignatureAlgorithm::Ed25519,
+            AsymmetricAlgorithm::Ec(_) | AsymmetricAlgorithm::Ed25519 => {
+                SignatureAlgorithm::of_key(algorithm).unwrap()
+            }
             _ => SignatureAlgorithm::RsaSha256,
         };
         let mut field = Vec::new();

@@ -106,40 +106,58 @@ impl core::fmt::Display for Algorithm {
     }
 }
 
-/// A NIST curve that OpenSSH has keys for.
+/// A curve that asymmetric keys are on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Curve {
+    /// secp224r1
+    P224,
     /// secp256r1
     P256,
     /// secp384r1
     P384,
     /// secp521r1
     P521,
+    /// secp256k1
+    K256,
+    /// brainpoolP256r1
+    Bp256,
+    /// brainpoolP384r1
+    Bp384,
+    /// brainpoolP512r1
+    Bp512,
 }
 
 impl Curve {
+    /// All of them.
+    pub const ALL: [Self; 8] =
+        [Self::P224, Self::P256, Self::P384, Self::P521, Self::K256, Self::Bp256, Self::Bp384, Self::Bp512];
+
     /// Bytes of one coordinate or scalar.
     #[must_use]
     pub const fn coordinate_length(self) -> usize {
         match self {
-            Self::P256 => 32,
-            Self::P384 => 48,
+            Self::P224 => 28,
+            Self::P256 | Self::K256 | Self::Bp256 => 32,
+            Self::P384 | Self::Bp384 => 48,
+            Self::Bp512 => 64,
             Self::P521 => 66,
         }
     }
 
-    /// SSH's name of the curve (RFC 5656, section 10.1).
+    /// Bits of the order, and so of a scalar.
     #[must_use]
-    pub const fn ssh_name(self) -> &'static str {
+    pub const fn order_bits(self) -> usize {
         match self {
-            Self::P256 => "nistp256",
-            Self::P384 => "nistp384",
-            Self::P521 => "nistp521",
+            Self::P521 => 521,
+            _ => 8 * self.coordinate_length(),
         }
     }
 }
 
-/// The asymmetric keys that SSH certificate authorities and timestamp authorities use.
+/// What an asymmetric key is.
+///
+/// SSH has names for RSA, Ed25519 and the curves P-256, P-384 and P-521 only: see
+/// [`SignatureAlgorithm`](crate::ssh::signature::SignatureAlgorithm).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AsymmetricAlgorithm {
     /// RSA, modulus of 2048 bits, public exponent 65537.
@@ -148,7 +166,7 @@ pub enum AsymmetricAlgorithm {
     Rsa3072,
     /// RSA, modulus of 4096 bits, public exponent 65537.
     Rsa4096,
-    /// ECDSA on a NIST curve.
+    /// ECDSA or ECDH on a curve.
     Ec(Curve),
     /// Ed25519 (RFC 8032).
     Ed25519,
@@ -156,13 +174,18 @@ pub enum AsymmetricAlgorithm {
 
 impl AsymmetricAlgorithm {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Rsa2048,
         Self::Rsa3072,
         Self::Rsa4096,
+        Self::Ec(Curve::P224),
         Self::Ec(Curve::P256),
         Self::Ec(Curve::P384),
         Self::Ec(Curve::P521),
+        Self::Ec(Curve::K256),
+        Self::Ec(Curve::Bp256),
+        Self::Ec(Curve::Bp384),
+        Self::Ec(Curve::Bp512),
         Self::Ed25519,
     ];
 
@@ -173,9 +196,14 @@ impl AsymmetricAlgorithm {
             Algorithm::Rsa2048 => Self::Rsa2048,
             Algorithm::Rsa3072 => Self::Rsa3072,
             Algorithm::Rsa4096 => Self::Rsa4096,
+            Algorithm::Ecp224 => Self::Ec(Curve::P224),
             Algorithm::Ecp256 => Self::Ec(Curve::P256),
             Algorithm::Ecp384 => Self::Ec(Curve::P384),
             Algorithm::Ecp521 => Self::Ec(Curve::P521),
+            Algorithm::Eck256 => Self::Ec(Curve::K256),
+            Algorithm::Ecbp256 => Self::Ec(Curve::Bp256),
+            Algorithm::Ecbp384 => Self::Ec(Curve::Bp384),
+            Algorithm::Ecbp512 => Self::Ec(Curve::Bp512),
             Algorithm::Ed25519 => Self::Ed25519,
             _ => return None,
         })
@@ -188,9 +216,14 @@ impl AsymmetricAlgorithm {
             Self::Rsa2048 => Algorithm::Rsa2048,
             Self::Rsa3072 => Algorithm::Rsa3072,
             Self::Rsa4096 => Algorithm::Rsa4096,
+            Self::Ec(Curve::P224) => Algorithm::Ecp224,
             Self::Ec(Curve::P256) => Algorithm::Ecp256,
             Self::Ec(Curve::P384) => Algorithm::Ecp384,
             Self::Ec(Curve::P521) => Algorithm::Ecp521,
+            Self::Ec(Curve::K256) => Algorithm::Eck256,
+            Self::Ec(Curve::Bp256) => Algorithm::Ecbp256,
+            Self::Ec(Curve::Bp384) => Algorithm::Ecbp384,
+            Self::Ec(Curve::Bp512) => Algorithm::Ecbp512,
             Self::Ed25519 => Algorithm::Ed25519,
         }
     }

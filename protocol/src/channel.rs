@@ -367,8 +367,8 @@ impl DeviceChannel {
 
     /// Checks and decrypts a whole SESSION MESSAGE in place; returns the inner command frame.
     ///
-    /// After an error the session must be dropped, except for `InnerFrame`: that message was authentic, and
-    /// [`DeviceChannel::seal`] answers it.
+    /// After `WrongMac` the session must be dropped. After `InnerFrame` the message was authentic, and
+    /// [`DeviceChannel::seal`] answers it; after the others nothing has changed.
     pub fn open<'m>(&mut self, message: &'m mut [u8]) -> Result<Frame<'m>, ChannelError> {
         let (covered, mac) = self.0.split(Command::SessionMessage.code(), message)?;
         let expected = self.0.mac(&self.0.command_mac, covered);

@@ -52,7 +52,17 @@ pub(crate) fn change<P: Platform>(
     let algorithm = Algorithm::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
     let key = key(algorithm, reader)?;
     let name = (ObjectType::AuthenticationKey, id);
-    let info = core.store.info(name).copied().ok_or(DeviceError::ObjectNotFound)?;
+    // Sessions outlive their key: another key that was put under the same id since is somebody else's.
+    let info = core
+        .store
+        .info(name)
+        .filter(|info| {
+            info.capabilities == caller.capabilities
+                && info.delegated_capabilities == caller.delegated_capabilities
+                && info.domains == caller.domains
+        })
+        .copied()
+        .ok_or(DeviceError::ObjectNotFound)?;
     let attributes = Attributes {
         capabilities: info.capabilities,
         length: AES_KEY_OBJECT_LENGTH,

@@ -5,8 +5,11 @@ pub(crate) mod asymmetric_key;
 pub(crate) mod authentication;
 pub(crate) mod device;
 pub(crate) mod object;
+#[cfg(feature = "signatures")]
 pub(crate) mod sign;
+#[cfg(feature = "ssh")]
 pub(crate) mod ssh_certificate;
+#[cfg(feature = "ssh")]
 pub(crate) mod template;
 
 use alloc::vec::Vec;
@@ -27,7 +30,7 @@ use crate::store::{Attributes, Name, Store, StoreError};
 pub(crate) type Handler<P> =
     fn(&mut Core<P>, &Caller, Reader<'_>, &mut Writer<'_>) -> Result<(), DeviceError>;
 
-/// The code of a command; `None` for commands that this device does not have.
+/// The code of a command; `None` for commands that this device does not have, or was built without.
 pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
     Some(match command {
         Command::Echo => device::echo,
@@ -45,11 +48,17 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::PutAsymmetricKey => asymmetric_key::put,
         Command::GenerateAsymmetricKey => asymmetric_key::generate,
         Command::GetPublicKey => asymmetric_key::public,
+        #[cfg(feature = "ssh")]
         Command::PutTemplate => template::put,
+        #[cfg(feature = "ssh")]
         Command::GetTemplate => template::get,
+        #[cfg(feature = "signatures")]
         Command::SignPkcs1 => sign::pkcs1,
+        #[cfg(feature = "signatures")]
         Command::SignEcdsa => sign::ecdsa,
+        #[cfg(feature = "signatures")]
         Command::SignEddsa => sign::eddsa,
+        #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
         _ => return None,
     })

@@ -1,10 +1,11 @@
 //! Signatures over data that the client chooses.
 
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::{AsymmetricAlgorithm, Capability, Curve, DeviceError, ObjectType};
+use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 
 use super::{Core, existing_id};
 use crate::authorization::usable;
+use crate::crypto::curve;
 use crate::crypto::{Hash, Input, MAX_SIGNATURE, Provider};
 use crate::platform::Platform;
 use crate::session::Caller;
@@ -55,20 +56,11 @@ pub(crate) fn ecdsa<P: Platform>(
     let mut signature = [0; MAX_SIGNATURE];
     let input = |digest| Input::Ecdsa { digest };
     let (algorithm, length) = sign(core, caller, &mut reader, Capability::SignEcdsa, input, &mut signature)?;
-    let fixed = signature.get(..length).unwrap_or_default();
-    macro_rules! der {
-        ($curve:ident) => {
-            $curve::ecdsa::Signature::from_slice(fixed)
-                .map(|signature| writer.bytes(signature.to_der().as_bytes()))
-        };
-    }
-    let written = match algorithm {
-        AsymmetricAlgorithm::Ec(Curve::P256) => der!(p256),
-        AsymmetricAlgorithm::Ec(Curve::P384) => der!(p384),
-        AsymmetricAlgorithm::Ec(Curve::P521) => der!(p521),
-        _ => return Err(DeviceError::InvalidData),
-    };
-    Ok(written.map_err(|_| DeviceError::InvalidData)??)
+    let AsymmetricAlgorithm::Ec(curve) = algorithm else { return Err(DeviceError::InvalidData) };
+    let mut der = [0; MAX_SIGNATURE];
+    let length = curve::to_der(curve, signature.get(..length).unwrap_or_default(), &mut der)
+        .ok_or(DeviceError::InvalidData)?;
+    Ok(writer.bytes(der.get(..length).unwrap_or_default())?)
 }
 
 /// SIGN EDDSA: `id u16 ‖ message`; 64 bytes.

@@ -18,6 +18,7 @@ use sshsm_protocol::{AsymmetricAlgorithm, Curve};
 use zeroize::Zeroizing;
 
 use super::CryptoError;
+use super::curve::with_curve;
 
 /// A key as it is stored; cleared when dropped.
 pub type Body = Zeroizing<Vec<u8>>;
@@ -35,9 +36,7 @@ pub fn expand(algorithm: AsymmetricAlgorithm, private: &[u8]) -> Result<Body, Cr
             key.sign(Pkcs1v15Sign::new_unprefixed(), b"pairwise consistency").map_err(|_| invalid)?;
             rsa_body(algorithm, private, &key)?
         }
-        AsymmetricAlgorithm::Ec(Curve::P256) => ec_body::<p256::NistP256>(private).ok_or(invalid)?,
-        AsymmetricAlgorithm::Ec(Curve::P384) => ec_body::<p384::NistP384>(private).ok_or(invalid)?,
-        AsymmetricAlgorithm::Ec(Curve::P521) => ec_body::<p521::NistP521>(private).ok_or(invalid)?,
+        AsymmetricAlgorithm::Ec(curve) => with_curve!(curve, C, D => ec_body::<C>(private)).ok_or(invalid)?,
         AsymmetricAlgorithm::Ed25519 => ed25519_body(private).ok_or(invalid)?,
     };
     if body.len() == algorithm.object_length() { Ok(body) } else { Err(invalid) }
@@ -190,7 +189,7 @@ mod tests {
 
     #[test]
     fn private_keys_out_of_range_are_refused() {
-        for curve in [Curve::P256, Curve::P384, Curve::P521] {
+        for curve in Curve::ALL {
             let algorithm = AsymmetricAlgorithm::Ec(curve);
             for byte in [0, 0xff] {
                 let scalar = alloc::vec![byte; curve.coordinate_length()];

@@ -3,13 +3,15 @@
 //! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
 //! stored is the same for every provider: [`key`].
 
+pub(crate) mod curve;
 pub mod key;
 mod rustcrypto;
 
 use rand_core::CryptoRng;
 use sha2::Digest;
+use sshsm_protocol::AsymmetricAlgorithm;
+use sshsm_protocol::ssh::public_key::SshCurve;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
-use sshsm_protocol::{AsymmetricAlgorithm, Curve};
 
 pub use rustcrypto::RustCrypto;
 
@@ -44,11 +46,11 @@ impl Hash {
 
     /// The hash that ECDSA uses with a curve (RFC 5656, section 6.2.1).
     #[must_use]
-    pub const fn of_curve(curve: Curve) -> Self {
+    pub const fn of_curve(curve: SshCurve) -> Self {
         match curve {
-            Curve::P256 => Self::Sha256,
-            Curve::P384 => Self::Sha384,
-            Curve::P521 => Self::Sha512,
+            SshCurve::P256 => Self::Sha256,
+            SshCurve::P384 => Self::Sha384,
+            SshCurve::P521 => Self::Sha512,
         }
     }
 

@@ -1,19 +1,18 @@
 //! Signatures by the RustCrypto crates: the provider that works everywhere.
 
-use ecdsa::elliptic_curve::ops::Invert;
-use ecdsa::elliptic_curve::subtle::CtOption;
-use ecdsa::elliptic_curve::{CurveArithmetic, Scalar};
-use ecdsa::hazmat::sign_prehashed_rfc6979;
+use alloc::boxed::Box;
+
 use ecdsa::signature::hazmat::PrehashVerifier;
-use ecdsa::{DigestAlgorithm, EcdsaCurve, SignatureSize, SigningKey};
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use rand_core::CryptoRng;
 use rsa::{BoxedUint, Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
-use sshsm_protocol::{AsymmetricAlgorithm, Curve};
+use sshsm_protocol::AsymmetricAlgorithm;
+use sshsm_protocol::ssh::public_key::SshCurve;
 use zeroize::Zeroizing;
 
+use super::curve::{self, EcKey};
 use super::key::rsa_from_factors;
 use super::{CryptoError, Hash, Input, MAX_SIGNATURE, Provider};
 
@@ -29,9 +28,7 @@ pub struct PrivateKey {
 
 enum Kind {
     Rsa(RsaPrivateKey),
-    P256(SigningKey<p256::NistP256>),
-    P384(SigningKey<p384::NistP384>),
-    P521(SigningKey<p521::NistP521>),
+    Ec(Box<dyn EcKey + Send>),
     Ed25519 { secret: ExpandedSecretKey, public: ed25519_dalek::VerifyingKey },
 }
 
@@ -48,15 +45,7 @@ impl Provider for RustCrypto {
             AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
                 Kind::Rsa(rsa_from_factors(algorithm, private)?)
             }
-            AsymmetricAlgorithm::Ec(Curve::P256) => {
-                Kind::P256(SigningKey::from_slice(private).map_err(|_| invalid)?)
-            }
-            AsymmetricAlgorithm::Ec(Curve::P384) => {
-                Kind::P384(SigningKey::from_slice(private).map_err(|_| invalid)?)
-            }
-            AsymmetricAlgorithm::Ec(Curve::P521) => {
-                Kind::P521(SigningKey::from_slice(private).map_err(|_| invalid)?)
-            }
+            AsymmetricAlgorithm::Ec(curve) => Kind::Ec(curve::load(curve, private).ok_or(invalid)?),
             AsymmetricAlgorithm::Ed25519 => {
                 let (scalar, rest) = body.split_first_chunk::<32>().ok_or(invalid)?;
                 let (prefix, rest) = rest.split_first_chunk::<32>().ok_or(invalid)?;
@@ -103,14 +92,10 @@ impl Provider for RustCrypto {
                 })?;
                 release(&bytes, signature)
             }
-            (Kind::P256(key), Input::Ecdsa { digest }) => {
-                release(&sign_ecdsa(key, digest, entropy).to_bytes(), signature)
-            }
-            (Kind::P384(key), Input::Ecdsa { digest }) => {
-                release(&sign_ecdsa(key, digest, entropy).to_bytes(), signature)
-            }
-            (Kind::P521(key), Input::Ecdsa { digest }) => {
-                release(&sign_ecdsa(key, digest, entropy).to_bytes(), signature)
+            (Kind::Ec(key), Input::Ecdsa { digest }) => {
+                let mut added = Zeroizing::new([0; 32]);
+                entropy.fill_bytes(added.as_mut());
+                key.sign(digest, &added, signature).ok_or(CryptoError::SelfCheck(algorithm))
             }
             (Kind::Ed25519 { secret, public }, Input::Eddsa { message }) => {
                 release(&raw_sign::<Sha512>(secret, message, public).to_bytes(), signature)
@@ -131,21 +116,22 @@ impl Provider for RustCrypto {
                     .is_some_and(|key| key.verify(Pkcs1v15Sign::new::<Sha256>(), digest, signature).is_ok())
             }
             AsymmetricAlgorithm::Ec(curve) => {
+                let Some(curve) = SshCurve::from_curve(curve) else { return false };
                 let digest = Hash::of_curve(curve).digest(message, &mut digest);
                 let mut point = [4; 1 + 2 * 66];
                 let Some(rest) = point.get_mut(1..=public.len()) else { return false };
                 rest.copy_from_slice(public);
                 let point = point.get(..=public.len()).unwrap_or_default();
                 match curve {
-                    Curve::P256 => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
+                    SshCurve::P256 => p256::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
                         p256::ecdsa::Signature::from_slice(signature)
                             .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
                     }),
-                    Curve::P384 => p384::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
+                    SshCurve::P384 => p384::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
                         p384::ecdsa::Signature::from_slice(signature)
                             .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
                     }),
-                    Curve::P521 => p521::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
+                    SshCurve::P521 => p521::ecdsa::VerifyingKey::from_sec1_bytes(point).is_ok_and(|key| {
                         p521::ecdsa::Signature::from_slice(signature)
                             .is_ok_and(|signature| key.verify_prehash(digest, &signature).is_ok())
                     }),
@@ -158,17 +144,4 @@ impl Provider for RustCrypto {
                 .is_some_and(|(key, signature)| key.verify_strict(message, &signature).is_ok()),
         }
     }
-}
-
-/// RFC 6979 with 32 bytes of added entropy: never a repeated nonce, even if the generator fails, and never the
-/// same signature twice, as clients of the protocol test.
-fn sign_ecdsa<C>(key: &SigningKey<C>, digest: &[u8], entropy: &mut impl CryptoRng) -> ecdsa::Signature<C>
-where
-    C: EcdsaCurve + CurveArithmetic + DigestAlgorithm,
-    Scalar<C>: Invert<Output = CtOption<Scalar<C>>>,
-    SignatureSize<C>: ecdsa::elliptic_curve::array::ArraySize,
-{
-    let mut added = Zeroizing::new([0; 32]);
-    entropy.fill_bytes(added.as_mut());
-    sign_prehashed_rfc6979::<C, C::Digest>(key.as_nonzero_scalar(), digest, added.as_ref()).0
 }

@@ -22,14 +22,16 @@ fn integer<T: Decode<Error = ssh_encoding::Error>>(reader: &mut &[u8]) -> ssh_en
     T::decode(reader)
 }
 
-/// Bytes that are printed as text, anything unprintable escaped.
+/// Bytes that are printed as text. Whatever could make a line lie is escaped: control characters, what turns writing
+/// direction or takes no room, and all but letters and digits outside ASCII.
 pub struct Printable<'a>(pub &'a [u8]);
 
 impl core::fmt::Display for Printable<'_> {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         for chunk in self.0.utf8_chunks() {
             for character in chunk.valid().chars() {
-                if character.is_control() || character == '\\' {
+                let plain = character == ' ' || character.is_ascii_graphic() || character.is_alphanumeric();
+                if !plain || character == '\\' {
                     write!(f, "{}", character.escape_default())?;
                 } else {
                     write!(f, "{character}")?;

@@ -11,7 +11,7 @@ pub enum PublicKeyError {
     /// A field is missing or its length is wrong.
     #[error("malformed public key: {0}")]
     Encoding(#[from] EncodingError),
-    /// The key type is not one that a CA key can have.
+    /// The key type is not one that SSH has a name for, or not one that a CA key can have.
     #[error("unknown public key type")]
     UnknownType,
     /// An RSA number is not a positive mpint in its shortest form (RFC 4251, section 5).
@@ -33,13 +33,63 @@ pub enum PublicKeyError {
     NotUncompressed,
 }
 
+/// A curve that SSH has a name for (RFC 5656, section 10.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SshCurve {
+    /// secp256r1
+    P256,
+    /// secp384r1
+    P384,
+    /// secp521r1
+    P521,
+}
+
+impl SshCurve {
+    /// The curve, if SSH has a name for it.
+    #[must_use]
+    pub const fn from_curve(curve: Curve) -> Option<Self> {
+        match curve {
+            Curve::P256 => Some(Self::P256),
+            Curve::P384 => Some(Self::P384),
+            Curve::P521 => Some(Self::P521),
+            Curve::P224 | Curve::K256 | Curve::Bp256 | Curve::Bp384 | Curve::Bp512 => None,
+        }
+    }
+
+    /// The curve itself.
+    #[must_use]
+    pub const fn curve(self) -> Curve {
+        match self {
+            Self::P256 => Curve::P256,
+            Self::P384 => Curve::P384,
+            Self::P521 => Curve::P521,
+        }
+    }
+
+    /// SSH's name of the curve.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::P256 => "nistp256",
+            Self::P384 => "nistp384",
+            Self::P521 => "nistp521",
+        }
+    }
+
+    /// Bytes of one coordinate.
+    #[must_use]
+    pub const fn coordinate_length(self) -> usize {
+        self.curve().coordinate_length()
+    }
+}
+
 /// The kind of a public key: what its type name says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// `ssh-rsa`
     Rsa,
     /// `ecdsa-sha2-nistp…`
-    Ecdsa(Curve),
+    Ecdsa(SshCurve),
     /// `ssh-ed25519`
     Ed25519,
 }
@@ -50,9 +100,9 @@ impl KeyKind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Rsa => "ssh-rsa",
-            Self::Ecdsa(Curve::P256) => "ecdsa-sha2-nistp256",
-            Self::Ecdsa(Curve::P384) => "ecdsa-sha2-nistp384",
-            Self::Ecdsa(Curve::P521) => "ecdsa-sha2-nistp521",
+            Self::Ecdsa(SshCurve::P256) => "ecdsa-sha2-nistp256",
+            Self::Ecdsa(SshCurve::P384) => "ecdsa-sha2-nistp384",
+            Self::Ecdsa(SshCurve::P521) => "ecdsa-sha2-nistp521",
             Self::Ed25519 => "ssh-ed25519",
         }
     }
@@ -63,9 +113,9 @@ impl KeyKind {
         [
             Self::Rsa,
             Self::Ed25519,
-            Self::Ecdsa(Curve::P256),
-            Self::Ecdsa(Curve::P384),
-            Self::Ecdsa(Curve::P521),
+            Self::Ecdsa(SshCurve::P256),
+            Self::Ecdsa(SshCurve::P384),
+            Self::Ecdsa(SshCurve::P521),
         ]
         .into_iter()
         .find(|kind| kind.name().as_bytes() == name)
@@ -85,7 +135,7 @@ pub enum PublicKey<'a> {
     /// A point on a NIST curve.
     Ecdsa {
         /// The curve.
-        curve: Curve,
+        curve: SshCurve,
         /// `X‖Y`, each of the curve's coordinate length.
         point: &'a [u8],
     },
@@ -133,7 +183,10 @@ impl<'a> PublicKey<'a> {
                 }
                 Self::Rsa { exponent: RSA_EXPONENT, modulus: raw }
             }
-            AsymmetricAlgorithm::Ec(curve) => Self::Ecdsa { curve, point: raw },
+            AsymmetricAlgorithm::Ec(curve) => Self::Ecdsa {
+                curve: SshCurve::from_curve(curve).ok_or(PublicKeyError::UnknownType)?,
+                point: raw,
+            },
             AsymmetricAlgorithm::Ed25519 => Self::Ed25519(raw),
         })
     }
@@ -166,7 +219,7 @@ impl<'a> PublicKey<'a> {
                 Ok(Self::Rsa { exponent: positive_integer(reader)?, modulus: positive_integer(reader)? })
             }
             KeyKind::Ecdsa(curve) => {
-                if string(reader)? != curve.ssh_name().as_bytes() {
+                if string(reader)? != curve.name().as_bytes() {
                     return Err(PublicKeyError::CurveMismatch);
                 }
                 match exactly(string(reader)?, 1 + 2 * curve.coordinate_length())? {
@@ -196,7 +249,7 @@ impl<'a> PublicKey<'a> {
                 encode_integer(modulus, writer)
             }
             Self::Ecdsa { curve, point } => {
-                curve.ssh_name().encode(writer)?;
+                curve.name().encode(writer)?;
                 (1 + point.len()).encode(writer)?;
                 writer.write(&[4])?;
                 writer.write(point)

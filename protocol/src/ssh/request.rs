@@ -2,16 +2,20 @@
 //!
 //! The layout is OpenSSH's PROTOCOL.certkeys. Reading copies nothing and is stricter than OpenSSH where a
 //! difference between what is checked here and what `sshd` later reads could be used: names with a NUL in them
-//! (OpenSSH cuts one at the end off, so `root\0` would log in as `root`), options out of order, leftovers.
+//! (OpenSSH cuts one at the end off, so `root\0` would log in as `root`), principals with a comma in them (OpenSSH
+//! before 10.3 splits there when it matches `principals=` in `authorized_keys`, CVE-2026-35414), options out of
+//! order, leftovers.
 
 use ssh_encoding::{Encode, Error as EncodingError, Writer};
 
-use super::public_key::{Counter, KeyKind, PublicKey, PublicKeyError};
+use super::public_key::{Counter, KeyKind, PublicKey, PublicKeyError, SshCurve};
 use super::{integer, string};
-use crate::algorithm::Curve;
 
 /// Fewest bytes of a nonce: it makes the signed bytes unpredictable, OpenSSH uses 32.
 pub const MIN_NONCE_LENGTH: usize = 16;
+
+/// Most principals of a certificate: OpenSSH refuses certificates with more.
+pub const MAX_PRINCIPALS: usize = 256;
 
 /// A field of a request, for errors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,6 +99,15 @@ pub enum RequestError {
     /// A name with a NUL byte, which OpenSSH would read differently.
     #[error("{0} contains a NUL byte")]
     NulByte(Field),
+    /// A principal with a comma, which OpenSSH may read as two.
+    #[error("a principal contains a comma")]
+    CommaInPrincipal,
+    /// A principal of no bytes.
+    #[error("a principal is empty")]
+    EmptyPrincipal,
+    /// More principals than OpenSSH reads.
+    #[error("more than {MAX_PRINCIPALS} principals")]
+    TooManyPrincipals,
     /// Options out of byte order, or one that stands twice.
     #[error("{0} are not sorted by name, each name once")]
     Unsorted(Field),
@@ -146,9 +159,9 @@ impl SubjectKind {
     /// All seven.
     pub const ALL: [Self; 7] = [
         Self::Plain(KeyKind::Rsa),
-        Self::Plain(KeyKind::Ecdsa(Curve::P256)),
-        Self::Plain(KeyKind::Ecdsa(Curve::P384)),
-        Self::Plain(KeyKind::Ecdsa(Curve::P521)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P256)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P384)),
+        Self::Plain(KeyKind::Ecdsa(SshCurve::P521)),
         Self::Plain(KeyKind::Ed25519),
         Self::SecurityKeyEcdsa,
         Self::SecurityKeyEd25519,
@@ -159,9 +172,9 @@ impl SubjectKind {
     pub const fn certificate_type(self) -> &'static str {
         match self {
             Self::Plain(KeyKind::Rsa) => "ssh-rsa-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P256)) => "ecdsa-sha2-nistp256-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P384)) => "ecdsa-sha2-nistp384-cert-v01@openssh.com",
-            Self::Plain(KeyKind::Ecdsa(Curve::P521)) => "ecdsa-sha2-nistp521-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P256)) => "ecdsa-sha2-nistp256-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P384)) => "ecdsa-sha2-nistp384-cert-v01@openssh.com",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P521)) => "ecdsa-sha2-nistp521-cert-v01@openssh.com",
             Self::Plain(KeyKind::Ed25519) => "ssh-ed25519-cert-v01@openssh.com",
             Self::SecurityKeyEcdsa => "sk-ecdsa-sha2-nistp256-cert-v01@openssh.com",
             Self::SecurityKeyEd25519 => "sk-ssh-ed25519-cert-v01@openssh.com",
@@ -189,7 +202,7 @@ impl<'a> SubjectKey<'a> {
     pub const fn kind(&self) -> Option<SubjectKind> {
         match self {
             Self::Plain(key) => Some(SubjectKind::Plain(key.kind())),
-            Self::SecurityKey { key: PublicKey::Ecdsa { curve: Curve::P256, .. }, .. } => {
+            Self::SecurityKey { key: PublicKey::Ecdsa { curve: SshCurve::P256, .. }, .. } => {
                 Some(SubjectKind::SecurityKeyEcdsa)
             }
             Self::SecurityKey { key: PublicKey::Ed25519(_), .. } => Some(SubjectKind::SecurityKeyEd25519),
@@ -200,7 +213,7 @@ impl<'a> SubjectKey<'a> {
     fn decode_fields(kind: SubjectKind, reader: &mut &'a [u8]) -> Result<Self, PublicKeyError> {
         let plain = match kind {
             SubjectKind::Plain(kind) => return Ok(Self::Plain(PublicKey::decode_fields(kind, reader)?)),
-            SubjectKind::SecurityKeyEcdsa => KeyKind::Ecdsa(Curve::P256),
+            SubjectKind::SecurityKeyEcdsa => KeyKind::Ecdsa(SshCurve::P256),
             SubjectKind::SecurityKeyEd25519 => KeyKind::Ed25519,
         };
         Ok(Self::SecurityKey { key: PublicKey::decode_fields(plain, reader)?, application: string(reader)? })
@@ -230,12 +243,22 @@ fn without_nul(field: Field, name: &[u8]) -> Result<&[u8], RequestError> {
 pub struct Principals<'a>(&'a [u8]);
 
 impl<'a> Principals<'a> {
-    /// Checks that the bytes are whole strings without NUL.
+    /// Checks that the bytes are whole strings, not too many, each a name that OpenSSH reads as it stands.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RequestError> {
         let mut rest = bytes;
+        let mut count = 0;
         while !rest.is_empty() {
             let name = string(&mut rest).map_err(encoding(Field::Principals))?;
-            without_nul(Field::Principals, name)?;
+            if without_nul(Field::Principals, name)?.is_empty() {
+                return Err(RequestError::EmptyPrincipal);
+            }
+            if name.contains(&b',') {
+                return Err(RequestError::CommaInPrincipal);
+            }
+            count += 1;
+            if count > MAX_PRINCIPALS {
+                return Err(RequestError::TooManyPrincipals);
+            }
         }
         Ok(Self(bytes))
     }
@@ -310,7 +333,8 @@ pub struct Request<'a> {
     pub principals: Principals<'a>,
     /// First second of validity, UNIX time.
     pub valid_after: u64,
-    /// First second after validity, UNIX time; `u64::MAX` is forever.
+    /// First second after validity, UNIX time; `u64::MAX` is forever. One that is not after `valid_after` makes a
+    /// certificate that is never valid, which is harmless.
     pub valid_before: u64,
     /// Options that must be understood.
     pub critical_options: Options<'a>,
@@ -462,14 +486,14 @@ mod tests {
     }
 
     fn subjects() -> [SubjectKey<'static>; 7] {
-        let ec = |curve: Curve| PublicKey::Ecdsa { curve, point: &POINT[..2 * curve.coordinate_length()] };
+        let ec = |curve: SshCurve| PublicKey::Ecdsa { curve, point: &POINT[..2 * curve.coordinate_length()] };
         [
             SubjectKey::Plain(PublicKey::Rsa { exponent: RSA_EXPONENT, modulus: &MODULUS }),
-            SubjectKey::Plain(ec(Curve::P256)),
-            SubjectKey::Plain(ec(Curve::P384)),
-            SubjectKey::Plain(ec(Curve::P521)),
+            SubjectKey::Plain(ec(SshCurve::P256)),
+            SubjectKey::Plain(ec(SshCurve::P384)),
+            SubjectKey::Plain(ec(SshCurve::P521)),
             ed25519(),
-            SubjectKey::SecurityKey { key: ec(Curve::P256), application: b"ssh:" },
+            SubjectKey::SecurityKey { key: ec(SshCurve::P256), application: b"ssh:" },
             SubjectKey::SecurityKey { key: PublicKey::Ed25519(&[5; 32]), application: b"ssh:" },
         ]
     }
@@ -510,6 +534,17 @@ mod tests {
         assert_eq!(error, RequestError::NulByte(Field::Principals));
         let error = refusal(|parts| parts.extensions = strings(&[b"permit-pty\0", b""]));
         assert_eq!(error, RequestError::NulByte(Field::Extensions));
+    }
+
+    #[test]
+    fn principals_that_openssh_may_read_otherwise_are_refused() {
+        let error = refusal(|parts| parts.principals = strings(&[b"nobody,root"]));
+        assert_eq!(error, RequestError::CommaInPrincipal);
+        let error = refusal(|parts| parts.principals = strings(&[b"alice", b""]));
+        assert_eq!(error, RequestError::EmptyPrincipal);
+        let many: [&[u8]; MAX_PRINCIPALS + 1] = [b"a"; MAX_PRINCIPALS + 1];
+        assert_eq!(refusal(|parts| parts.principals = strings(&many)), RequestError::TooManyPrincipals);
+        assert!(Principals::decode(&strings(&many[1..])).is_ok());
     }
 
     #[test]

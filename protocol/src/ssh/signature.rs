@@ -5,20 +5,21 @@
 
 use ssh_encoding::{Encode, Writer};
 
-use super::public_key::{Counter, encode_integer};
+use super::public_key::{Counter, SshCurve, encode_integer};
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm, Curve};
 
 /// How a CA key signs a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SignatureAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-1; OpenSSH has not accepted it since 8.2, YubiHSM 2's published vector uses it.
+    /// RSASSA-PKCS1-v1_5 with SHA-1. OpenSSH has not accepted it since 8.2, and whoever chooses a request's nonce
+    /// could have two requests collide; it is here because YubiHSM 2 has it and its published vector uses it.
     RsaSha1,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaSha256,
     /// RSASSA-PKCS1-v1_5 with SHA-512.
     RsaSha512,
     /// ECDSA with the curve's own hash.
-    Ecdsa(Curve),
+    Ecdsa(SshCurve),
     /// Ed25519.
     Ed25519,
 }
@@ -34,12 +35,26 @@ impl SignatureAlgorithm {
             (Algorithm::RsaPkcs1Sha1, Rsa2048 | Rsa3072 | Rsa4096) => Self::RsaSha1,
             (Algorithm::RsaPkcs1Sha256, Rsa2048 | Rsa3072 | Rsa4096) => Self::RsaSha256,
             (Algorithm::RsaPkcs1Sha512, Rsa2048 | Rsa3072 | Rsa4096) => Self::RsaSha512,
-            (Algorithm::EcdsaSha256, Ec(Curve::P256)) => Self::Ecdsa(Curve::P256),
-            (Algorithm::EcdsaSha384, Ec(Curve::P384)) => Self::Ecdsa(Curve::P384),
-            (Algorithm::EcdsaSha512, Ec(Curve::P521)) => Self::Ecdsa(Curve::P521),
+            (Algorithm::EcdsaSha256, Ec(Curve::P256)) => Self::Ecdsa(SshCurve::P256),
+            (Algorithm::EcdsaSha384, Ec(Curve::P384)) => Self::Ecdsa(SshCurve::P384),
+            (Algorithm::EcdsaSha512, Ec(Curve::P521)) => Self::Ecdsa(SshCurve::P521),
             (Algorithm::Ed25519, AsymmetricAlgorithm::Ed25519) => Self::Ed25519,
             _ => return None,
         })
+    }
+
+    /// What OpenSSH signs certificates with, with a key of this kind; `None` for keys that SSH has no name for.
+    #[must_use]
+    pub const fn of_key(key: AsymmetricAlgorithm) -> Option<Self> {
+        use AsymmetricAlgorithm::{Ec, Ed25519, Rsa2048, Rsa3072, Rsa4096};
+        match key {
+            Rsa2048 | Rsa3072 | Rsa4096 => Some(Self::RsaSha512),
+            Ed25519 => Some(Self::Ed25519),
+            Ec(curve) => match SshCurve::from_curve(curve) {
+                Some(curve) => Some(Self::Ecdsa(curve)),
+                None => None,
+            },
+        }
     }
 
     /// The number on the wire.
@@ -49,9 +64,9 @@ impl SignatureAlgorithm {
             Self::RsaSha1 => Algorithm::RsaPkcs1Sha1,
             Self::RsaSha256 => Algorithm::RsaPkcs1Sha256,
             Self::RsaSha512 => Algorithm::RsaPkcs1Sha512,
-            Self::Ecdsa(Curve::P256) => Algorithm::EcdsaSha256,
-            Self::Ecdsa(Curve::P384) => Algorithm::EcdsaSha384,
-            Self::Ecdsa(Curve::P521) => Algorithm::EcdsaSha512,
+            Self::Ecdsa(SshCurve::P256) => Algorithm::EcdsaSha256,
+            Self::Ecdsa(SshCurve::P384) => Algorithm::EcdsaSha384,
+            Self::Ecdsa(SshCurve::P521) => Algorithm::EcdsaSha512,
             Self::Ed25519 => Algorithm::Ed25519,
         }
     }
@@ -63,9 +78,9 @@ impl SignatureAlgorithm {
             Self::RsaSha1 => "ssh-rsa",
             Self::RsaSha256 => "rsa-sha2-256",
             Self::RsaSha512 => "rsa-sha2-512",
-            Self::Ecdsa(Curve::P256) => "ecdsa-sha2-nistp256",
-            Self::Ecdsa(Curve::P384) => "ecdsa-sha2-nistp384",
-            Self::Ecdsa(Curve::P521) => "ecdsa-sha2-nistp521",
+            Self::Ecdsa(SshCurve::P256) => "ecdsa-sha2-nistp256",
+            Self::Ecdsa(SshCurve::P384) => "ecdsa-sha2-nistp384",
+            Self::Ecdsa(SshCurve::P521) => "ecdsa-sha2-nistp521",
             Self::Ed25519 => "ssh-ed25519",
         }
     }
@@ -116,7 +131,7 @@ mod tests {
         signature[33] = 0x7f;
         let mut buffer = [0; 128];
         let mut writer = Buffer::new(&mut buffer);
-        SignatureAlgorithm::Ecdsa(Curve::P256).encode_field(&signature, &mut writer).unwrap();
+        SignatureAlgorithm::Ecdsa(SshCurve::P256).encode_field(&signature, &mut writer).unwrap();
         let written = writer.written();
         let name = 4 + "ecdsa-sha2-nistp256".len();
         let numbers = [&[0, 0, 0, 2, 0, 0x80, 0, 0, 0, 31, 0x7f], [0; 30].as_slice()].concat();

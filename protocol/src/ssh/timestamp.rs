@@ -5,6 +5,7 @@
 
 use sha2::{Digest, Sha256};
 
+use super::public_key::SshCurve;
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm};
 
 /// The time a timestamp authority vouches for: UNIX seconds.
@@ -77,6 +78,9 @@ pub enum TimestampKeyError {
 impl<'a> TimestampKey<'a> {
     /// `public` is an RSA modulus, `X‖Y`, or the 32 bytes of Ed25519.
     pub fn new(algorithm: AsymmetricAlgorithm, public: &'a [u8]) -> Result<Self, TimestampKeyError> {
+        if matches!(algorithm, AsymmetricAlgorithm::Ec(curve) if SshCurve::from_curve(curve).is_none()) {
+            return Err(TimestampKeyError::UnknownAlgorithm(algorithm.algorithm().code()));
+        }
         let expected = algorithm.public_length();
         if public.len() != expected {
             return Err(TimestampKeyError::WrongLength { algorithm, expected, found: public.len() });
