@@ -1,9 +1,47 @@
 //! The sshsm device on a desktop: the same core as on a board, with flash in memory or in a file, and a
-//! clock and a power switch that tests can hold.
+//! clock and a power switch that tests can hold. To YubiHSM 2 clients it is a YubiHSM 2 behind its connector.
+//!
+//! # Five lines to a running device
+//!
+//! ```
+//! use sshsm_protocol::{Command, ObjectId};
+//! use sshsm_simulator::Simulator;
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let mut device = Simulator::memory().start()?;
+//! let mut session = device.session(ObjectId::DEFAULT_AUTHENTICATION_KEY, "password")?;
+//! assert_eq!(session.command(Command::Echo, b"hello")?, b"hello");
+//! drop(session);
+//!
+//! let served = device.serve()?; // for a client that wants a URL; gone when it is dropped
+//! println!("point your client at {}", served.url());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! A test that is about time gives the device a [`Clock`] that it holds, and 30 idle seconds cost nothing:
+//!
+//! ```
+//! use std::time::Duration;
+//! use sshsm_protocol::{Command, DeviceError, ObjectId};
+//! use sshsm_simulator::{Clock, SessionError, Simulator};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let clock = Clock::held();
+//! let mut device = Simulator::memory().clock(clock.clone()).start()?;
+//! let mut session = device.session(ObjectId::DEFAULT_AUTHENTICATION_KEY, "password")?;
+//! clock.advance(Duration::from_secs(31));
+//! let expired = session.command(Command::Echo, b"hello");
+//! assert!(matches!(expired, Err(SessionError::Device(DeviceError::InvalidSession))));
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! | to learn about | open |
 //! |---|---|
-//! | the device in this process | [`Simulator`] |
+//! | the device in this process | [`Simulator`], [`Session`] |
+//! | the device behind HTTP in this process | [`Simulator::serve`] |
+//! | what a new device shall have in it, as TOML | [`Provision`] |
 //! | the YubiHSM connector's HTTP service, for any backend | [`connector`] |
 //! | the state directory: format, locking, what is refused | [`StateError`] |
 //! | the program | `sshsm-sim --help` |
@@ -20,10 +58,16 @@ pub mod connector;
 mod entropy;
 mod flash;
 mod platform;
+mod provision;
+mod served;
+mod session;
 mod simulator;
 mod state;
 
 pub use clock::Clock;
 pub use platform::{Indicator, Listener, Observer};
+pub use provision::{Provision, ProvisionError, Provisioned};
+pub use served::Served;
+pub use session::{Session, SessionError};
 pub use simulator::{Builder, Simulator, SimulatorError};
 pub use state::StateError;

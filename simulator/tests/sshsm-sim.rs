@@ -183,3 +183,44 @@ fn a_device_in_use_and_a_damaged_one_are_refused_with_their_reason() {
     assert!(text.contains("flash.bin is damaged") && text.contains("backup"), "{text}");
     assert_eq!(fs::read(&file).unwrap(), bytes);
 }
+
+#[test]
+fn a_signal_pulls_the_plug_and_puts_it_back() {
+    let running = Running::start(&["--memory", "--power-cycle-on", "SIGUSR1", "--provision", "/dev/null"]);
+    // Opens a session's slot: 16 of them, and none is free until the power goes.
+    let create = || running.post(&[0x03, 0, 10, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
+    assert_eq!(create()[..4], [0x83, 0, 17, 0]);
+    assert_eq!(create()[..4], [0x83, 0, 17, 1]);
+    let signalled = Command::new("kill").args(["-USR1", &running.child.id().to_string()]).status().unwrap();
+    assert!(signalled.success());
+    let first_again = (0..1000).any(|_| {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        create()[3] == 0
+    });
+    assert!(first_again, "the sessions are gone");
+    let (status, _, err) = running.end("-TERM");
+    assert_eq!(status.code(), Some(0));
+    assert!(err.contains("power off and on"), "{err}");
+}
+
+#[test]
+fn provisioning_tells_what_it_did_and_warns_of_secrets_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lab.toml");
+    let state = directory.path().join("device");
+    let object = "[[object]]\ntype = \"authentication-key\"\nid = 9\ndomains = [1]\npassword = \"one\"\n";
+    fs::write(&file, object).unwrap();
+    let arguments = ["--state", path(&state), "--provision", path(&file)];
+    for outcome in ["made", "kept"] {
+        let (_, _, err) = Running::start(&arguments).end("-TERM");
+        assert!(err.contains(&format!("{outcome} authentication-key 0x0009")), "{err}");
+        assert!(err.contains("WARNING: passwords or keys"), "{err}");
+    }
+    fs::write(&file, object.replace("[1]", "[2]")).unwrap();
+    let (code, text) = refused(&[&["--listen", "127.0.0.1:0"][..], &arguments].concat());
+    assert_eq!(code, Some(1));
+    assert!(
+        text.contains("another set of domains than declared: 0x0001, not 0x0002. Nothing was changed"),
+        "{text}"
+    );
+}

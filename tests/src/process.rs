@@ -21,13 +21,17 @@ const GLANCE: Duration = Duration::from_millis(5);
 ///
 /// # Panics
 /// When [`PATIENCE`] is over, naming `what` was waited for.
-pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    wait_within(PATIENCE, what, condition)
+}
+
+fn wait_within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
             return value;
         }
-        assert!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain for {what}");
+        assert!(start.elapsed() < patience, "waited {patience:?} in vain for {what}");
         thread::sleep(GLANCE);
     }
 }
@@ -71,12 +75,20 @@ impl fmt::Display for Finished {
 /// # Panics
 /// When it cannot be started or outlasts [`PATIENCE`].
 pub fn run(command: &mut Command) -> Finished {
+    run_within(PATIENCE, command)
+}
+
+/// As [`run`], for what takes longer than other programs.
+///
+/// # Panics
+/// When it cannot be started or takes longer than that.
+pub fn run_within(patience: Duration, command: &mut Command) -> Finished {
     let shown = format!("{command:?}");
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let mut child = Running::spawn(
         command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap()),
     );
-    let status = wait_for(&shown, || child.ended());
+    let status = wait_within(patience, &shown, || child.ended());
     Finished { command: shown, status, stdout: contents(&mut stdout), stderr: contents(&mut stderr) }
 }
 

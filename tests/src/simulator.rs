@@ -2,10 +2,11 @@
 
 use crate::{
     binaries,
-    process::{PATIENCE, Running},
+    process::{PATIENCE, Running, wait_for},
 };
 use std::{
     io::{BufRead as _, BufReader},
+    net::TcpListener,
     process::{Command, Stdio},
     sync::mpsc,
     thread,
@@ -25,9 +26,23 @@ impl Simulator {
     /// When its first line does not say where it listens.
     #[must_use]
     pub fn start() -> Self {
+        Self::listen("127.0.0.1:0")
+    }
+
+    /// Starts one at an address that its clients cannot choose, once nobody else listens there.
+    ///
+    /// # Panics
+    /// When the address stays taken, also by a connector with a real device: that one is left alone.
+    #[must_use]
+    pub fn at(address: &str) -> Self {
+        wait_for(&format!("{address} to be free"), || TcpListener::bind(address).ok());
+        Self::listen(address)
+    }
+
+    fn listen(address: &str) -> Self {
         let mut process = Running::spawn(
             Command::new(binaries::sshsm_sim())
-                .args(["--listen", "127.0.0.1:0", "--memory"])
+                .args(["--listen", address, "--memory"])
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped()),
         );

@@ -11,25 +11,11 @@
 use sshsm_tests::{
     needs,
     process::run,
-    requirement::{Missing, shared_vector, workspace},
+    python::python,
+    requirement::{shared_vector, workspace},
     simulator::Simulator,
 };
-use std::{env, path::PathBuf, process::Command};
-
-/// A Python that has the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
-fn python() -> Result<PathBuf, Missing> {
-    let python = env::var_os("SSHSM_TEST_PYTHON")
-        .map_or_else(|| workspace().join("target/venv/bin/python"), PathBuf::from);
-    let missing = || {
-        let what = format!("a Python with the package yubihsm[http] at {}", python.display());
-        Missing::new(what, "cargo xtask setup, or set SSHSM_TEST_PYTHON")
-    };
-    if !python.is_file() {
-        return Err(missing());
-    }
-    let import = run(Command::new(&python).args(["-c", "import yubihsm.backends.http"]));
-    if import.status.success() { Ok(python) } else { Err(missing()) }
-}
+use std::{path::PathBuf, process::Command};
 
 /// Runs the classes of tests named, against a factory-new device.
 fn run_script(python: PathBuf, classes: &[&str], vector: Option<PathBuf>) {

@@ -6,6 +6,7 @@
 mod bare_metal;
 mod program;
 mod setup;
+mod suite;
 mod test;
 
 use std::{env, process::ExitCode};

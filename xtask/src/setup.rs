@@ -14,10 +14,13 @@ use std::{
 use crate::{
     bare_metal::{DEBIAN_PACKAGES, Toolchain},
     program::{Failure, Run, cargo, ci, find, program, target},
+    suite,
 };
 
 /// The YubiHSM client library that the conformance tests drive the simulator with.
-const YUBIHSM: (&str, &str) = ("yubihsm[http]", "3.1.2");
+pub(crate) const YUBIHSM: (&str, &str) = ("yubihsm[http]", "3.1.2");
+/// What the client library's own test suite runs under.
+const PYTEST: (&str, &str) = ("pytest", "9.2.0");
 
 /// A Debian package and how one sees, on any system, that what it brings is there.
 struct Package {
@@ -66,9 +69,9 @@ const COMPONENTS: [(&str, &str, &str); 2] =
 
 /// A dependency that is not there and could not be installed.
 pub(crate) struct Missing {
-    what: &'static str,
-    why: &'static str,
-    install: String,
+    pub(crate) what: &'static str,
+    pub(crate) why: &'static str,
+    pub(crate) install: String,
 }
 
 impl Missing {
@@ -128,6 +131,11 @@ pub(crate) fn run() -> Result<Ready, Failure> {
         None => None,
         Some(base) => client_library(&base, &target()?.join("venv")).map_err(|lack| missing.push(lack)).ok(),
     };
+
+    if let Some(python) = &python {
+        missing.extend(suite::python_client(python).err());
+    }
+    missing.extend(suite::rust_client().err());
 
     let missing: Vec<_> = missing.iter().map(Missing::report).collect();
     if ci() && !missing.is_empty() {
@@ -194,7 +202,7 @@ fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
 }
 
 /// Runs a command whose failure is told and then left to the next look at what is there.
-fn attempt(command: &mut Command) -> bool {
+pub(crate) fn attempt(command: &mut Command) -> bool {
     command.run().map_err(|failure| println!("{failure}")).is_ok()
 }
 
@@ -223,35 +231,33 @@ fn python() -> Option<PathBuf> {
         .find(|python| program(python).args(["-c", "import ensurepip, venv"]).succeeds())
 }
 
-/// The interpreter of the virtual environment, made or made anew unless it has the client library's exact version.
+/// The interpreter of the virtual environment, made or made anew unless it has the exact versions of the client
+/// library and of what runs its tests.
 fn client_library(base: &Path, venv: &Path) -> Result<PathBuf, Missing> {
-    let (package, version) = YUBIHSM;
     let python = venv.join("bin/python");
     let check = format!(
-        "import requests, yubihsm; from importlib.metadata import version; \
-         raise SystemExit(version('yubihsm') != '{version}')"
+        "import pytest, requests, yubihsm; from importlib.metadata import version; \
+         raise SystemExit((version('yubihsm'), version('pytest')) != ('{}', '{}'))",
+        YUBIHSM.1, PYTEST.1
     );
     let present = || program(&python).args(["-c", &check]).succeeds();
-    let pinned = format!("{package}=={version}");
+    let pinned = [YUBIHSM, PYTEST].map(|(package, version)| format!("{package}=={version}"));
     if !present() {
-        println!("installing {pinned} in {}", venv.display());
+        println!("installing {} in {}", pinned.join(" "), venv.display());
         let _ = attempt(program(base).args(["-m", "venv", "--clear"]).arg(venv))
-            && attempt(program(&python).args([
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--disable-pip-version-check",
-                &pinned,
-            ]));
+            && attempt(
+                program(&python)
+                    .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                    .args(&pinned),
+            );
     }
     if present() {
         Ok(python)
     } else {
         Err(Missing {
-            what: "the Python package yubihsm",
-            why: "YubiHSM's own client is run against the simulator",
-            install: format!("{} -m pip install '{pinned}'", python.display()),
+            what: "the Python packages yubihsm and pytest",
+            why: "YubiHSM's own client and its tests are run against the simulator",
+            install: format!("{} -m pip install '{}'", python.display(), pinned.join("' '")),
         })
     }
 }

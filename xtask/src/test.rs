@@ -14,7 +14,7 @@ use std::{
 use crate::{
     bare_metal,
     program::{Failure, Run, cargo, ci, target},
-    setup,
+    setup, suite,
 };
 
 /// What was done so far, or left out and why.
@@ -84,6 +84,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
     if let Some(python) = ready.python {
         tests.env("SSHSM_TEST_PYTHON", python);
     }
+    tests.env("SSHSM_TEST_SUITES", suite::folder()?);
     tests.run().map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 

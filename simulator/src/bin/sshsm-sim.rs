@@ -9,12 +9,13 @@ use std::{
     net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use clap::{ArgGroup, Parser};
+use clap::{ArgGroup, Parser, ValueEnum};
 use sshsm_firmware::platform::Indication;
 use sshsm_simulator::{
-    Simulator, SimulatorError,
+    Provision, Simulator, SimulatorError,
     connector::{Backend, Status, Timeouts, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -38,6 +39,12 @@ struct Arguments {
     /// The serial number of a new device.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     serial: Option<u32>,
+    /// Put into the device what this TOML file declares, where it is not there yet; see docs/simulator.md.
+    #[arg(long, value_name = "FILE")]
+    provision: Option<PathBuf>,
+    /// Pull the plug and put it back whenever this signal comes: sessions are gone, objects are kept.
+    #[arg(long, value_name = "SIGNAL")]
+    power_cycle_on: Option<PowerSignal>,
     /// Tell of every command, and of every signing decision with its checks.
     #[arg(short, long)]
     verbose: bool,
@@ -45,6 +52,15 @@ struct Arguments {
     /// port can occupy the device and guess at passwords.
     #[arg(long)]
     allow_remote: bool,
+}
+
+/// Signals that mean nothing else to the program.
+#[derive(Clone, Copy, ValueEnum)]
+enum PowerSignal {
+    #[value(name = "SIGUSR1")]
+    User1,
+    #[value(name = "SIGUSR2")]
+    User2,
 }
 
 fn main() -> ExitCode {
@@ -74,6 +90,14 @@ fn reasons(error: &(dyn Error + 'static)) -> String {
 async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     // From here on a signal ends the program in order, whatever it is doing.
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let power = arguments
+        .power_cycle_on
+        .map(|power| match power {
+            PowerSignal::User1 => signal(SignalKind::user_defined1()),
+            PowerSignal::User2 => signal(SignalKind::user_defined2()),
+        })
+        .transpose()?;
+    let provision = arguments.provision.as_deref().map(Provision::read).transpose()?;
     let listener = bind(&arguments.listen, arguments.allow_remote)?;
     let mut builder = match &arguments.state {
         Some(directory) => Simulator::open(directory),
@@ -96,12 +120,25 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
                 tell(format_args!("the light blinks for {duration:?}"));
             }));
     }
-    let simulator = builder.start()?;
+    let mut simulator = builder.start()?;
     if simulator.predictable() {
         tell(
             "sshsm-sim: WARNING: this device has drawn its randomness from --seed. Anyone can repeat its keys.",
         );
         tell("sshsm-sim: WARNING: it is UNSAFE for anything but tests, and stays so without --seed.");
+    }
+    if let Some(provision) = provision {
+        if provision.has_inline_secrets() {
+            tell(
+                "sshsm-sim: WARNING: passwords or keys stand in the provisioning file itself. For tests only.",
+            );
+        }
+        let done = simulator.provision(&provision)?;
+        for (outcome, objects) in [("made", done.created), ("kept", done.kept)] {
+            for (object_type, id) in objects {
+                tell(format_args!("sshsm-sim: {outcome} {object_type} {id}"));
+            }
+        }
     }
 
     let address = listener.local_addr()?;
@@ -113,7 +150,17 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             _ = terminate.recv() => {}
         }
     };
-    let backend = Narrated(simulator);
+    let backend = Narrated(Arc::new(Mutex::new(simulator)));
+    if let Some(mut power) = power {
+        let device = backend.clone();
+        tokio::spawn(async move {
+            while power.recv().await.is_some() {
+                let mut device = device.clone();
+                // It waits for the exchange that has the device now.
+                let _ = tokio::task::spawn_blocking(move || device.power_cycle()).await;
+            }
+        });
+    }
     serve(tokio::net::TcpListener::from_std(listener)?, backend, Timeouts::default(), shutdown).await?;
     Ok(())
 }
@@ -133,18 +180,34 @@ fn bind(listen: &str, allow_remote: bool) -> Result<TcpListener, Box<dyn Error>>
     Ok(listener)
 }
 
-/// The device, telling on stderr why it fails.
-struct Narrated(Simulator);
+/// The device, telling on stderr why it fails, shared with the power switch.
+#[derive(Clone)]
+struct Narrated(Arc<Mutex<Simulator>>);
+
+impl Narrated {
+    fn device(&self) -> MutexGuard<'_, Simulator> {
+        // A device that panicked inside is off, and says so itself.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn power_cycle(&mut self) {
+        let outcome = self.device().power_cycle();
+        match outcome {
+            Ok(()) => tell("sshsm-sim: power off and on: sessions are gone, objects are kept"),
+            Err(error) => self.failed(&error),
+        }
+    }
+}
 
 impl Backend for Narrated {
     type Error = SimulatorError;
 
     fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
-        self.0.transact(request)
+        self.device().transact(request)
     }
 
     fn status(&mut self) -> Status {
-        self.0.status()
+        self.device().status()
     }
 
     fn failed(&mut self, error: &SimulatorError) {
