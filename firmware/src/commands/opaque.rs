@@ -25,13 +25,18 @@ pub(crate) fn put<P: Platform>(
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, reader.rest(), writer)
 }
 
-/// GET OPAQUE: `id u16`; the bytes. The object's own capabilities do not matter.
+/// GET OPAQUE: `id u16`; the bytes. The object's own capabilities do not matter. Id 0 is the certificate of the
+/// device's attestation key.
 pub(crate) fn get<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
+    #[cfg(feature = "attestation")]
+    if reader.clone().rest() == [0, 0] {
+        return Ok(writer.bytes(&super::attestation::device_certificate(core)?)?);
+    }
     let name = (ObjectType::Opaque, existing_id(&mut reader)?);
     visible(&core.store, caller, name)?;
     Ok(writer.bytes(&core.body(name)?)?)
