@@ -19,24 +19,45 @@ const PART_NUMBER: &[u8] = b"sshsm\0";
 /// Audit entries that YubiHSM 2 has room for.
 const LOG_TOTAL: u8 = 62;
 /// What this device can do, ascending; no algorithm is named that no command uses.
-const ALGORITHMS: [u8; 17] = [
+const ALGORITHMS: &[u8] = &[
     Algorithm::RsaPkcs1Sha1.code(),
     Algorithm::RsaPkcs1Sha256.code(),
     Algorithm::RsaPkcs1Sha384.code(),
     Algorithm::RsaPkcs1Sha512.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha1.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha256.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha384.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha512.code(),
     Algorithm::Rsa2048.code(),
     Algorithm::Rsa3072.code(),
     Algorithm::Rsa4096.code(),
     Algorithm::Ecp256.code(),
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
+    Algorithm::Eck256.code(),
+    Algorithm::Ecbp256.code(),
+    Algorithm::Ecbp384.code(),
+    Algorithm::Ecbp512.code(),
     Algorithm::EcdsaSha1.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::Mgf1Sha1.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::Mgf1Sha256.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::Mgf1Sha384.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::Mgf1Sha512.code(),
     Algorithm::TemplateSsh.code(),
     Algorithm::Aes128YubicoAuthentication.code(),
     Algorithm::EcdsaSha256.code(),
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    Algorithm::Ecp224.code(),
 ];
 
 /// ECHO: the payload comes back.
@@ -62,7 +83,7 @@ pub(crate) fn info<P: Platform>(
                 serial: core.platform.serial(),
                 log_total: LOG_TOTAL,
                 log_used: 0,
-                algorithms: &ALGORITHMS,
+                algorithms: ALGORITHMS,
             };
             Ok(info.encode(writer)?)
         }

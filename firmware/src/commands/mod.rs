@@ -20,6 +20,8 @@ use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::authorization;
+#[cfg(feature = "signatures")]
+use crate::crypto::Hash;
 use crate::crypto::key::{self, Body};
 use crate::crypto::{CryptoError, Provider};
 use crate::platform::Platform;
@@ -54,6 +56,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::GetTemplate => template::get,
         #[cfg(feature = "signatures")]
         Command::SignPkcs1 => sign::pkcs1,
+        #[cfg(feature = "signatures")]
+        Command::SignPss => sign::pss,
         #[cfg(feature = "signatures")]
         Command::SignEcdsa => sign::ecdsa,
         #[cfg(feature = "signatures")]
@@ -180,6 +184,12 @@ impl<P: Platform> Core<P> {
 /// The id in a payload that names an existing object: numbers that name none are simply not found.
 pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceError> {
     ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)
+}
+
+/// The hash of the mask generation function that a payload names.
+#[cfg(feature = "signatures")]
+pub(crate) fn mgf1(reader: &mut Reader<'_>) -> Result<Hash, DeviceError> {
+    sshsm_protocol::Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
 }
 
 impl From<StoreError> for DeviceError {
