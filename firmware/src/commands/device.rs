@@ -43,13 +43,23 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::Ecbp384.code(),
     Algorithm::Ecbp512.code(),
     Algorithm::EcdsaSha1.code(),
-    #[cfg(feature = "signatures")]
+    #[cfg(feature = "decryption")]
+    Algorithm::Ecdh.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha1.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha256.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha384.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha512.code(),
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
     Algorithm::Mgf1Sha1.code(),
-    #[cfg(feature = "signatures")]
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
     Algorithm::Mgf1Sha256.code(),
-    #[cfg(feature = "signatures")]
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
     Algorithm::Mgf1Sha384.code(),
-    #[cfg(feature = "signatures")]
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
     Algorithm::Mgf1Sha512.code(),
     Algorithm::TemplateSsh.code(),
     Algorithm::Aes128YubicoAuthentication.code(),
@@ -58,6 +68,8 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
     Algorithm::Ecp224.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaPkcs1Decrypt.code(),
 ];
 
 /// ECHO: the payload comes back.

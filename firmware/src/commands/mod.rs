@@ -3,6 +3,8 @@
 
 pub(crate) mod asymmetric_key;
 pub(crate) mod authentication;
+#[cfg(feature = "decryption")]
+pub(crate) mod decrypt;
 pub(crate) mod device;
 pub(crate) mod object;
 #[cfg(feature = "signatures")]
@@ -20,7 +22,7 @@ use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::authorization;
-#[cfg(feature = "signatures")]
+#[cfg(any(feature = "signatures", feature = "decryption"))]
 use crate::crypto::Hash;
 use crate::crypto::key::{self, Body};
 use crate::crypto::{CryptoError, Provider};
@@ -62,6 +64,12 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignEcdsa => sign::ecdsa,
         #[cfg(feature = "signatures")]
         Command::SignEddsa => sign::eddsa,
+        #[cfg(feature = "decryption")]
+        Command::DecryptPkcs1 => decrypt::pkcs1,
+        #[cfg(feature = "decryption")]
+        Command::DecryptOaep => decrypt::oaep,
+        #[cfg(feature = "decryption")]
+        Command::DeriveEcdh => decrypt::ecdh,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
         _ => return None,
@@ -187,7 +195,7 @@ pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceErr
 }
 
 /// The hash of the mask generation function that a payload names.
-#[cfg(feature = "signatures")]
+#[cfg(any(feature = "signatures", feature = "decryption"))]
 pub(crate) fn mgf1(reader: &mut Reader<'_>) -> Result<Hash, DeviceError> {
     sshsm_protocol::Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
 }

@@ -8,9 +8,11 @@ use ecdsa::hazmat::sign_prehashed_rfc6979;
 use ecdsa::signature::hazmat::PrehashVerifier;
 use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
 use elliptic_curve::array::ArraySize;
+use elliptic_curve::ecdh::diffie_hellman;
 use elliptic_curve::ops::Invert;
+use elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
 use elliptic_curve::subtle::CtOption;
-use elliptic_curve::{CurveArithmetic, Scalar};
+use elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, PublicKey, Scalar};
 use sha2::digest::Digest;
 use sha2::digest::block_api::BlockSizeUser;
 use sshsm_protocol::Curve;
@@ -48,6 +50,10 @@ pub(crate) trait EcKey {
     /// entropy, so never a repeated nonce even if the generator fails, and never the same signature twice, as clients
     /// of the protocol test. `None` when the signature is not valid.
     fn sign(&self, digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize>;
+
+    /// The x-coordinate of this key times a point in SEC1's uncompressed form; `None` when that is no point of the
+    /// curve.
+    fn derive(&self, point: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 }
 
 struct Key<C: EcdsaCurve + CurveArithmetic, D> {
@@ -62,6 +68,8 @@ where
     D: Digest + BlockSizeUser,
     Scalar<C>: Invert<Output = CtOption<Scalar<C>>>,
     SignatureSize<C>: ArraySize,
+    AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
+    FieldBytesSize<C>: ModulusSize,
 {
     fn sign(&self, digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize> {
         let leftmost = leftmost_bits(digest, self.order_bits);
@@ -72,6 +80,13 @@ where
         let bytes = made.to_bytes();
         signature.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         Some(bytes.len())
+    }
+
+    fn derive(&self, point: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        // Compressed points are SEC1 too, but no point of this protocol.
+        let point = PublicKey::<C>::from_sec1_bytes(point).ok().filter(|_| point.first() == Some(&4))?;
+        let shared = diffie_hellman(self.key.as_nonzero_scalar(), point.as_affine());
+        Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
     }
 }
 

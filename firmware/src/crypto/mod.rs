@@ -155,6 +155,9 @@ pub enum CryptoError {
     /// The ciphertext does not decrypt; nothing tells why.
     #[error("not encrypted to this {0} key")]
     Decryption(AsymmetricAlgorithm),
+    /// The other side's point is not on the key's curve.
+    #[error("not a point of the curve of a {0} key")]
+    InvalidPoint(AsymmetricAlgorithm),
     /// The computation failed its own check; nothing was released.
     #[error("the {0} signature failed its own check")]
     SelfCheck(AsymmetricAlgorithm),
@@ -178,6 +181,9 @@ pub trait Provider {
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
     ) -> Result<usize, CryptoError>;
+
+    /// ECDH: the x-coordinate, as long as coordinates are, of an EC key times a point of its curve, `04‖X‖Y`.
+    fn derive(key: &Self::PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError>;
 
     /// Decrypts what was encrypted to an RSA key, blinded by `entropy`.
     ///

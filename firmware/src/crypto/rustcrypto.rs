@@ -106,6 +106,13 @@ impl Provider for RustCrypto {
         }
     }
 
+    fn derive(key: &PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        match &key.kind {
+            Kind::Ec(private) => private.derive(point).ok_or(CryptoError::InvalidPoint(key.algorithm)),
+            Kind::Rsa(_) | Kind::Ed25519 { .. } => Err(CryptoError::WrongKey(key.algorithm)),
+        }
+    }
+
     fn decrypt(
         key: &PrivateKey,
         padding: Padding<'_>,
