@@ -31,6 +31,8 @@ fn entropy() -> impl rand_core::CryptoRng {
 struct Case {
     timestamp_algorithm: AsymmetricAlgorithm,
     timestamp_body: Vec<u8>,
+    /// A key that signs instead of the one that the template names.
+    timestamp_forger: Option<Vec<u8>>,
     ca_keys: Vec<u16>,
     not_before: u32,
     not_after: u32,
@@ -50,6 +52,7 @@ impl Case {
         Self {
             timestamp_algorithm: AsymmetricAlgorithm::Ed25519,
             timestamp_body: key::expand(AsymmetricAlgorithm::Ed25519, &[2; 32]).unwrap().to_vec(),
+            timestamp_forger: None,
             ca_keys: vec![3, CA_ID],
             not_before: 300,
             not_after: 36_000,
@@ -116,7 +119,8 @@ impl Case {
     }
 
     fn timestamp_signature(&self, request: &[u8]) -> Vec<u8> {
-        let key = RustCrypto::load(self.timestamp_algorithm, &self.timestamp_body).unwrap();
+        let body = self.timestamp_forger.as_ref().unwrap_or(&self.timestamp_body);
+        let key = RustCrypto::load(self.timestamp_algorithm, body).unwrap();
         let message = message(request, Now::from_seconds(self.signed_now));
         let algorithm = match self.timestamp_algorithm {
             AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(SshCurve::from_curve(curve).unwrap()),
@@ -214,11 +218,7 @@ fn the_unchanged_case_is_allowed() {
 fn a_time_that_the_authority_did_not_sign_is_refused() {
     only(Check::Timestamp, |case| case.signed_now = NOW + 1);
     only(Check::Timestamp, |case| {
-        let other = case.clone();
-        case.timestamp_body = key::expand(AsymmetricAlgorithm::Ed25519, &[3; 32]).unwrap().to_vec();
-        // Same template, other signer: swap the public half back in.
-        let public = key::public(AsymmetricAlgorithm::Ed25519, &other.timestamp_body).unwrap().to_vec();
-        case.timestamp_body[64..96].copy_from_slice(&public);
+        case.timestamp_forger = Some(key::expand(AsymmetricAlgorithm::Ed25519, &[3; 32]).unwrap().to_vec());
     });
 }
 

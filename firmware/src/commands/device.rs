@@ -24,12 +24,24 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::RsaPkcs1Sha256.code(),
     Algorithm::RsaPkcs1Sha384.code(),
     Algorithm::RsaPkcs1Sha512.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha1.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha256.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha384.code(),
+    #[cfg(feature = "signatures")]
+    Algorithm::RsaPssSha512.code(),
     Algorithm::Rsa2048.code(),
     Algorithm::Rsa3072.code(),
     Algorithm::Rsa4096.code(),
     Algorithm::Ecp256.code(),
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
+    Algorithm::Eck256.code(),
+    Algorithm::Ecbp256.code(),
+    Algorithm::Ecbp384.code(),
+    Algorithm::Ecbp512.code(),
     #[cfg(feature = "hmac")]
     Algorithm::HmacSha1.code(),
     #[cfg(feature = "hmac")]
@@ -39,10 +51,28 @@ const ALGORITHMS: &[u8] = &[
     #[cfg(feature = "hmac")]
     Algorithm::HmacSha512.code(),
     Algorithm::EcdsaSha1.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::Ecdh.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha1.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha256.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha384.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaOaepSha512.code(),
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueData.code(),
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueX509Certificate.code(),
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
+    Algorithm::Mgf1Sha1.code(),
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
+    Algorithm::Mgf1Sha256.code(),
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
+    Algorithm::Mgf1Sha384.code(),
+    #[cfg(any(feature = "signatures", feature = "decryption"))]
+    Algorithm::Mgf1Sha512.code(),
     Algorithm::TemplateSsh.code(),
     #[cfg(feature = "otp")]
     Algorithm::Aes128YubicoOtp.code(),
@@ -55,6 +85,9 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    Algorithm::Ecp224.code(),
+    #[cfg(feature = "decryption")]
+    Algorithm::RsaPkcs1Decrypt.code(),
     Algorithm::Ecp256YubicoAuthentication.code(),
     #[cfg(feature = "symmetric")]
     Algorithm::Aes128.code(),

@@ -7,6 +7,8 @@ pub(crate) mod attestation;
 #[cfg(feature = "audit")]
 pub(crate) mod audit;
 pub(crate) mod authentication;
+#[cfg(feature = "decryption")]
+pub(crate) mod decrypt;
 pub(crate) mod device;
 #[cfg(feature = "hmac")]
 pub(crate) mod hmac;
@@ -33,6 +35,8 @@ use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, Ob
 
 use crate::audit::AuditLog;
 use crate::authorization;
+#[cfg(any(feature = "signatures", feature = "decryption"))]
+use crate::crypto::Hash;
 use crate::crypto::key::{self, Body};
 use crate::crypto::{CryptoError, Provider};
 use crate::options::Options;
@@ -69,9 +73,17 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         #[cfg(feature = "signatures")]
         Command::SignPkcs1 => sign::pkcs1,
         #[cfg(feature = "signatures")]
+        Command::SignPss => sign::pss,
+        #[cfg(feature = "signatures")]
         Command::SignEcdsa => sign::ecdsa,
         #[cfg(feature = "signatures")]
         Command::SignEddsa => sign::eddsa,
+        #[cfg(feature = "decryption")]
+        Command::DecryptPkcs1 => decrypt::pkcs1,
+        #[cfg(feature = "decryption")]
+        Command::DecryptOaep => decrypt::oaep,
+        #[cfg(feature = "decryption")]
+        Command::DeriveEcdh => decrypt::ecdh,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
         #[cfg(feature = "attestation")]
@@ -243,6 +255,12 @@ impl<P: Platform> Core<P> {
 /// The id in a payload that names an existing object: numbers that name none are simply not found.
 pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceError> {
     ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)
+}
+
+/// The hash of the mask generation function that a payload names.
+#[cfg(any(feature = "signatures", feature = "decryption"))]
+pub(crate) fn mgf1(reader: &mut Reader<'_>) -> Result<Hash, DeviceError> {
+    sshsm_protocol::Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
 }
 
 impl From<StoreError> for DeviceError {

@@ -1,9 +1,11 @@
 //! Signatures over data that the client chooses.
 
+use alloc::vec::Vec;
+
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 
-use super::{Core, existing_id};
+use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
 use crate::crypto::curve;
 use crate::crypto::{Hash, Input, MAX_SIGNATURE, Provider};
@@ -14,16 +16,17 @@ use crate::session::Caller;
 fn sign<'r, P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'r>,
+    mut reader: Reader<'r>,
     capability: Capability,
-    input: impl FnOnce(&'r [u8]) -> Input<'r>,
-    signature: &mut [u8; MAX_SIGNATURE],
-) -> Result<(AsymmetricAlgorithm, usize), DeviceError> {
-    let name = (ObjectType::AsymmetricKey, existing_id(reader)?);
+    input: impl FnOnce(&mut Reader<'r>) -> Result<Input<'r>, DeviceError>,
+) -> Result<(AsymmetricAlgorithm, Vec<u8>), DeviceError> {
+    let name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
     let info = usable(&core.store, caller, name, capability)?;
+    let input = input(&mut reader)?;
     let (key, platform) = core.load(&info)?;
-    let length = P::Crypto::sign(&key.private, input(reader.rest()), platform.entropy(), signature)?;
-    Ok((key.algorithm, length))
+    let mut signature = [0; MAX_SIGNATURE];
+    let length = P::Crypto::sign(&key.private, input, platform.entropy(), &mut signature)?;
+    Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))
 }
 
 /// SIGN PKCS1: `id u16 ‖ digest`; the signature. A digest of a hash's length gets that hash's `DigestInfo`, any
@@ -31,35 +34,51 @@ fn sign<'r, P: Platform>(
 pub(crate) fn pkcs1<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let mut signature = [0; MAX_SIGNATURE];
-    fn input(digest: &[u8]) -> Input<'_> {
-        Input::Pkcs1 { hash: Hash::of_length(digest.len()), digest }
+    let (_, signature) = sign(core, caller, reader, Capability::SignPkcs, |reader| {
+        let digest = reader.rest();
+        Ok(Input::Pkcs1 { hash: Hash::of_length(digest.len()), digest })
+    })?;
+    Ok(writer.bytes(&signature)?)
+}
+
+/// SIGN PSS: `id u16 ‖ MGF1 algorithm u8 ‖ salt length u16 ‖ digest`; the signature. The digest's length says which
+/// hash made it.
+pub(crate) fn pss<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    if Hash::of_length(reader.remaining().saturating_sub(2 + 1 + 2)).is_none() {
+        return Err(DeviceError::WrongLength);
     }
-    let (_, length) = sign(core, caller, &mut reader, Capability::SignPkcs, input, &mut signature)?;
-    Ok(writer.bytes(signature.get(..length).unwrap_or_default())?)
+    let (_, signature) = sign(core, caller, reader, Capability::SignPss, |reader| {
+        let mgf = mgf1(reader)?;
+        Ok(Input::Pss { mgf, salt_length: reader.u16()?.into(), digest: reader.rest() })
+    })?;
+    Ok(writer.bytes(&signature)?)
 }
 
 /// SIGN ECDSA: `id u16 ‖ digest`; the signature in DER.
 pub(crate) fn ecdsa<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     // SHA-1, SHA-224, SHA-256, SHA-384, SHA-512, or as long as a P-521 scalar.
     if !matches!(reader.remaining().saturating_sub(2), 20 | 28 | 32 | 48 | 64 | 66) {
         return Err(DeviceError::WrongLength);
     }
-    let mut signature = [0; MAX_SIGNATURE];
-    let input = |digest| Input::Ecdsa { digest };
-    let (algorithm, length) = sign(core, caller, &mut reader, Capability::SignEcdsa, input, &mut signature)?;
+    let (algorithm, signature) = sign(core, caller, reader, Capability::SignEcdsa, |reader| {
+        Ok(Input::Ecdsa { digest: reader.rest() })
+    })?;
     let AsymmetricAlgorithm::Ec(curve) = algorithm else { return Err(DeviceError::InvalidData) };
     let mut der = [0; MAX_SIGNATURE];
-    let length = curve::to_der(curve, signature.get(..length).unwrap_or_default(), &mut der)
-        .ok_or(DeviceError::InvalidData)?;
+    let length = curve::to_der(curve, &signature, &mut der).ok_or(DeviceError::InvalidData)?;
     Ok(writer.bytes(der.get(..length).unwrap_or_default())?)
 }
 
@@ -67,11 +86,11 @@ pub(crate) fn ecdsa<P: Platform>(
 pub(crate) fn eddsa<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let mut signature = [0; MAX_SIGNATURE];
-    let input = |message| Input::Eddsa { message };
-    let (_, length) = sign(core, caller, &mut reader, Capability::SignEddsa, input, &mut signature)?;
-    Ok(writer.bytes(signature.get(..length).unwrap_or_default())?)
+    let (_, signature) = sign(core, caller, reader, Capability::SignEddsa, |reader| {
+        Ok(Input::Eddsa { message: reader.rest() })
+    })?;
+    Ok(writer.bytes(&signature)?)
 }

@@ -66,7 +66,8 @@ pub fn generate(algorithm: AsymmetricAlgorithm, entropy: &mut impl CryptoRng) ->
         return rsa_body(algorithm, &factors, &key);
     }
     let mut private = Zeroizing::new(alloc::vec![0; algorithm.private_length()]);
-    loop {
+    // Fewer than half of the candidates are out of range; so many in a row mean that the generator is broken.
+    for _ in 0..1000 {
         entropy.fill_bytes(&mut private);
         if algorithm == AsymmetricAlgorithm::Ec(Curve::P521) {
             // The order has 521 bits in 66 bytes; without this almost every candidate would be out of range.
@@ -79,6 +80,7 @@ pub fn generate(algorithm: AsymmetricAlgorithm, entropy: &mut impl CryptoRng) ->
             return Ok(body);
         }
     }
+    Err(invalid)
 }
 
 /// Checks a stored key that was made elsewhere: every part of it follows from its private key.

@@ -116,6 +116,15 @@ pub enum Input<'a> {
         /// A digest of that hash, or *T*.
         digest: &'a [u8],
     },
+    /// RSASSA-PSS; the digest's length says which hash made it.
+    Pss {
+        /// The hash of the mask.
+        mgf: Hash,
+        /// Bytes of salt.
+        salt_length: usize,
+        /// A digest.
+        digest: &'a [u8],
+    },
     /// ECDSA over a digest of any length: a longer one than the curve's order is cut on the right.
     Ecdsa {
         /// The digest.
@@ -137,7 +146,7 @@ pub enum CryptoError {
     /// The key cannot sign this kind of input.
     #[error("a {0} key cannot make this kind of signature")]
     WrongKey(AsymmetricAlgorithm),
-    /// The digest does not fit the key.
+    /// The digest, or the salt beside it, does not fit the key.
     #[error("the digest is too long for a {0} key")]
     DigestTooLong(AsymmetricAlgorithm),
     /// The message does not fit the key.
@@ -146,6 +155,9 @@ pub enum CryptoError {
     /// The ciphertext does not decrypt; nothing tells why.
     #[error("not encrypted to this {0} key")]
     Decryption(AsymmetricAlgorithm),
+    /// The other side's point is not on the key's curve.
+    #[error("not a point of the curve of a {0} key")]
+    InvalidPoint(AsymmetricAlgorithm),
     /// The computation failed its own check; nothing was released.
     #[error("the {0} signature failed its own check")]
     SelfCheck(AsymmetricAlgorithm),
@@ -159,7 +171,7 @@ pub trait Provider {
     /// Makes a stored key ([`key`]) ready to sign.
     fn load(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<Self::PrivateKey, CryptoError>;
 
-    /// Signs and returns the signature's length: RSA as long as the modulus, ECDSA `r‖s`, Ed25519 64 bytes.
+    /// Signs, checks the signature, and returns its length: RSA as long as the modulus, ECDSA `r‖s`, Ed25519 64 bytes.
     ///
     /// `entropy` blinds RSA and hedges ECDSA nonces (RFC 6979 with added entropy): two ECDSA signatures of one
     /// message differ.
@@ -169,6 +181,9 @@ pub trait Provider {
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
     ) -> Result<usize, CryptoError>;
+
+    /// ECDH: the x-coordinate, as long as coordinates are, of an EC key times a point of its curve, `04‖X‖Y`.
+    fn derive(key: &Self::PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError>;
 
     /// Decrypts what was encrypted to an RSA key, blinded by `entropy`.
     ///

@@ -64,6 +64,20 @@ pub fn oaep_encrypt(
         .ok_or(CryptoError::InvalidKey(algorithm))
 }
 
+/// RSASSA-PSS (RFC 8017, section 8.1.1) of a digest that says by its length which hash made it.
+pub(super) fn pss_sign(
+    algorithm: AsymmetricAlgorithm,
+    key: &RsaPrivateKey,
+    mgf: Hash,
+    salt_length: usize,
+    digest: &[u8],
+    entropy: &mut impl CryptoRng,
+) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+    let block = pss_encode(key.size(), mgf, salt_length, digest, entropy)
+        .ok_or(CryptoError::DigestTooLong(algorithm))?;
+    private_operation(key, &block, entropy).ok_or(CryptoError::SelfCheck(algorithm))
+}
+
 /// Decrypts; the only error is [`CryptoError::Decryption`].
 pub(super) fn decrypt(
     algorithm: AsymmetricAlgorithm,
@@ -108,6 +122,29 @@ fn mgf1_xor(hash: Hash, seed: &[u8], data: &mut [u8]) {
         let mask = hash.digest_parts(&[seed, &counter.to_be_bytes()], &mut mask);
         chunk.iter_mut().zip(mask).for_each(|(byte, mask)| *byte ^= mask);
     }
+}
+
+/// RFC 8017, section 9.1.1; `None` when the salt does not fit, or no hash has digests as long.
+fn pss_encode(
+    length: usize,
+    mgf: Hash,
+    salt_length: usize,
+    digest: &[u8],
+    entropy: &mut impl CryptoRng,
+) -> Option<Vec<u8>> {
+    let hash = Hash::of_length(digest.len())?;
+    let mut block = vec![0; length];
+    let (end, rest) = block.split_last_mut()?;
+    let (data, salted_hash) = rest.split_at_mut_checked(rest.len().checked_sub(hash.length())?)?;
+    let (zeros, salt) = data.split_at_mut_checked(data.len().checked_sub(salt_length)?)?;
+    *zeros.last_mut()? = 1;
+    entropy.fill_bytes(salt);
+    salted_hash.copy_from_slice(hash.digest_parts(&[&[0; 8], digest, salt], &mut [0; 64]));
+    mgf1_xor(mgf, salted_hash, data);
+    // The block has one bit less than moduli, which fill their bytes.
+    *data.first_mut()? &= 0x7f;
+    *end = 0xbc;
+    Some(block)
 }
 
 /// RFC 8017, section 7.1.1, step 2; `None` when the message does not fit.
@@ -218,6 +255,47 @@ mod tests {
         pair!(Sha256, Hash::Sha256);
         pair!(Sha384, Hash::Sha384);
         pair!(Sha512, Hash::Sha512);
+    }
+
+    /// The crate's verification knows one hash for both only; different ones are opened by the public operation.
+    #[test]
+    fn pss_signatures_verify_with_every_pair_of_hashes_and_any_salt_that_fits() {
+        use ::rsa::Pss;
+        use sha1::Sha1;
+        use sha2::{Sha256, Sha384, Sha512};
+        let entropy = &mut ChaCha8Rng::seed_from_u64(6);
+        let key = rsa_2048(entropy);
+        for (hash, mgf) in HASHES.into_iter().flat_map(|hash| HASHES.map(|mgf| (hash, mgf))) {
+            let mut digest = [0; 64];
+            let digest = hash.digest(b"message", &mut digest);
+            let longest = 256 - hash.length() - 2;
+            for salt_length in [0, 20, longest] {
+                let signature = pss_sign(RSA, &key, mgf, salt_length, digest, entropy).unwrap();
+                let verify = match hash {
+                    Hash::Sha1 => key
+                        .as_public_key()
+                        .verify(Pss::<Sha1>::new_with_salt(salt_length), digest, &signature)
+                        .is_ok(),
+                    Hash::Sha256 => key
+                        .as_public_key()
+                        .verify(Pss::<Sha256>::new_with_salt(salt_length), digest, &signature)
+                        .is_ok(),
+                    Hash::Sha384 => key
+                        .as_public_key()
+                        .verify(Pss::<Sha384>::new_with_salt(salt_length), digest, &signature)
+                        .is_ok(),
+                    Hash::Sha512 => key
+                        .as_public_key()
+                        .verify(Pss::<Sha512>::new_with_salt(salt_length), digest, &signature)
+                        .is_ok(),
+                };
+                assert_eq!(verify, hash == mgf, "{hash:?} {mgf:?} {salt_length}");
+            }
+            let refused = pss_sign(RSA, &key, mgf, longest + 1, digest, entropy);
+            assert_eq!(refused, Err(CryptoError::DigestTooLong(RSA)));
+            let refused = pss_sign(RSA, &key, mgf, usize::MAX, digest, entropy);
+            assert_eq!(refused, Err(CryptoError::DigestTooLong(RSA)));
+        }
     }
 
     #[test]

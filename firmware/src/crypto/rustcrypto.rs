@@ -3,6 +3,7 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
+use ecdsa::signature::Verifier;
 use ecdsa::signature::hazmat::PrehashVerifier;
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use rand_core::CryptoRng;
@@ -88,15 +89,27 @@ impl Provider for RustCrypto {
                 })?;
                 release(&bytes, signature)
             }
+            (Kind::Rsa(key), Input::Pss { mgf, salt_length, digest }) => {
+                release(&super::rsa::pss_sign(algorithm, key, mgf, salt_length, digest, entropy)?, signature)
+            }
             (Kind::Ec(key), Input::Ecdsa { digest }) => {
                 let mut added = Zeroizing::new([0; 32]);
                 entropy.fill_bytes(added.as_mut());
                 key.sign(digest, &added, signature).ok_or(CryptoError::SelfCheck(algorithm))
             }
             (Kind::Ed25519 { secret, public }, Input::Eddsa { message }) => {
-                release(&raw_sign::<Sha512>(secret, message, public).to_bytes(), signature)
+                let made = raw_sign::<Sha512>(secret, message, public);
+                public.verify(message, &made).map_err(|_| CryptoError::SelfCheck(algorithm))?;
+                release(&made.to_bytes(), signature)
             }
             _ => Err(CryptoError::WrongKey(algorithm)),
+        }
+    }
+
+    fn derive(key: &PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        match &key.kind {
+            Kind::Ec(private) => private.derive(point).ok_or(CryptoError::InvalidPoint(key.algorithm)),
+            Kind::Rsa(_) | Kind::Ed25519 { .. } => Err(CryptoError::WrongKey(key.algorithm)),
         }
     }
 
@@ -148,5 +161,27 @@ impl Provider for RustCrypto {
                 .zip(ed25519_dalek::Signature::from_slice(signature).ok())
                 .is_some_and(|(key, signature)| key.verify_strict(message, &signature).is_ok()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::*;
+
+    /// Ed25519 signatures by one private key under two public keys would give the private key away.
+    #[test]
+    fn a_signature_that_does_not_verify_is_not_released() {
+        let algorithm = AsymmetricAlgorithm::Ed25519;
+        let mut body = key::expand(algorithm, &[1; 32]).unwrap();
+        body[64..96].copy_from_slice(&key::expand(algorithm, &[2; 32]).unwrap()[64..96]);
+        let key = RustCrypto::load(algorithm, &body).unwrap();
+        let mut signature = [0; MAX_SIGNATURE];
+        let input = Input::Eddsa { message: b"message" };
+        let signed = RustCrypto::sign(&key, input, &mut ChaCha8Rng::seed_from_u64(1), &mut signature);
+        assert_eq!(signed, Err(CryptoError::SelfCheck(algorithm)));
+        assert_eq!(signature, [0; MAX_SIGNATURE]);
     }
 }
