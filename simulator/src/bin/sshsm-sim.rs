@@ -97,11 +97,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }));
     }
     let simulator = builder.start()?;
-    if simulator.predictable() {
-        tell(
-            "sshsm-sim: WARNING: this device has drawn its randomness from --seed. Anyone can repeat its keys.",
-        );
-        tell("sshsm-sim: WARNING: it is UNSAFE for anything but tests, and stays so without --seed.");
+    if let Some(warning) = simulator.warning() {
+        tell(format_args!("sshsm-sim: {warning}"));
     }
 
     let address = listener.local_addr()?;
