@@ -10,6 +10,7 @@ use sshsm_protocol::ObjectId;
 use zeroize::Zeroizing;
 
 use super::error::{CliError, FileError};
+use crate::{input, output::shown};
 
 /// Reads the password of authentication key `key` of `device`; an option goes before the environment, and that
 /// before a prompt.
@@ -28,7 +29,7 @@ pub(super) fn read(file: Option<&Path>, key: ObjectId, device: &str) -> Result<Z
 pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
     let ask = || match from_environment("SSHSM_KEY_PASSPHRASE")? {
         Some(passphrase) => Ok(Some(passphrase)),
-        None => prompt(&format!("Passphrase of {}: ", file.display())),
+        None => prompt(&format!("Passphrase of {}: ", shown(file))),
     };
     match ask() {
         Ok(Some(passphrase)) => Ok(passphrase),
@@ -39,8 +40,7 @@ pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
 
 /// The content without its final line ending.
 fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
-    let text =
-        std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| FileError::read(path, source))?;
+    let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
