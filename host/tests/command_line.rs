@@ -221,6 +221,7 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         "key list --device ftp://x",
         "key list --device http://localhost",
         "key list --device http://localhost:99999",
+        "quickstart --device sim:elsewhere",
         "key list --format yaml",
         "key list --password secret",
         "sign -s 5 -t 10 -n a user.pub",
