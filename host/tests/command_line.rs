@@ -178,6 +178,56 @@ fn a_file_without_an_end_is_not_read_into_memory() {
 }
 
 #[test]
+fn a_new_password_replaces_the_old_one() {
+    let machine = Machine::new();
+    let change = ["authentication-key", "change"];
+    let none = machine.run(&change);
+    assert_eq!(none.code, 4, "{none:?}");
+    assert!(none.stderr.contains("SSHSM_NEW_PASSWORD"), "{none:?}");
+    assert_eq!(machine.with_environment(&change, &[("SSHSM_NEW_PASSWORD", "")]).code, 4, "an empty one");
+    let wrong = [("SSHSM_PASSWORD", SECRETS[1]), ("SSHSM_NEW_PASSWORD", SECRETS[0])];
+    assert_eq!(machine.with_environment(&change, &wrong).code, 4);
+    let run = machine.with_environment(&change, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{run:?}");
+    run.tells_no(&SECRETS);
+    assert_eq!(machine.run(&["key", "list"]).code, 4, "the old one");
+
+    machine.write("new", &format!("{}\n", SECRETS[1]));
+    let environment = [("SSHSM_PASSWORD", SECRETS[0])];
+    let change = ["authentication-key", "change", "--new-password-file", "new", "--format", "json"];
+    let changed = machine.with_environment(&change, &environment).json();
+    assert_eq!(changed, serde_json::json!({"id": 1, "type": "authentication-key"}));
+    assert_eq!(machine.without_password(&["key", "list", "--password-file", "new"]).code, 0);
+}
+
+/// The README's daily user: signs and has refusals explained, and can do nothing else.
+#[test]
+fn an_authentication_key_that_only_signs_can_be_put() {
+    let machine = with_ca("ed25519");
+    let put =
+        ["authentication-key", "put", "--id", "2", "--capabilities", "sign-ssh-certificate,get-template"];
+    let run = machine.with_environment(&put, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, "0x0002\n"), "{run:?}");
+    let user = |arguments: &[&str]| {
+        machine.with_environment(arguments, &[("SSHSM_PASSWORD", SECRETS[0]), ("SSHSM_AUTH_KEY", "2")])
+    };
+    assert_eq!(user(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "user.pub"])).code, 0);
+    let refused = user(&sign(&["-I", "me", "-n", "root", "-V", "+1h", "user.pub"]));
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("forbidden-principals"), "{refused:?}");
+    for line in
+        ["key delete 10 --type template", "template put t.toml --id 11", "key generate --algorithm p256"]
+    {
+        let run = user(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 5, "{run:?}");
+    }
+    let delegated =
+        [&put[..2], &["--id", "3", "--capabilities", "none", "--delegated", "get-template"]].concat();
+    let run = machine.with_environment(&delegated, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
 fn the_password_comes_from_a_file_or_the_environment() {
     let machine = Machine::new();
     for line in ["password", "password\n", "password\r\n"] {

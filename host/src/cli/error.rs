@@ -73,6 +73,12 @@ pub(crate) enum CliError {
     File(#[from] FileError),
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
+    #[error("no new password was given, and there is no terminal to ask for it")]
+    NoNewPassword,
+    #[error("the two new passwords differ; nothing was changed")]
+    PasswordsDiffer,
+    #[error("the new password is empty; nothing was changed")]
+    EmptyPassword,
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
     #[error("cannot ask on the terminal")]
@@ -147,7 +153,12 @@ impl CliError {
                 _ => Exit::Failed,
             },
             Self::File(_) | Self::Output(_) => Exit::File,
-            Self::NoPassword | Self::NotUtf8(_) | Self::Terminal(_) => Exit::Authentication,
+            Self::NoPassword
+            | Self::NoNewPassword
+            | Self::PasswordsDiffer
+            | Self::EmptyPassword
+            | Self::NotUtf8(_)
+            | Self::Terminal(_) => Exit::Authentication,
             Self::Usage(_) => Exit::Usage,
             Self::Quickstart(error) => match error.as_ref() {
                 QuickstartError::NotOurs(_) => Exit::Failed,
@@ -203,6 +214,7 @@ impl CliError {
                 "`sshsm key list` shows what this authentication key can see"
             }
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
+            Self::NoNewPassword => "set SSHSM_NEW_PASSWORD or name a file with --new-password-file",
             _ => return None,
         })
     }

@@ -3,11 +3,13 @@
 //! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
 
 mod arguments;
+mod authentication_key;
 mod check;
 mod device;
 mod error;
 mod key;
 mod password;
+mod prompt;
 mod quickstart;
 mod sign;
 mod template;
@@ -81,6 +83,9 @@ enum Command {
     /// CA keys on the device
     #[command(subcommand)]
     Key(key::Key),
+    /// Passwords that open sessions, and what each of them may do
+    #[command(subcommand)]
+    AuthenticationKey(authentication_key::AuthenticationKeyVerb),
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
@@ -138,6 +143,7 @@ pub fn run() -> ExitCode {
         Command::Quickstart(quickstart) => quickstart.run(&context),
         Command::Device(device) => device.run(&context),
         Command::Key(key) => key.run(&context),
+        Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };
@@ -182,7 +188,7 @@ mod tests {
         fn check(command: &clap::Command) {
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
-                assert!(!id.contains("password") || id == "password_file", "{id}");
+                assert!(!id.contains("password") || id.ends_with("password_file"), "{id}");
             }
             command.get_subcommands().for_each(check);
         }
