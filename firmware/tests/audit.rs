@@ -577,14 +577,8 @@ fn an_answer_whose_entry_cannot_be_stored_is_not_given() {
     let created = Session::create(&mut device, 1, b"password").unwrap();
     flash.0.borrow_mut().power = Some(0);
     assert_eq!(admin.send(&mut device, Command::GetPseudoRandom, &[0, 4]), failed);
+    // What could not write its log is a device no more, until it is started again.
+    assert_eq!(admin.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
     assert_eq!(Session::create(&mut device, 1, b"password").err(), Some(DeviceError::StorageFailed));
-    let mut session = created;
-    let message = session.0.authenticate();
-    assert_eq!(plain(&mut device, message[0], &message[3..]), failed);
-    assert_eq!(
-        session.send(&mut device, Command::Echo, b"x"),
-        Err(DeviceError::InvalidSession),
-        "a session that was not logged does not exist"
-    );
-    assert_eq!(admin.send(&mut device, Command::Echo, b"x"), Ok(b"x".to_vec()), "ECHO is not audited");
+    assert!(created.authenticate(&mut device).is_err());
 }

@@ -128,13 +128,10 @@ impl Client {
         Ok(Self { transport, identity })
     }
 
-    /// What the device says of itself now.
-    ///
-    /// # Errors
-    /// When the device does not answer.
-    pub fn device_info(&mut self) -> Result<&Identity> {
-        self.identity = identity(self.transport.as_mut())?;
-        Ok(&self.identity)
+    /// What the device said of itself when it was connected to.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
     }
 
     /// Where the device is, in the words of `--device`.

@@ -4,7 +4,7 @@
 //! passphrase nor key material ever appears in an error.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
@@ -15,8 +15,8 @@ use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::{PrivateKey, PublicKey};
 use zeroize::Zeroizing;
 
-/// More than any key file needs; an RSA key of 16384 bits takes 13 KiB.
-const MAX_LENGTH: usize = 64 * 1024;
+use crate::input;
+use crate::output::shown;
 
 const RSA: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
 /// id-ecPublicKey, RFC 5480.
@@ -32,7 +32,7 @@ const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFileError {
     /// The file could not be read.
-    #[error("cannot read the key file {}", path.display())]
+    #[error("cannot read the key file {}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -42,7 +42,8 @@ pub enum KeyFileError {
     /// Others than its owner may read a private key.
     #[error(
         "the private key {} may be read by others (mode {mode:04o}); make it private with: chmod 600 {}",
-        path.display(), path.display()
+        shown(path),
+        shown(path)
     )]
     Permissions {
         /// The file.
@@ -51,7 +52,7 @@ pub enum KeyFileError {
         mode: u32,
     },
     /// The content is no usable key.
-    #[error("{} cannot be used", path.display())]
+    #[error("{} cannot be used", shown(path))]
     Key {
         /// The file.
         path: PathBuf,
@@ -71,6 +72,9 @@ pub enum KeyFormatError {
         /// The forms that are read.
         expected: &'static str,
     },
+    /// Bytes that are no text, such as a key in DER.
+    #[error("this is not text; PEM or OpenSSH text is expected")]
+    NotText,
     /// A public key stands where a private one is needed, or the other way round.
     #[error("this is a {found} key, and a {wanted} key is needed here")]
     OtherHalf {
@@ -135,20 +139,25 @@ pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> io::Result<Zeroizing<String>
 /// Reads a public key file, as [`parse_public`] does.
 pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.to_owned(), source };
-    let text = read_text(File::open(path).map_err(read)?).map_err(read)?;
-    parse_public(&text).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+    let bytes = input::read(path).map_err(read)?;
+    text(&bytes).and_then(parse_public).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
 }
 
 /// Reads a private key file, as [`parse_private`] does. On Unix, a file of one's own that group or others may
 /// read is refused.
 pub fn read_private(path: &Path, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.to_owned(), source };
+    let broken = |source| KeyFileError::Key { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
-    if let Some(mode) = mode_for_others(&file).map_err(read)? {
+    let bytes = input::read_from(&file).map_err(read)?;
+    let text = text(&bytes).map_err(broken)?;
+    // A public key may be read by others; what it needs is not a chmod.
+    if private_block(text).is_some()
+        && let Some(mode) = mode_for_others(&file).map_err(read)?
+    {
         return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
     }
-    let text = read_text(file).map_err(read)?;
-    parse_private(&text, passphrase).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+    parse_private(text, passphrase).map_err(broken)
 }
 
 /// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is SPKI, or
@@ -192,7 +201,7 @@ pub fn parse_public(text: &str) -> Result<PublicKey, KeyFormatError> {
 /// Read are OpenSSH's own form, PKCS#8 (plain, or encrypted by PBES2), PKCS#1 and SEC1, each in PEM. PEM blocks of
 /// other kinds, such as the `EC PARAMETERS` that OpenSSL writes, are skipped.
 pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFormatError> {
-    let Some((label, pem)) = pem_block(text, |label| label.ends_with("PRIVATE KEY")) else {
+    let Some((label, pem)) = private_block(text) else {
         return Err(match parse_public(text) {
             Ok(_) => KeyFormatError::OtherHalf { found: "public", wanted: "private" },
             Err(_) => KeyFormatError::NotAKey {
@@ -243,7 +252,7 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
 
 fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
     let Some((label, pem)) = pem_block(text, |label| label.ends_with("PUBLIC KEY")) else {
-        return Err(match pem_block(text, |label| label.ends_with("PRIVATE KEY")) {
+        return Err(match private_block(text) {
             Some(_) => KeyFormatError::OtherHalf { found: "private", wanted: "public" },
             None => KeyFormatError::NotAKey {
                 wanted: "public key",
@@ -288,6 +297,14 @@ fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
         }
     };
     Ok(PublicKey::from(key))
+}
+
+fn text(bytes: &[u8]) -> Result<&str, KeyFormatError> {
+    str::from_utf8(bytes).map_err(|_| KeyFormatError::NotText)
+}
+
+fn private_block(text: &str) -> Option<(&str, &str)> {
+    pem_block(text, |label| label.ends_with("PRIVATE KEY"))
 }
 
 /// The first PEM block whose label passes, from its first dash to its last.
@@ -376,17 +393,6 @@ fn ec_public(point: &[u8]) -> Result<KeyData, KeyFormatError> {
 
 fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatError {
     KeyFormatError::Malformed { form, reason: reason.to_string() }
-}
-
-/// The whole file as text, in one piece of memory that is cleared afterwards.
-fn read_text(file: File) -> io::Result<Zeroizing<String>> {
-    let mut text = Zeroizing::new(String::with_capacity(MAX_LENGTH + 1));
-    let limit = u64::try_from(MAX_LENGTH + 1).unwrap_or(u64::MAX);
-    file.take(limit).read_to_string(&mut text)?;
-    if text.len() > MAX_LENGTH {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("longer than {MAX_LENGTH} bytes")));
-    }
-    Ok(text)
 }
 
 /// The permission bits of a file that is ours and that others may touch (OpenSSH's `sshkey_perm_ok`).
@@ -561,15 +567,16 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
     }
 
     #[test]
-    fn missing_huge_and_binary_files_are_read_errors() {
+    fn missing_and_huge_files_are_not_read_and_binary_ones_are_no_text() {
         let folder = tempfile::tempdir().unwrap();
         let missing = read_public(&folder.path().join("missing")).unwrap_err();
         assert!(matches!(missing, KeyFileError::Read { .. }), "{missing}");
-        for content in [vec![b'a'; MAX_LENGTH + 1], vec![0xff; 10]] {
-            let path = folder.path().join("odd");
-            fs::write(&path, content).unwrap();
-            assert!(matches!(read_public(&path), Err(KeyFileError::Read { .. })));
-        }
+        let path = folder.path().join("odd");
+        fs::write(&path, vec![b'a'; 65_537]).unwrap();
+        assert!(matches!(read_public(&path), Err(KeyFileError::Read { .. })));
+        fs::write(&path, [0xff; 10]).unwrap();
+        let binary = read_public(&path).unwrap_err();
+        assert!(matches!(binary, KeyFileError::Key { source: KeyFormatError::NotText, .. }), "{binary}");
     }
 
     proptest! {

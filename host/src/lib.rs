@@ -8,7 +8,7 @@
 //! | why a request is refused | [`explanation`] |
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
-//! | the command line | [`cli`], [`output`], [`quickstart`] |
+//! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
 pub mod certificate;
 pub mod certificate_options;
@@ -17,6 +17,7 @@ pub mod client;
 pub mod device_key;
 pub mod duration;
 pub mod explanation;
+pub mod input;
 pub mod key_file;
 pub mod output;
 pub mod quickstart;

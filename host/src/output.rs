@@ -8,7 +8,8 @@ use std::{
     path::Path,
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
+use sshsm_protocol::ssh::Printable;
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -25,16 +26,29 @@ impl Format {
     /// # Errors
     /// When stdout cannot be written.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        // Whole before its first byte leaves: half a document is worse than none.
+        let document = match self {
+            Self::Text => text(value),
+            Self::Json => serde_json::to_string_pretty(value)? + "\n",
+        };
         let mut stdout = io::stdout().lock();
-        match self {
-            Self::Text => stdout.write_all(text(value).as_bytes())?,
-            Self::Json => {
-                serde_json::to_writer_pretty(&mut stdout, value)?;
-                stdout.write_all(b"\n")?;
-            }
-        }
+        stdout.write_all(document.as_bytes())?;
         stdout.flush()
     }
+}
+
+/// A path as people are shown it: on one line, and without characters that turn or hide text.
+#[must_use]
+pub fn shown(path: &Path) -> Printable<'_> {
+    Printable(path.as_os_str().as_encoded_bytes())
+}
+
+/// A path in a JSON document, which has no way to write bytes that are not UTF-8: each is U+FFFD there.
+///
+/// # Errors
+/// When the document cannot be written.
+pub fn lossy<S: Serializer>(path: &(impl AsRef<Path> + ?Sized), serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.as_ref().display())
 }
 
 /// Says something on stderr; whether anybody listens does not matter.
@@ -74,10 +88,31 @@ pub fn write_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Removes from a directory what a process that was killed left of [`write_file`] and [`write_secret_file`].
+///
+/// # Errors
+/// When the directory cannot be read, or a file in it not removed.
+pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let random = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
+        if random.is_some_and(|random| random.len() == 6 && random.iter().all(u8::is_ascii_alphanumeric))
+            && entry.file_type()?.is_file()
+        {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// What the names of unfinished files begin with; six random letters and digits follow.
+const PREFIX: &str = ".sshsm-";
+
 /// A file beside `path`, removed unless it takes its place.
 fn temporary(builder: &mut tempfile::Builder<'_, '_>, path: &Path) -> io::Result<tempfile::NamedTempFile> {
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    builder.prefix(".sshsm-").tempfile_in(directory)
+    builder.prefix(PREFIX).rand_bytes(6).tempfile_in(directory)
 }
 
 /// Lines of `rows` with their columns aligned, each row ending in a newline.
@@ -117,6 +152,12 @@ mod tests {
         assert!(!fs::metadata("/dev/null").unwrap().is_file());
         assert!(write_file(directory.path(), b"x").is_err());
         assert!(directory.path().is_dir());
+    }
+
+    #[test]
+    fn a_path_is_shown_on_one_line() {
+        assert_eq!(shown(Path::new("/tmp/a b/\u{e4}")).to_string(), "/tmp/a b/\u{e4}");
+        assert_eq!(shown(Path::new("\x1b[31m\n")).to_string(), "\\u{1b}[31m\\n");
     }
 
     #[test]

@@ -17,7 +17,9 @@ use ssh_key::{
 };
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId, ObjectType,
-    channel::AuthenticationKey, object::NewObject, ssh::request::CertificateKind,
+    channel::AuthenticationKey,
+    object::NewObject,
+    ssh::{Printable, request::CertificateKind, template::Template},
 };
 use zeroize::Zeroizing;
 
@@ -25,9 +27,11 @@ use crate::{
     certificate_options::{CertificateOptions, OptionError},
     client::{Client, ClientError, Session},
     device_key::DeviceKeyError,
+    duration,
     explanation::Explanation,
+    input,
     key_file::{self, KeyFileError},
-    output,
+    output::{self, lossy, shown},
     request::Content,
     signer::{DeviceSigner, SignerError},
     template_file::{self, TemplateFileError},
@@ -68,22 +72,28 @@ timestamp-key = \"timestamp.pub\"
 #[non_exhaustive]
 pub enum QuickstartError {
     /// Somebody else's directory.
-    #[error("{0} is not empty and was not made by quickstart; nothing was changed: name another directory")]
+    #[error("{} is not empty and was not made by quickstart; nothing was changed: name another directory", shown(.0))]
     NotOurs(PathBuf),
+    /// A directory in which others could put files of theirs.
+    #[error(
+        "{} belongs to another user, or others can write there; nothing was changed: name another directory, or take \
+         their rights away (chmod go-w)", shown(.0)
+    )]
+    NotPrivate(PathBuf),
     /// The device was given another password since.
     #[error(
-        "the device in {0} opens with neither the password in {0}/password nor the factory's; nothing was changed: \
-         put the right password there, or move the directory away and run quickstart again"
+        "the device in {place} opens with neither the password in {place}/password nor the factory's; nothing was changed: \
+         put the right password there, or move the directory away and run quickstart again", place = shown(.0)
     )]
     Locked(PathBuf),
     /// The template on the device was changed so that it refuses what quickstart asks for.
     #[error("the device's template refuses the quickstart's own request:\n{0}")]
     Refused(Box<Explanation>),
     /// The policy does not hold.
-    #[error("the device signed a certificate for root, which its template forbids")]
+    #[error("the device signed a certificate for root, which its template forbids; it was thrown away")]
     NotRefused,
     /// A file could not be read or written.
-    #[error("cannot use {path}")]
+    #[error("cannot use {}", shown(path))]
     File {
         /// The file.
         path: PathBuf,
@@ -134,22 +144,28 @@ pub struct Summary {
     /// The value of `--device`.
     pub device: String,
     /// File with the password of authentication key 1.
+    #[serde(serialize_with = "lossy")]
     pub password_file: PathBuf,
     /// Id of the CA key.
     pub ca_key: u16,
     /// Id of the template.
     pub template: u16,
     /// The CA's public key, for servers.
+    #[serde(serialize_with = "lossy")]
     pub ca_public_key: PathBuf,
     /// The timestamp authority's private key.
+    #[serde(serialize_with = "lossy")]
     pub timestamp_key: PathBuf,
     /// The template's text.
+    #[serde(serialize_with = "lossy")]
     pub template_file: PathBuf,
     /// The user's private key.
+    #[serde(serialize_with = "lossy")]
     pub user_key: PathBuf,
     /// The certificate.
+    #[serde(serialize_with = "lossy")]
     pub certificate: PathBuf,
-    /// Why a certificate for root was refused.
+    /// What the template says to a certificate for root: `refused`, unless somebody changed it.
     pub refusal: Explanation,
 }
 
@@ -162,18 +178,19 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     let program = quoted(program);
     let place = Place::claim(directory)?;
     let mut tale = Tale { out, step: 0 };
-    tale.line(format_args!("A certificate authority for SSH in {}", place.0.display()))?;
+    tale.line(format_args!("A certificate authority for SSH in {}", shown(&place.0)))?;
 
     let device = DeviceAddress::Simulator(Some(place.path("simulator")));
     let mut client = Client::connect(device.open()?)?;
     let mut session = place.open_session(&mut client)?;
     tale.step("A device", &[
-        "The simulator holds keys and decides, as a board would. Its factory password was replaced by a random one.",
-        &format!("device:    {device}"),
-        &format!("password:  {}", place.path("password").display()),
+        "The simulator holds keys and decides, as a board would. It no longer has the factory's password.",
+        &format!("device:    {}", Printable(device.to_string().as_bytes())),
+        &format!("password:  {}", shown(&place.path("password"))),
     ])?;
 
     let made = ensure_ca_key(&mut session, CA_KEY)?;
+    let ca_info = session.object_info(CA_KEY, ObjectType::AsymmetricKey)?;
     let authority_key = place.key_pair("timestamp", "timestamp authority")?;
     let user_key = place.key_pair("user", "quickstart user")?;
     let authority = TimestampAuthority::new(&authority_key)?;
@@ -186,8 +203,12 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     tale.step(
         &format!("A CA key, {made}"),
         &[
-            "Ed25519, made on the device; it never leaves it. Servers trust its public half:",
-            &format!("{}", place.path("ca.pub").display()),
+            &format!(
+                "{}, {} on the device, which signs with it. Servers trust its public half:",
+                ca_info.algorithm,
+                ca_info.origin.name()
+            ),
+            &shown(&place.path("ca.pub")).to_string(),
             &ca_public,
         ],
     )?;
@@ -195,18 +216,19 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         "A timestamp key",
         &[
             "A device has no clock that it could trust, so an authority signs the time of every request.",
-            &format!("{}", place.path("timestamp").display()),
+            &shown(&place.path("timestamp")).to_string(),
         ],
     )?;
     tale.step(
         &format!("A template, {template_note}"),
         &[
             "What the CA key may sign; the device judges every request by it, whoever asks.",
-            &format!("{}, on the device as template {TEMPLATE}", place.path("template.toml").display()),
+            &format!("{}, on the device as template {TEMPLATE}", shown(&place.path("template.toml"))),
         ],
     )?;
-    match sshsm_protocol::ssh::template::Template::decode(&template) {
-        Ok(template) => tale.block(&template_file::describe(&template))?,
+    let decoded = Template::decode(&template);
+    match &decoded {
+        Ok(template) => tale.block(&template_file::describe(template))?,
         Err(error) => tale.block(&format!("malformed: {error}\n"))?,
     }
 
@@ -236,7 +258,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
             &format!(
                 "For one hour and the principal \"{PRINCIPAL}\": signed by the device, then verified here."
             ),
-            &format!("{}", certificate.display()),
+            &shown(&certificate).to_string(),
         ],
     )?;
     match Command::new("ssh-keygen").arg("-L").arg("-f").arg(&certificate).output() {
@@ -246,15 +268,20 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     }
 
     let timed = signer.prepare(user_key.public_key(), &content("root")?, &authority)?;
-    let refusal = match signer.sign(&timed) {
-        Err(error) if error.is_refusal() => signer.explain(&timed)?,
+    let signed = match signer.sign(&timed) {
+        Ok(_) => true,
+        Err(error) if error.is_refusal() => false,
         Err(error) => return Err(error.into()),
-        Ok(_) => return Err(QuickstartError::NotRefused),
     };
-    tale.step(
-        "A refusal",
-        &["The same request for the principal \"root\". The device said no; this is why:"],
-    )?;
+    let refusal = signer.explain(&timed)?;
+    let (title, told) = match (signed, refusal.is_refusal()) {
+        (false, _) => ("A refusal", "The device said no; this is why:"),
+        (true, false) => {
+            ("No refusal", "The template as it is now allows it; the certificate was thrown away.")
+        }
+        (true, true) => return Err(QuickstartError::NotRefused),
+    };
+    tale.step(title, &[&format!("The same request for the principal \"root\". {told}")])?;
     tale.block(&refusal.to_string())?;
 
     tale.step(
@@ -274,13 +301,21 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     tale.step("What to try next", &[])?;
     let sign =
         format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp-key timestamp -I me -n {PRINCIPAL}");
+    let too_late =
+        decoded.ok().and_then(|template| template.not_after.seconds()).map_or_else(String::new, |most| {
+            let later = duration::compact(u64::from(most) + 3600);
+            format!(
+                "{sign} -V +{later} user.pub   # refused: the template allows {}\n",
+                duration::compact(most.into())
+            )
+        });
     tale.block(&format!(
         "cd {}\nexport SSHSM_DEVICE={}\nexport SSHSM_PASSWORD=\"$(cat password)\"\n\
          {program} key list\n\
          {program} template show {TEMPLATE}\n\
-         {sign} -V +8h user.pub\n\
-         {sign} -V +11h user.pub   # refused: longer than ten hours\n\
-         {program} template check template.toml user-cert.pub --now +1d   # why not tomorrow\n\
+         {sign} -V +1h user.pub\n\
+         {too_late}\
+         {program} template check template.toml user-cert.pub --now +1d   # what it says to this one tomorrow\n\
          ssh -i user USER@SERVER\n",
         quoted(&place.0),
         quoted(Path::new(&device.to_string())),
@@ -333,13 +368,20 @@ impl Place {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
         builder.recursive(true).create(directory).map_err(file)?;
         let place = Self(fs::canonicalize(directory).map_err(file)?);
-        if !place.path(MARKER).is_file() {
+        if !private(&fs::metadata(&place.0).map_err(file)?) {
+            return Err(QuickstartError::NotPrivate(place.0));
+        }
+        let marker = place.path(MARKER);
+        // Neither looked for nor written through a link.
+        if !marker.symlink_metadata().is_ok_and(|metadata| metadata.is_file()) {
             if fs::read_dir(&place.0).map_err(file)?.next().is_some() {
                 return Err(QuickstartError::NotOurs(place.0));
             }
-            place
-                .write(MARKER, b"This directory was made by sshsm quickstart, which may go on with it.\n")?;
+            let text = b"This directory was made by sshsm quickstart, which may go on with it.\n";
+            (fs::File::create_new(&marker).and_then(|mut file| file.write_all(text)))
+                .map_err(|source| QuickstartError::File { path: marker, source })?;
         }
+        output::remove_unfinished(&place.0).map_err(file)?;
         Ok(place)
     }
 
@@ -363,7 +405,7 @@ impl Place {
     fn open_session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, QuickstartError> {
         let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
         let path = self.path("password");
-        match fs::read_to_string(&path).map(Zeroizing::new) {
+        match input::read_text(&path) {
             // Tried first and opened after: a session returned from here would borrow the client below, too.
             Ok(password) => match Session::open(client, key, password.trim_end()).map(drop) {
                 Ok(()) => return Ok(Session::open(client, key, password.trim_end())?),
@@ -379,9 +421,14 @@ impl Place {
         })?;
         let mut random = Zeroizing::new([0_u8; 16]);
         getrandom::fill(random.as_mut()).map_err(QuickstartError::Entropy)?;
-        let password: Zeroizing<String> =
-            Zeroizing::new(random.iter().map(|byte| format!("{byte:02x}")).collect());
-        self.write_secret("password", format!("{}\n", *password).as_bytes())?;
+        // In one piece of memory from the start, so that no copy of it stays behind.
+        let mut line = Zeroizing::new(String::with_capacity(2 * random.len() + 1));
+        for byte in random.iter() {
+            let _ = fmt::Write::write_fmt(&mut *line, format_args!("{byte:02x}"));
+        }
+        line.push('\n');
+        self.write_secret("password", line.as_bytes())?;
+        let password = line.trim_end();
         session.change_authentication_key(key, &AuthenticationKey::from_password(password.as_bytes()))?;
         Ok(session)
     }
@@ -440,6 +487,18 @@ fn ensure_ca_key(session: &mut Session<'_>, id: ObjectId) -> Result<Found, Quick
     let capabilities = Capabilities::of(&[Capability::SignSshCertificate]);
     session.generate_asymmetric_key(&new_object(id, Algorithm::Ed25519, capabilities))?;
     Ok(Found::New)
+}
+
+/// Whether nobody but this user (and root) can put anything into the directory.
+#[cfg(unix)]
+fn private(directory: &fs::Metadata) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    directory.uid() == rustix::process::geteuid().as_raw() && directory.mode() & 0o022 == 0
+}
+
+#[cfg(not(unix))]
+fn private(_: &fs::Metadata) -> bool {
+    true
 }
 
 /// A path as a shell takes it.

@@ -88,11 +88,14 @@ pub enum BuildError {
     Encoding(#[source] ssh_encoding::Error),
 }
 
-/// The names in a text such as `-n` takes: separated by commas, none of them empty.
+/// The names in a text such as `-n` takes: separated by commas, none of them empty, no more than OpenSSH reads.
 pub fn principals(text: &str) -> Result<Vec<String>, BuildError> {
     let names: Vec<String> = text.split(',').map(str::to_owned).collect();
     if names.iter().any(String::is_empty) {
         return Err(BuildError::EmptyPrincipal(text.to_owned()));
+    }
+    if names.len() > MAX_PRINCIPALS {
+        return Err(BuildError::TooManyPrincipals(names.len()));
     }
     Ok(names)
 }
@@ -209,6 +212,12 @@ pub enum StoredRequestError {
         /// How long the template's timestamp signatures are.
         timestamp_signature: usize,
     },
+    /// A certificate, and something behind it that nobody would have looked at.
+    #[error("there are {count} lines in this file; a certificate file holds one")]
+    Several {
+        /// How many lines are not empty.
+        count: usize,
+    },
     /// A certificate whose base64 is broken.
     #[error("the certificate's base64 is malformed")]
     Base64(#[source] ssh_encoding::Error),
@@ -239,6 +248,10 @@ impl StoredRequest {
         let (Some(kind), Some(base64)) = (words.next(), words.next()) else { return Err(unknown) };
         if !kind.as_bytes().ends_with(TYPE_SUFFIX) {
             return Err(unknown);
+        }
+        let count = text.lines().filter(|line| !line.trim().is_empty()).count();
+        if count > 1 {
+            return Err(StoredRequestError::Several { count });
         }
         let blob = decode_base64(base64).map_err(StoredRequestError::Base64)?;
         let mut rest = blob.as_slice();
@@ -422,6 +435,8 @@ mod tests {
         assert_eq!(refusal(&|content| content.principals = vec!["a".into(), String::new()]), empty);
         let many = refusal(&|content| content.principals = vec!["a".into(); 257]);
         assert_eq!(many, BuildError::TooManyPrincipals(257));
+        assert_eq!(principals(&["a"; 257].join(",")), Err(BuildError::TooManyPrincipals(257)));
+        assert!(principals(&["a"; 256].join(",")).is_ok());
         for text in ["", ",", "a,,b", "a,"] {
             assert_eq!(principals(text), Err(BuildError::EmptyPrincipal(text.into())));
         }
@@ -464,6 +479,9 @@ mod tests {
             assert_eq!(StoredRequest::decode(&stored.encode(), length + 1), unknown);
             let line = request.append(&[0, 0, 0, 0]).unwrap();
             assert_eq!(StoredRequest::decode(line.as_bytes(), length), Ok(bare.clone()));
+            assert_eq!(StoredRequest::decode(format!("\n{line}\r\n").as_bytes(), length), Ok(bare.clone()));
+            let two = StoredRequest::decode(format!("{line}\n{line}").as_bytes(), length);
+            assert_eq!(two, Err(StoredRequestError::Several { count: 2 }));
         }
         for nothing in [&b""[..], b"\0\0\0\x04", b"ssh-ed25519 AAAA", b"\xff\xff\xff\xff", LINE.as_bytes()] {
             assert!(matches!(StoredRequest::decode(nothing, 64), Err(StoredRequestError::Unknown { .. })));

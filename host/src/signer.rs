@@ -6,7 +6,7 @@
 
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_protocol::{
-    AsymmetricAlgorithm, DeviceError, ObjectId,
+    AsymmetricAlgorithm, DeviceError, ObjectId, ObjectType,
     ssh::{signature::SignatureAlgorithm, timestamp::Now},
 };
 
@@ -26,6 +26,14 @@ pub enum SignerError {
     /// The device, or the way to it.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// There is no such CA key or template, or none that shares a domain with the session.
+    #[error("the device has no {object_type} {id} that this authentication key can see")]
+    Missing {
+        /// CA key or template.
+        object_type: ObjectType,
+        /// What was asked for.
+        id: ObjectId,
+    },
     /// The CA's public key, as the device returns it, is none.
     #[error("the public key of CA key {id} cannot be used")]
     CaKey {
@@ -63,6 +71,30 @@ impl SignerError {
     }
 }
 
+/// The public key of an asymmetric key on the device, in SSH's form.
+///
+/// # Errors
+/// When there is no such key, or the device's answer is none.
+pub fn public_key(
+    session: &mut Session<'_>,
+    id: ObjectId,
+) -> Result<(AsymmetricAlgorithm, KeyData), SignerError> {
+    let key = session.public_key(id)?;
+    let public = device_key::ssh_public(key.algorithm, &key.bytes)
+        .map_err(|source| SignerError::CaKey { id, source })?;
+    Ok((key.algorithm, public))
+}
+
+/// Says which object the device did not find.
+fn missing(object_type: ObjectType, id: ObjectId) -> impl Fn(SignerError) -> SignerError {
+    move |error| match error {
+        SignerError::Client(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => {
+            SignerError::Missing { object_type, id }
+        }
+        error => error,
+    }
+}
+
 /// A request together with the time that a timestamp authority vouches for.
 #[derive(Debug, Clone)]
 pub struct TimedRequest {
@@ -94,23 +126,22 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
     /// with `rsa-sha2-512` otherwise, as ssh-keygen has them do.
     ///
     /// # Errors
-    /// When there is no such key, or it cannot sign with `algorithm`.
+    /// When there is no such key or template, or the key cannot sign with `algorithm`.
     pub fn new(
         session: &'s mut Session<'c>,
         ca_id: ObjectId,
         template_id: ObjectId,
         algorithm: Option<SignatureAlgorithm>,
     ) -> Result<Self, SignerError> {
-        let key = session.public_key(ca_id)?;
-        let ca_key = device_key::ssh_public(key.algorithm, &key.bytes)
-            .map_err(|source| SignerError::CaKey { id: ca_id, source })?;
-        let algorithm =
-            algorithm.or_else(|| SignatureAlgorithm::of_key(key.algorithm)).ok_or(SignerError::CaKey {
-                id: ca_id,
-                source: DeviceKeyError::NoSshForm { algorithm: key.algorithm },
-            })?;
-        if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key.algorithm).is_none() {
-            return Err(SignerError::Algorithm { id: ca_id, key: key.algorithm, algorithm });
+        let (key, ca_key) = public_key(session, ca_id).map_err(missing(ObjectType::AsymmetricKey, ca_id))?;
+        session
+            .object_info(template_id, ObjectType::Template)
+            .map_err(|error| missing(ObjectType::Template, template_id)(error.into()))?;
+        let algorithm = algorithm
+            .or_else(|| SignatureAlgorithm::of_key(key))
+            .ok_or(SignerError::CaKey { id: ca_id, source: DeviceKeyError::NoSshForm { algorithm: key } })?;
+        if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key).is_none() {
+            return Err(SignerError::Algorithm { id: ca_id, key, algorithm });
         }
         Ok(Self { session, ca_id, ca_key, template_id, algorithm })
     }

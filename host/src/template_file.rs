@@ -15,8 +15,8 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::{fs, io};
 
 use serde::Deserialize;
 use ssh_key::{HashAlg, PublicKey};
@@ -33,7 +33,9 @@ use toml::Spanned;
 
 use crate::device_key::{self, DeviceKeyError};
 use crate::duration::{self, DurationError};
+use crate::input;
 use crate::key_file::{self, KeyFileError, KeyFormatError};
+use crate::output::shown;
 
 /// The longest template that a PUT TEMPLATE message has room for.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
@@ -55,7 +57,7 @@ pub struct TemplateFile {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateFileError {
     /// The file could not be read.
-    #[error("cannot read the template {}", path.display())]
+    #[error("cannot read the template {}", shown(path))]
     Read {
         /// The file.
         path: PathBuf,
@@ -63,7 +65,7 @@ pub enum TemplateFileError {
         source: io::Error,
     },
     /// A TOML template with a mistake.
-    #[error("the template {} has a mistake", path.display())]
+    #[error("the template {} has a mistake", shown(path))]
     Toml {
         /// The file.
         path: PathBuf,
@@ -72,7 +74,8 @@ pub enum TemplateFileError {
     },
     /// A file that is not named `.toml`, and no TLV either.
     #[error(
-        "{} is no template in the device's form (and a template in TOML has a name that ends in .toml)", path.display()
+        "{} is no template in the device's form (and a template in TOML has a name that ends in .toml)",
+        shown(path)
     )]
     Tlv {
         /// The file.
@@ -86,8 +89,10 @@ pub enum TemplateFileError {
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateTextError {
     /// No TOML, a name that is not known or missing, or a value of the wrong type.
-    #[error(transparent)]
-    Syntax(#[from] toml::de::Error),
+    ///
+    /// Its lines, the one with the mistake among them, are as [`Printable`] shows them.
+    #[error("{0}")]
+    Syntax(String),
     /// A value that makes no sense.
     #[error("line {line}, column {column}")]
     Value {
@@ -153,6 +158,12 @@ pub enum Problem {
     /// A principal name that cannot be told from two.
     #[error("a forbidden principal contains a NUL, which ends a name in a template")]
     NulInPrincipal,
+    /// A principal that no certificate can have, which would forbid nobody.
+    #[error(
+        "the forbidden principal {0:?} contains a comma, and would forbid nobody: no certificate names it; give each \
+         name its own string"
+    )]
+    CommaInPrincipal(String),
     /// A principal twice.
     #[error("the forbidden principal {0:?} stands twice")]
     PrincipalTwice(String),
@@ -182,7 +193,7 @@ struct Text {
 impl TemplateFile {
     /// Reads a TOML file; a relative `timestamp-key` is looked for beside it.
     pub fn read(path: &Path) -> Result<Self, TemplateFileError> {
-        let text = fs::read_to_string(path)
+        let text = input::read_text(path)
             .map_err(|source| TemplateFileError::Read { path: path.to_owned(), source })?;
         let folder = path.parent().unwrap_or(Path::new(""));
         Self::parse(&text, folder)
@@ -191,7 +202,8 @@ impl TemplateFile {
 
     /// Reads TOML text; a relative `timestamp-key` is looked for in `folder`.
     pub fn parse(text: &str, folder: &Path) -> Result<Self, TemplateTextError> {
-        let file: Text = toml::from_str(text)?;
+        let file: Text =
+            toml::from_str(text).map_err(|error| TemplateTextError::Syntax(printable(&error)))?;
         let at = |offset: usize| move |problem| value_error(text, offset, problem);
         let mut ca_keys = Vec::new();
         for id in file.ca_keys.get_ref() {
@@ -214,6 +226,7 @@ impl TemplateFile {
             let problem = match name.get_ref().as_str() {
                 "" => Problem::EmptyPrincipal,
                 name if name.contains('\0') => Problem::NulInPrincipal,
+                name if name.contains(',') => Problem::CommaInPrincipal(name.to_owned()),
                 name if !names.insert(name) => Problem::PrincipalTwice(name.to_owned()),
                 _ => continue,
             };
@@ -243,42 +256,6 @@ impl TemplateFile {
         }
     }
 
-    /// The content of a device's template; `None` for one that this program would not write, such as one with a
-    /// principal that is no UTF-8.
-    #[must_use]
-    pub fn from_template(template: &Template<'_>) -> Option<Self> {
-        let key = &template.timestamp_key;
-        Self {
-            ca_keys: template.ca_keys.iter().map(|id| ObjectId::new(id).ok()).collect::<Option<_>>()?,
-            not_before: template.not_before,
-            not_after: template.not_after,
-            forbidden_principals: template
-                .forbidden_principals
-                .iter()
-                .map(|name| str::from_utf8(name).ok().map(str::to_owned))
-                .collect::<Option<_>>()?,
-            timestamp_key: device_key::ssh_public(key.algorithm(), key.public()).ok()?.into(),
-        }
-        .checked()
-    }
-
-    /// Itself, if what it writes would be read again.
-    fn checked(self) -> Option<Self> {
-        (Self::parse(&self.to_toml(), Path::new("")).ok()? == self).then_some(self)
-    }
-
-    /// Who says what time it is.
-    #[must_use]
-    pub const fn timestamp_key(&self) -> &PublicKey {
-        &self.timestamp_key
-    }
-
-    /// The keys that may sign.
-    #[must_use]
-    pub fn ca_keys(&self) -> &[ObjectId] {
-        &self.ca_keys
-    }
-
     /// The device's form.
     #[must_use]
     pub fn to_tlv(&self) -> Vec<u8> {
@@ -305,26 +282,6 @@ impl TemplateFile {
         }
         tlv
     }
-
-    /// TOML text that [`Self::parse`] reads as the same template, the timestamp key in it.
-    #[must_use]
-    pub fn to_toml(&self) -> String {
-        let bound = |seconds: Option<u32>| {
-            seconds.map_or_else(|| UNBOUNDED.to_owned(), |seconds| duration::compact(seconds.into()))
-        };
-        let text = |value: &str| toml::Value::String(value.to_owned()).to_string();
-        let list = |items: Vec<String>| format!("[{}]", items.join(", "));
-        let key = self.timestamp_key.to_openssh().unwrap_or_default();
-        format!(
-            "ca-keys = {}\nnot-before-offset = \"{}\"\nnot-after-offset = \"{}\"\nforbid-principals = {}\n\
-             timestamp-key = {}\n",
-            list(self.ca_keys.iter().map(ObjectId::to_string).collect()),
-            bound(self.not_before.seconds()),
-            bound(self.not_after.seconds()),
-            list(self.forbidden_principals.iter().map(|name| text(name)).collect()),
-            text(&key),
-        )
-    }
 }
 
 /// A template file's TLV: compiled from a file named `.toml`, and checked to be well-formed from any other.
@@ -332,9 +289,10 @@ pub fn load(path: &Path) -> Result<Vec<u8>, TemplateFileError> {
     if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("toml")) {
         return TemplateFile::read(path).map(|template| template.to_tlv());
     }
-    let tlv = fs::read(path).map_err(|source| TemplateFileError::Read { path: path.to_owned(), source })?;
+    let tlv =
+        input::read(path).map_err(|source| TemplateFileError::Read { path: path.to_owned(), source })?;
     Template::decode(&tlv).map_err(|source| TemplateFileError::Tlv { path: path.to_owned(), source })?;
-    Ok(tlv)
+    Ok(tlv.to_vec())
 }
 
 /// What a template allows, in words, a line for each of its parts.
@@ -348,7 +306,15 @@ pub fn describe(template: &Template<'_>) -> String {
     let list =
         |items: Vec<String>, none: &str| if items.is_empty() { none.to_owned() } else { items.join(", ") };
     let ids = template.ca_keys.iter().map(|id| format!("{id:#06x}")).collect();
-    let names = template.forbidden_principals.iter().map(|name| Printable(name).to_string()).collect();
+    let names = template
+        .forbidden_principals
+        .iter()
+        .map(|name| match name {
+            [] => "\"\" (EMPTY: forbids nobody)".to_owned(),
+            name if name.contains(&b',') => format!("\"{}\" (with a comma: FORBIDS NOBODY)", Printable(name)),
+            name => Printable(name).to_string(),
+        })
+        .collect();
     let span = |seconds: u32| duration::in_words(seconds.into());
     let mut text = String::new();
     for (part, words) in [
@@ -396,6 +362,12 @@ fn timestamp_key(text: &str, folder: &Path) -> Result<PublicKey, Problem> {
     Ok(key)
 }
 
+/// TOML's messages quote the file.
+fn printable(error: &toml::de::Error) -> String {
+    let lines = error.to_string();
+    lines.lines().map(|line| Printable(line.as_bytes()).to_string()).collect::<Vec<_>>().join("\n")
+}
+
 fn value_error(text: &str, offset: usize, problem: Problem) -> TemplateTextError {
     let before = text.get(..offset).unwrap_or(text);
     let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
@@ -408,6 +380,7 @@ mod tests {
     use crate::ssh_keygen::vector;
     use proptest::prelude::*;
     use std::error::Error;
+    use std::fs;
 
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti authority";
@@ -445,7 +418,7 @@ mod tests {
         assert_eq!(template.not_before.seconds(), Some(300));
         assert_eq!(template.not_after.seconds(), Some(36_000));
         assert_eq!(template.forbidden_principals.iter().collect::<Vec<_>>(), [b"root", b"toor"]);
-        assert_eq!(template.timestamp_key.public(), &file.timestamp_key().key_data().ed25519().unwrap().0);
+        assert_eq!(template.timestamp_key.public(), &file.timestamp_key.key_data().ed25519().unwrap().0);
         assert!(describe(&template).contains("now − 5 minutes"), "{}", describe(&template));
         assert!(describe(&template).contains("0x0005, 0x003a"));
     }
@@ -477,6 +450,7 @@ mod tests {
             ("\"toor\"", "\"\"", 5, 30, "empty"),
             ("\"toor\"", "\"a\\u0000\"", 5, 30, "NUL"),
             ("\"toor\"", "\"root\"", 5, 30, "stands twice"),
+            ("\"toor\"", "\"toor,admin\"", 5, 30, "contains a comma"),
             ("ssh-ed25519 AAAA", "ssh-rsa AAAA", 6, 17, "OpenSSH public key is malformed"),
             (KEY, "timestamp.pub", 6, 17, "/nonexistent/timestamp.pub"),
         ] {
@@ -496,10 +470,22 @@ mod tests {
             ("58", "58.5", "line 2, column 20"),
             ("\"10h\"", "10h", "line 4, column 20"),
             ("# 10", "ca-keys = [1]\n# 10", "duplicate key"),
+            ("\"5m\"", "\"\x1b[2J\"", "\\u{1b}[2J"),
         ] {
             let error = read(&text().replace(from, to)).unwrap_err().to_string();
             assert!(error.contains(reason), "{to}: {error}");
         }
+    }
+
+    /// A device keeps templates that were written elsewhere.
+    #[test]
+    fn names_that_forbid_nobody_are_told_as_such() {
+        let tlv = read(&text()).unwrap().to_tlv();
+        let mut template = Template::decode(&tlv).unwrap();
+        template.forbidden_principals = ForbiddenPrincipals::decode(b"root,toor\0\0admin\0").unwrap();
+        let words = describe(&template);
+        let told = "\"root,toor\" (with a comma: FORBIDS NOBODY), \"\" (EMPTY: forbids nobody), admin\n";
+        assert!(words.ends_with(told), "{words}");
     }
 
     #[test]
@@ -537,7 +523,7 @@ mod tests {
     }
 
     #[test]
-    fn the_template_of_real_hardware_is_told_in_words_and_written_anew() {
+    fn the_template_of_real_hardware_is_told_in_words() {
         let Some(tlv) = vector("hardware template", "yubihsm2-ssh.json", "/template/bytes") else { return };
         let template = Template::decode(&tlv).unwrap();
         let words = describe(&template);
@@ -546,26 +532,28 @@ mod tests {
             words.contains("0x0001, 0x00ab, 0x0014, 0x0005, 0x003a") && words.contains("root, toor"),
             "{words}"
         );
-        assert_eq!(TemplateFile::from_template(&template).unwrap().to_tlv(), tlv);
     }
 
     proptest! {
         #[test]
-        fn a_template_comes_back_from_its_text_and_from_its_tlv(
+        fn every_template_compiles_to_what_its_text_says(
             ids in proptest::collection::btree_set(1_u16..0xffff, 1..20),
-            before in 0_u32.., after: u32,
-            names in proptest::collection::btree_set("[^\\x00]{1,20}", 0..10),
+            before in 1_u32.., after in 0..u32::MAX,
+            names in proptest::collection::btree_set("[^\\x00,]{1,20}", 0..10),
         ) {
-            let file = TemplateFile {
-                ca_keys: ids.into_iter().map(|id| ObjectId::new(id).unwrap()).collect(),
-                not_before: NotBeforeOffset::from_wire(before),
-                not_after: NotAfterOffset::from_wire(after),
-                forbidden_principals: names.into_iter().collect(),
-                timestamp_key: key_file::parse_public(KEY.trim_end_matches(" authority")).unwrap(),
-            };
-            prop_assert_eq!(&read(&file.to_toml()).unwrap(), &file);
-            let tlv = file.to_tlv();
-            prop_assert_eq!(TemplateFile::from_template(&Template::decode(&tlv).unwrap()), Some(file));
+            let listed: Vec<_> =
+                names.iter().map(|name| toml::Value::String(name.clone()).to_string()).collect();
+            let ids: Vec<_> = ids.into_iter().collect();
+            let text = format!(
+                "ca-keys = {ids:?}\nnot-before-offset = \"{before}\"\nnot-after-offset = \"{after}s\"\n\
+                 forbid-principals = [{}]\ntimestamp-key = \"{KEY}\"\n",
+                listed.join(", ")
+            );
+            let tlv = read(&text).unwrap().to_tlv();
+            let template = Template::decode(&tlv).unwrap();
+            prop_assert!(template.ca_keys.iter().eq(ids));
+            prop_assert_eq!((template.not_before.seconds(), template.not_after.seconds()), (Some(before), Some(after)));
+            prop_assert!(template.forbidden_principals.iter().eq(names.iter().map(String::as_bytes)));
         }
 
         #[test]

@@ -127,6 +127,14 @@ pub enum ValidityError {
         /// The end.
         before: u64,
     },
+    /// A local time was given, and nobody knows the zone.
+    #[error("the time zone {zone:?} (TZ) is unknown; correct it, or add Z to times that are UTC: {reason}")]
+    Zone {
+        /// What TZ says.
+        zone: String,
+        /// What its reader said.
+        reason: String,
+    },
     /// The system clock shows a time before 1970.
     #[error("the system clock is set to a time before 1970")]
     Clock,
@@ -156,11 +164,15 @@ impl Validity {
     /// Reads `text` with the system's clock and time zone.
     pub fn parse(text: &str) -> Result<Self, ValidityError> {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| ValidityError::Clock)?;
-        Self::parse_at(text, now.as_secs(), &TimeZone::system())
+        Self::parse_in(text, now.as_secs(), &system_zone)
     }
 
     /// Reads `text` at the UNIX time `now` in `zone`.
     pub fn parse_at(text: &str, now: u64, zone: &TimeZone) -> Result<Self, ValidityError> {
+        Self::parse_in(text, now, &|| Ok(zone.clone()))
+    }
+
+    fn parse_in(text: &str, now: u64, zone: Zone<'_>) -> Result<Self, ValidityError> {
         if text.starts_with('+') && !text.contains(':') {
             let before = bound(Bound::End, text, now, zone)?;
             return Self::new(now.saturating_sub(59) / 60 * 60, before);
@@ -174,8 +186,21 @@ impl Validity {
     }
 }
 
+/// Where the zone comes from when a local time is met.
+type Zone<'a> = &'a dyn Fn() -> Result<TimeZone, ValidityError>;
+
+/// The zone of TZ or of the system. A system that has none set lives in UTC, as it does for C programs.
+fn system_zone() -> Result<TimeZone, ValidityError> {
+    TimeZone::try_system().or_else(|error| match std::env::var_os("TZ") {
+        None => Ok(TimeZone::UTC),
+        Some(zone) => {
+            Err(ValidityError::Zone { zone: zone.to_string_lossy().into_owned(), reason: error.to_string() })
+        }
+    })
+}
+
 /// One half of an interval as a UNIX time.
-fn bound(bound: Bound, text: &str, now: u64, zone: &TimeZone) -> Result<u64, ValidityError> {
+fn bound(bound: Bound, text: &str, now: u64, zone: Zone<'_>) -> Result<u64, ValidityError> {
     let form = || ValidityError::Form { bound, text: text.to_owned() };
     let unrepresentable = || ValidityError::Unrepresentable { bound, text: text.to_owned() };
     let span = |span| match duration::parse(span) {
@@ -210,8 +235,10 @@ fn bound(bound: Bound, text: &str, now: u64, zone: &TimeZone) -> Result<u64, Val
             low,
             high,
         })?;
-        let seconds =
-            clock.seconds().map(|local| if utc { local } else { local - standard_offset(local, zone) });
+        let mut seconds = clock.seconds();
+        if !utc && let Some(local) = seconds {
+            seconds = Some(local - standard_offset(local, &zone()?));
+        }
         seconds.and_then(|seconds| u64::try_from(seconds).ok()).ok_or_else(unrepresentable)
     }
 }

@@ -22,6 +22,32 @@ fn device_info_needs_no_password() {
 }
 
 #[test]
+fn device_storage_tells_how_full_it_is() {
+    let machine = Machine::new();
+    let storage = machine.run(&["device", "storage", "--format", "json"]).json();
+    let number = |name: &str| storage[name].as_u64().unwrap();
+    assert_eq!(number("total_records") - number("free_records"), 1, "{storage}");
+    assert!(number("free_pages") < number("total_pages") && number("page_size") > 0, "{storage}");
+    let told = machine.run(&["device", "storage"]).stdout;
+    assert!(
+        told.contains(&format!("{} of {} free", storage["free_records"], storage["total_records"])),
+        "{told}"
+    );
+}
+
+#[test]
+fn a_device_that_ever_ran_from_a_seed_says_so_every_time() {
+    let machine = Machine::new();
+    drop(sshsm_simulator::Simulator::open(machine.path("device")).seed(1).start().unwrap());
+    for _ in 0..2 {
+        let run = machine.run(&["key", "list"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.stderr.contains("WARNING") && run.stderr.contains("UNSAFE"), "{run:?}");
+    }
+    assert!(!Machine::new().run(&["key", "list"]).stderr.contains("WARNING"));
+}
+
+#[test]
 fn without_a_directory_the_device_is_in_the_users_data() {
     let machine = Machine::with_device("sim:");
     let run = machine.run(&["key", "list"]);
@@ -58,7 +84,8 @@ fn a_generated_key_can_be_shown_listed_and_deleted() {
     assert_eq!(again.code, 1, "{again:?}");
     assert!(again.stderr.contains("object exists"), "{again:?}");
 
-    assert_eq!(machine.run(&["key", "delete", "5"]).code, 0);
+    let deleted = machine.run(&["key", "delete", "5", "--format", "json"]).json();
+    assert_eq!(deleted, serde_json::json!({"id": 5, "type": "asymmetric-key"}));
     let gone = machine.run(&["key", "show", "5"]);
     assert_eq!(gone.code, 1);
     assert!(gone.stdout.is_empty() && gone.stderr.contains("object not found"), "{gone:?}");
@@ -117,6 +144,90 @@ fn files_that_are_missing_or_no_keys_are_told_apart() {
 }
 
 #[test]
+fn a_file_that_is_no_key_is_told_what_it_should_be() {
+    let machine = with_ca("ed25519");
+    fs::write(machine.path("key.der"), [0x30, 0x82, 0xff, 0xfe]).unwrap();
+    let der = machine.run(&["key", "import", "key.der"]);
+    assert_eq!(der.code, 1, "{der:?}");
+    assert!(der.stderr.contains("PEM or OpenSSH text is expected"), "{der:?}");
+    // Which others may read, as it should be.
+    fs::set_permissions(machine.path("user.pub"), fs::Permissions::from_mode(0o644)).unwrap();
+    let public = machine.run(&["key", "import", "user.pub"]);
+    assert_eq!(public.code, 1, "{public:?}");
+    assert!(
+        public.stderr.contains("a private key is needed") && !public.stderr.contains("chmod"),
+        "{public:?}"
+    );
+    fs::set_permissions(machine.path("user"), fs::Permissions::from_mode(0o644)).unwrap();
+    assert!(machine.run(&["key", "import", "user"]).stderr.contains("chmod 600"));
+}
+
+#[test]
+fn a_file_without_an_end_is_not_read_into_memory() {
+    let machine = with_ca("ed25519");
+    for line in [
+        "key list --password-file /dev/zero",
+        "template show /dev/zero",
+        "template check t.toml /dev/zero",
+        "key import /dev/zero",
+    ] {
+        let run = machine.without_password(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 6, "{run:?}");
+        assert!(run.stderr.contains("longer than 65536 bytes"), "{run:?}");
+    }
+}
+
+#[test]
+fn a_new_password_replaces_the_old_one() {
+    let machine = Machine::new();
+    let change = ["authentication-key", "change"];
+    let none = machine.run(&change);
+    assert_eq!(none.code, 4, "{none:?}");
+    assert!(none.stderr.contains("SSHSM_NEW_PASSWORD"), "{none:?}");
+    assert_eq!(machine.with_environment(&change, &[("SSHSM_NEW_PASSWORD", "")]).code, 4, "an empty one");
+    let wrong = [("SSHSM_PASSWORD", SECRETS[1]), ("SSHSM_NEW_PASSWORD", SECRETS[0])];
+    assert_eq!(machine.with_environment(&change, &wrong).code, 4);
+    let run = machine.with_environment(&change, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, ""), "{run:?}");
+    run.tells_no(&SECRETS);
+    assert_eq!(machine.run(&["key", "list"]).code, 4, "the old one");
+
+    machine.write("new", &format!("{}\n", SECRETS[1]));
+    let environment = [("SSHSM_PASSWORD", SECRETS[0])];
+    let change = ["authentication-key", "change", "--new-password-file", "new", "--format", "json"];
+    let changed = machine.with_environment(&change, &environment).json();
+    assert_eq!(changed, serde_json::json!({"id": 1, "type": "authentication-key"}));
+    assert_eq!(machine.without_password(&["key", "list", "--password-file", "new"]).code, 0);
+}
+
+/// The README's daily user: signs and has refusals explained, and can do nothing else.
+#[test]
+fn an_authentication_key_that_only_signs_can_be_put() {
+    let machine = with_ca("ed25519");
+    let put =
+        ["authentication-key", "put", "--id", "2", "--capabilities", "sign-ssh-certificate,get-template"];
+    let run = machine.with_environment(&put, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!((run.code, run.stdout.as_str()), (0, "0x0002\n"), "{run:?}");
+    let user = |arguments: &[&str]| {
+        machine.with_environment(arguments, &[("SSHSM_PASSWORD", SECRETS[0]), ("SSHSM_AUTH_KEY", "2")])
+    };
+    assert_eq!(user(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "user.pub"])).code, 0);
+    let refused = user(&sign(&["-I", "me", "-n", "root", "-V", "+1h", "user.pub"]));
+    assert_eq!(refused.code, 5, "{refused:?}");
+    assert!(refused.stderr.contains("forbidden-principals"), "{refused:?}");
+    for line in
+        ["key delete 10 --type template", "template put t.toml --id 11", "key generate --algorithm p256"]
+    {
+        let run = user(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 5, "{run:?}");
+    }
+    let delegated =
+        [&put[..2], &["--id", "3", "--capabilities", "none", "--delegated", "get-template"]].concat();
+    let run = machine.with_environment(&delegated, &[("SSHSM_NEW_PASSWORD", SECRETS[0])]);
+    assert_eq!(run.code, 0, "{run:?}");
+}
+
+#[test]
 fn the_password_comes_from_a_file_or_the_environment() {
     let machine = Machine::new();
     for line in ["password", "password\n", "password\r\n"] {
@@ -159,6 +270,8 @@ fn wrong_usage_exits_with_2_and_changes_nothing() {
         "key generate --algorithm ed25519 --capabilities fly",
         "key list --device ftp://x",
         "key list --device http://localhost",
+        "key list --device http://localhost:99999",
+        "quickstart --device sim:elsewhere",
         "key list --format yaml",
         "key list --password secret",
         "sign -s 5 -t 10 -n a user.pub",
@@ -245,7 +358,8 @@ fn a_malformed_template_is_never_put() {
     machine.timestamp_key("timestamp");
     machine.template("zero.toml", "0s", "10h", &[]);
     machine.write("broken.tlv", "random bytes");
-    for file in ["zero.toml", "broken.tlv"] {
+    machine.template("comma.toml", "5m", "10h", &["root,admin"]);
+    for file in ["zero.toml", "broken.tlv", "comma.toml"] {
         let run = machine.run(&["template", "put", file, "--id", "10"]);
         assert_eq!(run.code, 1, "{run:?}");
     }
@@ -357,6 +471,72 @@ fn a_refused_request_is_saved_when_asked_and_check_agrees_with_the_device() {
     assert_eq!(late.code, 5, "{late:?}");
 }
 
+/// What comes after the first certificate must not pass unseen.
+#[test]
+fn a_file_of_several_certificates_is_not_judged_by_its_first() {
+    let machine = with_ca("ed25519");
+    assert_eq!(machine.run(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "user.pub", "other.pub"])).code, 0);
+    let [one, two] =
+        ["user-cert.pub", "other-cert.pub"].map(|name| fs::read_to_string(machine.path(name)).unwrap());
+    machine.write("both", &(one + &two));
+    let check = machine.run(&["template", "check", "t.toml", "both"]);
+    assert_eq!((check.code, check.stdout.as_str()), (1, ""), "{check:?}");
+    assert!(check.stderr.contains("2 lines"), "{check:?}");
+}
+
+#[test]
+fn a_name_that_is_not_utf8_leaves_json_whole() {
+    use std::os::unix::ffi::OsStrExt;
+    let machine = with_ca("ed25519");
+    let name = std::ffi::OsStr::from_bytes(b"us\xffer.pub");
+    fs::copy(machine.path("user.pub"), machine.path("x").with_file_name(name)).unwrap();
+    let ask = sign(&["-I", "me", "-n", "a", "-V", "+1h", "--save-request", "--format", "json"]);
+    let ask: Vec<_> = ask.into_iter().map(std::ffi::OsStr::new).chain([name]).collect();
+    let report = machine.run(&ask).json();
+    assert_eq!(report["keys"][0]["key"], "us\u{fffd}er.pub");
+    assert_eq!(report["keys"][0]["request"], "us\u{fffd}er-cert.req");
+    let request = std::ffi::OsStr::from_bytes(b"us\xffer-cert.req");
+    let check = ["template", "check", "t.toml", "--format", "json"].map(std::ffi::OsStr::new);
+    let check = machine.run(&[&check[..], &[request]].concat()).json();
+    assert_eq!(check["requests"][0]["request"], "us\u{fffd}er-cert.req");
+}
+
+#[test]
+fn a_name_cannot_paint_the_terminal() {
+    let machine = with_ca("ed25519");
+    for line in [["key", "import", "\x1b[2J"], ["template", "show", "\x1b[2J"]] {
+        let run = machine.run(&line);
+        assert_eq!(run.code, 6, "{run:?}");
+        assert!(run.stderr.contains("\\u{1b}[2J") && !run.stderr.contains('\x1b'), "{run:?}");
+    }
+    fs::copy(machine.path("user.pub"), machine.path("\x1b[2J.pub")).unwrap();
+    let run = machine.run(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "\x1b[2J.pub"]));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.stderr.contains('\x1b'), "{run:?}");
+}
+
+#[test]
+fn identities_and_principals_may_begin_with_a_hyphen() {
+    let machine = with_ca("ed25519");
+    let run = machine.run(&sign(&["-I", "-me", "-n", "-a", "-V", "+1h", "user.pub"]));
+    assert_eq!(run.code, 0, "{run:?}");
+    let line = fs::read_to_string(machine.path("user-cert.pub")).unwrap();
+    let certificate = ssh_key::Certificate::from_openssh(&line).unwrap();
+    assert_eq!((certificate.key_id(), certificate.valid_principals()), ("-me", &["-a".to_owned()][..]));
+}
+
+#[test]
+fn local_dates_need_a_time_zone_that_is_known() {
+    let machine = with_ca("ed25519");
+    let ask = |validity| sign(&["-I", "me", "-n", "a", "-V", validity, "user.pub"]);
+    let zone = [("SSHSM_PASSWORD", "password"), ("TZ", "Europe/Nowhere")];
+    let run = machine.with_environment(&ask("20260101:20270101"), &zone);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("Europe/Nowhere"), "{run:?}");
+    assert_eq!(machine.with_environment(&ask("+1h"), &zone).code, 0);
+    assert_eq!(machine.with_environment(&ask("20260101Z:20270101Z"), &zone).code, 5, "the template's bounds");
+}
+
 #[test]
 fn another_timestamp_key_is_refused() {
     let machine = with_ca("ed25519");
@@ -391,6 +571,10 @@ fn one_refused_key_does_not_keep_the_others_from_being_signed() {
     let run = machine.run(&ask);
     assert_eq!(run.code, 1, "{run:?}");
     assert!(machine.path("other-cert.pub").exists() && !machine.path("big-cert.pub").exists());
+    let ask = [ask, ["--save-request", "--format", "json"].to_vec()].concat();
+    let report: Value = serde_json::from_str(&machine.run(&ask).stdout).unwrap();
+    assert_eq!(report["keys"][0]["request"], Value::Null, "it was never written");
+    assert_eq!(report["keys"][1]["request"], "other-cert.req");
 }
 
 #[test]
@@ -415,6 +599,12 @@ fn missing_inputs_of_sign_fail_before_anything_is_signed() {
         "user.pub",
     ]);
     assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert!(unknown.stderr.contains("no asymmetric-key 0x004d"), "{unknown:?}");
+    assert_eq!(machine.run(&["key", "delete", "10", "--type", "template"]).code, 0);
+    let unknown = machine.run(&sign(&["-I", "me", "-n", "a", "user.pub", "other.pub"]));
+    assert_eq!(unknown.code, 1, "{unknown:?}");
+    assert_eq!(unknown.stderr.matches("no template 0x000a").count(), 1, "{unknown:?}");
+    assert_eq!(machine.run(&["template", "put", "t.toml", "--id", "10"]).code, 0);
     let rsa =
         sign(&["-I", "me", "-n", "a", "-V", "+1h", "--signature-algorithm", "rsa-sha2-256", "user.pub"]);
     assert_eq!(machine.run(&rsa).code, 2, "an RSA algorithm contradicts an Ed25519 key");

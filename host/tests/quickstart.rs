@@ -109,6 +109,89 @@ fn what_it_cannot_open_it_leaves_alone() {
 }
 
 #[test]
+fn a_directory_in_which_others_can_write_is_not_taken() {
+    let machine = Machine::new();
+    let make = |name: &str, mode| {
+        fs::create_dir(machine.path(name)).unwrap();
+        fs::set_permissions(machine.path(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    make("group", 0o770);
+    make("all", 0o777);
+    make("stranger", 0o755);
+    let mut refused = vec!["group", "all"];
+    // Only root can give a directory away.
+    if std::os::unix::fs::chown(machine.path("stranger"), Some(12_345), None).is_ok() {
+        refused.push("stranger");
+    }
+    for name in refused {
+        let run = machine.without_password(&["quickstart", name]);
+        assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
+        assert_eq!(fs::read_dir(machine.path(name)).unwrap().count(), 0);
+    }
+    make("ours", 0o755);
+    assert_eq!(machine.without_password(&["quickstart", "ours"]).code, 0);
+}
+
+#[test]
+fn a_link_is_no_mark_of_a_directory_made_here() {
+    let machine = Machine::new();
+    machine.write("elsewhere", "");
+    fs::create_dir(machine.path("ca")).unwrap();
+    std::os::unix::fs::symlink(machine.path("elsewhere"), machine.path("ca/.sshsm-quickstart")).unwrap();
+    let run = machine.without_password(&["quickstart", "ca"]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
+    assert_eq!(fs::read(machine.path("elsewhere")).unwrap(), b"");
+}
+
+#[test]
+fn what_a_killed_run_left_unfinished_is_removed() {
+    let machine = Machine::new();
+    assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
+    let names = |machine: &Machine| fs::read_dir(machine.path("ca")).unwrap().count();
+    let before = names(&machine);
+    machine.write("ca/.sshsm-aB3dE9", "half a key");
+    assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
+    assert_eq!(names(&machine), before);
+    machine.write("ca/.sshsm-mine", "not one of those");
+    assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
+    assert_eq!(names(&machine), before + 1);
+}
+
+/// Whatever the owner made of the device since, the story is about what is there.
+#[test]
+fn what_is_told_is_what_is_there() {
+    let machine = Machine::new();
+    assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
+    let device = format!("sim:{}", machine.path("ca/simulator").display());
+    let password = machine.path("ca/password");
+    let sshsm = |line: &str| {
+        let global = ["--device", &device, "--password-file", password.to_str().unwrap()];
+        let run = machine.without_password(&[line.split(' ').collect::<Vec<_>>(), global.to_vec()].concat());
+        assert_eq!(run.code, 0, "{run:?}");
+    };
+    let text = fs::read_to_string(machine.path("ca/template.toml")).unwrap();
+    machine.write("ca/template.toml", &text.replace("10h", "2h").replace("\"root\"", ""));
+    sshsm("key delete 10 --type template");
+    sshsm("template put ca/template.toml --id 10");
+    sshsm("key delete 5");
+    sshsm("key generate --algorithm p384 --id 5");
+    let run = machine.without_password(&["quickstart", "ca"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    for (part, told) in [
+        ("A refusal", false),
+        ("No refusal", true),
+        ("Ed25519", false),
+        ("ecp384, generated", true),
+        ("-V +3h user.pub   # refused: the template allows 2h", true),
+        ("+8h", false),
+    ] {
+        assert_eq!(run.stdout.contains(part), told, "{part} in {}", run.stdout);
+    }
+    let summary = machine.without_password(&["quickstart", "ca", "--format", "json"]).json();
+    assert_eq!(summary["refusal"]["outcome"], "allowed");
+}
+
+#[test]
 fn a_template_that_was_changed_is_pointed_out_and_not_replaced() {
     let machine = Machine::new();
     assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);

@@ -20,7 +20,7 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     task::{Context, Poll},
     time::Duration,
 };
@@ -176,8 +176,9 @@ impl<B: Backend> Service<B> {
             let (service, pace) = (self.clone(), pace.clone());
             async move {
                 pace.request();
+                let length = content_length(&request).unwrap_or(0);
                 let response = service.respond(request).await;
-                pace.idle();
+                pace.answered(length);
                 Ok::<_, Infallible>(response)
             }
         });
@@ -252,9 +253,7 @@ impl<B: Backend> Service<B> {
     }
 
     async fn exchange(&self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let length =
-            request.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
-        let Some(length) = length.filter(|length| REQUEST.contains(length)) else {
+        let Some(length) = content_length(&request).filter(|length| REQUEST.contains(length)) else {
             return answer(StatusCode::BAD_REQUEST, Bytes::new());
         };
         let body = Limited::new(request.into_body(), usize::try_from(length).unwrap_or(0)).collect();
@@ -277,6 +276,10 @@ impl<B: Backend> Service<B> {
         response.headers_mut().insert(CONTENT_TYPE, binary);
         response
     }
+}
+
+fn content_length(request: &Request<Incoming>) -> Option<u64> {
+    request.headers().get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 fn answer(status: StatusCode, body: Bytes) -> Response<Full<Bytes>> {
@@ -324,10 +327,12 @@ fn ours(host: &str, address: IpAddr) -> bool {
 }
 
 /// When a connection's client must have sent something. hyper's own limit on headers also runs between
-/// requests, where clients keep a connection for minutes; this one tells the two apart.
+/// requests, where clients keep a connection for minutes; this one tells the two apart. A client that once sent
+/// bytes behind a whole request has begun the next one, and no pause of its own is ever taken for idleness again.
 #[derive(Clone)]
 struct Pace {
     deadline: watch::Sender<Deadline>,
+    progress: Arc<std::sync::Mutex<Progress>>,
     idle: Duration,
     headers: Duration,
 }
@@ -339,13 +344,37 @@ enum Deadline {
     None, // a request is being answered
 }
 
+/// How much of a request has come.
+#[derive(Default)]
+struct Progress {
+    received: u64,
+    /// Bytes up to the empty line that ends the headers.
+    head: Option<u64>,
+    line_is_empty: bool,
+}
+
+impl Progress {
+    fn count(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.received += 1;
+            match byte {
+                b'\n' if self.line_is_empty && self.head.is_none() => self.head = Some(self.received),
+                b'\n' => self.line_is_empty = true,
+                b'\r' => {}
+                _ => self.line_is_empty = false,
+            }
+        }
+    }
+}
+
 impl Pace {
     fn new(idle: Duration, headers: Duration) -> (Self, watch::Receiver<Deadline>) {
         let (deadline, receiver) = watch::channel(Deadline::Idle(Instant::now() + idle));
-        (Self { deadline, idle, headers }, receiver)
+        (Self { deadline, progress: Arc::default(), idle, headers }, receiver)
     }
 
-    fn received(&self) {
+    fn received(&self, bytes: &[u8]) {
+        self.progress.lock().unwrap_or_else(PoisonError::into_inner).count(bytes);
         self.deadline.send_if_modified(|deadline| {
             let begins = matches!(deadline, Deadline::Idle(_));
             if begins {
@@ -359,8 +388,17 @@ impl Pace {
         self.deadline.send_replace(Deadline::None);
     }
 
-    fn idle(&self) {
-        self.deadline.send_replace(Deadline::Idle(Instant::now() + self.idle));
+    /// A request whose body has `length` bytes was answered.
+    fn answered(&self, length: u64) {
+        let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        let alone = progress.head.is_some_and(|head| progress.received <= head.saturating_add(length));
+        let now = Instant::now();
+        self.deadline.send_replace(if alone {
+            *progress = Progress::default();
+            Deadline::Idle(now + self.idle)
+        } else {
+            Deadline::Headers(now + self.headers)
+        });
     }
 }
 
@@ -396,8 +434,9 @@ impl<R: AsyncRead + Unpin> AsyncRead for Paced<R> {
     ) -> Poll<io::Result<()>> {
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.reader).poll_read(cx, buffer);
-        if buffer.filled().len() > before {
-            self.pace.received();
+        match buffer.filled().get(before..) {
+            None | Some([]) => {}
+            Some(bytes) => self.pace.received(bytes),
         }
         polled
     }

@@ -210,6 +210,15 @@ impl Simulator {
         self.birthmark.predictable
     }
 
+    /// What everybody who uses a predictable device has to be told.
+    #[must_use]
+    pub fn warning(&self) -> Option<&'static str> {
+        self.predictable().then_some(
+            "WARNING: this device has drawn its randomness from a seed: anyone can repeat its keys. It is UNSAFE for \
+             anything but tests, and stays so without the seed.",
+        )
+    }
+
     fn power_up(&mut self, platform: Desktop, flash: Flash) -> Result<(), SimulatorError> {
         let mut device = Box::new(Device::start(platform, flash).map_err(|source| {
             SimulatorError::Start {

@@ -1,8 +1,8 @@
 //! The state directory: one device's flash, kept between runs.
 //!
 //! ```text
+//! DIR             locked by the one process that has the device
 //! DIR/flash.bin   header, then the flash image (big-endian integers)
-//! DIR/lock        locked by the one process that has the device
 //!
 //! magic "sshsmNOR" | version u16 | flags u16 | serial u32 | word u32 | sector u32 | capacity u32
 //!   | SHA-256 of all of the above and the image, 32 bytes | image[capacity]
@@ -136,14 +136,12 @@ impl State {
         };
         (DirBuilder::new().recursive(true).mode(0o700).create(directory)).map_err(io("create", directory))?;
 
-        let path = directory.join("lock");
-        plain(&path)?;
-        let lock = (OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&path))
-            .map_err(io("open", &path))?;
+        // The directory itself: a file in it could be deleted, and the next process would lock another one.
+        let lock = File::open(directory).map_err(io("open", directory))?;
         match lock.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => return Err(StateError::Locked(directory.to_owned())),
-            Err(TryLockError::Error(source)) => return Err(io("lock", &path)(source)),
+            Err(TryLockError::Error(source)) => return Err(io("lock", directory)(source)),
         }
 
         let file = directory.join("flash.bin");
@@ -319,7 +317,6 @@ mod tests {
         state.save(BIRTHMARK, &Flash::blank()).unwrap();
         assert_eq!(mode(&directory), 0o700);
         assert_eq!(mode(&directory.join("flash.bin")), 0o600);
-        assert_eq!(mode(&directory.join("lock")), 0o600);
     }
 
     #[test]
@@ -331,6 +328,18 @@ mod tests {
         assert!(refused.to_string().contains(&directory.path().display().to_string()));
         drop(first);
         State::open(directory.path()).unwrap();
+    }
+
+    #[test]
+    fn no_file_in_the_directory_is_the_lock() {
+        let (directory, _) = saved();
+        fs::write(directory.path().join("lock"), b"of an earlier version").unwrap();
+        let first = State::open(directory.path()).unwrap();
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            fs::remove_file(entry.unwrap().path()).unwrap();
+        }
+        assert!(matches!(State::open(directory.path()), Err(StateError::Locked(_))));
+        drop(first);
     }
 
     /// Spoils the file, opens it, and shows that the refusal changed nothing.
@@ -397,12 +406,6 @@ mod tests {
         fs::create_dir(&file).unwrap();
         assert!(matches!(open(directory.path()), Err(StateError::NotAFile(_))));
         assert!(file.is_dir() && elsewhere.is_file());
-
-        let directory = tempfile::tempdir().unwrap();
-        let victim = directory.path().join("victim");
-        symlink(&victim, directory.path().join("lock")).unwrap();
-        assert!(matches!(State::open(directory.path()), Err(StateError::NotAFile(_))));
-        assert!(!victim.exists());
     }
 
     #[test]

@@ -337,6 +337,36 @@ fn slow_senders_are_dropped_within_their_limits() {
     assert_eq!(server.seen.try_iter().count(), 0);
 }
 
+/// Whatever comes behind a whole request is the start of the next one, in whichever packet it came.
+#[test]
+fn half_a_request_behind_a_whole_one_is_dropped_as_any_half_request() {
+    let limit = Duration::from_millis(200);
+    let server = Server::start(Timeouts { headers: limit, ..Timeouts::default() }, true);
+    let whole = "POST /connector/api HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\n\x06\0\0";
+    let granted = |stream: &mut TcpStream| {
+        let mut response = [0; 1024];
+        let length = stream.read(&mut response).unwrap();
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 "));
+    };
+    for first in [GET, whole] {
+        let mut stream = server.connect();
+        stream.set_read_timeout(Some(10 * limit)).unwrap();
+        stream.write_all(format!("{first}GET /conn").as_bytes()).unwrap();
+        granted(&mut stream);
+        let begin = Instant::now();
+        assert_eq!(stream.read(&mut [0; 1]).unwrap(), 0, "the connection is closed");
+        assert!(begin.elapsed() < 5 * limit);
+    }
+    for first in [GET, whole] {
+        let mut stream = server.connect();
+        for _ in 0..2 {
+            stream.write_all(first.as_bytes()).unwrap();
+            granted(&mut stream);
+            std::thread::sleep(3 * limit); // idle, and kept
+        }
+    }
+}
+
 #[test]
 fn a_device_may_take_longer_than_any_client() {
     let limit = Duration::from_millis(100);

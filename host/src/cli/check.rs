@@ -1,9 +1,6 @@
 //! `sshsm template check`: what a template says to requests, without a device.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
@@ -19,7 +16,8 @@ use super::{
 };
 use crate::{
     explanation::{Authority, Explanation},
-    key_file,
+    input, key_file,
+    output::{lossy, shown},
     request::StoredRequest,
     timestamp,
 };
@@ -47,6 +45,7 @@ pub(super) struct Check {
 /// What a template says to requests, as JSON shows it.
 #[derive(Serialize)]
 struct Report<'a> {
+    #[serde(serialize_with = "lossy")]
     template: &'a Path,
     ca_key: u16,
     requests: Vec<Judged<'a>>,
@@ -54,6 +53,7 @@ struct Report<'a> {
 
 #[derive(Serialize)]
 struct Judged<'a> {
+    #[serde(serialize_with = "lossy")]
     request: &'a Path,
     #[serde(flatten)]
     explanation: Explanation,
@@ -63,7 +63,7 @@ impl Check {
     pub(super) fn run(&self, context: &Context) -> Result<(), CliError> {
         let tlv = template::load(&self.template)?;
         let decoded =
-            Template::decode(&tlv).map_err(|error| CliError::content(self.template.display(), error))?;
+            Template::decode(&tlv).map_err(|error| CliError::content(shown(&self.template), error))?;
         let first = decoded.ca_keys.iter().find_map(|id| ObjectId::new(id).ok());
         let Some(id) = self.ca_key_id.or(first) else {
             return Err(CliError::Usage("the template lists no CA key; name one with --ca-key-id".into()));
@@ -88,7 +88,7 @@ impl Check {
         let report = Report { template: &self.template, ca_key: id.get(), requests };
         context.format().print(&report, |report| {
             report.requests.iter().fold(String::new(), |text, Judged { request, explanation }| {
-                text + &format!("{}: {}\n{explanation}", request.display(), explanation.outcome)
+                text + &format!("{}: {}\n{explanation}", shown(request), explanation.outcome)
             })
         })?;
         match refused {
@@ -104,9 +104,9 @@ impl Check {
         signature_length: usize,
         authority: Authority<'_>,
     ) -> Result<Explanation, CliError> {
-        let bytes = fs::read(path).map_err(|source| FileError::read(path, source))?;
+        let bytes = input::read(path).map_err(|source| FileError::read(path, source))?;
         let stored = StoredRequest::decode(&bytes, signature_length)
-            .map_err(|error| CliError::content(path.display(), error))?;
+            .map_err(|error| CliError::content(shown(path), error))?;
         let (now, signature) = match (self.now, stored.timestamp) {
             (Some(now), _) => (now, None),
             (None, Some((now, signature))) => (now, Some(signature)),

@@ -2,6 +2,7 @@
 
 use clap::Subcommand;
 use serde::Serialize;
+use sshsm_protocol::device_info::StorageInfo;
 
 use super::{Context, error::CliError};
 
@@ -10,6 +11,8 @@ use super::{Context, error::CliError};
 pub(super) enum Device {
     /// Show version, serial number and algorithms; needs no password
     Info,
+    /// Show how full the device is
+    Storage,
 }
 
 #[derive(Serialize)]
@@ -26,14 +29,15 @@ impl Device {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Info => info(context),
+            Self::Storage => storage(context),
         }
     }
 }
 
 fn info(context: &Context) -> Result<(), CliError> {
-    let mut client = context.client()?;
+    let client = context.client()?;
     let device = client.describe();
-    let identity = client.device_info()?;
+    let identity = client.identity();
     let info = Info {
         device,
         version: identity.version.to_string(),
@@ -51,6 +55,30 @@ fn info(context: &Context) -> Result<(), CliError> {
             info.log_used,
             info.log_total,
             info.algorithms.join(" ")
+        )
+    })?;
+    Ok(())
+}
+
+/// How full the device is, as JSON shows it.
+#[derive(Serialize)]
+struct Storage {
+    total_records: u16,
+    free_records: u16,
+    total_pages: u16,
+    free_pages: u16,
+    /// Bytes.
+    page_size: u16,
+}
+
+fn storage(context: &Context) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    let StorageInfo { total_records, free_records, total_pages, free_pages, page_size } =
+        context.session(&mut client)?.storage_info()?;
+    let storage = Storage { total_records, free_records, total_pages, free_pages, page_size };
+    context.format().print(&storage, |_| {
+        format!(
+            "objects:  {free_records} of {total_records} free\npages:    {free_pages} of {total_pages} free, {page_size} bytes each\n"
         )
     })?;
     Ok(())

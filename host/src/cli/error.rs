@@ -11,7 +11,8 @@ use std::{
 use sshsm_protocol::{Command, DeviceError};
 
 use crate::{
-    client::ClientError, quickstart::QuickstartError, signer::SignerError, transport::TransportError,
+    client::ClientError, output::shown, quickstart::QuickstartError, signer::SignerError,
+    transport::TransportError,
 };
 
 /// What the exit code of `sshsm` says.
@@ -43,9 +44,9 @@ impl From<Exit> for ExitCode {
 /// A file that could not be read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum FileError {
-    #[error("cannot read {path}")]
+    #[error("cannot read {}", shown(path))]
     Read { path: PathBuf, source: io::Error },
-    #[error("cannot write {path}")]
+    #[error("cannot write {}", shown(path))]
     Write { path: PathBuf, source: io::Error },
 }
 
@@ -72,6 +73,12 @@ pub(crate) enum CliError {
     File(#[from] FileError),
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
+    #[error("no new password was given, and there is no terminal to ask for it")]
+    NoNewPassword,
+    #[error("the two new passwords differ; nothing was changed")]
+    PasswordsDiffer,
+    #[error("the new password is empty; nothing was changed")]
+    EmptyPassword,
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
     #[error("cannot ask on the terminal")]
@@ -146,7 +153,12 @@ impl CliError {
                 _ => Exit::Failed,
             },
             Self::File(_) | Self::Output(_) => Exit::File,
-            Self::NoPassword | Self::NotUtf8(_) | Self::Terminal(_) => Exit::Authentication,
+            Self::NoPassword
+            | Self::NoNewPassword
+            | Self::PasswordsDiffer
+            | Self::EmptyPassword
+            | Self::NotUtf8(_)
+            | Self::Terminal(_) => Exit::Authentication,
             Self::Usage(_) => Exit::Usage,
             Self::Quickstart(error) => match error.as_ref() {
                 QuickstartError::NotOurs(_) => Exit::Failed,
@@ -189,7 +201,7 @@ impl CliError {
                 (_, DeviceError::ObjectExists) => {
                     "choose another --id, or leave it out: the device finds a free one"
                 }
-                (_, DeviceError::StorageFailed) => "`sshsm device info` shows how full the device is",
+                (_, DeviceError::StorageFailed) => "`sshsm device storage` shows how full the device is",
                 (Command::SignSshCertificate, DeviceError::InsufficientPermissions) => {
                     "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
                 }
@@ -198,7 +210,11 @@ impl CliError {
                 }
                 _ => return None,
             },
+            Self::Signer(SignerError::Missing { .. }) => {
+                "`sshsm key list` shows what this authentication key can see"
+            }
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
+            Self::NoNewPassword => "set SSHSM_NEW_PASSWORD or name a file with --new-password-file",
             _ => return None,
         })
     }
@@ -237,8 +253,9 @@ fn causes(error: &CliError) -> Vec<String> {
 /// [`Exit::File`] when a file is at the bottom of it.
 fn file_or(error: &(dyn Error + 'static), otherwise: Exit) -> Exit {
     let mut causes = std::iter::successors(Some(error), |&cause| cause.source());
-    // An error that the system does not know is one of ours, such as a passphrase that nobody gave.
-    let file = |error: &io::Error| error.kind() != io::ErrorKind::Other;
+    // An error that the system does not know is one of ours, such as a passphrase that nobody gave; and a file that is
+    // no text could be read.
+    let file = |error: &io::Error| !matches!(error.kind(), io::ErrorKind::Other | io::ErrorKind::InvalidData);
     if causes.any(|cause| cause.downcast_ref().is_some_and(file)) { Exit::File } else { otherwise }
 }
 

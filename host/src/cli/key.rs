@@ -21,6 +21,7 @@ use crate::{
     client::Session,
     device_key, key_file,
     output::{self, columns},
+    signer,
 };
 
 /// The verbs of `key`.
@@ -118,6 +119,20 @@ impl From<&ObjectInfo> for Object {
     }
 }
 
+/// Which object it was, as JSON shows it.
+#[derive(Serialize)]
+pub(super) struct ObjectName {
+    id: u16,
+    #[serde(rename = "type")]
+    object_type: &'static str,
+}
+
+impl ObjectName {
+    pub(super) fn new(id: ObjectId, object_type: ObjectType) -> Self {
+        Self { id: id.get(), object_type: object_type.name() }
+    }
+}
+
 /// A key as JSON shows it.
 #[derive(Serialize)]
 struct KeyView {
@@ -133,11 +148,11 @@ impl Key {
             Self::Import { file, .. } => {
                 let mut ask = || password::key_passphrase(file);
                 let key = key_file::read_private(file, &mut ask).map_err(|error| {
-                    CliError::content(format_args!("cannot import {}", file.display()), error)
+                    CliError::content(format_args!("cannot import {}", output::shown(file)), error)
                 })?;
                 Some(
                     device_key::raw_private(&key)
-                        .map_err(|error| CliError::content(file.display(), error))?,
+                        .map_err(|error| CliError::content(output::shown(file), error))?,
                 )
             }
             _ => None,
@@ -162,29 +177,20 @@ impl Key {
             Self::Delete { id, object_type } => {
                 session.delete_object(id, object_type)?;
                 output::talk(format_args!("{object_type} {id} deleted"));
+                context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
                 Ok(())
             }
         }
     }
 }
 
-/// The OpenSSH public key of a key on the device; its comment is the key's label.
-pub(crate) fn public_key(
-    session: &mut Session<'_>,
-    id: ObjectId,
-    comment: &str,
-) -> Result<PublicKey, CliError> {
-    let key = session.public_key(id)?;
-    let data = device_key::ssh_public(key.algorithm, &key.bytes)
-        .map_err(|error| CliError::content(format_args!("public key {id} of the device"), error))?;
-    Ok(PublicKey::new(data, comment))
-}
-
+/// Prints a key's OpenSSH public key; its comment is the key's label.
 fn show(context: &Context, session: &mut Session<'_>, id: ObjectId) -> Result<(), CliError> {
     let info = session.object_info(id, ObjectType::AsymmetricKey)?;
-    let key = public_key(session, id, &Printable(info.label.trimmed()).to_string())?;
-    let public_key =
-        key.to_openssh().map_err(|error| CliError::content(format_args!("public key {id}"), error))?;
+    let (_, key) = signer::public_key(session, id)?;
+    let public_key = PublicKey::new(key, Printable(info.label.trimmed()).to_string())
+        .to_openssh()
+        .map_err(|error| CliError::content(format_args!("public key {id}"), error))?;
     let view = KeyView { object: (&info).into(), public_key };
     context.format().print(&view, |view| format!("{}\n", view.public_key.trim_end()))?;
     Ok(())

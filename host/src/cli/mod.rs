@@ -3,19 +3,22 @@
 //! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
 
 mod arguments;
+mod authentication_key;
 mod check;
 mod device;
 mod error;
 mod key;
 mod password;
+mod prompt;
 mod quickstart;
 mod sign;
 mod template;
 
 use std::{path::PathBuf, process::ExitCode};
 
-use clap::{ArgAction, Args, CommandFactory, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use sshsm_protocol::ObjectId;
+use zeroize::Zeroizing;
 
 use crate::{
     client::{Client, Session},
@@ -80,6 +83,9 @@ enum Command {
     /// CA keys on the device
     #[command(subcommand)]
     Key(key::Key),
+    /// Passwords that open sessions, and what each of them may do
+    #[command(subcommand)]
+    AuthenticationKey(authentication_key::AuthenticationKeyVerb),
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
@@ -90,6 +96,8 @@ enum Command {
 /// What every command is given: the global options.
 struct Context {
     globals: Globals,
+    /// The device was named on the command line.
+    device_named: bool,
 }
 
 impl Context {
@@ -104,17 +112,25 @@ impl Context {
 
     /// Opens a session with the authentication key of the global options.
     fn session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, CliError> {
-        let key = self.globals.auth_key;
-        let password = password::read(self.globals.password_file.as_deref(), key, &client.describe())?;
-        Ok(Session::open(client, key, &password)?)
+        let password = self.password(client)?;
+        Ok(Session::open(client, self.globals.auth_key, &password)?)
+    }
+
+    fn password(&self, client: &Client) -> Result<Zeroizing<String>, CliError> {
+        let Globals { auth_key, password_file, .. } = &self.globals;
+        password::read(password_file.as_deref(), *auth_key, &client.describe())
     }
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let CommandLine { globals, command } = match CommandLine::try_parse() {
-        Ok(command_line) => command_line,
+    let parsed = CommandLine::command().try_get_matches().and_then(|matches| {
+        let named = matches.value_source("device") == Some(ValueSource::CommandLine);
+        CommandLine::from_arg_matches(&matches).map(|command_line| (command_line, named))
+    });
+    let (CommandLine { globals, command }, device_named) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // Nobody is left to tell when the terminal is gone.
@@ -122,11 +138,12 @@ pub fn run() -> ExitCode {
             return exit.into();
         }
     };
-    let context = Context { globals };
+    let context = Context { globals, device_named };
     let result = match command {
         Command::Quickstart(quickstart) => quickstart.run(&context),
         Command::Device(device) => device.run(&context),
         Command::Key(key) => key.run(&context),
+        Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };
@@ -171,7 +188,7 @@ mod tests {
         fn check(command: &clap::Command) {
             for argument in command.get_arguments() {
                 let id = argument.get_id().as_str();
-                assert!(!id.contains("password") || id == "password_file", "{id}");
+                assert!(!id.contains("password") || id.ends_with("password_file"), "{id}");
             }
             command.get_subcommands().for_each(check);
         }

@@ -1,15 +1,15 @@
 //! The password of an authentication key: from a file, the environment or the terminal, never from an argument.
 
-use std::{
-    env,
-    io::{self, IsTerminal},
-    path::Path,
-};
+use std::{env, io, path::Path};
 
 use sshsm_protocol::ObjectId;
 use zeroize::Zeroizing;
 
-use super::error::{CliError, FileError};
+use super::{
+    error::{CliError, FileError},
+    prompt,
+};
+use crate::{input, output::shown};
 
 /// Reads the password of authentication key `key` of `device`; an option goes before the environment, and that
 /// before a prompt.
@@ -19,16 +19,35 @@ pub(super) fn read(file: Option<&Path>, key: ObjectId, device: &str) -> Result<Z
     }
     match from_environment("SSHSM_PASSWORD")? {
         Some(password) => Ok(password),
-        None => prompt(&format!("Password of authentication key {key} on {device}: "))?
-            .ok_or(CliError::NoPassword),
+        None => {
+            ask(&format!("Password of authentication key {key} on {device}: "))?.ok_or(CliError::NoPassword)
+        }
     }
+}
+
+/// Reads the password that an authentication key is to have; on a terminal it is asked for twice.
+pub(super) fn read_new(file: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
+    let password = match file {
+        Some(path) => from_file(path)?,
+        None => match from_environment("SSHSM_NEW_PASSWORD")? {
+            Some(password) => password,
+            None => {
+                let password = ask("New password: ")?.ok_or(CliError::NoNewPassword)?;
+                if ask("The new password again: ")?.as_ref() != Some(&password) {
+                    return Err(CliError::PasswordsDiffer);
+                }
+                password
+            }
+        },
+    };
+    if password.is_empty() { Err(CliError::EmptyPassword) } else { Ok(password) }
 }
 
 /// The passphrase of an encrypted private key file.
 pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
     let ask = || match from_environment("SSHSM_KEY_PASSPHRASE")? {
         Some(passphrase) => Ok(Some(passphrase)),
-        None => prompt(&format!("Passphrase of {}: ", file.display())),
+        None => ask(&format!("Passphrase of {}: ", shown(file))),
     };
     match ask() {
         Ok(Some(passphrase)) => Ok(passphrase),
@@ -39,8 +58,7 @@ pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
 
 /// The content without its final line ending.
 fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
-    let text =
-        std::fs::read_to_string(path).map(Zeroizing::new).map_err(|source| FileError::read(path, source))?;
+    let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }
@@ -53,12 +71,6 @@ fn from_environment(name: &'static str) -> Result<Option<Zeroizing<String>>, Cli
     }
 }
 
-/// Asks on the terminal; `None` where there is none.
-fn prompt(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
-    if !io::stdin().is_terminal() {
-        return Ok(None);
-    }
-    rpassword::prompt_password(question)
-        .map(|answer| Some(Zeroizing::new(answer)))
-        .map_err(CliError::Terminal)
+fn ask(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
+    prompt::secret(question).map_err(CliError::Terminal)
 }

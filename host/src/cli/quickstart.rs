@@ -17,6 +17,9 @@ pub(super) struct Quickstart {
 
 impl Quickstart {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        if context.device_named {
+            return Err(CliError::Usage("quickstart makes its own device in DIR; leave --device out".into()));
+        }
         // A program that was found by its path is named so that it is found from everywhere.
         let name = env::args_os().next().map_or_else(|| "sshsm".into(), PathBuf::from);
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };

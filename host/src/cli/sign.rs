@@ -37,10 +37,10 @@ pub(super) struct Sign {
     #[arg(short = 't', value_name = "TEMPLATE_ID", value_parser = arguments::object_id)]
     template: ObjectId,
     /// Key identity: what sshd logs when the certificate is used
-    #[arg(short = 'I', value_name = "KEY_ID")]
+    #[arg(short = 'I', value_name = "KEY_ID", allow_hyphen_values = true)]
     key_id: String,
     /// Principals: user or host names, with commas between
-    #[arg(short = 'n', value_name = "NAMES")]
+    #[arg(short = 'n', value_name = "NAMES", allow_hyphen_values = true)]
     principals: Option<String>,
     /// Validity as ssh-keygen takes it: +1h, 20260101:20270101, always:forever, -1d:+1w
     #[arg(short = 'V', value_name = "VALIDITY", default_value = "always:forever")]
@@ -112,9 +112,11 @@ struct Report<'a> {
 /// What became of one key.
 #[derive(Serialize)]
 struct Outcome {
+    #[serde(serialize_with = "output::lossy")]
     key: PathBuf,
     serial: u64,
-    request: Option<PathBuf>,
+    /// The file that the request was written to.
+    request: Option<String>,
     #[serde(flatten)]
     fate: Fate,
 }
@@ -122,9 +124,16 @@ struct Outcome {
 #[derive(Serialize)]
 #[serde(tag = "result", rename_all = "snake_case")]
 enum Fate {
-    Signed { certificate: PathBuf },
-    Refused { verdict: Option<Explanation> },
-    Failed { error: String },
+    Signed {
+        #[serde(serialize_with = "output::lossy")]
+        certificate: PathBuf,
+    },
+    Refused {
+        verdict: Option<Explanation>,
+    },
+    Failed {
+        error: String,
+    },
 }
 
 /// A key to be signed.
@@ -175,11 +184,12 @@ impl Sign {
         let (mut refused, mut failed, mut exit) = (0, 0, Exit::Done);
         for subject in subjects {
             content.serial = subject.serial;
-            let (fate, end) = match self.sign(&mut signer, &subject, &content, &authority) {
+            let mut request = None;
+            let (fate, end) = match self.sign(&mut signer, &subject, &content, &authority, &mut request) {
                 Ok(Fate::Refused { verdict }) => {
                     refused += 1;
                     let table = verdict.as_ref().map(Explanation::to_string).unwrap_or_default();
-                    let path = subject.path.display();
+                    let path = output::shown(&subject.path);
                     output::talk(format_args!(
                         "{path} refused by template {}\n{}",
                         self.template,
@@ -193,12 +203,15 @@ impl Sign {
                     if exit == Exit::Done {
                         exit = error.exit();
                     }
-                    output::talk(format_args!("{} not signed: {}", subject.path.display(), error.line()));
+                    output::talk(format_args!(
+                        "{} not signed: {}",
+                        output::shown(&subject.path),
+                        error.line()
+                    ));
                     let end = matches!(&error, CliError::Client(error) if error.ends_session());
                     (Fate::Failed { error: error.line() }, end)
                 }
             };
-            let request = self.save_request.then(|| beside(&subject.path, "-cert.req"));
             report.keys.push(Outcome { key: subject.path, serial: subject.serial, request, fate });
             if end {
                 break;
@@ -213,17 +226,20 @@ impl Sign {
         }
     }
 
-    /// Signs one key and writes its certificate.
+    /// Signs one key and writes its certificate; `saved` becomes the file that its request was written to.
     fn sign(
         &self,
         signer: &mut DeviceSigner<'_, '_>,
         subject: &Subject,
         content: &Content,
         authority: &TimestampAuthority,
+        saved: &mut Option<String>,
     ) -> Result<Fate, CliError> {
         let timed = signer.prepare(&subject.key, content, authority)?;
         if self.save_request {
-            write(&beside(&subject.path, "-cert.req"), &timed.encode())?;
+            let path = beside(&subject.path, "-cert.req");
+            write(&path, &timed.encode())?;
+            *saved = Some(path.display().to_string());
         }
         match signer.sign(&timed) {
             Ok(line) => {
@@ -268,7 +284,7 @@ impl Sign {
         let mut ask = || password::key_passphrase(path);
         let key = key_file::read_private(path, &mut ask)
             .map_err(|error| CliError::content("no timestamp key", error))?;
-        TimestampAuthority::new(&key).map_err(|error| CliError::content(path.display(), error))
+        TimestampAuthority::new(&key).map_err(|error| CliError::content(output::shown(path), error))
     }
 }
 
@@ -296,7 +312,7 @@ fn signed_line(certificate: &Path, content: &Content) -> String {
     format!(
         "Signed {} key {}: id \"{}\" serial {}{names} valid {}",
         content.kind,
-        certificate.display(),
+        output::shown(certificate),
         Printable(content.key_id.as_bytes()),
         content.serial,
         validity_in_words(content.validity)

@@ -187,10 +187,10 @@ fn put(
 /// Writes a template's bytes to a file or stdout, or shows them in hexadecimal as JSON.
 fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>) -> Result<(), CliError> {
     #[derive(Serialize)]
-    struct Tlv<'a> {
+    struct Tlv {
         template: String,
         length: usize,
-        file: Option<&'a Path>,
+        file: Option<String>,
     }
     if let Some(path) = file {
         output::write_file(path, tlv).map_err(|source| FileError::write(path, source))?;
@@ -198,10 +198,11 @@ fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>) -> Result<(), CliE
     match (format, file) {
         (Format::Json, file) => {
             let template = tlv.iter().map(|byte| format!("{byte:02x}")).collect();
+            let file = file.map(|path| path.display().to_string());
             format.print(&Tlv { template, length: tlv.len(), file }, |_| String::new())?;
         }
         (Format::Text, Some(path)) => {
-            output::talk(format_args!("{} bytes written to {}", tlv.len(), path.display()));
+            output::talk(format_args!("{} bytes written to {}", tlv.len(), output::shown(path)));
         }
         (Format::Text, None) => {
             let mut stdout = io::stdout();

@@ -13,6 +13,8 @@ use sshsm_protocol::frame::{Frame, FrameError, MAX_MESSAGE};
 
 pub use address::DeviceAddress;
 
+use crate::output::shown;
+
 /// A road to one device.
 pub trait Transport {
     /// Sends one frame (`code u8 ‖ length u16 ‖ payload`) and returns the frame the device answered with.
@@ -89,7 +91,7 @@ pub enum TransportError {
     )]
     NoDataHome,
     /// The in-process simulator did not start or could not keep its state.
-    #[error("simulator {directory}")]
+    #[error("simulator {}", shown(directory))]
     Simulator {
         /// Its state directory.
         directory: PathBuf,

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use sshsm_simulator::Simulator;
 
 use super::{Transport, TransportError, whole_frame};
+use crate::output;
 
 /// A simulator whose state is kept in a directory and locked for the life of this value.
 pub struct InProcess {
@@ -13,7 +14,8 @@ pub struct InProcess {
 }
 
 impl InProcess {
-    /// Opens the simulator with its state in `directory`, which is made when absent.
+    /// Opens the simulator with its state in `directory`, which is made when absent. That a seed has ever made its keys
+    /// predictable is told on stderr each time.
     ///
     /// # Errors
     /// When the state is locked by another process, damaged, or cannot be read or written.
@@ -21,6 +23,9 @@ impl InProcess {
         let simulator = Simulator::open(directory)
             .start()
             .map_err(|source| TransportError::Simulator { directory: directory.to_owned(), source })?;
+        if let Some(warning) = simulator.warning() {
+            output::talk(format_args!("{}: {warning}", output::shown(directory)));
+        }
         Ok(Self { simulator, directory: directory.to_owned() })
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
 
 use std::{
+    ffi::OsStr,
     fs,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
@@ -59,27 +60,31 @@ impl Machine {
         self.directory.path().join(name)
     }
 
-    pub(crate) fn run(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn run(&self, arguments: &[impl AsRef<OsStr>]) -> Run {
         self.with_environment(arguments, &[("SSHSM_PASSWORD", "password")])
     }
 
-    pub(crate) fn without_password(&self, arguments: &[&str]) -> Run {
+    pub(crate) fn without_password(&self, arguments: &[impl AsRef<OsStr>]) -> Run {
         self.execute(arguments, &[])
     }
 
     /// With these variables beside, or in place of, the right password.
-    pub(crate) fn with_environment(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+    pub(crate) fn with_environment(
+        &self,
+        arguments: &[impl AsRef<OsStr>],
+        environment: &[(&str, &str)],
+    ) -> Run {
         self.execute(arguments, &[&[("SSHSM_PASSWORD", "password")], environment].concat())
     }
 
     /// What a successful run put on stdout.
-    pub(crate) fn bytes(&self, arguments: &[&str]) -> Vec<u8> {
+    pub(crate) fn bytes(&self, arguments: &[impl AsRef<OsStr>]) -> Vec<u8> {
         let output = self.command(arguments).env("SSHSM_PASSWORD", "password").output().unwrap();
         assert!(output.status.success(), "{output:?}");
         output.stdout
     }
 
-    fn execute(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Run {
+    fn execute(&self, arguments: &[impl AsRef<OsStr>], environment: &[(&str, &str)]) -> Run {
         let output = self.command(arguments).envs(environment.iter().copied()).output().unwrap();
         Run {
             code: output.status.code().expect("no signal ends it"),
@@ -88,7 +93,7 @@ impl Machine {
         }
     }
 
-    fn command(&self, arguments: &[&str]) -> Command {
+    pub(crate) fn command(&self, arguments: &[impl AsRef<OsStr>]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sshsm"));
         let path = std::env::var_os("PATH").unwrap_or_default();
         command

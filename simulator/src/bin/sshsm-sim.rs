@@ -121,11 +121,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }));
     }
     let mut simulator = builder.start()?;
-    if simulator.predictable() {
-        tell(
-            "sshsm-sim: WARNING: this device has drawn its randomness from --seed. Anyone can repeat its keys.",
-        );
-        tell("sshsm-sim: WARNING: it is UNSAFE for anything but tests, and stays so without --seed.");
+    if let Some(warning) = simulator.warning() {
+        tell(format_args!("sshsm-sim: {warning}"));
     }
     if let Some(provision) = provision {
         if provision.has_inline_secrets() {

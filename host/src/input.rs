@@ -1,0 +1,55 @@
+//! What is read from files: never more than 64 KiB, in memory that is cleared afterwards.
+
+use std::{
+    fs::File,
+    io::{self, ErrorKind, Read},
+    path::Path,
+};
+
+use zeroize::Zeroizing;
+
+/// More than any key, template, request or password needs; an RSA key of 16384 bits takes 13 KiB.
+const MAX_LENGTH: usize = 64 * 1024;
+
+/// The whole file at `path`.
+///
+/// # Errors
+/// When it cannot be read, or is longer than 64 KiB.
+pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
+    read_from(File::open(path)?)
+}
+
+/// All that is left of `file`.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_from(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 1));
+    file.take(bytes.capacity() as u64).read_to_end(&mut bytes)?;
+    if bytes.len() > MAX_LENGTH {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("longer than {MAX_LENGTH} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// The whole file at `path`, which is text.
+///
+/// # Errors
+/// As [`read`], and [`ErrorKind::InvalidData`] when it is not UTF-8.
+pub fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
+    let bytes = read(path)?;
+    let text = str::from_utf8(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    Ok(Zeroizing::new(text.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_without_an_end_is_given_up() {
+        assert_eq!(read(Path::new("/dev/zero")).unwrap_err().kind(), ErrorKind::FileTooLarge);
+        assert_eq!(read_from(io::repeat(b'a').take(65_536)).unwrap().len(), 65_536);
+        assert!(read_from(io::repeat(b'a').take(65_537)).is_err());
+    }
+}
