@@ -9,6 +9,7 @@
 //! | which commands exist, and what each demands | [`command`] |
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
+//! | objects on their way between devices | [`wrapped`] |
 //! | SSH templates, certificate requests, timestamps | [`ssh`] |
 
 #![no_std]
@@ -28,6 +29,7 @@ pub mod frame;
 pub mod label;
 pub mod object;
 pub mod ssh;
+pub mod wrapped;
 
 pub use algorithm::{Algorithm, AsymmetricAlgorithm, Curve};
 pub use capability::{Capabilities, Capability};
