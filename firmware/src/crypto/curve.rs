@@ -3,12 +3,12 @@
 use alloc::boxed::Box;
 use core::marker::PhantomData;
 
-use ecdsa::elliptic_curve::array::ArraySize;
-use ecdsa::elliptic_curve::ops::Invert;
-use ecdsa::elliptic_curve::subtle::CtOption;
-use ecdsa::elliptic_curve::{CurveArithmetic, Scalar};
 use ecdsa::hazmat::sign_prehashed_rfc6979;
 use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
+use elliptic_curve::array::ArraySize;
+use elliptic_curve::ops::Invert;
+use elliptic_curve::subtle::CtOption;
+use elliptic_curve::{CurveArithmetic, Scalar};
 use sha2::digest::Digest;
 use sha2::digest::block_api::BlockSizeUser;
 use sshsm_protocol::Curve;
@@ -24,7 +24,9 @@ macro_rules! with_curve {
             Curve::K256 => with_curve!(@on k256::Secp256k1, sha2::Sha256, $C, $D => $body),
             Curve::Bp256 => with_curve!(@on bp256::BrainpoolP256r1, sha2::Sha256, $C, $D => $body),
             Curve::Bp384 => with_curve!(@on bp384::BrainpoolP384r1, sha2::Sha384, $C, $D => $body),
-            Curve::Bp512 => None,
+            Curve::Bp512 => {
+                with_curve!(@on crate::crypto::brainpool_p512::BrainpoolP512r1, sha2::Sha512, $C, $D => $body)
+            }
         }
     };
     (@on $curve:ty, $hash:ty, $C:ident, $D:ident => $body:expr) => {{

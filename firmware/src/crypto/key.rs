@@ -2,23 +2,30 @@
 //!
 //! A *private key* is what a client puts: RSA `p‖q`, an EC scalar, an Ed25519 seed. The *body* that is stored has
 //! everything that signing needs, laid out as YubiHSM 2 counts and exports it: RSA `p‖q‖dp‖dq‖qinv‖n`, EC
-//! `d‖X‖Y`, Ed25519 `scalar (big-endian, clamped)‖prefix‖public key‖seed`.
+//! `d‖X‖Y`, Ed25519 `scalar (big-endian, clamped)‖prefix‖public key‖seed`. A wrapped Ed25519 key may come without
+//! its seed, and is then stored without.
 
 use alloc::vec::Vec;
-use ecdsa::elliptic_curve::ops::Invert;
-use ecdsa::elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
-use ecdsa::elliptic_curve::subtle::CtOption;
-use ecdsa::elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Scalar};
 use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
+use ed25519_dalek::VerifyingKey;
+use ed25519_dalek::hazmat::ExpandedSecretKey;
+use elliptic_curve::ops::Invert;
+use elliptic_curve::sec1::{FromSec1Point, ModulusSize, ToSec1Point};
+use elliptic_curve::subtle::CtOption;
+use elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Scalar};
 use rand_core::CryptoRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
 use rsa::{BoxedUint, Pkcs1v15Sign, RsaPrivateKey};
 use sha2::{Digest, Sha512};
 use sshsm_protocol::{AsymmetricAlgorithm, Curve};
-use zeroize::Zeroizing;
+use subtle::ConstantTimeEq;
+use zeroize::{Zeroize, Zeroizing};
 
 use super::CryptoError;
 use super::curve::with_curve;
+
+/// Bytes of a stored Ed25519 key that came without its seed.
+const ED25519_SEEDLESS: usize = 96;
 
 /// A key as it is stored; cleared when dropped.
 pub type Body = Zeroizing<Vec<u8>>;
@@ -37,7 +44,12 @@ pub fn expand(algorithm: AsymmetricAlgorithm, private: &[u8]) -> Result<Body, Cr
             rsa_body(algorithm, private, &key)?
         }
         AsymmetricAlgorithm::Ec(curve) => with_curve!(curve, C, D => ec_body::<C>(private)).ok_or(invalid)?,
-        AsymmetricAlgorithm::Ed25519 => ed25519_body(private).ok_or(invalid)?,
+        AsymmetricAlgorithm::Ed25519 => {
+            let hash = Zeroizing::new(<[u8; 64]>::from(Sha512::digest(private)));
+            let mut body = ed25519_body(&hash).ok_or(invalid)?;
+            body.extend_from_slice(private);
+            body
+        }
     };
     if body.len() == algorithm.object_length() { Ok(body) } else { Err(invalid) }
 }
@@ -69,18 +81,37 @@ pub fn generate(algorithm: AsymmetricAlgorithm, entropy: &mut impl CryptoRng) ->
     }
 }
 
+/// Checks a stored key that was made elsewhere: every part of it follows from its private key.
+pub fn validate_body(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<(), CryptoError> {
+    let invalid = CryptoError::InvalidKey(algorithm);
+    let expected = match (algorithm, body.len()) {
+        (AsymmetricAlgorithm::Ed25519, ED25519_SEEDLESS) => {
+            let hash = ed25519_hash(body).ok_or(invalid)?;
+            ed25519_body(&hash).ok_or(invalid)?
+        }
+        (AsymmetricAlgorithm::Ed25519, _) => expand(algorithm, body.get(ED25519_SEEDLESS..).ok_or(invalid)?)?,
+        _ => expand(algorithm, body.get(..algorithm.private_length()).ok_or(invalid)?)?,
+    };
+    if expected.ct_eq(body).into() { Ok(()) } else { Err(invalid) }
+}
+
+/// Whether a stored key can have this length: Ed25519 keys have two.
+pub(super) const fn is_stored_length(algorithm: AsymmetricAlgorithm, length: usize) -> bool {
+    length == algorithm.object_length()
+        || matches!(algorithm, AsymmetricAlgorithm::Ed25519) && length == ED25519_SEEDLESS
+}
+
 /// The raw public key in a stored key: RSA modulus, `X‖Y`, or 32 bytes.
 pub fn public(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<&[u8], CryptoError> {
     let invalid = CryptoError::InvalidKey(algorithm);
-    if body.len() != algorithm.object_length() {
+    if !is_stored_length(algorithm, body.len()) {
         return Err(invalid);
     }
-    let length = algorithm.public_length();
     let end = match algorithm {
-        AsymmetricAlgorithm::Ed25519 => body.len() - 32,
+        AsymmetricAlgorithm::Ed25519 => ED25519_SEEDLESS,
         _ => body.len(),
     };
-    body.get(end - length..end).ok_or(invalid)
+    body.get(end - algorithm.public_length()..end).ok_or(invalid)
 }
 
 /// The RSA key with these factors, `p‖q`, and public exponent 65537.
@@ -95,9 +126,15 @@ pub(super) fn rsa_from_factors(
     let factor = |bytes: &[u8]| match BoxedUint::from_be_slice(bytes, bits) {
         // Even factors make the arithmetic below panic.
         Ok(number) if bytes.last().is_some_and(|last| last & 1 == 1) && number.bits() == bits => Ok(number),
-        _ => Err(invalid),
+        Ok(mut number) => {
+            number.zeroize();
+            Err(invalid)
+        }
+        Err(_) => Err(invalid),
     };
-    let key = RsaPrivateKey::from_p_q(factor(p)?, factor(q)?, 65_537_u32.into()).map_err(|_| invalid)?;
+    let mut p = factor(p)?;
+    let q = factor(q).inspect_err(|_| p.zeroize())?;
+    let key = RsaPrivateKey::from_p_q(p, q, 65_537_u32.into()).map_err(|_| invalid)?;
     if key.n().bits() == 2 * bits { Ok(key) } else { Err(invalid) }
 }
 
@@ -124,7 +161,7 @@ fn rsa_body(
     let mut append = || {
         append_fixed(&mut body, key.dp()?, length / 2)?;
         append_fixed(&mut body, key.dq()?, length / 2)?;
-        append_fixed(&mut body, &key.crt_coefficient()?, length / 2)?;
+        append_fixed(&mut body, &Zeroizing::new(key.crt_coefficient()?), length / 2)?;
         append_fixed(&mut body, key.n(), length)
     };
     append().ok_or(CryptoError::InvalidKey(algorithm))?;
@@ -135,7 +172,7 @@ fn ec_body<C>(scalar: &[u8]) -> Option<Body>
 where
     C: EcdsaCurve + CurveArithmetic,
     Scalar<C>: Invert<Output = CtOption<Scalar<C>>>,
-    SignatureSize<C>: ecdsa::elliptic_curve::array::ArraySize,
+    SignatureSize<C>: elliptic_curve::array::ArraySize,
     AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
     FieldBytesSize<C>: ModulusSize,
 {
@@ -147,17 +184,22 @@ where
     Some(body)
 }
 
-fn ed25519_body(seed: &[u8]) -> Option<Body> {
-    let seed: &[u8; 32] = seed.try_into().ok()?;
-    let hash = Zeroizing::new(<[u8; 64]>::from(Sha512::digest(seed)));
-    let (scalar, prefix) = hash.split_first_chunk::<32>()?;
+/// The stored key without a seed, from the hash of the seed.
+fn ed25519_body(hash: &[u8; 64]) -> Option<Body> {
+    let (scalar, prefix) = hash.split_first_chunk()?;
     let scalar = Zeroizing::new(ed25519_clamp(*scalar));
-    let mut body = Zeroizing::new(Vec::with_capacity(128));
+    let mut body = Zeroizing::new(Vec::with_capacity(ED25519_SEEDLESS + 32));
     body.extend(scalar.iter().rev());
     body.extend_from_slice(prefix);
-    body.extend_from_slice(ed25519_dalek::SigningKey::from_bytes(seed).verifying_key().as_bytes());
-    body.extend_from_slice(seed);
+    body.extend_from_slice(VerifyingKey::from(&ExpandedSecretKey::from_bytes(hash)).as_bytes());
     Some(body)
+}
+
+/// The hash of the seed, its scalar clamped, that a stored key was made from.
+pub(super) fn ed25519_hash(body: &[u8]) -> Option<Zeroizing<[u8; 64]>> {
+    let mut hash = Zeroizing::new(*body.first_chunk()?);
+    hash.get_mut(..32)?.reverse();
+    Some(hash)
 }
 
 /// RFC 8032, section 5.1.5, step 2.
@@ -170,6 +212,10 @@ const fn ed25519_clamp(mut scalar: [u8; 32]) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
+    use super::super::{Input, MAX_SIGNATURE, Provider, RustCrypto};
     use super::*;
 
     /// Wire facts, section 7.2: the seed 00 01 … 1f.
@@ -185,6 +231,61 @@ mod tests {
         let hex: alloc::string::String = body[..96].iter().map(|byte| alloc::format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);
         assert_eq!(public(AsymmetricAlgorithm::Ed25519, &body).unwrap(), &body[64..96]);
+    }
+
+    #[test]
+    fn bodies_made_elsewhere_are_valid_only_when_every_part_fits() {
+        let mut entropy = ChaCha8Rng::seed_from_u64(1);
+        for algorithm in AsymmetricAlgorithm::ALL.into_iter().filter(|a| a.modulus_length() != Some(512)) {
+            let body = generate(algorithm, &mut entropy).unwrap();
+            assert_eq!(validate_body(algorithm, &body), Ok(()), "{algorithm}");
+            // RSA is slow to check: one byte in each part, p, q, dp, dq, qinv, n and their ends.
+            let step = if algorithm.modulus_length().is_some() { body.len() / 7 } else { 1 };
+            for at in (0..body.len()).step_by(step).chain([body.len() - 1]) {
+                let mut damaged = body.clone();
+                damaged[at] ^= 1;
+                assert!(validate_body(algorithm, &damaged).is_err(), "{algorithm} {at}");
+            }
+            assert!(validate_body(algorithm, &body[..body.len() - 1]).is_err());
+            assert!(validate_body(algorithm, &[&body[..], &[0]].concat()).is_err());
+            assert!(validate_body(algorithm, &[]).is_err());
+        }
+    }
+
+    #[test]
+    fn rsa_factors_are_taken_in_either_order() {
+        let rsa = AsymmetricAlgorithm::Rsa2048;
+        let body = generate(rsa, &mut ChaCha8Rng::seed_from_u64(2)).unwrap();
+        let swapped = expand(rsa, &[&body[128..256], &body[..128]].concat()).unwrap();
+        assert_eq!(swapped[..128], body[128..256], "kept as they were put");
+        assert_eq!(public(rsa, &swapped).unwrap(), public(rsa, &body).unwrap());
+        assert_eq!(validate_body(rsa, &swapped), Ok(()));
+    }
+
+    #[test]
+    fn ed25519_keys_without_a_seed_are_as_good() {
+        let algorithm = AsymmetricAlgorithm::Ed25519;
+        let body = expand(algorithm, &[7; 32]).unwrap();
+        let seedless = &body[..96];
+        assert_eq!(validate_body(algorithm, seedless), Ok(()));
+        assert_eq!(public(algorithm, seedless).unwrap(), &body[64..96]);
+        let sign = |body: &[u8]| {
+            let key = RustCrypto::load(algorithm, body).unwrap();
+            let mut signature = [0; MAX_SIGNATURE];
+            let input = Input::Eddsa { message: b"message" };
+            RustCrypto::sign(&key, input, &mut ChaCha8Rng::seed_from_u64(3), &mut signature).unwrap();
+            signature
+        };
+        assert_eq!(sign(seedless), sign(&body));
+        // The prefix is free; everything else is not.
+        for at in (0..32).chain(64..96) {
+            let mut damaged = seedless.to_vec();
+            damaged[at] ^= 0x80;
+            assert!(validate_body(algorithm, &damaged).is_err(), "{at}");
+        }
+        let mut unclamped = seedless.to_vec();
+        unclamped[31] |= 1;
+        assert!(validate_body(algorithm, &unclamped).is_err());
     }
 
     #[test]

@@ -1,18 +1,24 @@
-//! Private keys and what they sign.
+//! Private keys and what they do.
 //!
 //! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
 //! stored is the same for every provider: [`key`].
 
+mod brainpool_p512;
 pub(crate) mod curve;
 pub mod key;
+pub mod rsa;
 mod rustcrypto;
+
+use alloc::vec::Vec;
 
 use rand_core::CryptoRng;
 use sha2::Digest;
-use sshsm_protocol::AsymmetricAlgorithm;
 use sshsm_protocol::ssh::public_key::SshCurve;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm};
+use zeroize::Zeroizing;
 
+pub use self::rsa::{Oaep, Padding};
 pub use rustcrypto::RustCrypto;
 
 /// Bytes of the longest signature: RSA-4096.
@@ -54,19 +60,47 @@ impl Hash {
         }
     }
 
+    /// Bytes of a digest.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+            Self::Sha512 => 64,
+        }
+    }
+
+    /// The hash of the mask generation function with this number; `None` for any other kind of algorithm.
+    #[must_use]
+    pub const fn of_mgf1(algorithm: Algorithm) -> Option<Self> {
+        match algorithm {
+            Algorithm::Mgf1Sha1 => Some(Self::Sha1),
+            Algorithm::Mgf1Sha256 => Some(Self::Sha256),
+            Algorithm::Mgf1Sha384 => Some(Self::Sha384),
+            Algorithm::Mgf1Sha512 => Some(Self::Sha512),
+            _ => None,
+        }
+    }
+
     /// Hashes `message` into the front of `digest` and returns that part.
     pub fn digest<'d>(self, message: &[u8], digest: &'d mut [u8; 64]) -> &'d [u8] {
-        fn fill<'d, D: Digest>(message: &[u8], digest: &'d mut [u8; 64]) -> &'d [u8] {
-            let hash = D::digest(message);
+        self.digest_parts(&[message], digest)
+    }
+
+    /// Hashes a message that is in parts.
+    pub(crate) fn digest_parts<'d>(self, parts: &[&[u8]], digest: &'d mut [u8; 64]) -> &'d [u8] {
+        fn fill<'d, D: Digest>(parts: &[&[u8]], digest: &'d mut [u8; 64]) -> &'d [u8] {
+            let hash = parts.iter().fold(D::new(), D::chain_update).finalize();
             let (to, _) = digest.split_at_mut(hash.len());
             to.copy_from_slice(&hash);
             to
         }
         match self {
-            Self::Sha1 => fill::<sha1::Sha1>(message, digest),
-            Self::Sha256 => fill::<sha2::Sha256>(message, digest),
-            Self::Sha384 => fill::<sha2::Sha384>(message, digest),
-            Self::Sha512 => fill::<sha2::Sha512>(message, digest),
+            Self::Sha1 => fill::<sha1::Sha1>(parts, digest),
+            Self::Sha256 => fill::<sha2::Sha256>(parts, digest),
+            Self::Sha384 => fill::<sha2::Sha384>(parts, digest),
+            Self::Sha512 => fill::<sha2::Sha512>(parts, digest),
         }
     }
 }
@@ -106,6 +140,12 @@ pub enum CryptoError {
     /// The digest does not fit the key.
     #[error("the digest is too long for a {0} key")]
     DigestTooLong(AsymmetricAlgorithm),
+    /// The message does not fit the key.
+    #[error("the message is too long for a {0} key")]
+    MessageTooLong(AsymmetricAlgorithm),
+    /// The ciphertext does not decrypt; nothing tells why.
+    #[error("not encrypted to this {0} key")]
+    Decryption(AsymmetricAlgorithm),
     /// The computation failed its own check; nothing was released.
     #[error("the {0} signature failed its own check")]
     SelfCheck(AsymmetricAlgorithm),
@@ -129,6 +169,16 @@ pub trait Provider {
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
     ) -> Result<usize, CryptoError>;
+
+    /// Decrypts what was encrypted to an RSA key, blinded by `entropy`.
+    ///
+    /// Any defect of a ciphertext is [`CryptoError::Decryption`], after the same work.
+    fn decrypt(
+        key: &Self::PrivateKey,
+        padding: Padding<'_>,
+        ciphertext: &[u8],
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Zeroizing<Vec<u8>>, CryptoError>;
 
     /// Checks a fixed-length signature of `message` by a raw public key: RSA PKCS#1 v1.5 with SHA-256, ECDSA
     /// with the curve's hash, Ed25519. Anything malformed is an invalid signature.

@@ -1,11 +1,12 @@
 //! Signatures by the RustCrypto crates: the provider that works everywhere.
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 
 use ecdsa::signature::hazmat::PrehashVerifier;
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use rand_core::CryptoRng;
-use rsa::{BoxedUint, Pkcs1v15Sign, RsaPrivateKey, RsaPublicKey};
+use rsa::{Pkcs1v15Sign, RsaPrivateKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use sshsm_protocol::AsymmetricAlgorithm;
@@ -13,8 +14,8 @@ use sshsm_protocol::ssh::public_key::SshCurve;
 use zeroize::Zeroizing;
 
 use super::curve::{self, EcKey};
-use super::key::rsa_from_factors;
-use super::{CryptoError, Hash, Input, MAX_SIGNATURE, Provider};
+use super::key::{self, rsa_from_factors};
+use super::{CryptoError, Hash, Input, MAX_SIGNATURE, Padding, Provider};
 
 /// Signatures by the RustCrypto crates.
 #[derive(Debug)]
@@ -37,7 +38,7 @@ impl Provider for RustCrypto {
 
     fn load(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<PrivateKey, CryptoError> {
         let invalid = CryptoError::InvalidKey(algorithm);
-        if body.len() != algorithm.object_length() {
+        if !key::is_stored_length(algorithm, body.len()) {
             return Err(invalid);
         }
         let private = body.get(..algorithm.private_length()).ok_or(invalid)?;
@@ -47,15 +48,10 @@ impl Provider for RustCrypto {
             }
             AsymmetricAlgorithm::Ec(curve) => Kind::Ec(curve::load(curve, private).ok_or(invalid)?),
             AsymmetricAlgorithm::Ed25519 => {
-                let (scalar, rest) = body.split_first_chunk::<32>().ok_or(invalid)?;
-                let (prefix, rest) = rest.split_first_chunk::<32>().ok_or(invalid)?;
-                let public = rest.first_chunk::<32>().ok_or(invalid)?;
-                let mut expanded = Zeroizing::new([0; 64]);
-                for (to, &from) in expanded.iter_mut().zip(scalar.iter().rev().chain(prefix)) {
-                    *to = from;
-                }
+                let hash = key::ed25519_hash(body).ok_or(invalid)?;
+                let public = key::public(algorithm, body)?.try_into().map_err(|_| invalid)?;
                 Kind::Ed25519 {
-                    secret: ExpandedSecretKey::from_bytes(&expanded),
+                    secret: ExpandedSecretKey::from_bytes(&hash),
                     public: ed25519_dalek::VerifyingKey::from_bytes(public).map_err(|_| invalid)?,
                 }
             }
@@ -104,15 +100,24 @@ impl Provider for RustCrypto {
         }
     }
 
+    fn decrypt(
+        key: &PrivateKey,
+        padding: Padding<'_>,
+        ciphertext: &[u8],
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        match &key.kind {
+            Kind::Rsa(private) => super::rsa::decrypt(key.algorithm, private, padding, ciphertext, entropy),
+            Kind::Ec(_) | Kind::Ed25519 { .. } => Err(CryptoError::WrongKey(key.algorithm)),
+        }
+    }
+
     fn verify(algorithm: AsymmetricAlgorithm, public: &[u8], message: &[u8], signature: &[u8]) -> bool {
         let mut digest = [0; 64];
         match algorithm {
             AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
                 let digest = Hash::Sha256.digest(message, &mut digest);
-                let bits = u32::try_from(8 * public.len()).unwrap_or(u32::MAX);
-                BoxedUint::from_be_slice(public, bits)
-                    .ok()
-                    .and_then(|modulus| RsaPublicKey::new(modulus, 65_537_u32.into()).ok())
+                super::rsa::public_key(public)
                     .is_some_and(|key| key.verify(Pkcs1v15Sign::new::<Sha256>(), digest, signature).is_ok())
             }
             AsymmetricAlgorithm::Ec(curve) => {
