@@ -19,7 +19,7 @@ const PART_NUMBER: &[u8] = b"sshsm\0";
 /// Audit entries that YubiHSM 2 has room for.
 const LOG_TOTAL: u8 = 62;
 /// What this device can do, ascending; no algorithm is named that no command uses.
-const ALGORITHMS: [u8; 17] = [
+const ALGORITHMS: &[u8] = &[
     Algorithm::RsaPkcs1Sha1.code(),
     Algorithm::RsaPkcs1Sha256.code(),
     Algorithm::RsaPkcs1Sha384.code(),
@@ -30,13 +30,41 @@ const ALGORITHMS: [u8; 17] = [
     Algorithm::Ecp256.code(),
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha1.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha256.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha384.code(),
+    #[cfg(feature = "hmac")]
+    Algorithm::HmacSha512.code(),
     Algorithm::EcdsaSha1.code(),
+    #[cfg(feature = "opaque")]
+    Algorithm::OpaqueData.code(),
+    #[cfg(feature = "opaque")]
+    Algorithm::OpaqueX509Certificate.code(),
     Algorithm::TemplateSsh.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes128YubicoOtp.code(),
     Algorithm::Aes128YubicoAuthentication.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes192YubicoOtp.code(),
+    #[cfg(feature = "otp")]
+    Algorithm::Aes256YubicoOtp.code(),
     Algorithm::EcdsaSha256.code(),
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes128.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes192.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::Aes256.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::AesEcb.code(),
+    #[cfg(feature = "symmetric")]
+    Algorithm::AesCbc.code(),
 ];
 
 /// ECHO: the payload comes back.
@@ -62,7 +90,7 @@ pub(crate) fn info<P: Platform>(
                 serial: core.platform.serial(),
                 log_total: LOG_TOTAL,
                 log_used: 0,
-                algorithms: &ALGORITHMS,
+                algorithms: ALGORITHMS,
             };
             Ok(info.encode(writer)?)
         }

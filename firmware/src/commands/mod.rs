@@ -4,11 +4,19 @@
 pub(crate) mod asymmetric_key;
 pub(crate) mod authentication;
 pub(crate) mod device;
+#[cfg(feature = "hmac")]
+pub(crate) mod hmac;
 pub(crate) mod object;
+#[cfg(feature = "opaque")]
+pub(crate) mod opaque;
+#[cfg(feature = "otp")]
+pub(crate) mod otp_aead;
 #[cfg(feature = "signatures")]
 pub(crate) mod sign;
 #[cfg(feature = "ssh")]
 pub(crate) mod ssh_certificate;
+#[cfg(feature = "symmetric")]
+pub(crate) mod symmetric_key;
 #[cfg(feature = "ssh")]
 pub(crate) mod template;
 
@@ -60,6 +68,42 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SignEddsa => sign::eddsa,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "opaque")]
+        Command::PutOpaque => opaque::put,
+        #[cfg(feature = "opaque")]
+        Command::GetOpaque => opaque::get,
+        #[cfg(feature = "hmac")]
+        Command::PutHmacKey => hmac::put,
+        #[cfg(feature = "hmac")]
+        Command::GenerateHmacKey => hmac::generate,
+        #[cfg(feature = "hmac")]
+        Command::SignHmac => hmac::sign,
+        #[cfg(feature = "hmac")]
+        Command::VerifyHmac => hmac::verify,
+        #[cfg(feature = "symmetric")]
+        Command::PutSymmetricKey => symmetric_key::put,
+        #[cfg(feature = "symmetric")]
+        Command::GenerateSymmetricKey => symmetric_key::generate,
+        #[cfg(feature = "symmetric")]
+        Command::DecryptEcb => symmetric_key::decrypt_ecb,
+        #[cfg(feature = "symmetric")]
+        Command::EncryptEcb => symmetric_key::encrypt_ecb,
+        #[cfg(feature = "symmetric")]
+        Command::DecryptCbc => symmetric_key::decrypt_cbc,
+        #[cfg(feature = "symmetric")]
+        Command::EncryptCbc => symmetric_key::encrypt_cbc,
+        #[cfg(feature = "otp")]
+        Command::PutOtpAeadKey => otp_aead::put,
+        #[cfg(feature = "otp")]
+        Command::GenerateOtpAeadKey => otp_aead::generate,
+        #[cfg(feature = "otp")]
+        Command::CreateOtpAead => otp_aead::create,
+        #[cfg(feature = "otp")]
+        Command::RandomizeOtpAead => otp_aead::randomize,
+        #[cfg(feature = "otp")]
+        Command::RewrapOtpAead => otp_aead::rewrap,
+        #[cfg(feature = "otp")]
+        Command::DecryptOtp => otp_aead::decrypt,
         _ => return None,
     })
 }
