@@ -39,6 +39,8 @@ const ALGORITHMS: &[u8] = &[
     #[cfg(feature = "hmac")]
     Algorithm::HmacSha512.code(),
     Algorithm::EcdsaSha1.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes128CcmWrap.code(),
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueData.code(),
     #[cfg(feature = "opaque")]
@@ -51,6 +53,10 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::Aes192YubicoOtp.code(),
     #[cfg(feature = "otp")]
     Algorithm::Aes256YubicoOtp.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes192CcmWrap.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes256CcmWrap.code(),
     Algorithm::EcdsaSha256.code(),
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
