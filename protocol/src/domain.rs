@@ -35,6 +35,12 @@ impl Domains {
         }
     }
 
+    /// What is in both sets.
+    #[must_use]
+    pub const fn intersection(self, other: Self) -> Self {
+        Self(self.0 & other.0)
+    }
+
     /// Everything in either set.
     #[must_use]
     pub const fn union(self, other: Self) -> Self {

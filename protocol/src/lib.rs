@@ -10,6 +10,7 @@
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
 //! | the audit log and what is logged | [`audit`], [`option`] |
+//! | objects on their way between devices | [`wrapped`] |
 //! | SSH templates, certificate requests, timestamps | [`ssh`] |
 
 #![no_std]
@@ -31,6 +32,7 @@ pub mod label;
 pub mod object;
 pub mod option;
 pub mod ssh;
+pub mod wrapped;
 
 pub use algorithm::{Algorithm, AsymmetricAlgorithm, Curve};
 pub use capability::{Capabilities, Capability};

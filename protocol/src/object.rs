@@ -138,6 +138,12 @@ impl Origin {
         self.0
     }
 
+    /// The origin of this object once it has been imported from a wrapped export.
+    #[must_use]
+    pub const fn wrapped(self) -> Self {
+        Self(self.0 | 0x10)
+    }
+
     /// The names that YubiHSM's tools print.
     #[must_use]
     pub const fn name(self) -> &'static str {

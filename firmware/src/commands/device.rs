@@ -61,6 +61,8 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::RsaOaepSha384.code(),
     #[cfg(feature = "decryption")]
     Algorithm::RsaOaepSha512.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes128CcmWrap.code(),
     #[cfg(feature = "opaque")]
     Algorithm::OpaqueData.code(),
     #[cfg(feature = "opaque")]
@@ -81,6 +83,10 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::Aes192YubicoOtp.code(),
     #[cfg(feature = "otp")]
     Algorithm::Aes256YubicoOtp.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes192CcmWrap.code(),
+    #[cfg(feature = "wrap")]
+    Algorithm::Aes256CcmWrap.code(),
     Algorithm::EcdsaSha256.code(),
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),

@@ -25,6 +25,12 @@ pub(crate) mod ssh_certificate;
 pub(crate) mod symmetric_key;
 #[cfg(feature = "ssh")]
 pub(crate) mod template;
+#[cfg(feature = "wrap")]
+pub(crate) mod wrap_data;
+#[cfg(feature = "wrap")]
+pub(crate) mod wrap_key;
+#[cfg(feature = "wrap")]
+pub(crate) mod wrapped_object;
 
 use alloc::vec::Vec;
 
@@ -132,6 +138,18 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::SetOption => audit::set_option,
         #[cfg(feature = "audit")]
         Command::GetOption => audit::get_option,
+        #[cfg(feature = "wrap")]
+        Command::PutWrapKey => wrap_key::put,
+        #[cfg(feature = "wrap")]
+        Command::GenerateWrapKey => wrap_key::generate,
+        #[cfg(feature = "wrap")]
+        Command::ExportWrapped => wrapped_object::export,
+        #[cfg(feature = "wrap")]
+        Command::ImportWrapped => wrapped_object::import,
+        #[cfg(feature = "wrap")]
+        Command::WrapData => wrap_data::wrap,
+        #[cfg(feature = "wrap")]
+        Command::UnwrapData => wrap_data::unwrap,
         _ => return None,
     })
 }
@@ -199,7 +217,16 @@ impl<P: Platform> Core<P> {
     ) -> Result<Name, DeviceError> {
         self.options.permit(object.algorithm)?;
         authorization::may_create(caller, object, delegated)?;
-        let id = match object.id {
+        self.free_name(object_type, object.id)
+    }
+
+    /// Checks that a name is free; chooses an id if there is none.
+    pub(crate) fn free_name(
+        &mut self,
+        object_type: ObjectType,
+        id: Option<ObjectId>,
+    ) -> Result<Name, DeviceError> {
+        let id = match id {
             Some(id) => id,
             None => self.free_id()?,
         };

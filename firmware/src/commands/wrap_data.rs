@@ -1,0 +1,56 @@
+//! Data that only holders of a wrap key can read. A byte inside tells it from objects (wire facts, section 7.4).
+
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::device_info::Version;
+use sshsm_protocol::wrapped::DATA_MARK;
+use sshsm_protocol::{Capability, DeviceError};
+use zeroize::Zeroizing;
+
+use super::device::VERSION;
+use super::{Core, wrap_key};
+use crate::crypto::key::Body;
+use crate::platform::Platform;
+use crate::session::Caller;
+
+/// The first firmware that calls a key without the capability what it is; clients expect of each its own answer.
+const TELLS_PERMISSIONS: Version = Version { major: 2, minor: 5, patch: 0 };
+
+fn key<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: &mut Reader<'_>,
+    capability: Capability,
+) -> Result<Body, DeviceError> {
+    match wrap_key::aes(core, caller, reader, capability) {
+        Err(DeviceError::InsufficientPermissions) if VERSION < TELLS_PERMISSIONS => {
+            Err(DeviceError::InvalidData)
+        }
+        key => key.map(|(_, key)| key),
+    }
+}
+
+/// WRAP DATA: `id u16 ‖ data`; `nonce[13] ‖ ciphertext ‖ tag[16]`, 30 bytes more than the data.
+pub(crate) fn wrap<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let wrapping = key(core, caller, &mut reader, Capability::WrapData)?;
+    let plaintext = Zeroizing::new([[DATA_MARK].as_slice(), reader.rest()].concat());
+    wrap_key::seal(core, &wrapping, plaintext, writer)
+}
+
+/// UNWRAP DATA: `id u16 ‖ nonce[13] ‖ ciphertext ‖ tag[16]`; the data.
+pub(crate) fn unwrap<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let wrapping = key(core, caller, &mut reader, Capability::UnwrapData)?;
+    match wrap_key::open(&wrapping, reader.rest())?.as_slice() {
+        [DATA_MARK, data @ ..] => Ok(writer.bytes(data)?),
+        _ => Err(DeviceError::InvalidData),
+    }
+}
