@@ -71,6 +71,8 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::AesEcb.code(),
     #[cfg(feature = "symmetric")]
     Algorithm::AesCbc.code(),
+    #[cfg(feature = "rsa-wrap")]
+    Algorithm::AesKwp.code(),
 ];
 
 /// ECHO: the payload comes back.
