@@ -385,13 +385,14 @@ fn the_published_blob_imports() {
     assert_eq!((stored.domains, stored.origin.code(), stored.length), (domain(1), 0x12, 5));
 }
 
-/// One object of each type and asymmetric algorithm, id 1, and what [`used`] needs.
+/// One object of each type and asymmetric algorithm, id 1, as [`used`] needs it.
 fn one_of_each() -> Vec<(ObjectType, Command, Vec<u8>)> {
     let object = |algorithm, capabilities: &[Capability]| {
         Object::new(1, algorithm, &[capabilities, &[Capability::ExportableUnderWrap]].concat())
     };
     let delegated = Capabilities::of(&[Capability::SignEddsa]);
     let session_key = AuthenticationKey::from_password(b"wrapped");
+    let modulus = [[0xff; 128], [0x01; 128]].concat();
     let use_asymmetric = [Capability::SignPkcs, Capability::SignEcdsa, Capability::SignEddsa];
     let mut all = vec![
         (
@@ -408,6 +409,11 @@ fn one_of_each() -> Vec<(ObjectType, Command, Vec<u8>)> {
             ObjectType::WrapKey,
             Command::PutWrapKey,
             object(Algorithm::Aes256CcmWrap, &[Capability::UnwrapData]).delegating(delegated, &[3; 32]),
+        ),
+        (
+            ObjectType::PublicWrapKey,
+            Command::PutPublicWrapKey,
+            object(Algorithm::Rsa2048, &[]).delegating(delegated, &modulus),
         ),
         (
             ObjectType::HmacKey,
@@ -443,9 +449,8 @@ fn used(device: &mut ModelDevice, session: &mut Session, object_type: ObjectType
     match object_type {
         ObjectType::Opaque => send(Command::GetOpaque, &[]),
         ObjectType::Template => send(Command::GetTemplate, &[]),
-        ObjectType::PublicWrapKey | ObjectType::WrapKey => {
-            send(Command::UnwrapData, &seal::<Aes256>(&[3; 32], b"\0sealed elsewhere"))
-        }
+        ObjectType::PublicWrapKey => send(Command::GetPublicKey, &[9]),
+        ObjectType::WrapKey => send(Command::UnwrapData, &seal::<Aes256>(&[3; 32], b"\0sealed elsewhere")),
         ObjectType::HmacKey => send(Command::SignHmac, b"message"),
         ObjectType::SymmetricKey => send(Command::EncryptEcb, &[5; 16]),
         // Wire facts, section 11.1: vector E and its first password.

@@ -63,5 +63,8 @@ pub(crate) fn public<P: Platform>(
     let algorithm = AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::InvalidData)?;
     let body = core.body(name)?;
     writer.u8(info.algorithm.code())?;
-    Ok(writer.bytes(key::public(algorithm, &body)?)?)
+    match object_type {
+        ObjectType::PublicWrapKey => Ok(writer.bytes(&body)?),
+        _ => Ok(writer.bytes(key::public(algorithm, &body)?)?),
+    }
 }

@@ -105,6 +105,8 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::AesEcb.code(),
     #[cfg(feature = "symmetric")]
     Algorithm::AesCbc.code(),
+    #[cfg(feature = "rsa-wrap")]
+    Algorithm::AesKwp.code(),
 ];
 
 /// What this device can do, ascending.

@@ -17,6 +17,8 @@ pub(crate) mod object;
 pub(crate) mod opaque;
 #[cfg(feature = "otp")]
 pub(crate) mod otp_aead;
+#[cfg(feature = "rsa-wrap")]
+pub(crate) mod rsa_wrapped;
 #[cfg(feature = "signatures")]
 pub(crate) mod sign;
 #[cfg(feature = "ssh")]
@@ -150,6 +152,16 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::WrapData => wrap_data::wrap,
         #[cfg(feature = "wrap")]
         Command::UnwrapData => wrap_data::unwrap,
+        #[cfg(feature = "rsa-wrap")]
+        Command::PutPublicWrapKey => rsa_wrapped::put_public,
+        #[cfg(feature = "rsa-wrap")]
+        Command::GetRsaWrappedKey => rsa_wrapped::get_key,
+        #[cfg(feature = "rsa-wrap")]
+        Command::PutRsaWrappedKey => rsa_wrapped::put_key,
+        #[cfg(feature = "rsa-wrap")]
+        Command::ExportRsaWrapped => rsa_wrapped::export,
+        #[cfg(feature = "rsa-wrap")]
+        Command::ImportRsaWrapped => rsa_wrapped::import,
         _ => return None,
     })
 }

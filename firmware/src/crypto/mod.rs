@@ -6,6 +6,8 @@
 mod brainpool_p512;
 pub(crate) mod curve;
 pub mod key;
+#[cfg(feature = "rsa-wrap")]
+pub mod pkcs8;
 pub mod rsa;
 mod rustcrypto;
 

@@ -1,0 +1,233 @@
+//! Objects and bare keys under RSA wrap keys: the public key exports, the private one imports.
+//!
+//! What travels is PKCS#11's `CKM_RSA_AES_KEY_WRAP`: an AES key of one use under RSA-OAEP, as long as the modulus, then
+//! the payload under that key (AES-KWP, RFC 5649). The payload is a whole object as under an AES wrap key, or a bare
+//! key: PKCS#8 for asymmetric keys, the bytes themselves for symmetric ones.
+
+use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser};
+use aes::{Aes128, Aes192, Aes256};
+use aes_kw::{AesKwp, IV_LEN, InnerInit, KeyInit};
+use ccm::consts::U16;
+use rand_core::Rng as _;
+use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
+use sshsm_protocol::wrapped::is_body_length;
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, ObjectType};
+use zeroize::Zeroizing;
+
+use super::{Core, existing_id, wrap_key, wrapped_object};
+use crate::authorization::{usable, visible};
+use crate::crypto::key::Body;
+use crate::crypto::{Hash, Oaep, Padding, Provider, pkcs8, rsa};
+use crate::platform::Platform;
+use crate::session::Caller;
+
+/// PUT PUBLIC WRAP KEY: header, delegated capabilities, the modulus; the id. The public exponent is 65537.
+pub(crate) fn put_public<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let object = NewObject::decode(&mut reader)?;
+    let delegated = Capabilities::from_bits(reader.u64()?);
+    let algorithm = wrap_key::rsa(object.algorithm).ok_or(DeviceError::InvalidData)?;
+    let modulus = reader.take(algorithm.public_length())?;
+    reader.finish()?;
+    let name = core.authorize_creation(caller, ObjectType::PublicWrapKey, &object, delegated)?;
+    if !wrap_key::is_modulus(modulus) {
+        return Err(DeviceError::InvalidData);
+    }
+    core.create(name, &object, delegated, Origin::IMPORTED, modulus, writer)
+}
+
+/// GET RSA WRAPPED KEY: `public wrap key u16 ‖ type u8 ‖ id u16 ‖ AES u8 ‖ OAEP u8 ‖ MGF1 u8 ‖ label hash`; the wrapped
+/// key. Asymmetric and symmetric keys only.
+pub(crate) fn get_key<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let (wrap, target, container) = export_request(core, caller, &mut reader)?;
+    let body = core.body((target.object_type, target.id))?;
+    let payload = match (target.object_type, AsymmetricAlgorithm::from_algorithm(target.algorithm)) {
+        (ObjectType::AsymmetricKey, Some(algorithm)) => pkcs8::encode(algorithm, &body)?,
+        (ObjectType::SymmetricKey, _) => body,
+        _ => return Err(DeviceError::InvalidData),
+    };
+    container.seal(core, &wrap, &payload, writer)
+}
+
+/// EXPORT RSA WRAPPED: as GET RSA WRAPPED KEY, for any object; the wrapped object.
+pub(crate) fn export<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let (wrap, target, container) = export_request(core, caller, &mut reader)?;
+    let payload = wrapped_object::serialize(core, &wrap, &target, true)?;
+    container.seal(core, &wrap, &payload, writer)
+}
+
+/// PUT RSA WRAPPED KEY: `wrap key u16 ‖ type u8 ‖ header ‖ OAEP u8 ‖ MGF1 u8 ‖ wrapped key ‖ label hash`, the header as
+/// in every put command; `type u8 ‖ id u16`.
+pub(crate) fn put_key<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let wrap_id = existing_id(&mut reader)?;
+    let object_type = ObjectType::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
+    let object = NewObject::decode(&mut reader)?;
+    let (oaep, blob) = import_request(&mut reader)?;
+    let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
+    let payload = open(core, &wrap, oaep, blob)?;
+    if !object.domains.is_subset_of(wrap.domains) || !object.domains.is_subset_of(caller.domains) {
+        return Err(DeviceError::InsufficientPermissions);
+    }
+    let (name, object) = wrapped_object::importable(core, &wrap, object_type, object, Capabilities::NONE)?;
+    let body = match (object_type, AsymmetricAlgorithm::from_algorithm(object.algorithm)) {
+        (ObjectType::AsymmetricKey, Some(algorithm)) => pkcs8::decode(algorithm, &payload)?,
+        (ObjectType::SymmetricKey, _) if is_body_length(object_type, object.algorithm, payload.len()) => {
+            payload
+        }
+        _ => return Err(DeviceError::InvalidData),
+    };
+    let origin = Origin::IMPORTED.wrapped();
+    wrapped_object::store(core, name, &object, Capabilities::NONE, origin, &body, writer)
+}
+
+/// IMPORT RSA WRAPPED: `wrap key u16 ‖ OAEP u8 ‖ MGF1 u8 ‖ wrapped object ‖ label hash`; `type u8 ‖ id u16`.
+pub(crate) fn import<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    mut reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let wrap_id = existing_id(&mut reader)?;
+    let (oaep, blob) = import_request(&mut reader)?;
+    let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
+    let payload = open(core, &wrap, oaep, blob)?;
+    wrapped_object::restore(core, &wrap, &payload, writer)
+}
+
+/// How an export is to be wrapped.
+struct Container<'a> {
+    /// Bytes of the AES key.
+    aes: usize,
+    oaep: Oaep<'a>,
+}
+
+/// Reads the request of an export to its end and finds the public wrap key and the object, which may leave under it.
+fn export_request<'r, P: Platform>(
+    core: &Core<P>,
+    caller: &Caller,
+    reader: &mut Reader<'r>,
+) -> Result<(ObjectInfo, ObjectInfo, Container<'r>), DeviceError> {
+    let wrap_id = existing_id(reader)?;
+    let mut target = Reader::new(reader.take(3)?);
+    let aes = match Algorithm::from_code(reader.u8()?) {
+        Some(Algorithm::Aes128) => 16,
+        Some(Algorithm::Aes192) => 24,
+        Some(Algorithm::Aes256) => 32,
+        _ => return Err(DeviceError::InvalidData),
+    };
+    let (hash, mgf) = oaep_hashes(reader)?;
+    let oaep = oaep(hash, mgf, reader.rest())?;
+    let wrap = usable(&core.store, caller, (ObjectType::PublicWrapKey, wrap_id), Capability::ExportWrapped)?;
+    let target = wrapped_object::exportable(core, caller, &wrap, &mut target)?;
+    Ok((wrap, target, Container { aes, oaep }))
+}
+
+/// Reads the end of an import's request: `OAEP u8 ‖ MGF1 u8 ‖ blob ‖ label hash`.
+fn import_request<'r>(reader: &mut Reader<'r>) -> Result<(Oaep<'r>, &'r [u8]), DeviceError> {
+    let (hash, mgf) = oaep_hashes(reader)?;
+    let blob = reader.take(reader.remaining().saturating_sub(hash.length()))?;
+    Ok((oaep(hash, mgf, reader.rest())?, blob))
+}
+
+fn oaep_hashes(reader: &mut Reader<'_>) -> Result<(Hash, Hash), DeviceError> {
+    let hash = match Algorithm::from_code(reader.u8()?) {
+        Some(Algorithm::RsaOaepSha1) => Hash::Sha1,
+        Some(Algorithm::RsaOaepSha256) => Hash::Sha256,
+        Some(Algorithm::RsaOaepSha384) => Hash::Sha384,
+        Some(Algorithm::RsaOaepSha512) => Hash::Sha512,
+        _ => return Err(DeviceError::InvalidData),
+    };
+    let mgf = Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)?;
+    Ok((hash, mgf))
+}
+
+fn oaep(hash: Hash, mgf: Hash, label_hash: &[u8]) -> Result<Oaep<'_>, DeviceError> {
+    if label_hash.len() != hash.length() {
+        return Err(DeviceError::WrongLength);
+    }
+    Oaep::new(mgf, label_hash).ok_or(DeviceError::WrongLength)
+}
+
+impl Container<'_> {
+    /// Writes the payload, wrapped to a public wrap key.
+    fn seal<P: Platform>(
+        &self,
+        core: &mut Core<P>,
+        wrap: &ObjectInfo,
+        payload: &[u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), DeviceError> {
+        let algorithm = wrap_key::rsa(wrap.algorithm).ok_or(DeviceError::StorageFailed)?;
+        let modulus = core.body((ObjectType::PublicWrapKey, wrap.id))?;
+        let mut key = Zeroizing::new(alloc::vec![0; self.aes]);
+        core.platform.entropy().fill_bytes(&mut key);
+        let encrypted = rsa::oaep_encrypt(algorithm, &modulus, &self.oaep, &key, core.platform.entropy())?;
+        // The crate leaves the padding as it finds it: it must be zeros.
+        let mut wrapped = Zeroizing::new(alloc::vec![0; payload.len().next_multiple_of(IV_LEN) + IV_LEN]);
+        let done = match self.aes {
+            16 => kwp::<Aes128>(&key)?.wrap_key(payload, &mut wrapped),
+            24 => kwp::<Aes192>(&key)?.wrap_key(payload, &mut wrapped),
+            _ => kwp::<Aes256>(&key)?.wrap_key(payload, &mut wrapped),
+        };
+        done.map_err(|_| DeviceError::InvalidData)?;
+        writer.bytes(&encrypted)?;
+        Ok(writer.bytes(&wrapped)?)
+    }
+}
+
+/// The payload that was wrapped to a private wrap key, which must be RSA and may import; anything else is
+/// `InvalidData`.
+fn open<P: Platform>(
+    core: &mut Core<P>,
+    wrap: &ObjectInfo,
+    oaep: Oaep<'_>,
+    blob: &[u8],
+) -> Result<Body, DeviceError> {
+    let algorithm = wrap_key::rsa(wrap.algorithm).ok_or(DeviceError::InvalidData)?;
+    if !wrap.capabilities.contains(Capability::ImportWrapped) {
+        return Err(DeviceError::InsufficientPermissions);
+    }
+    let (encrypted, wrapped) =
+        blob.split_at_checked(algorithm.public_length()).ok_or(DeviceError::WrongLength)?;
+    let body = core.body((ObjectType::WrapKey, wrap.id))?;
+    // It was valid when it was stored.
+    let private = P::Crypto::load(algorithm, &body).map_err(|_| DeviceError::StorageFailed)?;
+    let key = P::Crypto::decrypt(&private, Padding::Oaep(oaep), encrypted, core.platform.entropy())?;
+    let mut payload = Zeroizing::new(alloc::vec![0; wrapped.len()]);
+    let done = match key.len() {
+        16 => kwp::<Aes128>(&key)?.unwrap_key(wrapped, &mut payload),
+        24 => kwp::<Aes192>(&key)?.unwrap_key(wrapped, &mut payload),
+        32 => kwp::<Aes256>(&key)?.unwrap_key(wrapped, &mut payload),
+        _ => return Err(DeviceError::InvalidData),
+    };
+    let length = done.map_err(|_| DeviceError::InvalidData)?.len();
+    payload.truncate(length);
+    Ok(payload)
+}
+
+fn kwp<C>(key: &[u8]) -> Result<AesKwp<C>, DeviceError>
+where
+    C: KeyInit + BlockCipherEncrypt + BlockCipherDecrypt + BlockSizeUser<BlockSize = U16>,
+{
+    C::new_from_slice(key).map(AesKwp::inner_init).map_err(|_| DeviceError::InvalidData)
+}
