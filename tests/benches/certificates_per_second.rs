@@ -14,6 +14,7 @@ use sshsm_tests::{
     issuer::{Flags, Issuer, SshKeygen, Sshsm},
     key::{Key, KeyType, ssh_keygen},
     process::run,
+    processor,
     requirement::{Missing, program},
 };
 use std::{
@@ -49,7 +50,7 @@ fn compare() -> Result<(), Missing> {
         "Certificates per second for {KEYS} Ed25519 user keys in one call: median of {RUNS} runs (slowest to \
          fastest)\n{}, {}\n",
         run(Command::new("ssh").arg("-V")).stderr.trim(),
-        processor(),
+        processor::name(),
     );
     println!("{:<8}  {:<24}  {:<24}  {:<24}", "CA key", "sshsm sign", "ssh-keygen -s", "ssh-keygen -D");
     println!("{:<8}  {:<24}  {:<24}  {:<24}", "", "in-process device", "key in a file", "key in SoftHSM2");
@@ -219,11 +220,4 @@ fn library() -> Option<PathBuf> {
         .chain(below)
         .flat_map(|place| ["softhsm", "pkcs11"].map(|folder| place.join(folder).join("libsofthsm2.so")))
         .find(|path| path.is_file())
-}
-
-/// The processor's name, for whoever reads the table later.
-fn processor() -> String {
-    let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let name = information.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    name.map_or_else(|| "unknown processor".to_owned(), |(_, name)| name.to_owned())
 }

@@ -19,6 +19,7 @@ pub mod certificate;
 pub mod issuer;
 pub mod key;
 pub mod process;
+pub mod processor;
 pub mod python;
 pub mod requirement;
 pub mod simulator;
