@@ -319,6 +319,20 @@ fn an_imported_object_keeps_the_domains_that_it_shares_with_the_wrap_key() {
 }
 
 #[test]
+#[cfg(feature = "audit")]
+fn an_object_of_a_disabled_algorithm_does_not_come_in() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    // Option 4, algorithm toggle: template-ssh off.
+    let toggle = [4, 0, 2, Algorithm::TemplateSsh.code(), 0];
+    admin.send(&mut device, Command::SetOption, &toggle).unwrap();
+    let object = Object::new(0x77, Algorithm::Aes128CcmWrap, &BOTH);
+    put_wrap_key(&mut device, &mut admin, object, Capabilities::ALL);
+    let answer = import_object(&mut device, &mut admin, &template(b"any bytes"));
+    assert_eq!(answer, Err(DeviceError::AlgorithmDisabled));
+}
+
+#[test]
 fn an_import_takes_a_free_name_and_a_fresh_sequence_number_and_says_that_it_was_wrapped() {
     let (mut device, mut admin) = with_wrap_key();
     for (sequence, (from, to)) in (0..).zip([(0x01, 0x11), (0x02, 0x12), (0x11, 0x11), (0x12, 0x12)]) {

@@ -123,6 +123,7 @@ pub(super) fn importable<P: Platform>(
     object: NewObject,
     delegated: Capabilities,
 ) -> Result<(Name, NewObject), DeviceError> {
+    core.options.permit(object.algorithm)?;
     let domains = object.domains.intersection(wrap.domains);
     if object.domains.is_empty() {
         return Err(DeviceError::InvalidData);
