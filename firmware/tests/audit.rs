@@ -582,3 +582,32 @@ fn an_answer_whose_entry_cannot_be_stored_is_not_given() {
     assert_eq!(Session::create(&mut device, 1, b"password").err(), Some(DeviceError::StorageFailed));
     assert!(created.authenticate(&mut device).is_err());
 }
+
+#[test]
+fn a_session_whose_authentication_cannot_be_logged_does_not_exist() {
+    let flash = Flash::blank();
+    let mut device = try_start(flash.clone()).ok().unwrap();
+    let mut admin = Session::admin(&mut device);
+    audit_all(&mut admin, &mut device);
+    let mut session = Session::create(&mut device, 1, b"password").unwrap();
+    let message = session.0.authenticate();
+    flash.0.borrow_mut().power = Some(0);
+    assert_eq!(plain(&mut device, message[0], &message[3..]), Err(DeviceError::StorageFailed));
+    assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+}
+
+/// The store sets room aside for the log.
+#[test]
+fn a_full_store_does_not_keep_commands_from_being_logged() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let object = |id| Object::new(id, Algorithm::TemplateSsh, &[]).with(&[0x5a; 3000]);
+    let stored = (2..).take_while(|&id| admin.send(&mut device, Command::PutTemplate, &object(id)).is_ok());
+    assert!(stored.count() > 20);
+    force(&mut admin, &mut device);
+    for _ in 0..5 {
+        while admin.send(&mut device, Command::Echo, b"x") != FULL {}
+        assert_eq!(log_used(&mut device), (62, 62));
+        consume_all(&mut admin, &mut device);
+    }
+}
