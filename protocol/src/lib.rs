@@ -8,6 +8,7 @@
 //! |---|---|
 //! | which commands exist, and what each demands | [`command`] |
 //! | messages on the wire | [`frame`], [`channel`] |
+//! | messages over a byte stream | [`link`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
 //! | the audit log and what is logged | [`audit`], [`option`] |
 //! | objects on their way between devices | [`wrapped`] |
@@ -29,6 +30,7 @@ pub mod domain;
 pub mod error;
 pub mod frame;
 pub mod label;
+pub mod link;
 pub mod object;
 pub mod option;
 pub mod ssh;
