@@ -20,6 +20,7 @@ use crate::audit::{AuditLog, Pending};
 use crate::authorization;
 use crate::commands::{self, Core, authentication};
 use crate::identity;
+use crate::link::Vitals;
 use crate::operation;
 use crate::options::Options;
 use crate::platform::Platform;
@@ -69,6 +70,17 @@ impl<P: Platform> Device<P> {
     /// The flash; `None` only where a reset could not begin to rebuild the store.
     pub fn flash(&mut self) -> Option<&mut P::Flash> {
         self.core.store.flash()
+    }
+
+    /// What the device tells of itself outside any session.
+    pub fn vitals(&mut self) -> Vitals {
+        let now = self.core.platform.uptime();
+        let storage = self.core.store.storage_info();
+        Vitals {
+            sessions: self.sessions.count(now),
+            free_records: storage.free_records,
+            free_pages: storage.free_pages,
+        }
     }
 
     /// Answers one message and returns the answer's length. `response` must have room for [`MAX_MESSAGE`] bytes; with

@@ -10,6 +10,7 @@
 //! | who may use which object | `authorization.rs` |
 //! | what is logged, and when | `audit.rs` |
 //! | what a device is known by | `identity.rs` |
+//! | messages over a byte stream | [`link`] |
 //! | what survives a power cut | [`store`] |
 //! | who computes signatures | [`crypto`] |
 
@@ -27,6 +28,7 @@ mod commands;
 pub mod crypto;
 mod device;
 mod identity;
+pub mod link;
 mod operation;
 mod options;
 pub mod platform;

@@ -111,6 +111,12 @@ impl Sessions {
         self.0 = [const { None }; MAX_SESSIONS];
     }
 
+    /// How many are open.
+    pub(crate) fn count(&mut self, now: Duration) -> u8 {
+        self.expire(now);
+        u8::try_from(self.0.iter().flatten().count()).unwrap_or(u8::MAX)
+    }
+
     fn expire(&mut self, now: Duration) {
         for slot in &mut self.0 {
             if slot.as_ref().is_some_and(|session| now.saturating_sub(session.last_used) > IDLE_TIMEOUT) {
