@@ -50,7 +50,8 @@ impl<P: Platform> Device<P> {
     /// Starts a device on its platform and flash. Blank flash becomes a factory-fresh device with the default
     /// authentication key (id 1, password `password`); flash that cannot be read is refused and left alone.
     pub fn start(mut platform: P, flash: P::Flash) -> Result<Self, MountError> {
-        let mut store = Store::mount(flash, |store| insert_defaults(store, platform.entropy()))?;
+        let root_key = platform.root_key();
+        let mut store = Store::mount(flash, &root_key, |store| insert_defaults(store, platform.entropy()))?;
         let options = Options::load(&mut store)?;
         let mut log = AuditLog::load(&mut store)?;
         let now = platform.uptime();

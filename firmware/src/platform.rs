@@ -7,9 +7,32 @@ use core::time::Duration;
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;
 use sshsm_protocol::{Command, DeviceError};
+use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::crypto::Provider;
 use crate::ssh::policy::Decision;
+
+/// The secret that everything in the flash is sealed under.
+///
+/// The store derives its keys from it and keeps those alone; see [`store`](crate::store) for what sealing is worth
+/// and what it is not.
+#[derive(Zeroize, ZeroizeOnDrop)]
+pub struct RootKey([u8; Self::LENGTH]);
+
+impl RootKey {
+    /// Bytes.
+    pub const LENGTH: usize = 32;
+
+    /// The key with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::LENGTH]) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8; Self::LENGTH] {
+        &self.0
+    }
+}
 
 /// Something the device wants to be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,6 +59,13 @@ pub trait Platform {
 
     /// The serial number that clients see; not 0, and always the same for this device.
     fn serial(&self) -> u32;
+
+    /// The secret that the flash is sealed under, asked for once, at start. A platform promises that it has 256 bits
+    /// that nobody can guess, that it belongs to this device alone, and that it is the same at every start for as long
+    /// as the flash is to be read: under another one the device refuses to start. It must exist before the flash is
+    /// first written. Where it is kept decides what sealing is worth: in fuses or a secure element, a copy of the
+    /// flash is useless without the chip; in the same flash, sealing stops nobody who can read that flash.
+    fn root_key(&mut self) -> RootKey;
 
     /// Time since start; never goes back. Only differences are used, to expire idle sessions.
     fn uptime(&mut self) -> Duration;

@@ -7,6 +7,8 @@ use getrandom::SysRng;
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng, SeedableRng, TryCryptoRng, TryRng, UnwrapErr};
 
+use crate::platform::RootKeyBytes;
+
 /// The device's generator.
 #[derive(Debug)]
 pub(crate) enum Entropy {
@@ -24,6 +26,17 @@ impl Entropy {
         seed.map_or(Self::System(UnwrapErr(SysRng)), |seed| {
             Self::Seeded(Box::new(ChaCha20Rng::seed_from_u64(seed)))
         })
+    }
+
+    /// The root key of a new device. One from a seed has no part in what else is drawn from that seed.
+    pub(crate) fn root_key(seed: Option<u64>) -> RootKeyBytes {
+        let mut entropy = Self::new(seed);
+        if let Self::Seeded(rng) = &mut entropy {
+            rng.set_stream(1);
+        }
+        let mut bytes = RootKeyBytes::default();
+        entropy.fill_bytes(bytes.as_mut_slice());
+        bytes
     }
 
     /// A serial number of eight decimal digits.

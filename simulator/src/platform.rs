@@ -4,10 +4,11 @@ use core::time::Duration;
 
 use sshsm_firmware::{
     crypto::RustCrypto,
-    platform::{Indication, Platform},
+    platform::{Indication, Platform, RootKey},
     ssh::policy::Decision,
 };
 use sshsm_protocol::{Command, DeviceError};
+use zeroize::Zeroizing;
 
 use crate::{clock::Clock, entropy::Entropy, flash::Flash};
 
@@ -18,9 +19,13 @@ pub type Listener = Box<dyn FnMut(Command, Result<(), DeviceError>) + Send>;
 /// Sees what a board would show with its light.
 pub type Indicator = Box<dyn FnMut(Indication) + Send>;
 
+/// A root key, wiped when it is dropped.
+pub(crate) type RootKeyBytes = Zeroizing<[u8; RootKey::LENGTH]>;
+
 /// A desktop computer that is a board.
 pub(crate) struct Desktop {
     pub(crate) serial: u32,
+    pub(crate) root_key: RootKeyBytes,
     pub(crate) clock: Clock,
     pub(crate) powered_up: Duration, // the clock's reading then
     pub(crate) entropy: Entropy,
@@ -31,9 +36,10 @@ pub(crate) struct Desktop {
 
 impl Desktop {
     /// A desktop that nobody looks at.
-    pub(crate) fn new(serial: u32, clock: Clock, entropy: Entropy) -> Self {
+    pub(crate) fn new(serial: u32, root_key: RootKeyBytes, clock: Clock, entropy: Entropy) -> Self {
         Self {
             serial,
+            root_key,
             powered_up: clock.elapsed(),
             clock,
             entropy,
@@ -51,6 +57,10 @@ impl Platform for Desktop {
 
     fn serial(&self) -> u32 {
         self.serial
+    }
+
+    fn root_key(&mut self) -> RootKey {
+        RootKey::from_bytes(*self.root_key)
     }
 
     fn uptime(&mut self) -> Duration {

@@ -9,8 +9,8 @@ use crate::{
     connector::{Backend, Status},
     entropy::Entropy,
     flash::Flash,
-    platform::{Desktop, Indicator, Listener, Observer},
-    state::{Birthmark, State, StateError},
+    platform::{Desktop, Indicator, Listener, Observer, RootKeyBytes},
+    state::{Birthmark, Saved, State, StateError},
 };
 
 /// A running device.
@@ -128,24 +128,27 @@ impl Builder {
             None => (None, None),
         };
         let seeded = self.seed.is_some();
-        let (birthmark, flash) = match (saved, &state) {
-            (Some((stored, flash)), Some(state)) => {
+        let (birthmark, flash, root_key) = match (saved, &state) {
+            (Some(Saved { birthmark: stored, flash, root_key }), Some(state)) => {
                 if let Some(asked) = self.serial.filter(|asked| *asked != stored.serial) {
                     let path = state.file().to_owned();
                     return Err(StateError::Serial { path, stored: stored.serial, asked }.into());
                 }
-                (Birthmark { predictable: stored.predictable || seeded, ..stored }, flash)
+                (Birthmark { predictable: stored.predictable || seeded, ..stored }, flash, root_key)
             }
             _ => {
                 let serial = self.serial.unwrap_or_else(|| Entropy::new(self.seed).serial());
-                (Birthmark { serial, predictable: seeded }, Flash::blank())
+                let root_key = || Entropy::root_key(self.seed);
+                let root_key =
+                    state.as_ref().map_or_else(|| Ok(root_key()), |state| state.root_key(root_key))?;
+                (Birthmark { serial, predictable: seeded }, Flash::blank(), root_key)
             }
         };
         let platform = Desktop {
             observer: self.observer,
             listener: self.listener,
             indicator: self.indicator,
-            ..Desktop::new(birthmark.serial, self.clock, Entropy::new(self.seed))
+            ..Desktop::new(birthmark.serial, root_key, self.clock, Entropy::new(self.seed))
         };
         let mut simulator = Simulator { device: None, birthmark, state };
         simulator.power_up(platform, flash)?;
@@ -191,7 +194,7 @@ impl Simulator {
     pub fn power_cycle(&mut self) -> Result<(), SimulatorError> {
         let mut device = self.device.take().ok_or(SimulatorError::Off)?;
         let flash = mem::replace(device.flash().ok_or(SimulatorError::Off)?, Flash::none());
-        let nobody = Desktop::new(self.serial(), Clock::held(), Entropy::new(None));
+        let nobody = Desktop::new(self.serial(), RootKeyBytes::default(), Clock::held(), Entropy::new(None));
         let mut platform = mem::replace(device.platform(), nobody);
         platform.powered_up = platform.clock.elapsed();
         self.power_up(platform, flash)

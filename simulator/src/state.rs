@@ -1,7 +1,8 @@
-//! The state directory: one device's flash, kept between runs.
+//! The state directory: one device's flash and root key, kept between runs.
 //!
 //! ```text
 //! DIR             locked by the one process that has the device
+//! DIR/root.key    the key that the flash is sealed under, 32 bytes; there before the flash
 //! DIR/flash.bin   header, then the flash image (big-endian integers)
 //!
 //! magic "sshsmNOR" | version u16 | flags u16 | serial u32 | word u32 | sector u32 | capacity u32
@@ -19,12 +20,14 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
+use sshsm_firmware::platform::RootKey;
 use zeroize::Zeroizing;
 
 use crate::flash::{self, Flash};
+use crate::platform::RootKeyBytes;
 
 const MAGIC: &[u8; 8] = b"sshsmNOR";
-const VERSION: u16 = 1;
+const VERSION: u16 = 2; // 1 had no root key
 const PREFIX: usize = 28; // magic … capacity, what the digest covers before the image
 const HEADER: usize = PREFIX + 32;
 const LARGEST: u32 = 16 * 1024 * 1024; // no board has more flash; bounds what is read into memory
@@ -97,6 +100,22 @@ pub enum StateError {
     /// The contents are not what was saved.
     #[error("{} is damaged (its SHA-256 does not match): {ADVICE}", .0.display())]
     Digest(PathBuf),
+    /// Without its root key a flash cannot be read.
+    #[error("{} is missing, and {} is sealed under it: {ADVICE}", path.display(), flash.display())]
+    NoRootKey {
+        /// Where the root key belongs.
+        path: PathBuf,
+        /// The state file.
+        flash: PathBuf,
+    },
+    /// What stands in the place of the root key is none.
+    #[error("{} is {found} bytes long, and a root key {}: {ADVICE}", path.display(), RootKey::LENGTH)]
+    RootKeySize {
+        /// Where the root key belongs.
+        path: PathBuf,
+        /// The length of what is there, in bytes.
+        found: u64,
+    },
     /// A device keeps its serial number for life.
     #[error("{} is the device with serial number {stored}, not {asked}: leave the number out or choose another directory", path.display())]
     Serial {
@@ -119,17 +138,25 @@ pub(crate) struct Birthmark {
     pub(crate) predictable: bool,
 }
 
+/// What a state directory holds.
+pub(crate) struct Saved {
+    pub(crate) birthmark: Birthmark,
+    pub(crate) flash: Flash,
+    pub(crate) root_key: RootKeyBytes,
+}
+
 /// A locked state directory. The lock lasts as long as the value.
 #[derive(Debug)]
 pub(crate) struct State {
     directory: PathBuf,
     file: PathBuf,
+    key_file: PathBuf,
     _lock: File,
 }
 
 impl State {
     /// Makes the directory where it is missing, locks it, and reads the device in it, if there is one.
-    pub(crate) fn open(directory: &Path) -> Result<(Self, Option<(Birthmark, Flash)>), StateError> {
+    pub(crate) fn open(directory: &Path) -> Result<(Self, Option<Saved>), StateError> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
             move |source| StateError::Io { action, path, source }
@@ -144,9 +171,11 @@ impl State {
             Err(TryLockError::Error(source)) => return Err(io("lock", directory)(source)),
         }
 
-        let file = directory.join("flash.bin");
-        let state = Self { directory: directory.to_owned(), file, _lock: lock };
-        state.discard_unfinished().map_err(io("remove", &state.unfinished()))?;
+        let (file, key_file) = (directory.join("flash.bin"), directory.join("root.key"));
+        let state = Self { directory: directory.to_owned(), file, key_file, _lock: lock };
+        for file in [&state.file, &state.key_file] {
+            discard_unfinished(file).map_err(io("remove", &unfinished(file)))?;
+        }
         let device = if plain(&state.file)? { Some(state.load()?) } else { None };
         Ok((state, device))
     }
@@ -155,7 +184,34 @@ impl State {
         &self.file
     }
 
-    fn load(&self) -> Result<(Birthmark, Flash), StateError> {
+    /// The root key of a new device: the one that is there because a crash came before the first save, or else a new
+    /// one, which would survive a power cut when this returns.
+    pub(crate) fn root_key(&self, new: impl FnOnce() -> RootKeyBytes) -> Result<RootKeyBytes, StateError> {
+        if let Some(key) = self.load_root_key()? {
+            return Ok(key);
+        }
+        let key = new();
+        self.replace(&self.key_file, &[key.as_slice()])?;
+        Ok(key)
+    }
+
+    fn load_root_key(&self) -> Result<Option<RootKeyBytes>, StateError> {
+        if !plain(&self.key_file)? {
+            return Ok(None);
+        }
+        let path = || self.key_file.clone();
+        let failed = |source| StateError::Io { action: "read", path: path(), source };
+        let mut file = File::open(&self.key_file).map_err(failed)?;
+        let found = file.metadata().map_err(failed)?.len();
+        if found != RootKey::LENGTH as u64 {
+            return Err(StateError::RootKeySize { path: path(), found });
+        }
+        let mut key = RootKeyBytes::default();
+        file.read_exact(key.as_mut_slice()).map_err(failed)?;
+        Ok(Some(key))
+    }
+
+    fn load(&self) -> Result<Saved, StateError> {
         let path = || self.file.clone();
         let failed = |source| StateError::Io { action: "read", path: path(), source };
         let mut file = File::open(&self.file).map_err(failed)?;
@@ -203,52 +259,56 @@ impl State {
         }
         let birthmark =
             Birthmark { serial: u32::from_be_bytes([s0, s1, s2, s3]), predictable: flags & PREDICTABLE != 0 };
-        Ok((birthmark, Flash::with_image(image)))
+        let root_key = self
+            .load_root_key()?
+            .ok_or_else(|| StateError::NoRootKey { path: self.key_file.clone(), flash: path() })?;
+        Ok(Saved { birthmark, flash: Flash::with_image(image), root_key })
     }
 
     /// Replaces the saved state, whole, and returns when it would survive a power cut.
     pub(crate) fn save(&self, birthmark: Birthmark, flash: &Flash) -> Result<(), StateError> {
-        self.replace(birthmark, flash).map_err(|source| {
-            let _ = self.discard_unfinished(); // the next start tries again
-            StateError::Io { action: "save", path: self.file.clone(), source }
-        })
-    }
-
-    fn replace(&self, birthmark: Birthmark, flash: &Flash) -> io::Result<()> {
         let image = flash.image();
-        let word = |value: usize| u32::try_from(value).map_err(io::Error::other);
         let mut prefix = Vec::with_capacity(HEADER);
         prefix.extend_from_slice(MAGIC);
         prefix.extend_from_slice(&VERSION.to_be_bytes());
         prefix.extend_from_slice(&(if birthmark.predictable { PREDICTABLE } else { 0 }).to_be_bytes());
         prefix.extend_from_slice(&birthmark.serial.to_be_bytes());
         for value in [flash::WRITE_SIZE, flash::ERASE_SIZE, image.len()] {
-            prefix.extend_from_slice(&word(value)?.to_be_bytes());
+            // None is larger than [`LARGEST`].
+            prefix.extend_from_slice(&u32::try_from(value).unwrap_or(u32::MAX).to_be_bytes());
         }
-        let digest = seal(&prefix, image);
+        self.replace(&self.file, &[&prefix, &seal(&prefix, image), image])
+    }
 
+    /// Writes a file whole, in the place of the one that is there.
+    fn replace(&self, path: &Path, contents: &[&[u8]]) -> Result<(), StateError> {
+        self.write(path, contents).map_err(|source| {
+            let _ = discard_unfinished(path); // the next start tries again
+            StateError::Io { action: "save", path: path.to_owned(), source }
+        })
+    }
+
+    fn write(&self, path: &Path, contents: &[&[u8]]) -> io::Result<()> {
         // A new file each time: it is private from its first byte, follows no link, and a name that
         // somebody put in its place makes this fail.
-        let unfinished = self.unfinished();
+        let unfinished = unfinished(path);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
-        file.write_all(&prefix)?;
-        file.write_all(&digest)?;
-        file.write_all(image)?;
+        contents.iter().try_for_each(|bytes| file.write_all(bytes))?;
         file.sync_all()?;
-        std::fs::rename(&unfinished, &self.file)?;
+        std::fs::rename(&unfinished, path)?;
         File::open(&self.directory)?.sync_all()
     }
+}
 
-    fn unfinished(&self) -> PathBuf {
-        self.directory.join("flash.bin.new")
-    }
+fn unfinished(path: &Path) -> PathBuf {
+    path.with_added_extension("new")
+}
 
-    /// Removes what a save left that a crash cut short; it was never the device's state.
-    fn discard_unfinished(&self) -> io::Result<()> {
-        match std::fs::remove_file(self.unfinished()) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-            _ => Ok(()),
-        }
+/// Removes what a save left that a crash cut short; it was never the device's state.
+fn discard_unfinished(path: &Path) -> io::Result<()> {
+    match std::fs::remove_file(unfinished(path)) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
     }
 }
 
@@ -279,6 +339,8 @@ mod tests {
 
     const BIRTHMARK: Birthmark = Birthmark { serial: 12_345_678, predictable: true };
 
+    const ROOT_KEY: [u8; 32] = *b"a key of exactly thirty-two byte";
+
     /// A directory with a saved device, no longer locked.
     fn saved() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
@@ -286,12 +348,13 @@ mod tests {
         assert!(device.is_none(), "a new directory holds no device");
         let mut flash = Flash::blank();
         flash.write(4096, b"sixteen bytes...").unwrap();
+        assert_eq!(state.root_key(|| ROOT_KEY.into()).unwrap(), ROOT_KEY.into());
         state.save(BIRTHMARK, &flash).unwrap();
         let file = directory.path().join("flash.bin");
         (directory, file)
     }
 
-    fn open(directory: &Path) -> Result<(Birthmark, Flash), StateError> {
+    fn open(directory: &Path) -> Result<Saved, StateError> {
         State::open(directory).map(|(_, device)| device.unwrap())
     }
 
@@ -302,8 +365,8 @@ mod tests {
     #[test]
     fn what_was_saved_is_what_is_opened() {
         let (directory, file) = saved();
-        let (birthmark, flash) = open(directory.path()).unwrap();
-        assert_eq!(birthmark, BIRTHMARK);
+        let Saved { birthmark, flash, root_key } = open(directory.path()).unwrap();
+        assert_eq!((birthmark, *root_key), (BIRTHMARK, ROOT_KEY));
         assert_eq!(&flash.image()[4096..4112], b"sixteen bytes...");
         assert!(!flash.changed());
         assert_eq!(fs::metadata(file).unwrap().len(), (HEADER + flash::CAPACITY) as u64);
@@ -314,8 +377,10 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("new/device");
         let (state, _) = State::open(&directory).unwrap();
+        state.root_key(|| ROOT_KEY.into()).unwrap();
         state.save(BIRTHMARK, &Flash::blank()).unwrap();
         assert_eq!(mode(&directory), 0o700);
+        assert_eq!(mode(&directory.join("root.key")), 0o600);
         assert_eq!(mode(&directory.join("flash.bin")), 0o600);
     }
 
@@ -361,8 +426,8 @@ mod tests {
         for index in 0..8 {
             assert!(matches!(flip(index), StateError::Foreign(_)), "magic, byte {index}");
         }
-        assert!(matches!(flip(9), StateError::Version { found: 0, .. }));
-        assert!(matches!(flip(8), StateError::Version { found: 0x0101, .. }));
+        assert!(matches!(flip(9), StateError::Version { found: 3, .. }));
+        assert!(matches!(flip(8), StateError::Version { found: 0x0102, .. }));
         assert!(matches!(flip(10), StateError::Flags { flags: 0x0101, .. }));
         assert!(matches!(flip(11), StateError::Digest(_)), "a flag that exists, but was not set");
         for index in 12..16 {
@@ -416,11 +481,48 @@ mod tests {
     }
 
     #[test]
+    fn a_root_key_that_is_missing_or_no_key_is_refused_with_its_reason_and_no_other_is_made() {
+        let (directory, file) = saved();
+        let key = directory.path().join("root.key");
+        for wrong in [&[][..], &[7; 31], &[7; 33]] {
+            fs::write(&key, wrong).unwrap();
+            let error = open(directory.path()).err().unwrap();
+            assert!(
+                matches!(error, StateError::RootKeySize { found, .. } if found == wrong.len() as u64),
+                "{error}"
+            );
+            assert!(error.to_string().contains("root.key"), "{error}");
+            assert_eq!(fs::read(&key).unwrap(), wrong);
+        }
+        fs::remove_file(&key).unwrap();
+        let error = open(directory.path()).err().unwrap();
+        assert!(matches!(error, StateError::NoRootKey { .. }), "{error}");
+        assert!(error.to_string().contains("root.key") && error.to_string().contains("flash.bin"), "{error}");
+        assert!(!key.exists());
+
+        symlink(&file, &key).unwrap();
+        assert!(matches!(open(directory.path()), Err(StateError::NotAFile(path)) if path == key));
+    }
+
+    #[test]
+    fn a_first_start_that_a_crash_cut_short_goes_on_with_the_root_key_that_it_made() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::write(directory.path().join("root.key.new"), b"half").unwrap();
+        let (state, _) = State::open(directory.path()).unwrap();
+        assert!(!directory.path().join("root.key.new").exists());
+        state.root_key(|| ROOT_KEY.into()).unwrap();
+        drop(state);
+        let (state, device) = State::open(directory.path()).unwrap();
+        assert!(device.is_none());
+        assert_eq!(*state.root_key(|| [1; 32].into()).unwrap(), ROOT_KEY);
+    }
+
+    #[test]
     fn what_a_crash_left_of_a_save_is_discarded() {
         let (directory, _) = saved();
         let unfinished = directory.path().join("flash.bin.new");
         fs::write(&unfinished, b"half").unwrap();
-        assert_eq!(open(directory.path()).unwrap().0, BIRTHMARK);
+        assert_eq!(open(directory.path()).unwrap().birthmark, BIRTHMARK);
         assert!(!unfinished.exists());
 
         let victim = directory.path().join("victim");

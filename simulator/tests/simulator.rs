@@ -5,6 +5,7 @@
 
 use std::{fs, path::Path, sync::mpsc, time::Duration};
 
+use sshsm_firmware::MountError;
 use sshsm_protocol::{
     Command, DeviceError,
     channel::{AuthenticationKey, HostChannel},
@@ -176,7 +177,29 @@ fn a_device_is_stored_before_it_says_so() {
     // A copy taken now, while the device runs, is the whole device.
     let copy = tempfile::tempdir().unwrap();
     fs::write(copy.path().join("flash.bin"), image()).unwrap();
+    fs::copy(directory.path().join("root.key"), copy.path().join("root.key")).unwrap();
     assert_eq!(get(&mut start(copy.path())).unwrap(), TEMPLATE);
+}
+
+#[test]
+fn the_flash_of_one_device_does_not_start_with_the_root_key_of_another() {
+    let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for directory in [&one, &other] {
+        put(&mut start(directory.path()));
+    }
+    let file = other.path().join("flash.bin");
+    fs::copy(one.path().join("flash.bin"), &file).unwrap();
+    let before = fs::read(&file).unwrap();
+    let refused = Simulator::open(other.path()).start();
+    assert!(
+        matches!(refused, Err(SimulatorError::Start { source: MountError::OtherRootKey, .. })),
+        "{refused:?}"
+    );
+    assert_eq!(fs::read(&file).unwrap(), before);
+    assert_ne!(
+        fs::read(one.path().join("root.key")).unwrap(),
+        fs::read(other.path().join("root.key")).unwrap()
+    );
 }
 
 #[test]

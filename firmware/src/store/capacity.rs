@@ -7,15 +7,10 @@
 use core::marker::PhantomData;
 
 use embedded_storage::nor_flash::NorFlash;
-use sshsm_protocol::object::ObjectInfo;
 
-use super::entry::{MAX_VALUE, PIECE, pieces};
+use super::entry::{MAX_VALUE, OBJECT_HEAD, PIECE, RECORD_HEAD, TOMBSTONE, pieces};
 use super::{MAX_TOMBSTONES, PAGE_SIZE, Record};
 
-const HEAD: usize = 4 + 16;
-const OBJECT_HEAD: usize = HEAD + ObjectInfo::LENGTH + 2;
-const TOMBSTONE: usize = HEAD + 1;
-const RECORD_HEAD: usize = HEAD + 2;
 const KEY: usize = 4;
 
 /// The bytes of a flash `F`.

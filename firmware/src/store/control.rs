@@ -1,22 +1,27 @@
 //! The control log: what state the store is in, so that a mount knows which sectors hold something.
 //!
-//! Two sectors take turns. A note has 16 bytes, `version u8 ‖ state u8 ‖ sector u16 ‖ floor u32 ‖ number u32 ‖ check[4]`,
-//! where check begins the SHA-256 of the rest; the valid note with the highest number holds. The other sector is
-//! erased only when this one is full, so however that erasure is cut off, the last note stands.
+//! Two sectors take turns. A note has 32 bytes, `version u8 ‖ state u8 ‖ sector u16 ‖ floor u32 ‖ number u32 ‖
+//! root key id[16] ‖ check[4]`, where check begins the SHA-256 of the rest; the valid note with the highest number holds.
+//! The other sector is erased only when this one is full, so however that erasure is cut off, the last note stands.
+//!
+//! Version and root key are told apart before anything else is looked at. Version 1 had notes of 16 bytes, without a
+//! root key; whatever the version after this one has, it keeps length and check.
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use sha2::{Digest, Sha256};
-use sshsm_protocol::codec::Reader;
+use sshsm_protocol::codec::{CodecError, Reader};
 
 use super::MountError;
 use super::flash::sector_size;
+use super::seal::RootKeyId;
 
 /// Sectors of the control log, the first of the flash.
 pub(super) const SECTORS: u16 = 2;
+/// The layout of all that is in flash.
+pub(super) const VERSION: u8 = 2;
 /// Bytes a note; every write unit divides it.
-pub(super) const NOTE: u32 = 16;
-const VERSION: u8 = 1;
-const CHECKED: usize = 12;
+const NOTE: u32 = 32;
+const CHECKED: usize = 28;
 
 /// What the flash is in the middle of.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -39,6 +44,7 @@ pub(super) struct Note {
 
 /// The log and where it goes on.
 pub(super) struct Control {
+    root_key: RootKeyId,
     note: Option<Note>,
     number: u32,
     sector: u16,
@@ -46,9 +52,13 @@ pub(super) struct Control {
 }
 
 impl Control {
-    /// Reads the log.
-    pub(super) fn load<F: ReadNorFlash + NorFlash>(flash: &mut F) -> Result<Self, MountError> {
-        let mut control = Self { note: None, number: 0, sector: 0, slot: 0 };
+    /// Reads the log of a store under this root key.
+    pub(super) fn load<F: ReadNorFlash + NorFlash>(
+        flash: &mut F,
+        root_key: RootKeyId,
+    ) -> Result<Self, MountError> {
+        let mut control = Self::empty(root_key);
+        let mut earlier = false;
         for sector in 0..SECTORS {
             let mut newest = false;
             for slot in 0..sector_size::<F>() / NOTE {
@@ -58,18 +68,26 @@ impl Control {
                 if let Some((checked, number)) = valid(&bytes)
                     && (control.note.is_none() || number > control.number)
                 {
-                    control.note = Some(decode(checked)?);
+                    control.note = Some(decode(checked, &root_key)?);
                     control.number = number;
                     control.sector = sector;
                     newest = true;
                 }
+                earlier |= is_version_1(&bytes);
                 // The next note goes behind everything that was ever programmed there, torn notes too.
                 if newest && bytes.iter().any(|&byte| byte != 0xff) {
                     control.slot = slot + 1;
                 }
             }
         }
+        if control.note.is_none() && earlier {
+            return Err(MountError::UnknownVersion(1));
+        }
         Ok(control)
+    }
+
+    fn empty(root_key: RootKeyId) -> Self {
+        Self { root_key, note: None, number: 0, sector: 0, slot: 0 }
     }
 
     /// The last note; `None` in a log that holds none.
@@ -79,7 +97,7 @@ impl Control {
 
     /// Empties the log.
     pub(super) fn format<F: NorFlash>(&mut self, flash: &mut F) -> Result<(), F::Error> {
-        *self = Self { note: None, number: 0, sector: 0, slot: 0 };
+        *self = Self::empty(self.root_key);
         flash.erase(0, u32::from(SECTORS) * sector_size::<F>())
     }
 
@@ -94,7 +112,7 @@ impl Control {
         let offset = u32::from(self.sector) * sector_size::<F>() + self.slot * NOTE;
         self.slot += 1;
         self.number = self.number.saturating_add(1);
-        flash.write(offset, &encode(note, self.number))?;
+        flash.write(offset, &encode(note, self.number, &self.root_key))?;
         self.note = Some(note);
         Ok(())
     }
@@ -105,7 +123,7 @@ fn check(checked: &[u8]) -> [u8; 4] {
     [a, b, c, d]
 }
 
-fn encode(note: Note, number: u32) -> [u8; NOTE as usize] {
+fn encode(note: Note, number: u32, root_key: &RootKeyId) -> [u8; NOTE as usize] {
     let (state, sector) = match note.state {
         State::Ready => (1, 0),
         State::Resetting => (2, 0),
@@ -113,10 +131,13 @@ fn encode(note: Note, number: u32) -> [u8; NOTE as usize] {
     };
     let ([s1, s0], [f3, f2, f1, f0], [n3, n2, n1, n0]) =
         (sector.to_be_bytes(), note.floor.to_be_bytes(), number.to_be_bytes());
-    let checked = [VERSION, state, s1, s0, f3, f2, f1, f0, n3, n2, n1, n0];
+    let fields = [VERSION, state, s1, s0, f3, f2, f1, f0, n3, n2, n1, n0];
     let mut bytes = [0; NOTE as usize];
-    for (to, from) in bytes.iter_mut().zip(checked.into_iter().chain(check(&checked))) {
-        *to = from;
+    for (to, from) in bytes.iter_mut().zip(fields.iter().chain(root_key)) {
+        *to = *from;
+    }
+    if let Some((checked, rest)) = bytes.split_first_chunk_mut::<CHECKED>() {
+        rest.copy_from_slice(&check(checked));
     }
     bytes
 }
@@ -124,16 +145,31 @@ fn encode(note: Note, number: u32) -> [u8; NOTE as usize] {
 /// The checked bytes of a note whose check is right, and its number.
 fn valid(bytes: &[u8; NOTE as usize]) -> Option<(&[u8; CHECKED], u32)> {
     let (checked, rest) = bytes.split_first_chunk::<CHECKED>()?;
-    let (_, number) = checked.split_last_chunk::<4>()?;
+    let number = checked.get(8..)?.first_chunk()?;
     (rest == check(checked)).then(|| (checked, u32::from_be_bytes(*number)))
 }
 
-fn decode(checked: &[u8; CHECKED]) -> Result<Note, MountError> {
+/// Whether there is a note of version 1 in the place of one.
+fn is_version_1(bytes: &[u8; NOTE as usize]) -> bool {
+    let (notes, _) = bytes.as_chunks::<16>();
+    notes.iter().any(|note| {
+        note.split_last_chunk::<4>()
+            .is_some_and(|(checked, rest)| note.first() == Some(&1) && *rest == check(checked))
+    })
+}
+
+fn decode(checked: &[u8; CHECKED], root_key: &RootKeyId) -> Result<Note, MountError> {
     let mut reader = Reader::new(checked);
     let mut fields = || {
-        Ok::<_, sshsm_protocol::codec::CodecError>((reader.u8()?, reader.u8()?, reader.u16()?, reader.u32()?))
+        let fields = (reader.u8()?, reader.u8()?, reader.u16()?, reader.u32()?);
+        reader.u32()?;
+        Ok::<_, CodecError>((fields, reader.array()?))
     };
-    match fields().map_err(|_| MountError::Damaged)? {
+    let (fields, of): (_, RootKeyId) = fields().map_err(|_| MountError::Damaged)?;
+    if fields.0 == VERSION && of != *root_key {
+        return Err(MountError::OtherRootKey);
+    }
+    match fields {
         (VERSION, 1, 0, floor) => Ok(Note { state: State::Ready, floor }),
         (VERSION, 2, 0, floor) => Ok(Note { state: State::Resetting, floor }),
         (VERSION, 3, sector, floor) if sector >= SECTORS => Ok(Note { state: State::Erasing(sector), floor }),

@@ -1,13 +1,14 @@
 //! How objects and records lie in flash.
 //!
-//! Each has a *head* under its key: `revision u32 ‖ digest[16]`, then for an object its info (66 bytes), for objects and
-//! records `length u16` and the first [`PIECE`] bytes of the body; for a deleted object `sequence u8` alone. The rest
-//! of the body lies in *pieces* of [`PIECE`] bytes, each under a key of its own: small entries waste little of a sector.
+//! Each has a *head* under its key: `revision u32 ‖ tag[16] ‖ sealed ‖ body`. Sealed are `digest[16]` and then of an
+//! object its info (66 bytes), `length u16` and the body's tag[16]; of a record `length u16` and the body's tag[16]; of
+//! a deleted object `sequence u8` alone. The body is sealed as a whole (`seal.rs`). Its first [`PIECE`] bytes are in the
+//! head, the rest in *pieces* of [`PIECE`] bytes, each under a key of its own: small entries waste little of a sector.
 //! Revisions count entries. The pieces have the revisions just below their head's, and are written before it: the head
 //! makes them count.
 //!
-//! The digest is the first half of the SHA-256 of the key and revision of every head that is live with this one, in
-//! ascending order.
+//! The digest is the first half of the SHA-256 of the tags of all other heads that are live with this one, by ascending
+//! key. As each tag authenticates its head's key, revision and content, the newest head authenticates all that is live.
 
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
@@ -16,14 +17,21 @@ use core::ops::Range;
 use sha2::{Digest as _, Sha256};
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::ObjectInfo;
-use zeroize::Zeroizing;
 
+use super::seal::{Part, Place, Seal, TAG, Tag};
 use super::{Name, Record};
 
 /// Bytes of a body in one entry.
 pub(super) const PIECE: usize = 512;
 /// Bytes of the largest value: an object's head.
-pub(super) const MAX_VALUE: usize = 4 + DIGEST + ObjectInfo::LENGTH + 2 + PIECE;
+pub(super) const MAX_VALUE: usize = OBJECT_HEAD + PIECE;
+/// Bytes of the head of an object, less its body.
+pub(super) const OBJECT_HEAD: usize = CLEAR + DIGEST + ObjectInfo::LENGTH + 2 + TAG;
+/// Bytes of the head of a record, less its body.
+pub(super) const RECORD_HEAD: usize = CLEAR + DIGEST + 2 + TAG;
+/// Bytes of the head of a deleted object.
+pub(super) const TOMBSTONE: usize = CLEAR + DIGEST + 1;
+const CLEAR: usize = 4 + TAG;
 const DIGEST: usize = 16;
 const PIECE_KEY: u32 = 1 << 31;
 
@@ -33,6 +41,7 @@ pub(super) type Index = BTreeMap<u32, Entry>;
 /// What is known of a head without reading flash.
 pub(super) struct Entry {
     pub(super) revision: u32,
+    pub(super) tag: Tag,
     /// Bytes of the body.
     pub(super) length: u16,
     pub(super) content: Content,
@@ -42,6 +51,15 @@ pub(super) enum Content {
     Object(ObjectInfo),
     Deleted { sequence: u8 },
     Record,
+}
+
+/// A head that has been opened.
+pub(super) struct Head<'v> {
+    pub(super) entry: Entry,
+    pub(super) digest: Digest,
+    pub(super) body_tag: Tag,
+    /// The beginning of its sealed body.
+    pub(super) start: &'v [u8],
 }
 
 /// The key of an object's head.
@@ -76,15 +94,19 @@ pub(super) fn pieces(length: usize) -> usize {
     length.saturating_sub(PIECE).div_ceil(PIECE)
 }
 
-/// The digest of what is live.
-pub(super) fn digest(index: &Index) -> Digest {
+/// The digest of what is live beside the head under `key`.
+pub(super) fn digest(index: &Index, key: u32) -> Digest {
     let mut hash = Sha256::new();
-    for (key, entry) in index {
-        hash.update(key.to_be_bytes());
-        hash.update(entry.revision.to_be_bytes());
+    for (_, entry) in index.iter().filter(|(other, _)| **other != key) {
+        hash.update(entry.tag);
     }
     let digest = <[u8; 32]>::from(hash.finalize());
     *digest.first_chunk().unwrap_or(&[0; DIGEST])
+}
+
+/// The revision of a head that need not be opened for it.
+pub(super) fn revision(value: &[u8]) -> Option<u32> {
+    value.first_chunk().copied().map(u32::from_be_bytes)
 }
 
 impl Entry {
@@ -102,46 +124,68 @@ impl Entry {
         self.revision.saturating_sub(count)..self.revision
     }
 
-    /// The value of its head; `start` is the beginning of its body.
-    pub(super) fn encode(&self, digest: Digest, start: &[u8]) -> Zeroizing<Vec<u8>> {
-        let mut value = Zeroizing::new(Vec::with_capacity(MAX_VALUE));
+    /// Seals its head under `key`, which determines its tag; `start` is the beginning of its sealed body.
+    pub(super) fn seal(
+        &mut self,
+        seal: &mut Seal,
+        key: u32,
+        digest: Digest,
+        body_tag: Tag,
+        start: &[u8],
+    ) -> Option<Vec<u8>> {
+        let mut value = Vec::with_capacity(MAX_VALUE);
         value.extend_from_slice(&self.revision.to_be_bytes());
+        value.extend_from_slice(&[0; TAG]);
         value.extend_from_slice(&digest);
-        match &self.content {
-            Content::Deleted { sequence } => value.push(*sequence),
-            Content::Object(info) => {
-                let mut encoded = [0; ObjectInfo::LENGTH];
-                // It has exactly this length.
-                let _ = info.encode(&mut Writer::new(&mut encoded));
-                value.extend_from_slice(&encoded);
-                value.extend_from_slice(&self.length.to_be_bytes());
-            }
-            Content::Record => value.extend_from_slice(&self.length.to_be_bytes()),
+        if let Content::Object(info) = &self.content {
+            let mut encoded = [0; ObjectInfo::LENGTH];
+            info.encode(&mut Writer::new(&mut encoded)).ok()?;
+            value.extend_from_slice(&encoded);
         }
+        if let Content::Deleted { sequence } = self.content {
+            value.push(sequence);
+        } else {
+            value.extend_from_slice(&self.length.to_be_bytes());
+            value.extend_from_slice(&body_tag);
+        }
+        let place = Place { part: Part::Head, key, revision: self.revision };
+        self.tag = seal.seal(place, value.get_mut(CLEAR..)?)?;
+        value.get_mut(4..CLEAR)?.copy_from_slice(&self.tag);
         value.extend_from_slice(start);
-        value
+        Some(value)
     }
 
-    /// The head under `key`, its digest and the beginning of its body; `None` if that is not what this is.
-    pub(super) fn decode(key: u32, value: &[u8]) -> Option<(Self, Digest, &[u8])> {
+    /// Opens the head under `key`; `None` if that is not what this is.
+    pub(super) fn open<'v>(seal: &mut Seal, key: u32, value: &'v [u8]) -> Option<Head<'v>> {
         let mut reader = Reader::new(value);
-        let (revision, digest) = (reader.u32().ok()?, reader.array().ok()?);
-        let (content, length) = if key >> 16 == 0 {
-            (Content::Record, reader.u16().ok()?)
-        } else if reader.remaining() == 1 {
-            (Content::Deleted { sequence: reader.u8().ok()? }, 0)
-        } else {
-            let info = ObjectInfo::decode(&mut reader).ok()?;
-            if object_key((info.object_type, info.id)) != key {
-                return None;
-            }
-            (Content::Object(info), reader.u16().ok()?)
-        };
+        let (revision, tag) = (reader.u32().ok()?, reader.array().ok()?);
+        let length = match key >> 16 {
+            0 => RECORD_HEAD,
+            _ if value.len() == TOMBSTONE => TOMBSTONE,
+            _ => OBJECT_HEAD,
+        } - CLEAR;
+        let mut sealed = [0; OBJECT_HEAD - CLEAR];
+        let sealed = sealed.get_mut(..length)?;
+        sealed.copy_from_slice(reader.take(length).ok()?);
         let start = reader.rest();
-        (start.len() == usize::from(length).min(PIECE)).then_some((
-            Self { revision, length, content },
+        seal.open(Place { part: Part::Head, key, revision }, sealed, &tag)?;
+
+        let mut reader = Reader::new(sealed);
+        let digest = reader.array().ok()?;
+        let (content, length, body_tag) = if reader.remaining() == 1 {
+            (Content::Deleted { sequence: reader.u8().ok()? }, 0, Tag::default())
+        } else {
+            let content = match key >> 16 {
+                0 => Content::Record,
+                _ => Content::Object(ObjectInfo::decode(&mut reader).ok()?),
+            };
+            (content, reader.u16().ok()?, reader.array().ok()?)
+        };
+        (start.len() == usize::from(length).min(PIECE)).then_some(Head {
+            entry: Self { revision, tag, length, content },
             digest,
+            body_tag,
             start,
-        ))
+        })
     }
 }

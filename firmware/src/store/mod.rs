@@ -12,22 +12,32 @@
 //! crate `sequential-storage`, in which an entry counts once its checksum is right, and later entries of a key replace
 //! earlier ones (`entry.rs` has their layout). A reset notes *resetting*, erases the object region, stores the default
 //! objects and notes *ready*; a mount that finds *resetting* does the same again. So does a mount of flash whose object
-//! region is blank and that has no note. Flash without a note that is not blank, and any other version, is refused and
-//! left as it is. Before a sector of the object region is erased, *erasing* is noted with its number, and a mount that
+//! region is blank and that has no note. Flash without a note that is not blank, and any other version, which is named,
+//! is refused and left as it is. Before a sector of the object region is erased, *erasing* is noted with its number, and a mount that
 //! finds that erases it again: nothing in it counts any more.
 //!
 //! *Damage.* Each change has a revision and a digest of all that is live after it, and once it is written, its revision
 //! is noted as the floor. A mount refuses a store whose newest change is older than the floor or whose digest is not
 //! that of what was found: a bit that flips never brings back an earlier password or a deleted key. The one exception:
 //! an entry that was written when the power failed, before the floor was noted, cannot be told from a torn one if a
-//! bit of it flips; its change was never acknowledged. The digest is no seal: it finds damage, not forgery.
+//! bit of it flips; its change was never acknowledged.
 //!
-//! *Secrecy.* Contents lie in flash in plaintext. Those of deleted and replaced objects stay there until the log comes
-//! around to their sector and erases it; only a reset erases everything at once.
+//! *Sealing.* Every entry is encrypted and authenticated under keys derived from the platform's [`RootKey`] (`seal.rs`),
+//! together with its key and its revision; and the newest authenticates all others that are live. Without the root
+//! key nobody reads an object, a record or an info, and nobody makes an entry, alters one, moves one to another name or
+//! puts together what was not live together: a mount refuses that as damage, and a body that is not its head's fails
+//! when it is read. Flash under another root key is refused and left as it is.
+//!
+//! What sealing does not do. It does not stop whoever can write the flash from putting back *all* of it as it once
+//! was, old passwords and deleted keys included, or from erasing it, which makes a factory-fresh device: only a counter
+//! that the flash cannot turn back would. It does not hide how many entries there are, their types, ids, lengths and
+//! order, nor which of them change. Contents of deleted and replaced objects stay in flash, sealed, until the log comes
+//! around to their sector; only a reset erases everything at once. And it is worth what the place of the root key is
+//! worth: one that lies in the same flash seals nothing from who reads that flash.
 //!
 //! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts them, or
 //! what the flash holds (`capacity.rs`): [`FULL_SECTORS`] sectors of 4 KiB hold all of them however the objects are
-//! cut, [`MIN_SECTORS`] some forty keys. Room for every [`Record`] at its longest is set aside, and for a longer key in
+//! cut, [`MIN_SECTORS`] some twenty keys. Room for every [`Record`] at its longest is set aside, and for a longer key in
 //! place of another: records, deletions and changes of keys always find room. The sequence numbers of the [`MAX_TOMBSTONES`] objects
 //! that were deleted last are remembered (on small flash fewer: an eighth of it); a name forgotten starts again at 0.
 //!
@@ -39,8 +49,9 @@ mod capacity;
 mod control;
 mod entry;
 mod flash;
+mod seal;
 
-use alloc::collections::BTreeSet;
+use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -53,16 +64,18 @@ use sequential_storage::map::{MapConfig, MapStorage};
 use sshsm_protocol::device_info::StorageInfo;
 use sshsm_protocol::object::{ObjectInfo, Origin};
 use sshsm_protocol::{Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::crypto::key::Body;
+use crate::platform::RootKey;
 use capacity::Capacity;
 use control::{Control, Note, State};
 use entry::{
-    Content, Digest, Entry, Index, MAX_VALUE, PIECE, object_key, piece_key, piece_revision, pieces,
+    Content, Digest, Entry, Head, Index, MAX_VALUE, PIECE, object_key, piece_key, piece_revision, pieces,
     record_key,
 };
 use flash::{Medium, now, sector_size};
+use seal::{Part, Place, Seal, Tag, root_key_id};
 
 /// Objects there is room for.
 pub const MAX_OBJECTS: u16 = 256;
@@ -74,8 +87,10 @@ pub const PAGE_SIZE: u16 = 126;
 pub const MAX_TOMBSTONES: usize = 512;
 /// Sectors that the flash has at least.
 pub const MIN_SECTORS: usize = 8;
+/// Bytes of the largest word of the flash.
+const MAX_WORD: usize = 16;
 /// Sectors of 4 KiB that [`MAX_OBJECTS`] and [`MAX_PAGES`] need.
-pub const FULL_SECTORS: usize = 58;
+pub const FULL_SECTORS: usize = 66;
 
 /// The type and id of an object: its name.
 pub type Name = (ObjectType, ObjectId);
@@ -97,8 +112,11 @@ pub enum MountError {
     #[error("the flash holds data that is not an sshsm store")]
     Unrecognized,
     /// The store was written by a version that this one does not know.
-    #[error("the store has version {0}; this firmware knows version 1")]
+    #[error("the store has version {0}; this firmware knows version {version}", version = control::VERSION)]
     UnknownVersion(u8),
+    /// The store is that of another device, or its device has lost its root key.
+    #[error("the store is sealed under another root key")]
+    OtherRootKey,
     /// An entry or the structure around it does not make sense.
     #[error("the store is damaged")]
     Damaged,
@@ -225,20 +243,22 @@ pub struct Store<F: NorFlash> {
     map: Option<Map<F>>,
     index: Index,
     capacity: Capacity<F>,
+    seal: Seal,
     /// The revision of the newest head.
     newest: u32,
     /// The revision of the next entry.
     next: u32,
     /// Whether no change has failed.
     usable: bool,
-    /// Holds one entry while it is read or written.
-    buffer: Zeroizing<Vec<u8>>,
+    /// Holds one entry, sealed, while it is read or written.
+    buffer: Vec<u8>,
 }
 
 impl<F: MultiwriteNorFlash> Store<F> {
-    /// Opens the store; blank flash becomes a store with the objects that `defaults` inserts.
+    /// Opens the store under the root key; blank flash becomes a store with the objects that `defaults` inserts.
     pub fn mount(
         mut flash: F,
+        root_key: &RootKey,
         defaults: impl FnOnce(&mut Self) -> Result<(), StoreError>,
     ) -> Result<Self, MountError> {
         let capacity = flash.capacity();
@@ -248,21 +268,22 @@ impl<F: MultiwriteNorFlash> Store<F> {
         if F::ERASE_SIZE < 4096
             || !(MIN_SECTORS..=1 << 16).contains(&sectors)
             || u32::try_from(capacity).is_err()
-            || !(control::NOTE as usize).is_multiple_of(word)
+            || !MAX_WORD.is_multiple_of(word)
         {
             return Err(geometry);
         }
-        let control = Control::load(&mut flash)?;
+        let control = Control::load(&mut flash, root_key_id(root_key))?;
         let note = control.note();
         let mut store = Self {
             capacity: Capacity::of(sectors - usize::from(control::SECTORS)).ok_or(geometry)?,
             map: Some(Self::map(Medium { flash, control }).ok_or(geometry)?),
             index: Index::new(),
+            seal: Seal::new(root_key),
             newest: 0,
             next: 1,
             usable: true,
             // The map reads and writes whole words.
-            buffer: Zeroizing::new(alloc::vec![0; (4 + MAX_VALUE).next_multiple_of(word)]),
+            buffer: alloc::vec![0; (4 + MAX_VALUE).next_multiple_of(word)],
         };
         let fresh = match note {
             Some(Note { state: State::Resetting, .. }) => true,
@@ -446,20 +467,24 @@ impl<F: MultiwriteNorFlash> Store<F> {
 
     /// Writes what a key is from now on. There is room for it.
     fn write(&mut self, key: u32, content: Content, body: &[u8]) -> Result<(), StoreError> {
-        let (start, rest) = body.split_at_checked(PIECE).unwrap_or((body, &[]));
         let length = u16::try_from(body.len()).map_err(|_| StoreError::Full)?;
         let count = u32::try_from(pieces(body.len())).map_err(|_| StoreError::Full)?;
         let revision =
             self.next.checked_add(count).filter(|&last| last < u32::MAX >> 1).ok_or(StoreError::Full)?;
         self.usable = false;
+        let mut sealed = Zeroizing::new(body.to_vec());
+        let place = Place { part: Part::Body, key, revision };
+        let body_tag = self.seal.seal(place, &mut sealed).ok_or(StoreError::Flash)?;
+        let (start, rest) = sealed.split_at_checked(PIECE).unwrap_or((&sealed, &[]));
         for (piece, revision) in rest.chunks(PIECE).zip(self.next..) {
             self.put(piece_key(revision), piece)?;
         }
         // The head follows: what it makes live is what its digest covers.
-        let old = self.index.insert(key, Entry { revision, length, content });
+        let old = self.index.insert(key, Entry { revision, tag: Tag::default(), length, content });
         let forgotten = forget_tombstones(&mut self.index, self.capacity.tombstones);
-        let digest = entry::digest(&self.index);
-        let head = self.index.get(&key).ok_or(StoreError::Flash)?.encode(digest, start);
+        let digest = entry::digest(&self.index, key);
+        let entry = self.index.get_mut(&key).ok_or(StoreError::Flash)?;
+        let head = entry.seal(&mut self.seal, key, digest, body_tag, start).ok_or(StoreError::Flash)?;
         self.put(key, &head)?;
         (self.newest, self.next) = (revision, revision + 1);
         self.raise_floor()?;
@@ -470,27 +495,29 @@ impl<F: MultiwriteNorFlash> Store<F> {
 
     fn read(&mut self, key: u32) -> Result<Body, StoreError> {
         let entry = self.index.get(&key).ok_or(StoreError::NotFound)?;
-        let (revision, length, pieces) = (entry.revision, usize::from(entry.length), entry.pieces());
+        let (revision, tag, length, pieces) =
+            (entry.revision, entry.tag, usize::from(entry.length), entry.pieces());
         let mut body = Zeroizing::new(Vec::with_capacity(length));
-        self.fetch(key, |value| {
-            let (_, _, start) = Entry::decode(key, value).filter(|(head, ..)| head.revision == revision)?;
-            body.extend_from_slice(start);
-            Some(())
-        })?;
+        let head = self.fetch(key)?;
+        let head = Entry::open(&mut self.seal, key, &head).ok_or(StoreError::Flash)?;
+        body.extend_from_slice(head.start);
         for revision in pieces {
-            self.fetch(piece_key(revision), |piece| {
-                (body.len() + piece.len() <= length).then(|| body.extend_from_slice(piece))
-            })?;
+            body.extend_from_slice(&self.fetch(piece_key(revision))?);
         }
-        if body.len() == length { Ok(body) } else { Err(StoreError::Flash) }
+        // The one that was found at the mount or written since, and no other that was sealed under the key.
+        let opened = head.entry.tag == tag && body.len() == length;
+        let place = Place { part: Part::Body, key, revision };
+        let opened = opened.then(|| self.seal.open(place, &mut body, &head.body_tag)).flatten();
+        opened.map(|()| body).ok_or(StoreError::Flash)
     }
 
-    /// Lends the map and its buffer, which is cleared afterwards.
-    fn with_map<T>(&mut self, operation: impl FnOnce(&mut Map<F>, &mut [u8]) -> T) -> Result<T, StoreError> {
+    /// Lends the map, its buffer and the seal.
+    fn with_map<T>(
+        &mut self,
+        operation: impl FnOnce(&mut Map<F>, &mut [u8], &mut Seal) -> T,
+    ) -> Result<T, StoreError> {
         let map = self.map.as_mut().ok_or(StoreError::Flash)?;
-        let result = operation(map, &mut self.buffer);
-        self.buffer.as_mut_slice().zeroize();
-        Ok(result)
+        Ok(operation(map, &mut self.buffer, &mut self.seal))
     }
 
     fn with_medium(
@@ -502,21 +529,21 @@ impl<F: MultiwriteNorFlash> Store<F> {
     }
 
     fn put(&mut self, key: u32, value: &[u8]) -> Result<(), StoreError> {
-        Ok(self.with_map(|map, buffer| now(map.store_item(buffer, &key, &value)))??)
+        Ok(self.with_map(|map, buffer, _| now(map.store_item(buffer, &key, &value)))??)
     }
 
-    /// Shows the value of an entry to `accept`; it is an error that there is none, or that it is not accepted.
-    fn fetch(&mut self, key: u32, accept: impl FnOnce(&[u8]) -> Option<()>) -> Result<(), StoreError> {
-        let accepted = self.with_map(|map, buffer| {
-            now(map.fetch_item::<&[u8]>(buffer, &key)).map(|value| value.and_then(accept))
+    /// The value of an entry that there is.
+    fn fetch(&mut self, key: u32) -> Result<Vec<u8>, StoreError> {
+        let value = self.with_map(|map, buffer, _| {
+            now(map.fetch_item::<&[u8]>(buffer, &key)).map(|value| value.map(<[u8]>::to_vec))
         })??;
-        accepted.ok_or(StoreError::Flash)
+        value.ok_or(StoreError::Flash)
     }
 
     /// Removes entries that nothing live needs; a mount removes those that a power cut left.
     fn remove(&mut self, keys: impl IntoIterator<Item = u32>) -> Result<(), StoreError> {
         for key in keys {
-            self.with_map(|map, buffer| now(map.remove_item(buffer, &key)))??;
+            self.with_map(|map, buffer, _| now(map.remove_item(buffer, &key)))??;
         }
         Ok(())
     }
@@ -539,13 +566,15 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let forgotten = forget_tombstones(&mut found.index, self.capacity.tombstones);
         let note = self.map.as_mut().and_then(|map| map.flash().control.note());
         let floor = note.map_or(0, |note| note.floor);
-        if found.newest < floor || found.newest > 0 && found.digest != entry::digest(&found.index) {
+        let (newest, key) =
+            found.index.iter().map(|(&key, entry)| (entry.revision, key)).max().unwrap_or_default();
+        if newest < floor || newest > 0 && found.digest != entry::digest(&found.index, key) {
             return Err(MountError::Damaged);
         }
         if !found.index.values().flat_map(Entry::pieces).all(|piece| found.pieces.remove(&piece)) {
             return Err(MountError::Damaged);
         }
-        (self.index, self.newest, self.next) = (found.index, found.newest, found.last.saturating_add(1));
+        (self.index, self.newest, self.next) = (found.index, newest, found.last.saturating_add(1));
         self.remove(found.pieces.into_iter().map(piece_key).chain(forgotten))?;
         Ok(self.raise_floor()?)
     }
@@ -564,7 +593,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
 
     /// Whether the object region has never been written.
     fn is_blank(&mut self) -> Result<bool, MountError> {
-        self.with_map(|map, buffer| {
+        self.with_map(|map, buffer, _| {
             let Range { start, end } = map.flash_range();
             // A sector is a multiple of this, and this of a word.
             let block = buffer.get_mut(..512).ok_or(MountError::Flash)?;
@@ -593,8 +622,7 @@ struct Usage {
 struct Found {
     /// The newest head of each key.
     index: Index,
-    /// The revision of the newest of all, and its digest.
-    newest: u32,
+    /// What the newest of all says of the others.
     digest: Digest,
     /// The highest revision of any entry.
     last: u32,
@@ -603,8 +631,10 @@ struct Found {
 }
 
 impl Found {
-    fn read<F: NorFlash>(map: &mut Map<F>, buffer: &mut [u8]) -> Result<Self, MountError> {
+    fn read<F: NorFlash>(map: &mut Map<F>, buffer: &mut [u8], seal: &mut Seal) -> Result<Self, MountError> {
         let mut found = Self::default();
+        // Most entries have been replaced: only those that are live are opened, when it is known which.
+        let mut live = BTreeMap::new();
         // This repairs nothing, unlike the other methods of the map, and need not: interrupted erasures are done, an
         // interrupted move left the originals. Repairing what is damaged would erase it.
         let mut entries = now(map.fetch_all_items(buffer))?;
@@ -614,14 +644,24 @@ impl Found {
                 found.pieces.insert(revision);
                 continue;
             }
-            let (entry, digest, _) = Entry::decode(key, value).ok_or(MountError::Damaged)?;
-            found.last = found.last.max(entry.revision);
-            if entry.revision > found.newest {
-                (found.newest, found.digest) = (entry.revision, digest);
+            let revision = entry::revision(value).ok_or(MountError::Damaged)?;
+            found.last = found.last.max(revision);
+            live.entry(key)
+                .and_modify(|newest: &mut u32| *newest = revision.max(*newest))
+                .or_insert(revision);
+        }
+        let newest = live.values().copied().max();
+        let mut entries = now(map.fetch_all_items(buffer))?;
+        while let Some((key, value)) = now(entries.next::<&[u8]>(buffer))? {
+            let revision = entry::revision(value);
+            if revision.is_none() || live.get(&key).copied() != revision {
+                continue;
             }
-            if found.index.get(&key).is_none_or(|known| known.revision < entry.revision) {
-                found.index.insert(key, entry);
+            let Head { entry, digest, .. } = Entry::open(seal, key, value).ok_or(MountError::Damaged)?;
+            if revision == newest {
+                found.digest = digest;
             }
+            found.index.insert(key, entry);
         }
         Ok(found)
     }

@@ -20,7 +20,7 @@ use embedded_storage::nor_flash::{
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sshsm_firmware::crypto::RustCrypto;
-use sshsm_firmware::platform::Indication;
+use sshsm_firmware::platform::{Indication, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, MountError, Platform};
 use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
@@ -31,7 +31,7 @@ use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, 
 
 pub const SECTOR: usize = 4096;
 /// Enough for all that a YubiHSM 2 holds.
-pub const SECTORS: usize = 64;
+pub const SECTORS: usize = 66;
 
 /// The chip behind a [`Flash`].
 #[derive(Clone)]
@@ -176,6 +176,11 @@ impl NorFlash for Flash {
 
 impl MultiwriteNorFlash for Flash {}
 
+/// The root key of every model.
+pub fn root_key() -> RootKey {
+    RootKey::from_bytes([0x5e; RootKey::LENGTH])
+}
+
 #[derive(Clone, Default)]
 pub struct Clock(Rc<Cell<Duration>>);
 
@@ -205,6 +210,10 @@ impl Platform for Model {
 
     fn serial(&self) -> u32 {
         12_345_678
+    }
+
+    fn root_key(&mut self) -> RootKey {
+        root_key()
     }
 
     fn uptime(&mut self) -> Duration {

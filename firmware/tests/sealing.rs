@@ -1,0 +1,266 @@
+//! What the seal on the flash is worth: nothing can be read without the root key, and nothing that somebody who has
+//! only the flash puts there is believed, although its checksums are right.
+#![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod model;
+
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
+
+use embedded_storage::nor_flash::{ErrorType, NorFlash as _, ReadNorFlash as _};
+use embedded_storage_async::nor_flash::{MultiwriteNorFlash, NorFlash, ReadNorFlash};
+use model::{Flash, PowerFailure, SECTOR, root_key};
+use sequential_storage::cache::{Cache, Uncached};
+use sequential_storage::map::{MapConfig, MapStorage};
+use sshsm_firmware::MountError;
+use sshsm_firmware::platform::RootKey;
+use sshsm_firmware::store::{Attributes, Name, Record, Store, StoreError};
+use sshsm_protocol::object::Origin;
+use sshsm_protocol::{Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType};
+
+const SECRET: &[u8] = b"nobody reads this";
+const FIRST: u16 = 1;
+const SECOND: u16 = 2;
+const LONG: u16 = 3;
+
+/// The flash as somebody sees it who knows its layout and has no root key.
+struct Forger(Flash);
+
+impl ErrorType for Forger {
+    type Error = PowerFailure;
+}
+
+impl ReadNorFlash for Forger {
+    const READ_SIZE: usize = Flash::READ_SIZE;
+
+    async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerFailure> {
+        self.0.read(offset, bytes)
+    }
+
+    fn capacity(&self) -> usize {
+        self.0.capacity()
+    }
+}
+
+impl NorFlash for Forger {
+    const WRITE_SIZE: usize = Flash::WRITE_SIZE;
+    const ERASE_SIZE: usize = Flash::ERASE_SIZE;
+
+    async fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerFailure> {
+        self.0.erase(from, to)
+    }
+
+    async fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerFailure> {
+        self.0.write(offset, bytes)
+    }
+}
+
+impl MultiwriteNorFlash for Forger {}
+
+fn now<T>(future: impl Future<Output = T>) -> T {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => unreachable!("memory is always ready"),
+    }
+}
+
+type Entries = MapStorage<u32, Forger, Cache<Uncached, Uncached, Uncached, u32>>;
+
+fn entries(flash: &Flash) -> Entries {
+    let sector = u32::try_from(SECTOR).unwrap();
+    let end = u32::try_from(flash.capacity()).unwrap();
+    MapStorage::new(
+        Forger(flash.clone()),
+        MapConfig::try_new(2 * sector..end).unwrap(),
+        Cache::new_uncached(),
+    )
+}
+
+fn get(flash: &Flash, key: u32) -> Vec<u8> {
+    let mut buffer = [0; 1024];
+    now(entries(flash).fetch_item::<&[u8]>(&mut buffer, &key)).unwrap().unwrap().to_vec()
+}
+
+fn put(flash: &Flash, key: u32, value: &[u8]) {
+    now(entries(flash).store_item(&mut [0; 1024], &key, &value)).unwrap();
+}
+
+fn remove(flash: &Flash, key: u32) {
+    now(entries(flash).remove_item(&mut [0; 1024], &key)).unwrap();
+}
+
+fn name(id: u16) -> Name {
+    (ObjectType::Template, ObjectId::new(id).unwrap())
+}
+
+/// The key of a template's head.
+fn key(id: u16) -> u32 {
+    6 << 16 | u32::from(id)
+}
+
+fn attributes(length: usize) -> Attributes {
+    Attributes {
+        capabilities: Capabilities::ALL,
+        length: u16::try_from(length).unwrap(),
+        domains: Domains::ALL,
+        algorithm: Algorithm::TemplateSsh,
+        origin: Origin::IMPORTED,
+        label: Label::new("nor this label").unwrap(),
+        delegated_capabilities: Capabilities::NONE,
+    }
+}
+
+fn mount(flash: &Flash) -> Result<Store<Flash>, MountError> {
+    Store::mount(flash.clone(), &root_key(), |_| Ok(()))
+}
+
+fn long_body() -> Vec<u8> {
+    SECRET.repeat(100)
+}
+
+/// Two short objects of the same length, a long one, and a record.
+fn filled() -> Flash {
+    let flash = Flash::blank();
+    let mut store = mount(&flash).unwrap();
+    store.insert(name(FIRST), &attributes(SECRET.len()), SECRET).unwrap();
+    store.insert(name(SECOND), &attributes(SECRET.len()), &[2; 17]).unwrap();
+    store.insert(name(LONG), &attributes(long_body().len()), &long_body()).unwrap();
+    store.put_record(Record::DeviceKey, SECRET).unwrap();
+    flash
+}
+
+fn fork(flash: &Flash) -> Flash {
+    Flash::of(flash.copy())
+}
+
+#[test]
+fn neither_contents_nor_infos_can_be_read_in_flash() {
+    let flash = filled();
+    let mut store = mount(&flash).unwrap();
+    assert_eq!(store.body(name(FIRST)).unwrap().as_slice(), SECRET);
+    assert_eq!(store.body(name(LONG)).unwrap().as_slice(), long_body());
+    assert_eq!(store.record(Record::DeviceKey).unwrap().unwrap().as_slice(), SECRET);
+    let image = flash.copy().bytes;
+    for text in [&SECRET[..8], &SECRET[9..], b"this label"] {
+        assert!(!image.windows(text.len()).any(|bytes| bytes == text));
+    }
+}
+
+#[test]
+fn flash_under_another_root_key_is_refused_and_left_alone_in_the_middle_of_a_reset_too() {
+    let steps = |change: &dyn Fn(&mut Store<Flash>)| {
+        let flash = filled();
+        let mut store = mount(&flash).unwrap();
+        flash.0.borrow_mut().operations = 0;
+        change(&mut store);
+        flash.0.borrow().operations
+    };
+    let reset = |store: &mut Store<Flash>| {
+        let _ = store.reset(|_| Ok(()));
+    };
+    // The last one: ready again, and nothing in it.
+    for power in 0..=steps(&reset) {
+        let flash = filled();
+        let mut store = mount(&flash).unwrap();
+        flash.0.borrow_mut().power = Some(power);
+        reset(&mut store);
+        let image = flash.copy();
+        let flash = Flash::of(image.clone());
+        let other = RootKey::from_bytes([1; RootKey::LENGTH]);
+        let error = Store::mount(flash.clone(), &other, |_| Ok(())).err();
+        assert_eq!(error, Some(MountError::OtherRootKey), "cut at {power}");
+        assert!(error.unwrap().to_string().contains("another root key"));
+        assert_eq!(flash.copy().bytes, image.bytes);
+        mount(&flash).unwrap();
+    }
+}
+
+#[test]
+fn an_entry_that_was_altered_moved_or_removed_is_refused() {
+    let image = filled();
+    let refused = |what: &str, forge: &dyn Fn(&Flash)| {
+        let flash = fork(&image);
+        forge(&flash);
+        assert_eq!(mount(&flash).err(), Some(MountError::Damaged), "{what}");
+    };
+    let head = get(&image, key(FIRST));
+    // Revision, tag, sealed info; the body, behind that, is looked at when it is used.
+    for at in 0..head.len() - SECRET.len() {
+        refused("altered", &|flash| {
+            let mut head = head.clone();
+            head[at] ^= 0x10;
+            put(flash, key(FIRST), &head);
+        });
+    }
+    refused("cut short", &|flash| put(flash, key(FIRST), &head[..head.len() - 1]));
+    refused("made a deletion", &|flash| put(flash, key(FIRST), &head[..4 + 16 + 16 + 1]));
+    refused("moved to another object", &|flash| put(flash, key(SECOND), &get(flash, key(LONG))));
+    refused("moved to a new object", &|flash| put(flash, key(9), &head));
+    refused("moved to another type", &|flash| put(flash, 2 << 16 | 1, &head));
+    for key in [key(FIRST), key(SECOND), key(LONG), 3, (1 << 31) | 3] {
+        refused("removed", &|flash| remove(flash, key));
+    }
+}
+
+#[test]
+fn what_was_not_live_together_is_refused() {
+    let flash = filled();
+    let old = get(&flash, key(FIRST));
+    let device_key = get(&flash, 3);
+    let mut store = mount(&flash).unwrap();
+    store.replace(name(FIRST), &attributes(SECRET.len()), &[9; 17]).unwrap();
+    store.put_record(Record::DeviceKey, &[8; 17]).unwrap();
+    store.delete(name(SECOND)).unwrap();
+
+    for (key, value) in [(key(FIRST), &old), (3, &device_key)] {
+        let flash = fork(&flash);
+        remove(&flash, key);
+        put(&flash, key, value);
+        assert_eq!(
+            mount(&flash).err(),
+            Some(MountError::Damaged),
+            "an earlier entry in place of a later one"
+        );
+    }
+    let forged = fork(&flash);
+    put(&forged, key(FIRST), &old);
+    let mut store = mount(&forged).unwrap();
+    assert_eq!(store.body(name(FIRST)), Err(StoreError::Flash), "an earlier entry behind a later one");
+
+    // The same revision twice: what a power cut undid, and what was written instead.
+    let base = filled();
+    let one = fork(&base);
+    mount(&one).unwrap().replace(name(FIRST), &attributes(1), &[1]).unwrap();
+    let other = fork(&base);
+    let mut store = mount(&other).unwrap();
+    store.replace(name(FIRST), &attributes(1), &[2]).unwrap();
+    store.put_record(Record::LogState, &[]).unwrap();
+    put(&other, key(FIRST), &get(&one, key(FIRST)));
+    assert_eq!(mount(&other).err(), Some(MountError::Damaged));
+}
+
+#[test]
+fn a_body_that_is_not_its_heads_is_not_read() {
+    let flash = filled();
+    let (first, second) = (get(&flash, key(FIRST)), get(&flash, key(SECOND)));
+    let head = first.len() - SECRET.len();
+    let mut forgeries = vec![(FIRST, key(FIRST), [&first[..head], &second[head..]].concat())];
+    for at in head..first.len() {
+        let mut altered = first.clone();
+        altered[at] ^= 1;
+        forgeries.push((FIRST, key(FIRST), altered));
+    }
+    let pieces = [3, 4, 5].map(|revision| get(&flash, 1 << 31 | revision));
+    let mut altered = pieces[0].clone();
+    altered[511] ^= 1;
+    forgeries.push((LONG, 1 << 31 | 3, altered));
+    forgeries.push((LONG, 1 << 31 | 3, pieces[1].clone()));
+    forgeries.push((LONG, 1 << 31 | 5, pieces[2][1..].to_vec()));
+    for (id, key, value) in forgeries {
+        let flash = fork(&flash);
+        put(&flash, key, &value);
+        let mut store = mount(&flash).unwrap();
+        assert_eq!(store.body(name(id)), Err(StoreError::Flash));
+        assert_eq!(store.body(name(SECOND)).unwrap().as_slice(), [2; 17]);
+    }
+}
