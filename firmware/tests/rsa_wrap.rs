@@ -9,6 +9,8 @@
 )]
 
 mod model;
+#[path = "model/rsa_key.rs"]
+mod rsa_key;
 
 use std::sync::LazyLock;
 
@@ -346,6 +348,70 @@ fn bare_asymmetric_keys_go_from_one_device_to_another() {
         let header = Object::new(0, wrong, &[]).with(&[]);
         let request = USUAL.put(ObjectType::AsymmetricKey, &header, &blob);
         assert_eq!(other.send(&mut to, Command::PutRsaWrappedKey, &request), INVALID);
+    }
+}
+
+#[test]
+fn larger_rsa_keys_go_from_one_device_to_another_whole_and_bare_and_sign_the_same() {
+    let (mut from, mut admin) = with_wrap_key();
+    let (mut to, mut other) = with_wrap_key();
+    let sign = |device: &mut ModelDevice, session: &mut Session| {
+        session.send(device, Command::SignPkcs1, &[&[0, 1][..], &[7; 32]].concat()).unwrap()
+    };
+    for (algorithm, factors) in rsa_key::LARGE {
+        let key = Object::new(1, algorithm, &[EXPORTABLE, Capability::SignPkcs]);
+        admin.send(&mut from, Command::PutAsymmetricKey, &key.with(factors)).unwrap();
+        let request = USUAL.export(ObjectType::AsymmetricKey, 1);
+        let whole = admin.send(&mut from, Command::ExportRsaWrapped, &request).unwrap();
+        let bare = admin.send(&mut from, Command::GetRsaWrappedKey, &request).unwrap();
+        let header = Object::new(1, algorithm, &[Capability::SignPkcs]).with(&[]);
+        for (command, request) in [
+            (Command::ImportRsaWrapped, USUAL.import(&whole)),
+            (Command::PutRsaWrappedKey, USUAL.put(ObjectType::AsymmetricKey, &header, &bare)),
+        ] {
+            assert_eq!(other.send(&mut to, command, &request), Ok(vec![3, 0, 1]), "{algorithm} {command}");
+            assert_eq!(public(&mut to, &mut other, 1), public(&mut from, &mut admin, 1));
+            assert_eq!(sign(&mut to, &mut other), sign(&mut from, &mut admin));
+            other.send(&mut to, Command::DeleteObject, &[0, 1, 3]).unwrap();
+        }
+        admin.send(&mut from, Command::DeleteObject, &[0, 1, 3]).unwrap();
+    }
+}
+
+#[test]
+fn larger_rsa_wrap_keys_travel_themselves_and_then_carry_objects() {
+    let (mut from, mut admin) = with_wrap_key();
+    let (mut to, mut other) = with_wrap_key();
+    put_template(&mut from, &mut admin, template(4));
+    for (algorithm, factors) in rsa_key::LARGE {
+        let all = Capabilities::ALL;
+        let private = Object::new(5, algorithm, &[EXPORTABLE, Capability::ImportWrapped]);
+        admin.send(&mut from, Command::PutWrapKey, &private.delegating(all, factors)).unwrap();
+        let request = USUAL.export(ObjectType::WrapKey, 5);
+        let blob = admin.send(&mut from, Command::ExportRsaWrapped, &request).unwrap();
+        let answer = other.send(&mut to, Command::ImportRsaWrapped, &USUAL.import(&blob));
+        assert_eq!(answer, Ok(vec![4, 0, 5]), "{algorithm}");
+
+        let public = admin.send(&mut from, Command::GetPublicKey, &[0, 5, 4]).unwrap();
+        let half = Object::new(5, algorithm, &[Capability::ExportWrapped]).delegating(all, &public[1..]);
+        admin.send(&mut from, Command::PutPublicWrapKey, &half).unwrap();
+        let mut request = USUAL.export(ObjectType::Template, 4);
+        request[1] = 5;
+        let blob = admin.send(&mut from, Command::ExportRsaWrapped, &request).unwrap();
+        assert_eq!(
+            other.send(&mut to, Command::ImportRsaWrapped, &USUAL.import(&blob)),
+            INVALID,
+            "other key"
+        );
+        let mut request = USUAL.import(&blob);
+        request[1] = 5;
+        assert_eq!(other.send(&mut to, Command::ImportRsaWrapped, &request), Ok(vec![6, 0, 4]));
+        assert_eq!(other.send(&mut to, Command::GetTemplate, &[0, 4]), Ok(b"any bytes".to_vec()));
+
+        admin.send(&mut from, Command::DeleteObject, &[0, 5, 4]).unwrap();
+        admin.send(&mut from, Command::DeleteObject, &[0, 5, 9]).unwrap();
+        other.send(&mut to, Command::DeleteObject, &[0, 5, 4]).unwrap();
+        other.send(&mut to, Command::DeleteObject, &[0, 4, 6]).unwrap();
     }
 }
 

@@ -9,6 +9,8 @@
 )]
 
 mod model;
+#[path = "model/rsa_key.rs"]
+mod rsa_key;
 
 use aes::{Aes128, Aes192, Aes256};
 use ccm::aead::inout::InOutBuf;
@@ -453,6 +455,10 @@ fn one_of_each() -> Vec<(ObjectType, Command, Vec<u8>)> {
             all.push((ObjectType::AsymmetricKey, Command::GenerateAsymmetricKey, key));
         }
     }
+    for (algorithm, factors) in rsa_key::LARGE {
+        let key = object(algorithm, &use_asymmetric).with(factors);
+        all.push((ObjectType::AsymmetricKey, Command::PutAsymmetricKey, key));
+    }
     all
 }
 
@@ -569,16 +575,17 @@ fn an_object_that_contradicts_itself_is_refused_though_it_was_wrapped_well() {
 
     // Each part of a private key alone.
     for algorithm in AsymmetricAlgorithm::ALL {
-        if matches!(algorithm, AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096) {
-            continue;
-        }
-        let body = key::generate(algorithm, &mut entropy).unwrap();
+        let large = rsa_key::LARGE.into_iter().find(|(name, _)| *name == algorithm.algorithm());
+        let body = match large {
+            Some((_, factors)) => key::expand(algorithm, factors).unwrap(),
+            None => key::generate(algorithm, &mut entropy).unwrap(),
+        };
         for at in (0..body.len()).step_by(16) {
             let mut damaged = body.to_vec();
             damaged[at] ^= 0x10;
             check(of_type(ObjectType::AsymmetricKey, algorithm.algorithm(), &damaged));
-            if algorithm == AsymmetricAlgorithm::Rsa2048 {
-                check(of_type(ObjectType::WrapKey, Algorithm::Rsa2048, &damaged));
+            if algorithm.modulus_length().is_some() {
+                check(of_type(ObjectType::WrapKey, algorithm.algorithm(), &damaged));
             }
         }
     }

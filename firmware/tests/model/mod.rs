@@ -276,18 +276,29 @@ pub struct Session(pub HostChannel);
 
 impl Session {
     pub fn open(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
-        Self::create(device, id, password)?.authenticate(device)
+        Self::open_with(device, id, &AuthenticationKey::from_password(password))
+    }
+
+    pub fn open_with(
+        device: &mut ModelDevice,
+        id: u16,
+        key: &AuthenticationKey,
+    ) -> Result<Self, DeviceError> {
+        Self::create_with(device, id, key)?.authenticate(device)
     }
 
     /// The first half of opening.
     pub fn create(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
+        Self::create_with(device, id, &AuthenticationKey::from_password(password))
+    }
+
+    fn create_with(device: &mut ModelDevice, id: u16, key: &AuthenticationKey) -> Result<Self, DeviceError> {
         let challenge = [1; 8];
         let request = [id.to_be_bytes().as_slice(), &challenge].concat();
         let reply = plain(device, Command::CreateSession.code(), &request)?;
-        let key = AuthenticationKey::from_password(password);
         let (card, cryptogram) = (reply[1..9].try_into().unwrap(), reply[9..].try_into().unwrap());
         // A client that notices that its password is wrong says so in the device's words here.
-        HostChannel::derive(reply[0], &key, challenge, card, cryptogram)
+        HostChannel::derive(reply[0], key, challenge, card, cryptogram)
             .map(Self)
             .map_err(|_| DeviceError::AuthenticationFailed)
     }
