@@ -6,7 +6,9 @@
 //! | to learn about | open |
 //! |---|---|
 //! | where memory goes and how much was used | [`heap`], [`stack`] |
+//! | how bytes of the serial port become messages | [`link`] |
 //! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
+//! | who computes signatures on the larger processors | `crypto` |
 //! | how a device ends, and what it remembers of it | [`restart`] |
 
 #![cfg_attr(target_os = "none", no_std)]
@@ -14,6 +16,8 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 
+#[cfg(all(feature = "dsp", target_arch = "arm"))]
+pub mod crypto;
 pub mod entropy;
 pub mod health;
 #[cfg(target_os = "none")]

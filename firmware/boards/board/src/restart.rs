@@ -6,41 +6,14 @@
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of_mut, read_volatile, write_volatile};
 
-/// Why the device started.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[repr(u32)]
-pub enum Reason {
-    /// Power came, or the reset pin was used: nothing is known of an earlier run.
-    #[default]
-    Power = 0,
-    /// Somebody asked for a restart.
-    Requested = 0x7373_6801,
-    /// The firmware panicked.
-    Panic = 0x7373_6802,
-    /// The processor faulted.
-    Fault = 0x7373_6803,
-    /// The noise source failed its health test.
-    Entropy = 0x7373_6804,
-    /// The watchdog bit.
-    Watchdog = 0x7373_6805,
-}
+use sshsm_protocol::link::ResetReason;
 
-impl Reason {
-    const ALL: [Self; 5] = [Self::Requested, Self::Panic, Self::Fault, Self::Entropy, Self::Watchdog];
-
-    /// For people, in a few words.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Power => "power-on",
-            Self::Requested => "requested",
-            Self::Panic => "panic",
-            Self::Fault => "fault",
-            Self::Entropy => "entropy failure",
-            Self::Watchdog => "watchdog",
-        }
-    }
-}
+/// What is kept of a reason that only the firmware knows; other values say nothing.
+const KEPT: [(u32, ResetReason); 3] = [
+    (0x7373_6801, ResetReason::Requested),
+    (0x7373_6802, ResetReason::Panic),
+    (0x7373_6803, ResetReason::Watchdog),
+];
 
 #[allow(unsafe_code, reason = "memory that start-up code leaves alone is a section of its own")]
 #[unsafe(link_section = ".uninit.sshsm_restart_reason")]
@@ -53,8 +26,8 @@ unsafe extern "C" {
     static mut _ram_end: u32;
 }
 
-/// Why this run started. It is told once: the next call says [`Reason::Power`].
-pub fn take_reason() -> Reason {
+/// Why the firmware itself started this run; `None` where it was the hardware that did. It is told once.
+pub fn take_reason() -> Option<ResetReason> {
     let cell = addr_of_mut!(REASON).cast::<u32>();
     #[allow(unsafe_code, reason = "the word has no initial value in the language")]
     // SAFETY: any 32 bits are a `u32`; volatile accesses by one thread of execution, before interrupts use it.
@@ -63,12 +36,13 @@ pub fn take_reason() -> Reason {
         write_volatile(cell, 0);
         code
     };
-    Reason::ALL.into_iter().find(|reason| *reason as u32 == code).unwrap_or_default()
+    KEPT.into_iter().find(|(kept, _)| *kept == code).map(|(_, reason)| reason)
 }
 
 /// Clears all memory and resets the chip.
-pub fn restart(reason: Reason) -> ! {
+pub fn restart(reason: ResetReason) -> ! {
     cortex_m::interrupt::disable();
+    let code = KEPT.iter().find(|(_, kept)| *kept == reason).map_or(0, |(code, _)| *code);
     /// Application interrupt and reset control: its address, and what asks it for a system reset.
     static RESET: [u32; 2] = [0xe000_ed0c, 0x05fa_0004];
     #[allow(unsafe_code, reason = "the stack itself is cleared, so nothing may be on it")]
@@ -92,7 +66,7 @@ pub fn restart(reason: Reason) -> ! {
             word = in(reg) addr_of_mut!(_ram_start),
             end = in(reg) addr_of_mut!(_ram_end),
             zero = in(reg) 0,
-            reason = in(reg) reason as u32,
+            reason = in(reg) code,
             cell = in(reg) addr_of_mut!(REASON),
             reset = in(reg) &raw const RESET,
             options(noreturn),

@@ -16,9 +16,11 @@ use core::mem::MaybeUninit;
 use cortex_m::peripheral::NVIC;
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use critical_section::Mutex;
-use sshsm_board::restart::{Reason, restart};
+use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::{heap, link, serve, stack};
-use sshsm_firmware::Device;
+use sshsm_firmware::Platform as _;
+use sshsm_firmware::link::Identity;
+use sshsm_protocol::link::{Boot, ResetReason};
 
 use flash::Flash;
 use platform::Emulated;
@@ -36,13 +38,16 @@ fn main() -> ! {
     if let Some(arena) = arena {
         heap::start(arena);
     }
-    let Some(peripherals) = cortex_m::Peripherals::take() else { restart(Reason::Fault) };
+    let Some(peripherals) = cortex_m::Peripherals::take() else { restart(ResetReason::Panic) };
     clock::start(peripherals.SYST);
     let platform = Emulated::start();
-    let device = match Device::start(platform, Flash::take()) {
-        Ok(device) => device,
-        Err(error) => panic!("{error}"),
+    let identity = Identity {
+        board: "qemu",
+        serial: platform.serial(),
+        reset: take_reason().unwrap_or(ResetReason::PowerOn),
+        bootloader: false,
     };
+    link::start(identity, clock::uptime);
     critical_section::with(|cs| UART.replace(cs, Some(Uart::start())));
     for interrupt in [uart::RECEIVED, uart::TRANSMITTED] {
         #[allow(unsafe_code, reason = "an interrupt may break a critical section of masks; there is none")]
@@ -51,7 +56,7 @@ fn main() -> ! {
             NVIC::unmask(Line(interrupt));
         }
     }
-    serve(device, pump)
+    serve(platform, Flash::take(), pump)
 }
 
 /// A line of the interrupt controller.
@@ -66,20 +71,25 @@ unsafe impl cortex_m::interrupt::InterruptNumber for Line {
     }
 }
 
-/// Moves bytes between the port and the link.
+/// Moves bytes between the port and the link until neither has any.
 fn pump() {
     critical_section::with(|cs| {
         let mut uart = UART.borrow_ref_mut(cs);
         let Some(uart) = uart.as_mut() else { return };
-        while let Some(byte) = uart.receive() {
-            link::receive(&[byte]);
-        }
-        while uart.ready() {
-            let mut byte = [0];
-            if link::transmit(&mut byte) == 0 {
+        let mut byte = [0];
+        loop {
+            if uart.ready() && link::transmit(&mut byte) > 0 {
+                uart.send(byte[0]);
+            } else if link::ready()
+                && let Some(byte) = uart.receive()
+            {
+                link::receive(byte);
+            } else {
                 break;
             }
-            uart.send(byte[0]);
+        }
+        if let Some(Boot::Firmware | Boot::Bootloader) = link::reboot() {
+            restart(ResetReason::Requested)
         }
     });
 }
@@ -89,7 +99,7 @@ fn pump() {
 unsafe fn DefaultHandler(interrupt: i16) {
     match interrupt {
         uart::RECEIVED | uart::TRANSMITTED => pump(),
-        _ => restart(Reason::Fault),
+        _ => restart(ResetReason::Panic),
     }
 }
 
@@ -97,12 +107,12 @@ unsafe fn DefaultHandler(interrupt: i16) {
 #[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
 unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
     cortex_m_semihosting::heprintln!("{frame:?}");
-    restart(Reason::Fault)
+    restart(ResetReason::Panic)
 }
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     cortex_m::interrupt::disable();
     cortex_m_semihosting::heprintln!("{info}");
-    restart(Reason::Panic)
+    restart(ResetReason::Panic)
 }

@@ -2,11 +2,14 @@
 
 use core::time::Duration;
 
+use sshsm_board::crypto::CortexM;
 use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::{MinEntropy, Unhealthy};
-use sshsm_board::restart::{Reason, restart};
+use sshsm_board::link;
+use sshsm_board::restart::restart;
 use sshsm_firmware::Platform;
-use sshsm_firmware::crypto::RustCrypto;
+use sshsm_protocol::link::{Level, ResetReason};
+use sshsm_protocol::{Command, DeviceError};
 
 use crate::clock;
 use crate::flash::Flash;
@@ -64,13 +67,13 @@ fn serial_digits(entropy: &mut impl rand_core::Rng, digits: &mut [u8; 8]) {
 
 fn stop(unhealthy: Unhealthy) -> ! {
     cortex_m_semihosting::heprintln!("{unhealthy}");
-    restart(Reason::Entropy)
+    restart(ResetReason::Panic)
 }
 
 impl Platform for Emulated {
     type Flash = Flash;
     type Entropy = Entropy<HostNoise>;
-    type Crypto = RustCrypto;
+    type Crypto = CortexM;
 
     fn serial(&self) -> u32 {
         self.serial
@@ -82,5 +85,11 @@ impl Platform for Emulated {
 
     fn entropy(&mut self) -> &mut Entropy<HostNoise> {
         &mut self.entropy
+    }
+
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        if let Err(error) = outcome {
+            link::log(Level::Warning, format_args!("{command:?}: {error}"));
+        }
     }
 }
