@@ -5,12 +5,13 @@
 //! source; else Debian's, whose `core` and `alloc` are built from the source package.
 
 use std::{
-    env,
+    env, fs, io,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use crate::{
+    board::Board,
     program::{Failure, Run, cargo, program, target},
     setup,
 };
@@ -54,7 +55,7 @@ impl Toolchain {
 
     /// The cargo that builds a crate on a standard library: `build_std` names the parts built from source,
     /// `None` takes the library that came with the target.
-    fn cargo(self, build_std: Option<&str>) -> Command {
+    fn cargo(self, build_std: Option<&str>, flags: &[&str]) -> Command {
         let mut command = match self {
             Self::Own => cargo(),
             Self::Debian => {
@@ -64,16 +65,72 @@ impl Toolchain {
                         command.env_remove(variable);
                     }
                 }
-                command.env("RUSTC", "/usr/bin/rustc").env("RUSTFLAGS", "-C linker=ld.lld");
+                command.env("RUSTC", "/usr/bin/rustc");
                 command
             }
         };
+        let linker = match self {
+            Self::Own => [].as_slice(),
+            Self::Debian => &["-C", "linker=ld.lld"],
+        };
+        let flags: Vec<&str> = linker.iter().chain(flags).copied().collect();
+        if !flags.is_empty() {
+            command.env("RUSTFLAGS", flags.join(" ")).env_remove("CARGO_ENCODED_RUSTFLAGS");
+        }
         command.arg("build");
         if let Some(parts) = build_std {
             command.env("RUSTC_BOOTSTRAP", "1").arg(format!("-Zbuild-std={parts}"));
         }
         command
     }
+
+    /// The cargo that builds an image for a board, and the folder in which the image will be. `folder` is the target
+    /// directory.
+    pub(crate) fn board(self, board: &Board, folder: &Path) -> Result<(Command, PathBuf), Failure> {
+        let flags = ["-C", &format!("target-cpu={}", board.cpu)];
+        let atomics = board.target.starts_with("thumbv6m");
+        let std = match self {
+            Self::Own if !atomics && has_library(board.target) => None,
+            _ => Some("core,alloc"),
+        };
+        let mut command = self.cargo(std, &flags);
+        if atomics {
+            let file = folder.join("targets").join(format!("{}.json", board.target));
+            let described = self.rustc(&["-Zunstable-options", "--print=target-spec-json"], board.target);
+            let description = described.as_deref().and_then(with_atomics).ok_or_else(|| {
+                Failure::System(io::Error::other(format!("rustc does not describe {}", board.target)))
+            })?;
+            fs::create_dir_all(folder.join("targets")).map_err(Failure::System)?;
+            // Written anew it would be compiled for anew.
+            if fs::read_to_string(&file).ok().as_ref() != Some(&description) {
+                fs::write(&file, description).map_err(Failure::System)?;
+            }
+            command.arg("-Zjson-target-spec").arg("--target").arg(file);
+        } else {
+            command.args(["--target", board.target]);
+        }
+        Ok((command, folder.join(board.target).join("release")))
+    }
+
+    /// What this toolchain's compiler prints about a target.
+    fn rustc(self, what: &[&str], target: &str) -> Option<String> {
+        let rustc = match self {
+            Self::Own => own_rustc(),
+            Self::Debian => "/usr/bin/rustc".into(),
+        };
+        program(rustc).env("RUSTC_BOOTSTRAP", "1").args(what).args(["--target", target]).answer()
+    }
+}
+
+/// A target's description with compare-and-swap: Cortex-M0+ has none, but crates that count references name it. The
+/// board's image brings functions that do it with interrupts off.
+fn with_atomics(description: &str) -> Option<String> {
+    let lines = description
+        .lines()
+        .filter(|line| !line.contains("\"atomic-cas\"") && !line.contains("\"max-atomic-width\""));
+    let rest = lines.collect::<Vec<_>>().join("\n");
+    let rest = rest.strip_prefix('{').filter(|_| description.contains("\"atomic-cas\": false"))?;
+    Some(format!("{{\n  \"max-atomic-width\": 32,{rest}\n"))
 }
 
 /// Variables by which the outer cargo, rustup or the user chose another toolchain or its flags.
@@ -93,13 +150,21 @@ fn selects_toolchain(variable: &str) -> bool {
         )
 }
 
+/// The compiler beside the cargo that runs this chore.
+fn own_rustc() -> PathBuf {
+    env::var_os("CARGO").map_or_else(|| "rustc".into(), |cargo| Path::new(&cargo).with_file_name("rustc"))
+}
+
+/// Whether the chore's own toolchain has a library for a target.
+fn has_library(target: &str) -> bool {
+    let folder = program(own_rustc()).args(["--print", "target-libdir", "--target", target]).answer();
+    folder.is_some_and(|folder| Path::new(&folder).is_dir())
+}
+
 fn own_is_complete() -> bool {
-    let rustc = env::var_os("CARGO")
-        .map_or_else(|| "rustc".into(), |cargo| Path::new(&cargo).with_file_name("rustc"));
-    let print = |what: &[&str]| program(&rustc).args(what).answer().map(PathBuf::from);
-    print(&["--print", "target-libdir", "--target", TARGET]).is_some_and(|folder| folder.is_dir())
-        && print(&["--print", "sysroot"])
-            .is_some_and(|folder| folder.join("lib/rustlib/src/rust/library/Cargo.lock").is_file())
+    let sysroot = program(own_rustc()).args(["--print", "sysroot"]).answer().map(PathBuf::from);
+    has_library(TARGET)
+        && sysroot.is_some_and(|folder| folder.join("lib/rustlib/src/rust/library/Cargo.lock").is_file())
 }
 
 /// Builds both crates in `TARGET_DIR/bare-metal`, away from the host's artefacts and locks.
@@ -111,7 +176,7 @@ pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
     };
     for (package, build_std) in [("sshsm-protocol", Some("core")), ("sshsm-firmware", firmware_std)] {
         toolchain
-            .cargo(build_std)
+            .cargo(build_std, &[])
             .args(["--release", "--target", TARGET, "--package", package, "--target-dir"])
             .arg(target()?.join("bare-metal"))
             .run()?;
@@ -131,7 +196,7 @@ mod tests {
     #[test]
     fn the_two_toolchains_do_not_mix() {
         // Cargo sets CARGO, and rustup RUSTUP_TOOLCHAIN, for tests as they do for `cargo run`.
-        let command = Toolchain::Debian.cargo(Some("core"));
+        let command = Toolchain::Debian.cargo(Some("core"), &[]);
         let set = |name: &str| command.get_envs().find(|(key, _)| *key == name).map(|(_, value)| value);
         assert_eq!(command.get_program(), "/usr/bin/cargo");
         assert_eq!(set("RUSTC"), Some(Some("/usr/bin/rustc".as_ref())));
@@ -142,10 +207,18 @@ mod tests {
     }
 
     #[test]
+    fn compare_and_swap_is_added_to_the_description_of_a_target_without_it_only() {
+        let thumbv6m = "{\n  \"arch\": \"arm\",\n  \"atomic-cas\": false,\n  \"abi\": \"eabi\"\n}";
+        let expected = "{\n  \"max-atomic-width\": 32,\n  \"arch\": \"arm\",\n  \"abi\": \"eabi\"\n}\n";
+        assert_eq!(with_atomics(thumbv6m).as_deref(), Some(expected));
+        assert_eq!(with_atomics("{\n  \"arch\": \"arm\"\n}"), None);
+    }
+
+    #[test]
     fn only_a_library_built_from_source_turns_unstable_options_on() {
-        let plain = Toolchain::Own.cargo(None);
+        let plain = Toolchain::Own.cargo(None, &[]);
         assert!(plain.get_envs().all(|(key, value)| key != "RUSTC_BOOTSTRAP" || value.is_none()));
-        let source = Toolchain::Own.cargo(Some("core"));
+        let source = Toolchain::Own.cargo(Some("core"), &[]);
         assert!(
             source.get_envs().any(|(key, value)| key == "RUSTC_BOOTSTRAP" && value == Some("1".as_ref()))
         );

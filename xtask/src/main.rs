@@ -4,10 +4,15 @@
 //! stderr, and the exit code is 0 only when everything that was asked for was done.
 
 mod bare_metal;
+mod board;
+mod emulate;
+mod firmware;
+mod image;
 mod program;
 mod setup;
 mod suite;
 mod test;
+mod uf2;
 
 use std::{env, process::ExitCode};
 
@@ -16,21 +21,42 @@ use program::Failure;
 struct Chore {
     name: &'static str,
     summary: &'static str,
-    run: fn() -> Result<(), Failure>,
+    /// Its arguments, for the help; none where it is empty.
+    arguments: &'static str,
+    run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 3] = [
+const CHORES: [Chore; 5] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
-        run: setup::chore,
+        arguments: "",
+        run: |_| setup::chore(),
     },
     Chore {
         name: "bare-metal",
         summary: "build sshsm-protocol and sshsm-firmware for thumbv8m.main-none-eabihf",
-        run: bare_metal::chore,
+        arguments: "",
+        run: |_| bare_metal::chore(),
     },
-    Chore { name: "test", summary: "everything CI runs: setup, checks, builds, all tests", run: test::chore },
+    Chore {
+        name: "firmware",
+        summary: "build the boards' images, ELF and UF2, into target/firmware",
+        arguments: "[--board qemu|pico|pico2|nrf52840] [--out DIR]",
+        run: firmware::chore,
+    },
+    Chore {
+        name: "emulate",
+        summary: "run the board qemu's image in its emulator, on a pseudo-terminal",
+        arguments: "[--board qemu] [--device DIR]",
+        run: emulate::chore,
+    },
+    Chore {
+        name: "test",
+        summary: "everything CI runs: setup, checks, builds, all tests",
+        arguments: "",
+        run: |_| test::chore(),
+    },
 ];
 
 fn main() -> ExitCode {
@@ -41,25 +67,31 @@ fn main() -> ExitCode {
             println!("{}", help());
             ExitCode::SUCCESS
         }
-        [name] => match CHORES.iter().find(|chore| chore.name == *name) {
-            Some(chore) => (chore.run)().map_or_else(
-                |failure| {
+        [name, arguments @ ..] => match CHORES.iter().find(|chore| chore.name == *name) {
+            Some(chore) if chore.arguments.is_empty() && !arguments.is_empty() => {
+                misuse(&format!("{name} takes no arguments"))
+            }
+            Some(chore) => match (chore.run)(arguments) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(Failure::Usage(reason)) => misuse(&reason),
+                Err(failure) => {
                     eprintln!("xtask: {failure}");
                     ExitCode::FAILURE
-                },
-                |()| ExitCode::SUCCESS,
-            ),
+                }
+            },
             None => misuse(&format!("no chore is called {name:?}")),
         },
         [] => misuse("a chore is missing"),
-        [_, extra, ..] => misuse(&format!("a chore takes no arguments, {extra:?} is too much")),
     }
 }
 
 fn help() -> String {
     let mut text = String::from("Usage: cargo xtask CHORE\n\nChores:");
-    for Chore { name, summary, .. } in &CHORES {
+    for Chore { name, summary, arguments, .. } in &CHORES {
         text += &format!("\n  {name:<12}{summary}");
+        if !arguments.is_empty() {
+            text += &format!("\n  {:<12}{arguments}", "");
+        }
     }
     text + "\n\nWith CI=true in the environment a missing dependency is a failure, never a skip."
 }

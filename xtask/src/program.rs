@@ -20,6 +20,8 @@ pub(crate) enum Failure {
     Missing(Vec<&'static str>),
     /// The operating system did not give what every chore needs: its own path, its stdout, a usable `PATH`.
     System(io::Error),
+    /// A chore's arguments make no sense.
+    Usage(String),
     /// A step of a longer chore.
     Step(&'static str, Box<Failure>),
 }
@@ -31,6 +33,7 @@ impl fmt::Display for Failure {
             Self::Exit(command, status) => write!(f, "`{command}` failed ({status})"),
             Self::Missing(what) => write!(f, "missing, see the lines above: {}", what.join(", ")),
             Self::System(reason) => write!(f, "the system says: {reason}"),
+            Self::Usage(reason) => f.write_str(reason),
             Self::Step(name, failure) => write!(f, "step {name} failed: {failure}"),
         }
     }
@@ -84,6 +87,28 @@ pub(crate) fn find(name: &str) -> Option<PathBuf> {
         .chain(["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from))
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
+}
+
+/// A chore's options, `--name VALUE` in any order; anything else is [`Failure::Usage`].
+pub(crate) fn options<'a, const N: usize>(
+    arguments: &[&'a str],
+    names: [&str; N],
+) -> Result<[Option<&'a str>; N], Failure> {
+    let mut values = [None; N];
+    for pair in arguments.chunks(2) {
+        let &[name, value] = pair else {
+            return Err(Failure::Usage(format!("{} needs a value", pair.concat())));
+        };
+        let (_, room) = names
+            .iter()
+            .zip(&mut values)
+            .find(|(known, _)| **known == name)
+            .ok_or_else(|| Failure::Usage(format!("{name:?} is not one of {}", names.join(", "))))?;
+        if room.replace(value).is_some() {
+            return Err(Failure::Usage(format!("{name} is given twice")));
+        }
+    }
+    Ok(values)
 }
 
 /// How chores run what they run.
@@ -148,6 +173,16 @@ mod tests {
             program("/bin/sh").args(["-c", "echo \"[$CARGO_PKG_NAME]\""]).answer().as_deref(),
             Some("[]")
         );
+    }
+
+    #[test]
+    fn options_come_in_any_order_and_nothing_else_comes() {
+        let names = ["--board", "--out"];
+        assert_eq!(options(&[], names).unwrap(), [None, None]);
+        assert_eq!(options(&["--out", "a", "--board", "b"], names).unwrap(), [Some("b"), Some("a")]);
+        for wrong in [["--out"].as_slice(), &["b", "c"], &["--out", "a", "--out", "b"]] {
+            assert!(matches!(options(wrong, names), Err(Failure::Usage(_))), "{wrong:?}");
+        }
     }
 
     #[test]

@@ -30,7 +30,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 5] = [
+const PACKAGES: [Package; 6] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",
@@ -54,6 +54,12 @@ const PACKAGES: [Package; 5] = [
         what: "pkcs11-tool",
         why: "makes keys on the PKCS#11 token",
         present: || find("pkcs11-tool").is_some(),
+    },
+    Package {
+        name: "qemu-system-arm",
+        what: "qemu-system-arm",
+        why: "the firmware runs on an emulated board",
+        present: || find("qemu-system-arm").is_some(),
     },
     Package {
         name: "python3-venv",

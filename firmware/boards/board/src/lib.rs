@@ -1,0 +1,35 @@
+//! What all boards share, and no board knows better.
+//!
+//! A board is a thin binary: it sets up its clock, flash, entropy and serial port, implements
+//! [`Platform`](sshsm_firmware::Platform), and calls [`serve`]. What can be said once for all of them is here.
+//!
+//! | to learn about | open |
+//! |---|---|
+//! | where memory goes and how much was used | [`heap`], [`stack`] |
+//! | how bytes of the serial port become messages | [`link`] |
+//! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
+//! | who computes signatures on the larger processors | `crypto` |
+//! | how a device ends, and what it remembers of it | [`restart`] |
+
+#![cfg_attr(target_os = "none", no_std)]
+
+#[cfg(target_os = "none")]
+extern crate alloc;
+
+#[cfg(all(feature = "dsp", target_arch = "arm"))]
+pub mod crypto;
+pub mod entropy;
+pub mod health;
+#[cfg(target_os = "none")]
+pub mod heap;
+#[cfg(target_os = "none")]
+pub mod link;
+#[cfg(target_os = "none")]
+pub mod restart;
+#[cfg(target_os = "none")]
+mod serve;
+#[cfg(target_os = "none")]
+pub mod stack;
+
+#[cfg(target_os = "none")]
+pub use serve::serve;

@@ -1,0 +1,75 @@
+//! How a device ends: every byte of its memory is cleared, then the chip resets, and the next start can say why.
+//!
+//! Keys live in the heap and on the stack; nothing else decides what is a secret, so all of the memory goes. What went
+//! wrong is kept as a number in the first word of `.uninit`, which neither start-up code nor the clearing touches.
+
+use core::mem::MaybeUninit;
+use core::ptr::{addr_of_mut, read_volatile, write_volatile};
+
+use sshsm_protocol::link::ResetReason;
+
+/// What is kept of a reason that only the firmware knows; other values say nothing.
+const KEPT: [(u32, ResetReason); 3] = [
+    (0x7373_6801, ResetReason::Requested),
+    (0x7373_6802, ResetReason::Panic),
+    (0x7373_6803, ResetReason::Watchdog),
+];
+
+#[allow(unsafe_code, reason = "memory that start-up code leaves alone is a section of its own")]
+#[unsafe(link_section = ".uninit.sshsm_restart_reason")]
+static mut REASON: MaybeUninit<u32> = MaybeUninit::uninit();
+
+#[allow(unsafe_code, reason = "symbols of the linker script")]
+// SAFETY: only their addresses are used; cortex-m-rt's linker script defines both.
+unsafe extern "C" {
+    static mut _ram_start: u32;
+    static mut _ram_end: u32;
+}
+
+/// Why the firmware itself started this run; `None` where it was the hardware that did. It is told once.
+pub fn take_reason() -> Option<ResetReason> {
+    let cell = addr_of_mut!(REASON).cast::<u32>();
+    #[allow(unsafe_code, reason = "the word has no initial value in the language")]
+    // SAFETY: any 32 bits are a `u32`; volatile accesses by one thread of execution, before interrupts use it.
+    let code = unsafe {
+        let code = read_volatile(cell);
+        write_volatile(cell, 0);
+        code
+    };
+    KEPT.into_iter().find(|(kept, _)| *kept == code).map(|(_, reason)| reason)
+}
+
+/// Clears all memory and resets the chip.
+pub fn restart(reason: ResetReason) -> ! {
+    cortex_m::interrupt::disable();
+    let code = KEPT.iter().find(|(_, kept)| *kept == reason).map_or(0, |(code, _)| *code);
+    /// Application interrupt and reset control: its address, and what asks it for a system reset.
+    static RESET: [u32; 2] = [0xe000_ed0c, 0x05fa_0004];
+    #[allow(unsafe_code, reason = "the stack itself is cleared, so nothing may be on it")]
+    // SAFETY: interrupts are off, no memory but the cleared is touched, and control never comes back. Six registers
+    // are what Cortex-M0+ has to give.
+    unsafe {
+        core::arch::asm!(
+            "2:",
+            "str {zero}, [{word}]",
+            "adds {word}, {word}, #4",
+            "cmp {word}, {end}",
+            "bne 2b",
+            "str {reason}, [{cell}]",
+            "ldr {word}, [{reset}]",
+            "ldr {end}, [{reset}, #4]",
+            "dsb",
+            "str {end}, [{word}]",
+            "dsb",
+            "3:",
+            "b 3b",
+            word = in(reg) addr_of_mut!(_ram_start),
+            end = in(reg) addr_of_mut!(_ram_end),
+            zero = in(reg) 0,
+            reason = in(reg) code,
+            cell = in(reg) addr_of_mut!(REASON),
+            reset = in(reg) &raw const RESET,
+            options(noreturn),
+        )
+    }
+}

@@ -1,0 +1,42 @@
+//! What a board does all day, below its interrupts: carries out one message after the other.
+
+use alloc::boxed::Box;
+
+use sshsm_firmware::{Device, Platform};
+use sshsm_protocol::frame::MAX_MESSAGE;
+use sshsm_protocol::link::Level;
+
+use crate::link;
+
+/// Starts the device and carries out what comes in over the [`link`]; sleeps in between. `send` is called when there is
+/// something to send. A device that does not start says so in its log and refuses every message.
+pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
+    let mut device = match Device::start(platform, flash) {
+        Ok(device) => Box::new(device),
+        Err(error) => {
+            link::log(Level::Error, format_args!("the device does not start: {error}"));
+            link::fail();
+            loop {
+                cortex_m::asm::wfi();
+            }
+        }
+    };
+    link::started(device.vitals());
+    link::log(Level::Info, format_args!("ready"));
+    let mut request = Box::new([0; MAX_MESSAGE]);
+    let mut response = Box::new([0; MAX_MESSAGE]);
+    loop {
+        // An interrupt between the look and the sleep would be slept through if it were not held off; it still wakes.
+        let message = critical_section::with(|_| {
+            let message = link::take(&mut request);
+            if message.is_none() {
+                cortex_m::asm::wfi();
+            }
+            message
+        });
+        let Some(message) = message.and_then(|length| request.get(..length)) else { continue };
+        let length = device.handle(message, response.as_mut());
+        link::respond(response.get(..length).unwrap_or_default(), device.vitals());
+        send();
+    }
+}

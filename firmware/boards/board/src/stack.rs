@@ -1,0 +1,52 @@
+//! How deep the stack ever was: what lies unused below it is painted, and looked at later.
+
+use core::ptr::{self, addr_of_mut};
+
+const PAINT: u32 = 0xaced_face;
+/// Bytes below the stack pointer that painting leaves alone: its own frames, and those of an interrupt's entry.
+const MARGIN: usize = 512;
+
+#[allow(unsafe_code, reason = "symbols of the linker script")]
+// SAFETY: only their addresses are used; cortex-m-rt's linker script defines both.
+unsafe extern "C" {
+    static mut _stack_start: u32; // the highest address: the stack grows down
+    static mut _stack_end: u32;
+}
+
+/// Paints what is unused now.
+#[inline(never)]
+pub fn paint() {
+    let end = (cortex_m::register::msp::read() as usize).saturating_sub(MARGIN);
+    critical_section::with(|_| {
+        let mut word = addr_of_mut!(_stack_end);
+        while word.addr() < end {
+            #[allow(unsafe_code, reason = "the stack has no owner in the language")]
+            // SAFETY: between the end of the statics and the stack pointer lies nothing, and no interrupt pushes now.
+            unsafe {
+                ptr::write_volatile(word, PAINT);
+                word = word.add(1);
+            }
+        }
+    });
+}
+
+/// The most bytes of stack that were in use at once since [`paint`].
+#[must_use]
+pub fn peak() -> usize {
+    let mut word = addr_of_mut!(_stack_end);
+    let top = addr_of_mut!(_stack_start);
+    #[allow(unsafe_code, reason = "the stack has no owner in the language")]
+    // SAFETY: all memory between the two symbols can be read.
+    unsafe {
+        while word < top && ptr::read_volatile(word) == PAINT {
+            word = word.add(1);
+        }
+    }
+    top.addr() - word.addr()
+}
+
+/// Bytes that the stack may have.
+#[must_use]
+pub fn size() -> usize {
+    addr_of_mut!(_stack_start).addr() - addr_of_mut!(_stack_end).addr()
+}

@@ -1,0 +1,95 @@
+//! What the device core asks of this machine.
+
+use core::time::Duration;
+
+use sshsm_board::crypto::CortexM;
+use sshsm_board::entropy::{Entropy, Noise};
+use sshsm_board::health::{MinEntropy, Unhealthy};
+use sshsm_board::link;
+use sshsm_board::restart::restart;
+use sshsm_firmware::Platform;
+use sshsm_protocol::link::{Level, ResetReason};
+use sshsm_protocol::{Command, DeviceError};
+
+use crate::clock;
+use crate::flash::Flash;
+use crate::host::{self, File};
+
+/// The host's own generator.
+pub(crate) struct HostNoise(File);
+
+impl Noise for HostNoise {
+    const MIN_ENTROPY: MinEntropy = MinEntropy::Seven;
+
+    fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy> {
+        if self.0.read(samples) { Ok(()) } else { Err(Unhealthy::Source) }
+    }
+}
+
+/// The emulated board.
+pub(crate) struct Emulated {
+    entropy: Entropy<HostNoise>,
+    serial: u32,
+}
+
+impl Emulated {
+    /// Asks the host for everything that the machine lacks; what a new device has none of is made.
+    pub(crate) fn start() -> Self {
+        let noise = File::open(c"/dev/urandom").map(HostNoise);
+        let entropy = noise.ok_or(Unhealthy::Source).and_then(|noise| Entropy::start(noise, stop));
+        let mut entropy = entropy.unwrap_or_else(|unhealthy| stop(unhealthy));
+        let serial =
+            host::read_or_make(c"serial", |digits: &mut [u8; 8]| serial_digits(&mut entropy, digits));
+        let serial = str::from_utf8(&serial).ok().and_then(|digits| digits.parse().ok());
+        let Some(serial) = serial.filter(|&serial| serial != 0) else {
+            panic!("serial: eight digits, not all 0")
+        };
+        Self { entropy, serial }
+    }
+}
+
+/// Eight random decimal digits, the first not 0.
+fn serial_digits(entropy: &mut impl rand_core::Rng, digits: &mut [u8; 8]) {
+    let mut first = b'1';
+    for digit in digits {
+        // Bytes that would prefer some digits are drawn again.
+        *digit = loop {
+            let mut byte = [0];
+            entropy.fill_bytes(&mut byte);
+            let drawn = b'0' + byte[0] % 10;
+            if byte[0] < 250 && drawn >= first {
+                break drawn;
+            }
+        };
+        first = b'0';
+    }
+}
+
+fn stop(unhealthy: Unhealthy) -> ! {
+    cortex_m_semihosting::heprintln!("{unhealthy}");
+    restart(ResetReason::Panic)
+}
+
+impl Platform for Emulated {
+    type Flash = Flash;
+    type Entropy = Entropy<HostNoise>;
+    type Crypto = CortexM;
+
+    fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    fn uptime(&mut self) -> Duration {
+        clock::uptime()
+    }
+
+    fn entropy(&mut self) -> &mut Entropy<HostNoise> {
+        &mut self.entropy
+    }
+
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        if let Err(error) = outcome {
+            link::log(Level::Warning, format_args!("{command:?}: {error}"));
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! `cargo xtask firmware`: the images, as ELF for debuggers and emulators and as UF2 for boot loaders.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    bare_metal::Toolchain,
+    board::{self, BOARDS, Board},
+    image::Image,
+    program::{Failure, Run, options, root, target},
+    setup, uf2,
+};
+
+/// `[--board NAME] [--out DIR]`: one board's image or, in a checkout with all of them, every board's.
+pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
+    let [name, out] = options(arguments, ["--board", "--out"])?;
+    let out = out.map_or_else(folder, |out| Ok(PathBuf::from(out)))?;
+    let boards = match name {
+        Some(name) => vec![board::named(name)?],
+        None => BOARDS.iter().collect(),
+    };
+    let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
+    boards.into_iter().try_for_each(|board| write(toolchain, board, &out))
+}
+
+/// Where images are when nobody says otherwise.
+pub(crate) fn folder() -> Result<PathBuf, Failure> {
+    target().map(|target| target.join("firmware"))
+}
+
+/// Builds a board's binary and returns its ELF file's path.
+pub(crate) fn build(toolchain: Toolchain, board: &Board, binary: &str) -> Result<PathBuf, Failure> {
+    let folder = target()?.join("boards");
+    let (mut cargo, profile) = toolchain.board(board, &folder)?;
+    cargo
+        .current_dir(root().join("firmware/boards"))
+        .args(["--release", "--locked", "--package", board.package, "--bin", binary, "--target-dir"])
+        .arg(&folder)
+        .run()?;
+    Ok(profile.join(binary))
+}
+
+/// Builds a board and writes `BOARD.elf` and, where its boot loader takes it, `BOARD.uf2`.
+pub(crate) fn write(toolchain: Toolchain, board: &Board, out: &Path) -> Result<(), Failure> {
+    let elf = build(toolchain, board, board.name)?;
+    fs::create_dir_all(out).map_err(Failure::System)?;
+    let named = |ending: &str| out.join(format!("{}.{ending}", board.name));
+    let image = Image::read(&elf)?;
+    fs::copy(&elf, named("elf")).map_err(Failure::System)?;
+    if let Some(family) = board.uf2_family {
+        fs::write(named("uf2"), uf2::write(family, image.flash())).map_err(Failure::System)?;
+    }
+    let ending = if board.uf2_family.is_some() { "uf2" } else { "elf" };
+    let bytes: usize = image.flash().iter().map(|(_, bytes)| bytes.len()).sum();
+    println!("{}: {bytes} bytes of flash, {} of RAM", named(ending).display(), image.variables());
+    Ok(())
+}
