@@ -4,7 +4,7 @@
 
 use std::{error::Error, fs, path::Path};
 
-use sshsm_protocol::{Command, ObjectId, ObjectType};
+use sshsm_protocol::{Command, DeviceError, ObjectId, ObjectType};
 use sshsm_simulator::{Provision, ProvisionError, Provisioned, SessionError, Simulator};
 
 const LAB: &str = r#"
@@ -105,7 +105,7 @@ fn the_second_time_everything_is_kept() {
     drop(session);
     assert!(matches!(
         device.session(id(1), "password"),
-        Err(SessionError::Device(sshsm_protocol::DeviceError::ObjectNotFound))
+        Err(SessionError::Device(DeviceError::ObjectNotFound))
     ));
 }
 
@@ -251,4 +251,100 @@ fn the_example_in_the_documentation_is_sound() {
     let (_, example) = page.split_once("```toml\n").unwrap();
     let (example, _) = example.split_once("```").unwrap();
     Declaration::new(example).read().unwrap();
+}
+
+/// The device's answer to GET OPTION, by the first administrator's session.
+fn option(device: &mut Simulator, option: u8) -> Vec<u8> {
+    device.session(id(1), "password").unwrap().command(Command::GetOption, &[option]).unwrap()
+}
+
+/// What a list of pairs says of this code.
+fn entry(list: &[u8], code: u8) -> u8 {
+    list.chunks(2).find(|pair| pair[0] == code).unwrap()[1]
+}
+
+const OPTIONS: &str = r#"
+[[object]]
+type = "asymmetric-key"
+id = 5
+domains = [1]
+capabilities = ["sign-ecdsa"]
+algorithm = "ecp256"
+generate = true
+
+[[object]]
+type = "hmac-key"
+id = 5
+domains = [1]
+capabilities = ["sign-hmac"]
+algorithm = "hmac-sha256"
+generate = true
+
+[options]
+force-audit = "on"
+command-audit = { sign-ecdsa = "on", sign-hmac = "fix" }
+algorithm-toggle = { ecdsa-sha384 = false, rsa2048 = false }
+"#;
+
+#[test]
+fn declared_algorithms_are_switched_off_and_the_others_work() {
+    let mut device = new_device();
+    provision(&mut device, OPTIONS).unwrap();
+    let toggles = option(&mut device, 4);
+    let off: Vec<_> = toggles.chunks(2).filter(|pair| pair[1] == 0).map(|pair| pair[0]).collect();
+    assert_eq!(off, [9, 44]);
+    let mut session = device.session(id(1), "password").unwrap();
+    let mut sign = |length| session.command(Command::SignEcdsa, &[&[0, 5][..], &vec![7; length]].concat());
+    sign(32).unwrap();
+    assert!(matches!(sign(48), Err(SessionError::Device(DeviceError::AlgorithmDisabled))));
+    let header = [&[0, 6], &[0; 40][..], &[0, 1], &[0; 8], &[9]].concat();
+    let refused = session.command(Command::GenerateAsymmetricKey, &header);
+    assert!(matches!(refused, Err(SessionError::Device(DeviceError::AlgorithmDisabled))), "{refused:?}");
+}
+
+#[test]
+fn declared_commands_are_logged_and_no_others_and_what_is_fixed_stays() {
+    let mut device = new_device();
+    provision(&mut device, &OPTIONS.replace("force-audit = \"on\"", "force-audit = \"off\"")).unwrap();
+    let audit = option(&mut device, 3);
+    let on: Vec<_> = audit.chunks(2).filter(|pair| pair[1] != 0).map(|pair| (pair[0], pair[1])).collect();
+    assert_eq!(on, [(0x56, 1), (0x53, 2)]);
+
+    let mut session = device.session(id(1), "password").unwrap();
+    session.command(Command::SignEcdsa, &[&[0, 5][..], &[7; 32]].concat()).unwrap();
+    session.command(Command::SignHmac, &[0, 5, 7]).unwrap();
+    session.command(Command::Echo, &[7]).unwrap();
+    let log = session.command(Command::GetLogEntries, &[]).unwrap();
+    let commands: Vec<_> = log[5..].chunks(32).map(|entry| entry[2]).collect();
+    // Behind what every log begins with: the reset and the boot.
+    assert_eq!(commands[2..], [0x56, 0x53]);
+    let mut set = |code| session.command(Command::SetOption, &[3, 0, 2, code, 0]);
+    assert!(matches!(set(0x53), Err(SessionError::Device(DeviceError::InvalidData))));
+    set(0x56).unwrap();
+}
+
+#[test]
+fn declared_force_audit_fills_the_log_and_then_stops_the_device() {
+    let mut device = new_device();
+    provision(&mut device, OPTIONS).unwrap();
+    assert_eq!(option(&mut device, 1), [1]);
+    let mut session = device.session(id(1), "password").unwrap();
+    let refused = (0..64).find_map(|_| session.command(Command::Echo, &[]).err());
+    assert!(matches!(refused, Some(SessionError::Device(DeviceError::LogFull))), "{refused:?}");
+}
+
+#[test]
+fn options_are_kept_the_second_time_and_set_again_where_a_client_changed_them() {
+    let text = OPTIONS.replace("force-audit = \"on\"", "force-audit = \"off\"");
+    let mut device = new_device();
+    provision(&mut device, &text).unwrap();
+    device.session(id(1), "password").unwrap().command(Command::SetOption, &[3, 0, 2, 0x56, 0]).unwrap();
+    provision(&mut device, &text).unwrap();
+    assert_eq!(entry(&option(&mut device, 3), 0x56), 1);
+    let before = (option(&mut device, 3), option(&mut device, 4));
+    provision(&mut device, &text).unwrap();
+    assert_eq!((option(&mut device, 3), option(&mut device, 4)), before);
+    // Objects are there: the device itself refuses to switch algorithms.
+    let refused = provision(&mut device, &text.replace("rsa2048 = false", "rsa2048 = true")).unwrap_err();
+    assert!(reasons(&refused).contains("algorithm-toggle rsa2048"), "{}", reasons(&refused));
 }
