@@ -31,7 +31,7 @@ impl ErrorType for Forger {
 }
 
 impl ReadNorFlash for Forger {
-    const READ_SIZE: usize = Flash::READ_SIZE;
+    const READ_SIZE: usize = <Flash>::READ_SIZE;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerFailure> {
         self.0.read(offset, bytes)
@@ -43,8 +43,8 @@ impl ReadNorFlash for Forger {
 }
 
 impl NorFlash for Forger {
-    const WRITE_SIZE: usize = Flash::WRITE_SIZE;
-    const ERASE_SIZE: usize = Flash::ERASE_SIZE;
+    const WRITE_SIZE: usize = <Flash>::WRITE_SIZE;
+    const ERASE_SIZE: usize = <Flash>::ERASE_SIZE;
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerFailure> {
         self.0.erase(from, to)

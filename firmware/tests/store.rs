@@ -308,54 +308,6 @@ fn another_version_is_refused_by_its_number_whatever_its_root_key() {
     assert_eq!(refusal(earlier), MountError::UnknownVersion(1));
 }
 
-/// Does `change` with the power cut at every step; afterwards the device shows `before` or `after`, and if the
-/// command was acknowledged, `after`.
-fn cut_at_every_step(prepare: impl Fn(&mut ModelDevice, &mut Session), command: Command, payload: &[u8]) {
-    let mut device = fresh();
-    let mut admin = Session::admin(&mut device);
-    prepare(&mut device, &mut admin);
-    let start_state = chip(&mut device);
-    let before = observe(&mut start(start_state.clone()));
-    // Answer, chip afterwards, and steps that the command took.
-    let run = |power: Option<usize>| {
-        let flash = Flash::of(start_state.clone());
-        let mut device = try_start(flash.clone()).ok().unwrap();
-        let mut admin = Session::admin(&mut device);
-        flash.0.borrow_mut().operations = 0;
-        flash.0.borrow_mut().power = power;
-        let answer = admin.send(&mut device, command, payload);
-        (answer, flash.copy(), flash.0.borrow().operations)
-    };
-    let (answer, done, steps) = run(None);
-    answer.unwrap();
-    let after = observe(&mut start(done));
-    assert_ne!(before, after);
-    assert!(steps > 0);
-    for power in 0..=steps {
-        let (answer, cut, _) = run(Some(power));
-        let seen = observe(&mut start(cut));
-        assert!(seen == before || seen == after, "{command}: a state between, cut at {power} of {steps}");
-        if answer.is_ok() {
-            assert_eq!(seen, after, "{command}: acknowledged and lost, cut at {power} of {steps}");
-        }
-        assert_eq!(answer.is_ok(), power == steps);
-    }
-}
-
-#[test]
-fn every_mutating_command_is_atomic_across_a_power_cut() {
-    let nothing = |_: &mut ModelDevice, _: &mut Session| {};
-    let one = |device: &mut ModelDevice, admin: &mut Session| {
-        admin.send(device, Command::PutTemplate, &template(4, 200)).unwrap();
-    };
-    cut_at_every_step(nothing, Command::PutTemplate, &template(4, 300));
-    cut_at_every_step(one, Command::DeleteObject, &[0, 4, 6]);
-    cut_at_every_step(one, Command::ResetDevice, &[]);
-    let changed = AuthenticationKey::from_password(b"changed");
-    let payload = [&[0, 1, 38], changed.as_bytes().as_slice()].concat();
-    cut_at_every_step(nothing, Command::ChangeAuthenticationKey, &payload);
-}
-
 #[test]
 fn a_first_start_that_was_cut_off_starts_again() {
     let flash = Flash::blank();

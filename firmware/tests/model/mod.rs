@@ -11,7 +11,9 @@
 #![allow(dead_code)] // each test binary uses a part
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use embedded_storage::nor_flash::{
@@ -43,34 +45,70 @@ pub struct Chip {
     pub operations: usize,
     /// Which of these were erasures, counted from 1.
     pub erasures: Vec<usize>,
-    /// What is erased of the sector in whose erasure the power fails.
+    /// What is left of the word or the sector in whose programming or erasure the power fails.
     pub torn: Torn,
+    /// The power has failed: nothing changes any more.
+    pub dead: bool,
 }
 
-/// A part of a sector.
+/// What an operation has done when the power fails in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Torn {
+    /// This part of a sector is erased, a word is not programmed.
     FirstHalf,
     SecondHalf,
     Middle,
+    /// A word has some of the bits cleared that were to be, a sector holds anything: noise from this seed.
+    Noise(u64),
 }
 
 impl Torn {
-    pub const ALL: [Self; 3] = [Self::FirstHalf, Self::SecondHalf, Self::Middle];
-
-    fn range(self) -> std::ops::Range<usize> {
-        match self {
+    /// A sector whose erasure was interrupted.
+    fn erase(self, sector: &mut [u8]) {
+        let range = match self {
             Self::FirstHalf => 0..SECTOR / 2,
             Self::SecondHalf => SECTOR / 2..SECTOR,
             Self::Middle => SECTOR / 4..SECTOR * 3 / 4,
-        }
+            Self::Noise(seed) => {
+                // Everything at random, or some bits erased and the others not yet.
+                let kept = if seed.is_multiple_of(2) { 0xff } else { 0 };
+                for (at, byte) in sector.iter_mut().enumerate() {
+                    *byte = *byte & kept | self.noise(at);
+                }
+                return;
+            }
+        };
+        sector[range].fill(0xff);
+    }
+
+    /// Bits of the byte at this place that could not be cleared any more.
+    fn spared(self, at: usize) -> u8 {
+        if let Self::Noise(_) = self { self.noise(at) } else { 0xff }
+    }
+
+    /// SplitMix64.
+    fn noise(self, at: usize) -> u8 {
+        let Self::Noise(seed) = self else { return 0 };
+        let z = seed.wrapping_add(at as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let z = (z ^ z >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let z = (z ^ z >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (z >> 56) as u8
     }
 }
 
-/// NOR flash in memory, shared with the test that holds a clone. Programming clears bits; power can fail inside any
-/// operation.
+/// How an operation on a word or a sector ends.
+enum Step {
+    Done,
+    /// The power fails in the middle of it.
+    Torn,
+    /// There is no power.
+    Dead,
+}
+
+/// NOR flash in memory with words of so many bytes, shared with the test that holds a clone. Programming clears bits;
+/// power can fail inside any operation.
 #[derive(Clone)]
-pub struct Flash(pub Rc<RefCell<Chip>>);
+pub struct Flash<const WORD: usize = 4>(pub Rc<RefCell<Chip>>);
 
 #[derive(Debug)]
 pub struct PowerFailure;
@@ -89,18 +127,23 @@ impl Chip {
             operations: 0,
             erasures: Vec::new(),
             torn: Torn::FirstHalf,
+            dead: false,
         }
     }
 
-    fn step(&mut self) -> Result<(), PowerFailure> {
+    fn step(&mut self) -> Step {
         self.operations += 1;
         match &mut self.power {
-            Some(0) => Err(PowerFailure),
+            Some(0) if self.dead => Step::Dead,
+            Some(0) => {
+                self.dead = true;
+                Step::Torn
+            }
             Some(left) => {
                 *left -= 1;
-                Ok(())
+                Step::Done
             }
-            None => Ok(()),
+            None => Step::Done,
         }
     }
 }
@@ -111,25 +154,32 @@ impl Flash {
     }
 
     pub fn of(chip: Chip) -> Self {
-        Self(Rc::new(RefCell::new(chip)))
+        Self::with_words(chip)
     }
 
     /// Fewer sectors than [`SECTORS`].
     pub fn small(sectors: usize) -> Self {
         Self::of(Chip { bytes: vec![0xff; SECTOR * sectors], ..Chip::blank() })
     }
+}
+
+impl<const WORD: usize> Flash<WORD> {
+    /// Flash with words of another size.
+    pub fn with_words(chip: Chip) -> Self {
+        Self(Rc::new(RefCell::new(chip)))
+    }
 
     /// A copy of the chip as it is now, with power.
     pub fn copy(&self) -> Chip {
-        Chip { power: None, operations: 0, erasures: Vec::new(), ..self.0.borrow().clone() }
+        Chip { power: None, operations: 0, erasures: Vec::new(), dead: false, ..self.0.borrow().clone() }
     }
 }
 
-impl ErrorType for Flash {
+impl<const WORD: usize> ErrorType for Flash<WORD> {
     type Error = PowerFailure;
 }
 
-impl ReadNorFlash for Flash {
+impl<const WORD: usize> ReadNorFlash for Flash<WORD> {
     const READ_SIZE: usize = 1;
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), PowerFailure> {
@@ -143,8 +193,8 @@ impl ReadNorFlash for Flash {
     }
 }
 
-impl NorFlash for Flash {
-    const WRITE_SIZE: usize = 4;
+impl<const WORD: usize> NorFlash for Flash<WORD> {
+    const WRITE_SIZE: usize = WORD;
     const ERASE_SIZE: usize = SECTOR;
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), PowerFailure> {
@@ -154,27 +204,45 @@ impl NorFlash for Flash {
             let step = chip.step();
             let operation = chip.operations;
             chip.erasures.push(operation);
-            let erased = if step.is_ok() { 0..SECTOR } else { chip.torn.range() };
-            chip.bytes[at..at + SECTOR][erased].fill(0xff);
-            step?;
+            let torn = chip.torn;
+            let sector = &mut chip.bytes[at..at + SECTOR];
+            match step {
+                Step::Done => sector.fill(0xff),
+                Step::Torn => torn.erase(sector),
+                Step::Dead => {}
+            }
+            if !matches!(step, Step::Done) {
+                return Err(PowerFailure);
+            }
         }
         Ok(())
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), PowerFailure> {
         let mut chip = self.0.borrow_mut();
-        assert!((offset as usize).is_multiple_of(4) && bytes.len().is_multiple_of(4), "unaligned write");
-        for (word, at) in bytes.chunks(4).zip((offset as usize..).step_by(4)) {
-            chip.step()?;
-            for (byte, to) in word.iter().zip(&mut chip.bytes[at..at + 4]) {
-                *to &= byte;
+        assert!(
+            (offset as usize).is_multiple_of(WORD) && bytes.len().is_multiple_of(WORD),
+            "unaligned write"
+        );
+        for (word, at) in bytes.chunks(WORD).zip((offset as usize..).step_by(WORD)) {
+            let step = chip.step();
+            for (byte, at) in word.iter().zip(at..) {
+                let spared = match step {
+                    Step::Done => 0,
+                    Step::Torn => chip.torn.spared(at),
+                    Step::Dead => 0xff,
+                };
+                chip.bytes[at] &= byte | spared;
+            }
+            if !matches!(step, Step::Done) {
+                return Err(PowerFailure);
             }
         }
         Ok(())
     }
 }
 
-impl MultiwriteNorFlash for Flash {}
+impl<const WORD: usize> MultiwriteNorFlash for Flash<WORD> {}
 
 /// The root key of every model.
 pub fn root_key() -> RootKey {
@@ -190,7 +258,7 @@ impl Clock {
     }
 }
 
-pub struct Model {
+pub struct Model<const WORD: usize = 4> {
     entropy: ChaCha8Rng,
     pub clock: Clock,
     pub decisions: Vec<String>,
@@ -199,12 +267,18 @@ pub struct Model {
 
 impl Model {
     pub fn new(clock: Clock) -> Self {
+        Self::with_words(clock)
+    }
+}
+
+impl<const WORD: usize> Model<WORD> {
+    fn with_words(clock: Clock) -> Self {
         Self { entropy: ChaCha8Rng::seed_from_u64(7), clock, decisions: Vec::new(), handled: Vec::new() }
     }
 }
 
-impl Platform for Model {
-    type Flash = Flash;
+impl<const WORD: usize> Platform for Model<WORD> {
+    type Flash = Flash<WORD>;
     type Entropy = ChaCha8Rng;
     type Crypto = RustCrypto;
 
@@ -238,10 +312,10 @@ impl Platform for Model {
     }
 }
 
-pub type ModelDevice = Device<Model>;
+pub type ModelDevice<const WORD: usize = 4> = Device<Model<WORD>>;
 
-pub fn try_start(flash: Flash) -> Result<ModelDevice, MountError> {
-    Device::start(Model::new(Clock::default()), flash)
+pub fn try_start<const WORD: usize>(flash: Flash<WORD>) -> Result<ModelDevice<WORD>, MountError> {
+    Device::start(Model::with_words(Clock::default()), flash)
 }
 
 pub fn start(chip: Chip) -> ModelDevice {
@@ -253,7 +327,11 @@ pub fn fresh() -> ModelDevice {
 }
 
 /// Sends a plain message.
-pub fn plain(device: &mut ModelDevice, code: u8, payload: &[u8]) -> Result<Vec<u8>, DeviceError> {
+pub fn plain<const WORD: usize>(
+    device: &mut ModelDevice<WORD>,
+    code: u8,
+    payload: &[u8],
+) -> Result<Vec<u8>, DeviceError> {
     let mut message = vec![0; 3 + payload.len()];
     Frame { code, payload }.encode(&mut message).unwrap();
     let mut response = [0; MAX_MESSAGE];
@@ -271,16 +349,28 @@ fn answer(code: u8, frame: &Frame<'_>) -> Result<Vec<u8>, DeviceError> {
     Ok(frame.payload.to_vec())
 }
 
+/// The key of a password, derived once.
+fn authentication_key(password: &[u8]) -> AuthenticationKey {
+    static KEYS: Mutex<BTreeMap<Vec<u8>, [u8; AuthenticationKey::LENGTH]>> = Mutex::new(BTreeMap::new());
+    let derive = || *AuthenticationKey::from_password(password).as_bytes();
+    let mut keys = KEYS.lock().unwrap();
+    AuthenticationKey::from_bytes(*keys.entry(password.to_vec()).or_insert_with(derive))
+}
+
 /// A client's session.
 pub struct Session(pub HostChannel);
 
 impl Session {
-    pub fn open(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
-        Self::open_with(device, id, &AuthenticationKey::from_password(password))
+    pub fn open<const WORD: usize>(
+        device: &mut ModelDevice<WORD>,
+        id: u16,
+        password: &[u8],
+    ) -> Result<Self, DeviceError> {
+        Self::open_with(device, id, &authentication_key(password))
     }
 
-    pub fn open_with(
-        device: &mut ModelDevice,
+    pub fn open_with<const WORD: usize>(
+        device: &mut ModelDevice<WORD>,
         id: u16,
         key: &AuthenticationKey,
     ) -> Result<Self, DeviceError> {
@@ -288,11 +378,19 @@ impl Session {
     }
 
     /// The first half of opening.
-    pub fn create(device: &mut ModelDevice, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
-        Self::create_with(device, id, &AuthenticationKey::from_password(password))
+    pub fn create<const WORD: usize>(
+        device: &mut ModelDevice<WORD>,
+        id: u16,
+        password: &[u8],
+    ) -> Result<Self, DeviceError> {
+        Self::create_with(device, id, &authentication_key(password))
     }
 
-    fn create_with(device: &mut ModelDevice, id: u16, key: &AuthenticationKey) -> Result<Self, DeviceError> {
+    fn create_with<const WORD: usize>(
+        device: &mut ModelDevice<WORD>,
+        id: u16,
+        key: &AuthenticationKey,
+    ) -> Result<Self, DeviceError> {
         let challenge = [1; 8];
         let request = [id.to_be_bytes().as_slice(), &challenge].concat();
         let reply = plain(device, Command::CreateSession.code(), &request)?;
@@ -304,20 +402,23 @@ impl Session {
     }
 
     /// The second half.
-    pub fn authenticate(mut self, device: &mut ModelDevice) -> Result<Self, DeviceError> {
+    pub fn authenticate<const WORD: usize>(
+        mut self,
+        device: &mut ModelDevice<WORD>,
+    ) -> Result<Self, DeviceError> {
         let message = self.0.authenticate();
         let reply = plain(device, message[0], &message[3..])?;
         assert!(reply.is_empty());
         Ok(self)
     }
 
-    pub fn admin(device: &mut ModelDevice) -> Self {
+    pub fn admin<const WORD: usize>(device: &mut ModelDevice<WORD>) -> Self {
         Self::open(device, 1, b"password").unwrap()
     }
 
-    pub fn send(
+    pub fn send<const WORD: usize>(
         &mut self,
-        device: &mut ModelDevice,
+        device: &mut ModelDevice<WORD>,
         command: Command,
         payload: &[u8],
     ) -> Result<Vec<u8>, DeviceError> {
