@@ -8,7 +8,7 @@ use std::{
     process::ExitCode,
 };
 
-use sshsm_protocol::{Command, DeviceError};
+use sshsm_protocol::{Command, DeviceError, link::LinkError};
 
 use crate::{
     client::ClientError, output::shown, quickstart::QuickstartError, signer::SignerError,
@@ -129,6 +129,7 @@ impl CliError {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
+            Self::Transport(TransportError::NotSerial { .. }) => Exit::Usage,
             Self::Transport(_) => Exit::Device,
             Self::Client(error) => match error {
                 ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => {
@@ -179,8 +180,24 @@ impl CliError {
     fn next_step(&self) -> Option<&'static str> {
         Some(match self {
             Self::Transport(error) | Self::Client(ClientError::Transport(error)) => match error {
+                TransportError::Unreachable { address, .. } if address.starts_with("serial:") => {
+                    "plug the board in; `sshsm device list` shows its port"
+                }
                 TransportError::Unreachable { .. } => {
                     "is sshsm-sim or yubihsm-connector running at that address?"
+                }
+                TransportError::NoBoard => "plug a board in, or name its port: --device serial:PATH",
+                TransportError::PortDenied { .. } => {
+                    "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
+                }
+                TransportError::PortInUse { .. } => "end the other program, or wait for it",
+                TransportError::NotADevice { .. } => {
+                    "`sshsm device list` shows the boards that are plugged in"
+                }
+                TransportError::LinkVersion { .. } => "use the sshsm and the firmware of one release",
+                TransportError::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
+                TransportError::Link { error: LinkError::NoBootloader, .. } => {
+                    "start its bootloader by hand: hold BOOTSEL while you plug it in"
                 }
                 TransportError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
                 TransportError::NoDevice { .. } => "plug the device in, or restart the connector",

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod authentication_key;
+mod board;
 mod check;
 mod device;
 mod error;
@@ -31,7 +32,7 @@ pub use error::Exit;
 /// An open hardware security module for SSH certificate authorities
 ///
 /// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a simulator in
-/// this process (sim:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
+/// this process (sim:), a board on a serial port (serial:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
 #[derive(Debug, Parser)]
 #[command(name = "sshsm", version, max_term_width = 110, disable_help_flag = true, after_help = EXIT_CODES)]
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
@@ -50,9 +51,11 @@ The password of the authentication key comes from --password-file, SSHSM_PASSWOR
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The device: sim:[DIR] (simulator in this process) or http://HOST:PORT (YubiHSM connector)
+    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port) or http://HOST:PORT
+    /// (YubiHSM connector)
     ///
-    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator).
+    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator);
+    /// serial: without a path is the one board that is plugged in.
     #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
     #[arg(help_heading = "Device")]
     device: DeviceAddress,
