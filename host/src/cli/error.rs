@@ -9,6 +9,7 @@ use std::{
 };
 
 use sshsm_protocol::{Command, DeviceError, link::LinkError};
+use sshsm_simulator::connector::BindError;
 
 use crate::{
     client::ClientError, output::shown, quickstart::QuickstartError, signer::SignerError,
@@ -87,6 +88,10 @@ pub(crate) enum CliError {
     Output(#[from] io::Error),
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("the service failed")]
+    Service(#[source] io::Error),
     /// The content of a file or of an object is not what it should be.
     #[error("{subject}")]
     Content { subject: String, source: Box<dyn Error + Send + Sync> },
@@ -160,7 +165,8 @@ impl CliError {
             | Self::EmptyPassword
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::Bind(BindError::Remote(_)) => Exit::Usage,
+            Self::Bind(BindError::Io { .. }) | Self::Service(_) => Exit::Failed,
             Self::Quickstart(error) => match error.as_ref() {
                 QuickstartError::NotOurs(_) => Exit::Failed,
                 QuickstartError::Locked(_) => Exit::Authentication,
@@ -250,12 +256,17 @@ impl CliError {
 
     /// The error and its causes on one line.
     pub(crate) fn line(&self) -> String {
-        [vec![self.to_string()], causes(self)].concat().join(": ")
+        line(self)
     }
 }
 
+/// An error and its causes on one line.
+pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
+    [vec![error.to_string()], causes(error)].concat().join(": ")
+}
+
 /// The causes of an error, without those that the message before already ends with.
-fn causes(error: &CliError) -> Vec<String> {
+fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut told = error.to_string();
     let mut causes = Vec::new();
     for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {

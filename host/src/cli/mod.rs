@@ -6,6 +6,7 @@ mod arguments;
 mod authentication_key;
 mod board;
 mod check;
+mod connector;
 mod device;
 mod error;
 mod key;
@@ -92,6 +93,8 @@ enum Command {
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
+    /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
+    Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
 }
@@ -148,6 +151,7 @@ pub fn run() -> ExitCode {
         Command::Key(key) => key.run(&context),
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
+        Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };
     match result {

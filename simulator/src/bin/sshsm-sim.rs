@@ -7,7 +7,6 @@ use std::{
     error::Error,
     fmt::Display,
     io::Write,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -17,7 +16,7 @@ use clap::{ArgGroup, Parser, ValueEnum, builder::ArgPredicate};
 use sshsm_firmware::platform::Indication;
 use sshsm_simulator::{
     Provision, SerialPort, Simulator, SimulatorError,
-    connector::{Backend, Status, Timeouts, serve},
+    connector::{self, Backend, Status, Timeouts, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -103,8 +102,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         })
         .transpose()?;
     let provision = arguments.provision.as_deref().map(Provision::read).transpose()?;
-    let listener =
-        arguments.listen.as_deref().map(|listen| bind(listen, arguments.allow_remote)).transpose()?;
+    let bind = |listen| connector::bind(listen, arguments.allow_remote);
+    let listener = arguments.listen.as_deref().map(bind).transpose()?;
     let mut builder = match &arguments.state {
         Some(directory) => Simulator::open(directory),
         None => Simulator::memory(),
@@ -186,21 +185,6 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         None => shutdown.await,
     }
     Ok(())
-}
-
-fn bind(listen: &str, allow_remote: bool) -> Result<TcpListener, Box<dyn Error>> {
-    let failed = |error| format!("cannot listen on {listen}: {error}");
-    let addresses: Vec<SocketAddr> = listen.to_socket_addrs().map_err(failed)?.collect();
-    if !allow_remote && let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-        return Err(format!(
-            "{address} can be reached from other computers, and the connector protocol has no transport security: \
-             listen on 127.0.0.1, or add --allow-remote"
-        )
-        .into());
-    }
-    let listener = TcpListener::bind(addresses.as_slice()).map_err(failed)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
 }
 
 /// The device, telling on stderr why it fails, shared with the power switch.
