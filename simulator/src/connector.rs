@@ -18,7 +18,7 @@ use std::{
     convert::Infallible,
     fmt::Display,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, SocketAddr, TcpListener as Socket, ToSocketAddrs},
     pin::Pin,
     sync::{Arc, PoisonError},
     task::{Context, Poll},
@@ -95,6 +95,41 @@ impl Default for Timeouts {
         let seconds = Duration::from_secs;
         Self { headers: seconds(5), body: seconds(5), idle: seconds(600) }
     }
+}
+
+/// Why nothing listens.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// The system refused.
+    #[error("cannot listen on {listen}")]
+    Io {
+        /// The address that was asked for.
+        listen: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Others could reach it, and that was not asked for.
+    #[error(
+        "{0} can be reached from other computers, and the connector protocol has no transport security: listen on \
+         127.0.0.1, or add --allow-remote"
+    )]
+    Remote(SocketAddr),
+}
+
+/// Listens on `HOST:PORT`; port 0 takes a free one. What other computers can reach is refused unless allowed.
+///
+/// # Errors
+///
+/// [`BindError`]; nothing listens then.
+pub fn bind(listen: &str, allow_remote: bool) -> Result<Socket, BindError> {
+    let failed = |source| BindError::Io { listen: listen.to_owned(), source };
+    let addresses: Vec<SocketAddr> = listen.to_socket_addrs().map_err(failed)?.collect();
+    if let Some(address) = addresses.iter().find(|address| !allow_remote && !address.ip().is_loopback()) {
+        return Err(BindError::Remote(*address));
+    }
+    let listener = Socket::bind(addresses.as_slice()).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
 }
 
 /// Serves `backend` on `listener` until `shutdown` is ready, then lets running exchanges finish.

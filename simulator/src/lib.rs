@@ -41,6 +41,7 @@
 //! |---|---|
 //! | the device in this process | [`Simulator`], [`Session`] |
 //! | the device behind HTTP in this process | [`Simulator::serve`] |
+//! | the device on a virtual serial port, as a board | [`Simulator::serve_pty`] |
 //! | what a new device shall have in it, as TOML | [`Provision`] |
 //! | the YubiHSM connector's HTTP service, for any backend | [`connector`] |
 //! | the state directory: format, locking, what is refused | [`StateError`] |
@@ -59,6 +60,7 @@ mod entropy;
 mod flash;
 mod platform;
 mod provision;
+mod serial_port;
 mod served;
 mod session;
 mod simulator;
@@ -67,6 +69,7 @@ mod state;
 pub use clock::Clock;
 pub use platform::{Indicator, Listener, Observer};
 pub use provision::{Provision, ProvisionError, Provisioned};
+pub use serial_port::SerialPort;
 pub use served::Served;
 pub use session::{Session, SessionError};
 pub use simulator::{Builder, Simulator, SimulatorError};

@@ -2,7 +2,7 @@
 
 use std::{fmt, mem, path::PathBuf};
 
-use sshsm_firmware::{Device, MountError};
+use sshsm_firmware::{Device, MountError, link::Vitals};
 
 use crate::{
     clock::Clock,
@@ -220,6 +220,15 @@ impl Simulator {
             "WARNING: this device has drawn its randomness from a seed: anyone can repeat its keys. It is UNSAFE for \
              anything but tests, and stays so without the seed.",
         )
+    }
+
+    /// What the device tells outside any session; nothing once it is off.
+    pub(crate) fn vitals(&mut self) -> Option<Vitals> {
+        self.device.as_mut().map(|device| device.vitals())
+    }
+
+    pub(crate) fn platform(&mut self) -> Option<&mut Desktop> {
+        self.device.as_mut().map(|device| device.platform())
     }
 
     fn power_up(&mut self, platform: Desktop, flash: Flash) -> Result<(), SimulatorError> {

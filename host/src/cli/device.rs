@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use sshsm_protocol::device_info::StorageInfo;
 
-use super::{Context, error::CliError};
+use super::{Context, board, error::CliError};
 
 /// The verbs of `device`.
 #[derive(Debug, Subcommand)]
@@ -13,6 +13,22 @@ pub(super) enum Device {
     Info,
     /// Show how full the device is
     Storage,
+    /// List the boards that are plugged in
+    List,
+    /// Show how a board on a serial port is; needs no password, and a board that computes tells too
+    Status,
+    /// Have a board on a serial port start again
+    Reboot {
+        /// Start the board's bootloader, which takes a new firmware
+        #[arg(long)]
+        bootloader: bool,
+    },
+    /// Show the log of a board on a serial port, since its last start
+    Log {
+        /// Go on with what it writes from now on
+        #[arg(long)]
+        follow: bool,
+    },
 }
 
 #[derive(Serialize)]
@@ -30,6 +46,10 @@ impl Device {
         match self {
             Self::Info => info(context),
             Self::Storage => storage(context),
+            Self::List => board::list(context),
+            Self::Status => board::status(context),
+            Self::Reboot { bootloader } => board::reboot(context, bootloader),
+            Self::Log { follow } => board::log(context, follow),
         }
     }
 }

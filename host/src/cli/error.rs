@@ -8,7 +8,8 @@ use std::{
     process::ExitCode,
 };
 
-use sshsm_protocol::{Command, DeviceError};
+use sshsm_protocol::{Command, DeviceError, link::LinkError};
+use sshsm_simulator::connector::BindError;
 
 use crate::{
     client::ClientError, output::shown, quickstart::QuickstartError, signer::SignerError,
@@ -87,6 +88,10 @@ pub(crate) enum CliError {
     Output(#[from] io::Error),
     #[error("{0}")]
     Usage(String),
+    #[error(transparent)]
+    Bind(#[from] BindError),
+    #[error("the service failed")]
+    Service(#[source] io::Error),
     /// The content of a file or of an object is not what it should be.
     #[error("{subject}")]
     Content { subject: String, source: Box<dyn Error + Send + Sync> },
@@ -129,6 +134,7 @@ impl CliError {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
+            Self::Transport(TransportError::NotSerial { .. }) => Exit::Usage,
             Self::Transport(_) => Exit::Device,
             Self::Client(error) => match error {
                 ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => {
@@ -159,7 +165,8 @@ impl CliError {
             | Self::EmptyPassword
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
-            Self::Usage(_) => Exit::Usage,
+            Self::Usage(_) | Self::Bind(BindError::Remote(_)) => Exit::Usage,
+            Self::Bind(BindError::Io { .. }) | Self::Service(_) => Exit::Failed,
             Self::Quickstart(error) => match error.as_ref() {
                 QuickstartError::NotOurs(_) => Exit::Failed,
                 QuickstartError::Locked(_) => Exit::Authentication,
@@ -179,8 +186,24 @@ impl CliError {
     fn next_step(&self) -> Option<&'static str> {
         Some(match self {
             Self::Transport(error) | Self::Client(ClientError::Transport(error)) => match error {
+                TransportError::Unreachable { address, .. } if address.starts_with("serial:") => {
+                    "plug the board in; `sshsm device list` shows its port"
+                }
                 TransportError::Unreachable { .. } => {
                     "is sshsm-sim or yubihsm-connector running at that address?"
+                }
+                TransportError::NoBoard => "plug a board in, or name its port: --device serial:PATH",
+                TransportError::PortDenied { .. } => {
+                    "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
+                }
+                TransportError::PortInUse { .. } => "end the other program, or wait for it",
+                TransportError::NotADevice { .. } => {
+                    "`sshsm device list` shows the boards that are plugged in"
+                }
+                TransportError::LinkVersion { .. } => "use the sshsm and the firmware of one release",
+                TransportError::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
+                TransportError::Link { error: LinkError::NoBootloader, .. } => {
+                    "start its bootloader by hand: hold BOOTSEL while you plug it in"
                 }
                 TransportError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
                 TransportError::NoDevice { .. } => "plug the device in, or restart the connector",
@@ -233,12 +256,17 @@ impl CliError {
 
     /// The error and its causes on one line.
     pub(crate) fn line(&self) -> String {
-        [vec![self.to_string()], causes(self)].concat().join(": ")
+        line(self)
     }
 }
 
+/// An error and its causes on one line.
+pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
+    [vec![error.to_string()], causes(error)].concat().join(": ")
+}
+
 /// The causes of an error, without those that the message before already ends with.
-fn causes(error: &CliError) -> Vec<String> {
+fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
     let mut told = error.to_string();
     let mut causes = Vec::new();
     for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {

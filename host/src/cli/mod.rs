@@ -4,7 +4,9 @@
 
 mod arguments;
 mod authentication_key;
+mod board;
 mod check;
+mod connector;
 mod device;
 mod error;
 mod key;
@@ -31,7 +33,7 @@ pub use error::Exit;
 /// An open hardware security module for SSH certificate authorities
 ///
 /// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a simulator in
-/// this process (sim:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
+/// this process (sim:), a board on a serial port (serial:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
 #[derive(Debug, Parser)]
 #[command(name = "sshsm", version, max_term_width = 110, disable_help_flag = true, after_help = EXIT_CODES)]
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
@@ -50,9 +52,11 @@ The password of the authentication key comes from --password-file, SSHSM_PASSWOR
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The device: sim:[DIR] (simulator in this process) or http://HOST:PORT (YubiHSM connector)
+    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port) or http://HOST:PORT
+    /// (YubiHSM connector)
     ///
-    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator).
+    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator);
+    /// serial: without a path is the one board that is plugged in.
     #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
     #[arg(help_heading = "Device")]
     device: DeviceAddress,
@@ -89,6 +93,8 @@ enum Command {
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
+    /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
+    Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
 }
@@ -145,6 +151,7 @@ pub fn run() -> ExitCode {
         Command::Key(key) => key.run(&context),
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
+        Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };
     match result {

@@ -4,7 +4,7 @@ use std::{env, fmt, path::PathBuf, str::FromStr};
 
 use ureq::http::Uri;
 
-use super::{Transport, TransportError, connector::Connector, simulator::InProcess};
+use super::{Transport, TransportError, board, connector::Connector, serial::Serial, simulator::InProcess};
 
 /// A device's address, as written after `--device`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,8 @@ pub enum DeviceAddress {
         /// `HOST:PORT`.
         authority: String,
     },
+    /// `serial:PATH`: a board on a serial port; `serial:` is the one that is plugged in.
+    Serial(Option<String>),
 }
 
 impl DeviceAddress {
@@ -29,7 +31,20 @@ impl DeviceAddress {
             Self::Simulator(Some(directory)) => Box::new(InProcess::open(directory)?),
             Self::Simulator(None) => Box::new(InProcess::open(&default_directory()?)?),
             Self::Connector { authority } => Box::new(Connector::open(authority)?),
+            Self::Serial(_) => Box::new(self.open_serial()?),
         })
+    }
+
+    /// Opens the serial port of this device.
+    ///
+    /// # Errors
+    /// [`TransportError::NotSerial`] when it is on none; otherwise as [`Self::open`].
+    pub fn open_serial(&self) -> Result<Serial, TransportError> {
+        match self {
+            Self::Serial(Some(path)) => Serial::open(path),
+            Self::Serial(None) => Serial::open(&board::only_board()?.path),
+            _ => Err(TransportError::NotSerial { address: self.to_string() }),
+        }
     }
 }
 
@@ -39,6 +54,7 @@ impl fmt::Display for DeviceAddress {
             Self::Simulator(Some(directory)) => write!(f, "sim:{}", directory.display()),
             Self::Simulator(None) => f.write_str("sim:"),
             Self::Connector { authority } => write!(f, "http://{authority}"),
+            Self::Serial(path) => write!(f, "serial:{}", path.as_deref().unwrap_or_default()),
         }
     }
 }
@@ -46,8 +62,8 @@ impl fmt::Display for DeviceAddress {
 /// What is wrong with a device address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Neither `sim:` nor `http://`.
-    #[error("unknown kind of device; write sim:, sim:DIR or http://HOST:PORT")]
+    /// Neither `sim:` nor `serial:` nor `http://`.
+    #[error("unknown kind of device; write sim:, sim:DIR, serial:, serial:PATH or http://HOST:PORT")]
     UnknownKind,
     /// `https://`.
     #[error(
@@ -74,6 +90,9 @@ impl FromStr for DeviceAddress {
     fn from_str(text: &str) -> Result<Self, AddressError> {
         if let Some(directory) = text.strip_prefix("sim:") {
             return Ok(Self::Simulator((!directory.is_empty()).then(|| directory.into())));
+        }
+        if let Some(path) = text.strip_prefix("serial:") {
+            return Ok(Self::Serial((!path.is_empty()).then(|| path.to_owned())));
         }
         if text.starts_with("https://") {
             return Err(AddressError::Tls);
@@ -114,9 +133,15 @@ mod tests {
 
     #[test]
     fn addresses_are_read_and_written_back() {
-        for text in
-            ["sim:", "sim:/var/lib/x", "sim:relative dir", "http://localhost:12345", "http://[::1]:80"]
-        {
+        for text in [
+            "sim:",
+            "sim:/var/lib/x",
+            "sim:relative dir",
+            "http://localhost:12345",
+            "http://[::1]:80",
+            "serial:",
+            "serial:/dev/ttyACM0",
+        ] {
             assert_eq!(text.parse::<DeviceAddress>().unwrap().to_string(), text);
         }
         assert_eq!("http://h:1/".parse::<DeviceAddress>().unwrap().to_string(), "http://h:1");

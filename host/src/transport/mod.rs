@@ -4,19 +4,24 @@
 //! length its header states, and it never repeats a request: a command may have changed the device already.
 
 pub mod address;
+pub mod board;
 pub mod connector;
+pub mod serial;
 pub mod simulator;
 
 use std::{io, path::PathBuf};
 
-use sshsm_protocol::frame::{Frame, FrameError, MAX_MESSAGE};
+use sshsm_protocol::{
+    frame::{Frame, FrameError, MAX_MESSAGE},
+    link::{LinkError, MIN_VERSION, VERSION},
+};
 
 pub use address::DeviceAddress;
 
 use crate::output::shown;
 
 /// A road to one device.
-pub trait Transport {
+pub trait Transport: Send {
     /// Sends one frame (`code u8 ‖ length u16 ‖ payload`) and returns the frame the device answered with.
     ///
     /// # Errors
@@ -25,6 +30,15 @@ pub trait Transport {
 
     /// Where the device is, in the words of `--device`.
     fn describe(&self) -> String;
+
+    /// Whether the device is still there, as far as that can be told without a command; its serial number where it is
+    /// known.
+    ///
+    /// # Errors
+    /// When it is not.
+    fn check(&mut self) -> Result<Option<u32>, TransportError> {
+        Ok(None)
+    }
 }
 
 /// Why a frame did not reach a device, or its answer did not come back whole.
@@ -84,6 +98,62 @@ pub enum TransportError {
     TooLarge {
         /// The address asked.
         address: String,
+    },
+    /// The system does not tell which serial ports there are.
+    #[error("cannot list the serial ports")]
+    Enumeration(#[source] serialport::Error),
+    /// `serial:` where no board is plugged in.
+    #[error("no board is plugged in (USB identity 1209:0001, product \"sshsm\")")]
+    NoBoard,
+    /// `serial:` where several boards are plugged in.
+    #[error("several boards are plugged in: {}; name one", .0.join(", "))]
+    ManyBoards(Vec<String>),
+    /// A command for boards on serial ports only.
+    #[error("this needs a board on a serial port (serial: or serial:PATH), and {address} is none")]
+    NotSerial {
+        /// The address given.
+        address: String,
+    },
+    /// This user may not open the port.
+    #[error("no permission to open the serial port {path}")]
+    PortDenied {
+        /// The port.
+        path: String,
+    },
+    /// Another process has the port.
+    #[error("the serial port {path} is in use by another program")]
+    PortInUse {
+        /// The port.
+        path: String,
+    },
+    /// Something else is at the end of the port.
+    #[error("{path} is not an sshsm device: {reason}")]
+    NotADevice {
+        /// The port.
+        path: String,
+        /// What was missed.
+        reason: &'static str,
+    },
+    /// The board speaks the link in other versions.
+    #[error(
+        "the board at {path} speaks versions {minimum} to {version} of the link, and this program {MIN_VERSION} to {VERSION}"
+    )]
+    LinkVersion {
+        /// The port.
+        path: String,
+        /// The oldest that the board speaks.
+        minimum: u16,
+        /// The newest.
+        version: u16,
+    },
+    /// The board refuses to carry a message out.
+    #[error("the board at {path} refuses")]
+    Link {
+        /// The port.
+        path: String,
+        /// Why.
+        #[source]
+        error: LinkError,
     },
     /// `sim:` where no user's data directory is known.
     #[error(

@@ -1,7 +1,14 @@
 //! A machine to run the real binary on: a directory of its own, a device in it, and an environment of its own.
 
 #![allow(dead_code, reason = "no test file uses all of it")]
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot be set up has failed")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot be set up has failed"
+)]
+
+pub(crate) mod fake;
 
 use std::{
     ffi::OsStr,

@@ -1,22 +1,22 @@
-//! `sshsm-sim`: a device behind the YubiHSM connector's HTTP service.
+//! `sshsm-sim`: a device behind the YubiHSM connector's HTTP service, or on a virtual serial port.
 //!
-//! The first line on stdout is `listening on http://ADDRESS`, and the only one; all talk is on stderr.
+//! On stdout stands where it listens, `listening on http://ADDRESS` and `listening on serial:PATH`, and nothing else; all
+//! talk is on stderr.
 
 use std::{
     error::Error,
     fmt::Display,
     io::Write,
-    net::{SocketAddr, TcpListener, ToSocketAddrs},
     path::PathBuf,
     process::ExitCode,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use clap::{ArgGroup, Parser, ValueEnum};
+use clap::{ArgGroup, Parser, ValueEnum, builder::ArgPredicate};
 use sshsm_firmware::platform::Indication;
 use sshsm_simulator::{
-    Provision, Simulator, SimulatorError,
-    connector::{Backend, Status, Timeouts, serve},
+    Provision, SerialPort, Simulator, SimulatorError,
+    connector::{self, Backend, Status, Timeouts, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -24,9 +24,13 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version, group(ArgGroup::new("where").required(true).args(["state", "memory"])))]
 struct Arguments {
-    /// Address and port to serve; port 0 picks a free one.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12345")]
-    listen: String,
+    /// Address and port to serve; port 0 picks a free one. Left out beside --pty, none is.
+    #[arg(long, value_name = "ADDRESS")]
+    #[arg(default_value = "127.0.0.1:12345", default_value_if("pty", ArgPredicate::IsPresent, None))]
+    listen: Option<String>,
+    /// Serve the device on a virtual serial port, as a board; LINK becomes a symbolic link to it.
+    #[arg(long, value_name = "LINK", num_args = 0..=1)]
+    pty: Option<Option<PathBuf>>,
     /// Keep the device in this directory; a new one is made where there is none.
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
@@ -98,7 +102,8 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         })
         .transpose()?;
     let provision = arguments.provision.as_deref().map(Provision::read).transpose()?;
-    let listener = bind(&arguments.listen, arguments.allow_remote)?;
+    let bind = |listen| connector::bind(listen, arguments.allow_remote);
+    let listener = arguments.listen.as_deref().map(bind).transpose()?;
     let mut builder = match &arguments.state {
         Some(directory) => Simulator::open(directory),
         None => Simulator::memory(),
@@ -138,16 +143,30 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         }
     }
 
-    let address = listener.local_addr()?;
-    writeln!(std::io::stdout(), "listening on http://{address}")?;
-    std::io::stdout().flush()?;
+    let simulator = Arc::new(Mutex::new(simulator));
+    let mut stdout = std::io::stdout();
+    if let Some(listener) = &listener {
+        writeln!(stdout, "listening on http://{}", listener.local_addr()?)?;
+    }
+    let mut port = None;
+    if let Some(link) = arguments.pty {
+        let mut opened = SerialPort::open(simulator.clone(), fail)?;
+        if let Some(link) = link {
+            opened
+                .link(&link)
+                .map_err(|error| format!("cannot make the link {}: {error}", link.display()))?;
+        }
+        writeln!(stdout, "listening on serial:{}", opened.path().display())?;
+        port = Some(Arc::new(opened));
+    }
+    stdout.flush()?;
     let shutdown = async move {
         tokio::select! {
             _ = interrupt.recv() => {}
             _ = terminate.recv() => {}
         }
     };
-    let backend = Narrated(Arc::new(Mutex::new(simulator)));
+    let backend = Narrated { simulator, port };
     if let Some(mut power) = power {
         let device = backend.clone();
         tokio::spawn(async move {
@@ -158,40 +177,42 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
             }
         });
     }
-    serve(tokio::net::TcpListener::from_std(listener)?, backend, Timeouts::default(), shutdown).await?;
-    Ok(())
-}
-
-fn bind(listen: &str, allow_remote: bool) -> Result<TcpListener, Box<dyn Error>> {
-    let failed = |error| format!("cannot listen on {listen}: {error}");
-    let addresses: Vec<SocketAddr> = listen.to_socket_addrs().map_err(failed)?.collect();
-    if !allow_remote && let Some(address) = addresses.iter().find(|address| !address.ip().is_loopback()) {
-        return Err(format!(
-            "{address} can be reached from other computers, and the connector protocol has no transport security: \
-             listen on 127.0.0.1, or add --allow-remote"
-        )
-        .into());
+    match listener {
+        Some(listener) => {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            serve(listener, backend, Timeouts::default(), shutdown).await?;
+        }
+        None => shutdown.await,
     }
-    let listener = TcpListener::bind(addresses.as_slice()).map_err(failed)?;
-    listener.set_nonblocking(true)?;
-    Ok(listener)
+    Ok(())
 }
 
 /// The device, telling on stderr why it fails, shared with the power switch.
 #[derive(Clone)]
-struct Narrated(Arc<Mutex<Simulator>>);
+struct Narrated {
+    simulator: Arc<Mutex<Simulator>>,
+    port: Option<Arc<SerialPort>>,
+}
+
+/// Tells why the device answers no more.
+fn fail(error: &SimulatorError) {
+    tell(format_args!("sshsm-sim: {}", reasons(error)));
+}
 
 impl Narrated {
     fn device(&self) -> MutexGuard<'_, Simulator> {
         // A device that panicked inside is off, and says so itself.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.simulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn power_cycle(&mut self) {
-        let outcome = self.device().power_cycle();
+        let outcome = match &self.port {
+            Some(port) => port.power_cycle(),
+            None => self.device().power_cycle(),
+        };
         match outcome {
             Ok(()) => tell("sshsm-sim: power off and on: sessions are gone, objects are kept"),
-            Err(error) => self.failed(&error),
+            Err(error) => fail(&error),
         }
     }
 }
@@ -208,6 +229,6 @@ impl Backend for Narrated {
     }
 
     fn failed(&mut self, error: &SimulatorError) {
-        tell(format_args!("sshsm-sim: {}", reasons(error)));
+        fail(error);
     }
 }

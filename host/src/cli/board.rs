@@ -1,0 +1,212 @@
+//! `sshsm device list|status|reboot|log`: boards on serial ports, outside any session.
+
+use std::{thread, time::Duration};
+
+use serde::Serialize;
+use sshsm_protocol::{
+    link::{Activity, Boot, Level, Status},
+    ssh::Printable,
+};
+
+use super::{Context, error::CliError};
+use crate::{
+    output::{self, Format, columns},
+    transport::{
+        board::{self, Board},
+        serial::{LogLine, Serial},
+    },
+};
+
+/// How often a log that is followed is asked for more.
+const FOLLOW: Duration = Duration::from_millis(300);
+
+/// A board that is plugged in, as JSON shows it; what only the board itself knows is null when it does not tell.
+#[derive(Serialize)]
+struct Listed {
+    device: String,
+    usb_serial: Option<String>,
+    board: Option<String>,
+    serial: Option<u32>,
+    firmware: Option<String>,
+    /// Why the board does not tell.
+    error: Option<String>,
+}
+
+impl Listed {
+    fn ask(Board { path, usb_serial }: Board) -> Self {
+        let device = format!("serial:{path}");
+        match Serial::open(&path) {
+            Ok(serial) => {
+                let hello = serial.hello();
+                let (board, firmware) = (Some(hello.board.clone()), Some(version(hello.firmware)));
+                Self { device, usb_serial, board, serial: Some(hello.serial), firmware, error: None }
+            }
+            Err(error) => {
+                let error = Some(CliError::from(error).line());
+                Self { device, usb_serial, board: None, serial: None, firmware: None, error }
+            }
+        }
+    }
+
+    fn row(&self) -> [String; 5] {
+        let shown = |text: &Option<String>| {
+            text.as_ref().map_or_else(|| "?".into(), |text| Printable(text.as_bytes()).to_string())
+        };
+        [
+            self.device.clone(),
+            shown(&self.board),
+            self.serial.map_or_else(|| "?".into(), |serial| format!("{serial:010}")),
+            shown(&self.firmware),
+            self.error.clone().unwrap_or_else(|| shown(&self.usb_serial)),
+        ]
+    }
+}
+
+/// Lists the boards that are plugged in.
+pub(super) fn list(context: &Context) -> Result<(), CliError> {
+    let boards: Vec<Listed> = board::boards()?.into_iter().map(Listed::ask).collect();
+    if boards.is_empty() {
+        output::talk("no board is plugged in");
+    }
+    context.format().print(&boards, |boards| match boards.as_slice() {
+        [] => String::new(),
+        boards => {
+            let heading = ["device", "board", "serial", "firmware", "USB serial"].map(str::to_owned);
+            columns(&std::iter::once(heading).chain(boards.iter().map(Listed::row)).collect::<Vec<_>>())
+        }
+    })?;
+    Ok(())
+}
+
+/// A firmware's version as people write it.
+pub(super) fn version([major, minor, patch]: [u8; 3]) -> String {
+    format!("{major}.{minor}.{patch}")
+}
+
+/// How a board is, as JSON shows it.
+#[derive(Serialize)]
+struct Health {
+    device: String,
+    board: String,
+    serial: u32,
+    firmware: String,
+    activity: &'static str,
+    uptime_ms: u64,
+    reset_reason: String,
+    sessions: u8,
+    free_records: u16,
+    free_pages: u16,
+    dropped_frames: u32,
+}
+
+/// Shows how the board is.
+pub(super) fn status(context: &Context) -> Result<(), CliError> {
+    let mut serial = context.globals.device.open_serial()?;
+    let Status { activity, reset, uptime, sessions, free_records, free_pages, dropped } = serial.status()?;
+    let hello = serial.hello();
+    let health = Health {
+        device: crate::transport::Transport::describe(&serial),
+        board: hello.board.clone(),
+        serial: hello.serial,
+        firmware: version(hello.firmware),
+        activity: match activity {
+            Activity::Idle => "idle",
+            Activity::Busy => "busy",
+            Activity::TouchWanted => "touch-wanted",
+            Activity::Failed => "failed",
+        },
+        uptime_ms: uptime,
+        reset_reason: reset.to_string(),
+        sessions,
+        free_records,
+        free_pages,
+        dropped_frames: dropped,
+    };
+    context.format().print(&health, |health| {
+        format!(
+            "device:        {}\nboard:         {}\nserial:        {:010}\nfirmware:      {}\nactivity:      {}\n\
+             uptime:        {}.{:03} s\nlast reset:    {}\nsessions:      {}\nfree storage:  {} objects, {} pages\n\
+             noise:         {} frames dropped\n",
+            health.device,
+            Printable(health.board.as_bytes()),
+            health.serial,
+            health.firmware,
+            health.activity,
+            health.uptime_ms / 1000,
+            health.uptime_ms % 1000,
+            health.reset_reason,
+            health.sessions,
+            health.free_records,
+            health.free_pages,
+            health.dropped_frames,
+        )
+    })?;
+    Ok(())
+}
+
+/// Has the board start again, or start its bootloader.
+pub(super) fn reboot(context: &Context, bootloader: bool) -> Result<(), CliError> {
+    let mut serial = context.globals.device.open_serial()?;
+    let (boot, what) = match bootloader {
+        true => (Boot::Bootloader, "the bootloader starts: `sshsm flash` gives it a new firmware"),
+        false => (Boot::Firmware, "the device starts again"),
+    };
+    serial.reboot(boot)?;
+    output::talk(what);
+    Ok(())
+}
+
+/// A line of the log, as JSON shows it.
+#[derive(Serialize)]
+struct Line {
+    number: u32,
+    uptime_ms: u128,
+    level: &'static str,
+    text: String,
+}
+
+impl From<LogLine> for Line {
+    fn from(line: LogLine) -> Self {
+        let level = match line.level {
+            Level::Info => "info",
+            Level::Warning => "warning",
+            Level::Error => "error",
+        };
+        Self { number: line.number, uptime_ms: line.uptime.as_millis(), level, text: line.text }
+    }
+}
+
+impl Line {
+    fn shown(&self) -> String {
+        let Self { uptime_ms, level, text, .. } = self;
+        let text = Printable(text.as_bytes());
+        format!("{:>6}.{:03} {level:7} {text}\n", uptime_ms / 1000, uptime_ms % 1000)
+    }
+}
+
+/// Shows the lines that the board still has, and with `follow` those to come, each as a JSON document of its own.
+pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
+    let mut serial = context.globals.device.open_serial()?;
+    let mut next = 0;
+    let mut lines = Vec::new();
+    loop {
+        match serial.log(next)? {
+            Some(line) => {
+                next = line.number.saturating_add(1);
+                let line = Line::from(line);
+                match (follow, context.format()) {
+                    (false, _) => lines.push(line),
+                    (true, Format::Text) => Format::Text.print(&line, Line::shown)?,
+                    (true, Format::Json) => {
+                        let document = serde_json::to_string(&line).map_err(std::io::Error::from)? + "\n";
+                        Format::Text.print(&(), |()| document)?;
+                    }
+                }
+            }
+            None if follow => thread::sleep(FOLLOW),
+            None => break,
+        }
+    }
+    context.format().print(&lines, |lines| lines.iter().map(Line::shown).collect())?;
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! `sshsm connector`: the YubiHSM connector's HTTP in front of a device, so that Yubico's tools reach a board.
+//!
+//! The first line on stdout is `listening on http://ADDRESS`. The device may come and go: while it is away the status
+//! page says so and commands fail, and the first one after it came back finds it again. Its sessions are gone then, and
+//! its clients are told that by the device itself.
+
+use std::io;
+
+use clap::Args;
+use sshsm_simulator::connector::{Backend, Status, Timeouts, bind, serve};
+use tokio::{net::TcpListener, runtime};
+
+use super::{
+    Context,
+    error::{CliError, line},
+};
+use crate::{
+    output::{self, Format},
+    transport::{DeviceAddress, Transport, TransportError},
+};
+
+/// Arguments of `connector`.
+#[derive(Debug, Args)]
+pub(super) struct Connector {
+    /// Address and port to serve; port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12345")]
+    listen: String,
+    /// Serve other computers too; the protocol has no transport security: who reaches the port can occupy the device
+    /// and guess at passwords
+    #[arg(long)]
+    allow_remote: bool,
+}
+
+impl Connector {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let listener = bind(&self.listen, self.allow_remote)?;
+        let mut device = Device { address: context.globals.device.clone(), transport: None };
+        // That the device is away later is no error; at the start the address may be wrong.
+        device.open()?;
+        let runtime =
+            runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Service)?;
+        runtime.block_on(async {
+            let ended = ended().map_err(CliError::Service)?;
+            let listener = TcpListener::from_std(listener).map_err(CliError::Service)?;
+            let address = listener.local_addr().map_err(CliError::Service)?;
+            Format::Text.print(&(), |()| format!("listening on http://{address}\n"))?;
+            serve(listener, device, Timeouts::default(), ended).await.map_err(CliError::Service)
+        })
+    }
+}
+
+/// Ready when a signal ends the program.
+#[cfg(unix)]
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn ended() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { drop(tokio::signal::ctrl_c().await) })
+}
+
+/// A device that may come and go.
+struct Device {
+    address: DeviceAddress,
+    /// `None` while it is away.
+    transport: Option<Box<dyn Transport>>,
+}
+
+impl Device {
+    fn open(&mut self) -> Result<&mut dyn Transport, TransportError> {
+        let transport = match self.transport.take() {
+            Some(transport) => transport,
+            None => self.address.open()?,
+        };
+        Ok(self.transport.insert(transport).as_mut())
+    }
+
+    /// Does something with the device; after a failure the road to it is built anew the next time.
+    fn with<T>(
+        &mut self,
+        act: impl FnOnce(&mut dyn Transport) -> Result<T, TransportError>,
+    ) -> Result<T, TransportError> {
+        let was_there = self.transport.is_some();
+        let done = self.open().and_then(act);
+        match &done {
+            Ok(_) if !was_there => output::talk(format_args!("{} is there", self.address)),
+            Ok(_) => {}
+            Err(_) => self.transport = None,
+        }
+        if was_there && let Err(error) = &done {
+            output::talk(line(error));
+        }
+        done
+    }
+}
+
+impl Backend for Device {
+    type Error = TransportError;
+
+    fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, TransportError> {
+        self.with(|device| device.transact(request))
+    }
+
+    fn status(&mut self) -> Status {
+        match self.with(|device| device.check()) {
+            Ok(serial) => Status { present: true, serial },
+            Err(_) => Status { present: false, serial: None },
+        }
+    }
+}
