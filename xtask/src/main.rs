@@ -5,8 +5,10 @@
 
 mod bare_metal;
 mod board;
+mod cycles;
 mod emulate;
 mod firmware;
+mod footprint;
 mod image;
 mod program;
 mod setup;
@@ -26,7 +28,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 5] = [
+const CHORES: [Chore; 7] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -50,6 +52,18 @@ const CHORES: [Chore; 5] = [
         summary: "run the board qemu's image in its emulator, on a pseudo-terminal",
         arguments: "[--board qemu] [--device DIR]",
         run: emulate::chore,
+    },
+    Chore {
+        name: "footprint",
+        summary: "flash and memory of the boards' images, as a table",
+        arguments: "",
+        run: |_| footprint::chore(),
+    },
+    Chore {
+        name: "cycles",
+        summary: "what signatures and certificates take, counted in the emulator, as a table",
+        arguments: "",
+        run: |_| cycles::chore(),
     },
     Chore {
         name: "test",

@@ -45,6 +45,13 @@ pub fn peak() -> usize {
     top.addr() - word.addr()
 }
 
+/// Bytes of stack that are in use by the caller.
+#[must_use]
+#[inline(never)]
+pub fn depth() -> usize {
+    addr_of_mut!(_stack_start).addr() - cortex_m::register::msp::read() as usize
+}
+
 /// Bytes that the stack may have.
 #[must_use]
 pub fn size() -> usize {
