@@ -6,7 +6,7 @@
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::command::Requirement;
 use sshsm_protocol::object::{NewObject, ObjectInfo};
-use sshsm_protocol::{Capabilities, Capability, Command, DeviceError, ObjectType};
+use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectType};
 
 use crate::session::Caller;
 use crate::store::{Name, Store};
@@ -42,11 +42,12 @@ pub(crate) fn visible<F: MultiwriteNorFlash>(
 }
 
 /// A visible object that may be used for something; the session's own capability has been checked before.
+#[cfg(feature = "key-use")]
 pub(crate) fn usable<F: MultiwriteNorFlash>(
     store: &Store<F>,
     caller: &Caller,
     name: Name,
-    capability: Capability,
+    capability: sshsm_protocol::Capability,
 ) -> Result<ObjectInfo, DeviceError> {
     let info = visible(store, caller, name)?;
     if info.capabilities.contains(capability) { Ok(info) } else { Err(DeviceError::InsufficientPermissions) }

@@ -57,7 +57,14 @@ impl<P: Platform> Device<P> {
         let now = platform.uptime();
         log.boot(&mut store, &options, platform.entropy(), now).map_err(|_| MountError::Flash)?;
         Ok(Self {
-            core: Core { platform, store, options, log, loaded: None },
+            core: Core {
+                platform,
+                store,
+                options,
+                log,
+                #[cfg(feature = "private-keys")]
+                loaded: commands::loaded_key::Cache::EMPTY,
+            },
             sessions: Sessions::new(),
             scratch: Zeroizing::new(Vec::with_capacity(MAX_MESSAGE)),
         })

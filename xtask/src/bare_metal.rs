@@ -167,19 +167,27 @@ fn own_is_complete() -> bool {
         && sysroot.is_some_and(|folder| folder.join("lib/rustlib/src/rust/library/Cargo.lock").is_file())
 }
 
-/// Builds both crates in `TARGET_DIR/bare-metal`, away from the host's artefacts and locks.
+/// What is built: the package, and the families that it is built with; `None` is its default, which is all.
+const BUILDS: [(&str, Option<&str>); 3] =
+    [("sshsm-protocol", None), ("sshsm-firmware", None), ("sshsm-firmware", Some("ssh"))];
+
+/// Builds both crates, the firmware also for a small board that does nothing but sign SSH certificates, in
+/// `TARGET_DIR/bare-metal`, away from the host's artefacts and locks.
 pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
     println!("toolchain: {toolchain:?}");
-    let firmware_std = match toolchain {
-        Toolchain::Own => None,
-        Toolchain::Debian => Some("core,alloc"),
-    };
-    for (package, build_std) in [("sshsm-protocol", Some("core")), ("sshsm-firmware", firmware_std)] {
-        toolchain
-            .cargo(build_std, &[])
-            .args(["--release", "--target", TARGET, "--package", package, "--target-dir"])
-            .arg(target()?.join("bare-metal"))
-            .run()?;
+    for (package, families) in BUILDS {
+        let build_std = match (package, toolchain) {
+            ("sshsm-protocol", _) => Some("core"),
+            (_, Toolchain::Own) => None,
+            (_, Toolchain::Debian) => Some("core,alloc"),
+        };
+        let mut command = toolchain.cargo(build_std, &[]);
+        command.args(["--release", "--target", TARGET, "--package", package, "--target-dir"]);
+        command.arg(target()?.join("bare-metal"));
+        if let Some(families) = families {
+            command.args(["--no-default-features", "--features", families]);
+        }
+        command.run()?;
     }
     Ok(())
 }

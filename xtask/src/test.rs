@@ -67,6 +67,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
         }
     }
     steps.cargo("build", &["build", "--workspace"])?;
+    steps.run("families", families)?;
     match ready.bare_metal {
         Some(toolchain) => steps.run("bare-metal", || bare_metal::build(toolchain))?,
         None => steps.skip("bare-metal", "no toolchain for the boards' target"),
@@ -86,6 +87,32 @@ pub(crate) fn chore() -> Result<(), Failure> {
     }
     tests.env("SSHSM_TEST_SUITES", suite::folder()?);
     tests.run().map_err(|failure| Failure::Step("tests", Box::new(failure)))
+}
+
+/// Checks that the firmware builds without a warning with no command family, with each alone and with the pair that a
+/// small board takes, and that it knows no command of a family that it lacks.
+fn families() -> Result<(), Failure> {
+    const FIRMWARE: [&str; 4] = ["--package", "sshsm-firmware", "--no-default-features", "--features"];
+    for families in [
+        "",
+        "ssh",
+        "signatures",
+        "decryption",
+        "opaque",
+        "hmac",
+        "symmetric",
+        "otp",
+        "wrap",
+        "rsa-wrap",
+        "attestation",
+        "audit",
+        "ssh,signatures",
+    ] {
+        let mut check = cargo();
+        check.arg("check").args(FIRMWARE).arg(families).arg("--target-dir").arg(target()?.join("families"));
+        check.env("RUSTFLAGS", "-D warnings").run()?;
+    }
+    cargo().arg("test").args(FIRMWARE).args(["ssh", "--test", "families"]).run()
 }
 
 /// Checks the dependency tree. In CI cargo-deny is installed where it is missing, which takes minutes: so it comes after

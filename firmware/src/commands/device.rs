@@ -154,7 +154,8 @@ pub(crate) fn reset<P: Platform>(
     _: Reader<'_>,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    core.loaded = None;
+    #[cfg(feature = "private-keys")]
+    core.loaded.clear();
     let (options, mut log) = (Options::DEFAULT, AuditLog::EMPTY);
     let now = core.platform.uptime();
     core.store.reset(|store| {

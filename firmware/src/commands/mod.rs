@@ -12,6 +12,8 @@ pub(crate) mod decrypt;
 pub(crate) mod device;
 #[cfg(feature = "hmac")]
 pub(crate) mod hmac;
+#[cfg(feature = "private-keys")]
+pub(crate) mod loaded_key;
 pub(crate) mod object;
 #[cfg(feature = "opaque")]
 pub(crate) mod opaque;
@@ -34,19 +36,17 @@ pub(crate) mod wrap_key;
 #[cfg(feature = "wrap")]
 pub(crate) mod wrapped_object;
 
-use alloc::vec::Vec;
-
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
-use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
+use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::audit::AuditLog;
 use crate::authorization;
+use crate::crypto::CryptoError;
 #[cfg(any(feature = "signatures", feature = "decryption"))]
 use crate::crypto::Hash;
-use crate::crypto::key::{self, Body};
-use crate::crypto::{CryptoError, Provider};
+use crate::crypto::key::Body;
 use crate::options::Options;
 use crate::platform::Platform;
 use crate::session::Caller;
@@ -166,57 +166,20 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
     })
 }
 
-/// A private key that is ready to sign, and its public half.
-pub(crate) struct LoadedKey<C: Provider> {
-    id: ObjectId,
-    pub(crate) algorithm: AsymmetricAlgorithm,
-    pub(crate) public: Vec<u8>,
-    pub(crate) private: C::PrivateKey,
-}
-
 /// What commands work on.
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: P,
     pub(crate) store: Store<P::Flash>,
     pub(crate) options: Options,
     pub(crate) log: AuditLog,
-    /// The key that signed last: loading one costs more than signing with it.
-    pub(crate) loaded: Option<LoadedKey<P::Crypto>>,
+    #[cfg(feature = "private-keys")]
+    pub(crate) loaded: loaded_key::Cache<P::Crypto>,
 }
 
 impl<P: Platform> Core<P> {
     /// An object's content.
     pub(crate) fn body(&mut self, name: Name) -> Result<Body, DeviceError> {
         Ok(self.store.body(name)?)
-    }
-
-    /// Makes an asymmetric key ready to sign and returns it beside the platform, whose entropy signing needs. The
-    /// caller has checked that the session may use it.
-    pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&LoadedKey<P::Crypto>, &mut P), DeviceError> {
-        if self.loaded.as_ref().is_none_or(|loaded| loaded.id != info.id) {
-            self.loaded = None;
-            let algorithm =
-                AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::StorageFailed)?;
-            let body = self.store.body((ObjectType::AsymmetricKey, info.id))?;
-            let load = || {
-                Ok::<_, CryptoError>(LoadedKey {
-                    id: info.id,
-                    algorithm,
-                    public: key::public(algorithm, &body)?.to_vec(),
-                    private: P::Crypto::load(algorithm, &body)?,
-                })
-            };
-            // It was valid when it was stored.
-            self.loaded = Some(load().map_err(|_| DeviceError::StorageFailed)?);
-        }
-        self.loaded.as_ref().map(|loaded| (loaded, &mut self.platform)).ok_or(DeviceError::StorageFailed)
-    }
-
-    /// Forgets a loaded key whose object is about to change.
-    pub(crate) fn unload(&mut self, (object_type, id): Name) {
-        if object_type == ObjectType::AsymmetricKey {
-            self.loaded = self.loaded.take().filter(|loaded| loaded.id != id);
-        }
     }
 
     /// Checks that the session may create the object and that its name is free; chooses an id if it has none.

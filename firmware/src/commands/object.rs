@@ -53,6 +53,7 @@ pub(crate) fn delete<P: Platform>(
 ) -> Result<(), DeviceError> {
     let name = name(reader)?;
     visible(&core.store, caller, name)?;
-    core.unload(name);
+    #[cfg(feature = "private-keys")]
+    core.loaded.forget(name);
     Ok(core.store.delete(name)?)
 }
