@@ -1,20 +1,14 @@
 //! Asymmetric keys: put, generate, and their public halves.
 
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, DeviceError, ObjectType};
 
-use super::{Core, existing_id};
+use super::{Core, existing_id, header};
 use crate::authorization::visible;
 use crate::crypto::key;
 use crate::platform::Platform;
 use crate::session::Caller;
-
-fn header(reader: &mut Reader<'_>) -> Result<(NewObject, AsymmetricAlgorithm), DeviceError> {
-    let object = NewObject::decode(reader)?;
-    let algorithm = AsymmetricAlgorithm::from_algorithm(object.algorithm).ok_or(DeviceError::InvalidData)?;
-    Ok((object, algorithm))
-}
 
 /// PUT ASYMMETRIC KEY: header, then RSA `p‖q`, an EC scalar or an Ed25519 seed; the id.
 pub(crate) fn put<P: Platform>(
@@ -23,7 +17,7 @@ pub(crate) fn put<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, algorithm) = header(&mut reader)?;
+    let (object, algorithm) = header(&mut reader, AsymmetricAlgorithm::from_algorithm)?;
     let private = reader.take(algorithm.private_length())?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::AsymmetricKey, &object, Capabilities::NONE)?;
@@ -38,7 +32,7 @@ pub(crate) fn generate<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, algorithm) = header(&mut reader)?;
+    let (object, algorithm) = header(&mut reader, AsymmetricAlgorithm::from_algorithm)?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::AsymmetricKey, &object, Capabilities::NONE)?;
     let body = key::generate(algorithm, core.platform.entropy())?;

@@ -10,11 +10,11 @@ use rand_core::Rng as _;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id};
+use super::{Core, existing_id, header};
 use crate::authorization::usable;
 use crate::crypto::Hash;
 use crate::crypto::key::Body;
@@ -44,12 +44,6 @@ fn expand(key: &[u8], block: usize) -> Body {
     body
 }
 
-fn header(reader: &mut Reader<'_>) -> Result<(NewObject, usize), DeviceError> {
-    let object = NewObject::decode(reader)?;
-    let (_, block, _) = hash(object.algorithm).ok_or(DeviceError::InvalidData)?;
-    Ok((object, block))
-}
-
 /// PUT HMAC KEY: header, then a key of one byte to one block of the hash; the id. Clients hash longer keys.
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
@@ -57,7 +51,7 @@ pub(crate) fn put<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, block) = header(&mut reader)?;
+    let (object, (_, block, _)) = header(&mut reader, hash)?;
     let key = reader.rest();
     if key.len() > block {
         return Err(DeviceError::WrongLength);
@@ -73,7 +67,7 @@ pub(crate) fn generate<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, block) = header(&mut reader)?;
+    let (object, (_, block, _)) = header(&mut reader, hash)?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::HmacKey, &object, Capabilities::NONE)?;
     let mut key = Zeroizing::new(alloc::vec![0; block]);

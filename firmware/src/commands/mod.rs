@@ -39,7 +39,7 @@ pub(crate) mod wrapped_object;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectId, ObjectType};
+use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::audit::AuditLog;
 use crate::authorization;
@@ -254,6 +254,16 @@ impl<P: Platform> Core<P> {
     }
 }
 
+/// The header of a new object, and what `of` says of its algorithm: nothing where objects of this type have others.
+pub(crate) fn header<T>(
+    reader: &mut Reader<'_>,
+    of: impl FnOnce(Algorithm) -> Option<T>,
+) -> Result<(NewObject, T), DeviceError> {
+    let object = NewObject::decode(reader)?;
+    let meaning = of(object.algorithm).ok_or(DeviceError::InvalidData)?;
+    Ok((object, meaning))
+}
+
 /// The id in a payload that names an existing object: numbers that name none are simply not found.
 pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceError> {
     ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)
@@ -262,7 +272,7 @@ pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceErr
 /// The hash of the mask generation function that a payload names.
 #[cfg(any(feature = "signatures", feature = "decryption"))]
 pub(crate) fn mgf1(reader: &mut Reader<'_>) -> Result<Hash, DeviceError> {
-    sshsm_protocol::Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
+    Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
 }
 
 impl From<StoreError> for DeviceError {

@@ -15,12 +15,12 @@ use ccm::{Ccm, Nonce};
 use crc::{CRC_16_MCRF4XX, Crc, NoTable};
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectId, ObjectType};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id};
+use super::{Core, existing_id, header};
 use crate::authorization::usable;
 use crate::crypto::key::Body;
 use crate::platform::Platform;
@@ -37,16 +37,14 @@ const CHECKSUM: Crc<u16, NoTable> = Crc::<u16, NoTable>::new(&CRC_16_MCRF4XX);
 /// What it gives over a password that ends in its own checksum.
 const CHECKSUM_RESIDUE: u16 = 0xf0b8;
 
-/// The new object, and the bytes of its key.
-fn header(reader: &mut Reader<'_>) -> Result<(NewObject, usize), DeviceError> {
-    let object = NewObject::decode(reader)?;
-    let length = match object.algorithm {
-        Algorithm::Aes128YubicoOtp => 16,
-        Algorithm::Aes192YubicoOtp => 24,
-        Algorithm::Aes256YubicoOtp => 32,
-        _ => return Err(DeviceError::InvalidData),
-    };
-    Ok((object, length))
+/// The bytes of a key.
+const fn length(algorithm: Algorithm) -> Option<usize> {
+    match algorithm {
+        Algorithm::Aes128YubicoOtp => Some(16),
+        Algorithm::Aes192YubicoOtp => Some(24),
+        Algorithm::Aes256YubicoOtp => Some(32),
+        _ => None,
+    }
 }
 
 /// PUT OTP AEAD KEY: header, nonce id, then a key of 16, 24 or 32 bytes; the id.
@@ -56,7 +54,7 @@ pub(crate) fn put<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader)?;
+    let (object, length) = header(&mut reader, length)?;
     let body = reader.take(NONCE_ID + length)?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::OtpAeadKey, &object, Capabilities::NONE)?;
@@ -70,7 +68,7 @@ pub(crate) fn generate<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader)?;
+    let (object, length) = header(&mut reader, length)?;
     let nonce_id: [u8; NONCE_ID] = reader.array()?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::OtpAeadKey, &object, Capabilities::NONE)?;

@@ -6,11 +6,11 @@ use cbc::cipher::{
 };
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id};
+use super::{Core, existing_id, header};
 use crate::authorization::usable;
 use crate::platform::Platform;
 use crate::session::Caller;
@@ -18,16 +18,14 @@ use crate::session::Caller;
 /// Bytes of a block, and of an initialisation vector.
 const BLOCK: usize = 16;
 
-/// The new object, and the bytes of its key.
-fn header(reader: &mut Reader<'_>) -> Result<(NewObject, usize), DeviceError> {
-    let object = NewObject::decode(reader)?;
-    let length = match object.algorithm {
-        Algorithm::Aes128 => 16,
-        Algorithm::Aes192 => 24,
-        Algorithm::Aes256 => 32,
-        _ => return Err(DeviceError::InvalidData),
-    };
-    Ok((object, length))
+/// The bytes of a key.
+const fn length(algorithm: Algorithm) -> Option<usize> {
+    match algorithm {
+        Algorithm::Aes128 => Some(16),
+        Algorithm::Aes192 => Some(24),
+        Algorithm::Aes256 => Some(32),
+        _ => None,
+    }
 }
 
 /// PUT SYMMETRIC KEY: header, then a key of 16, 24 or 32 bytes; the id.
@@ -37,7 +35,7 @@ pub(crate) fn put<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader)?;
+    let (object, length) = header(&mut reader, length)?;
     let key = reader.take(length)?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::SymmetricKey, &object, Capabilities::NONE)?;
@@ -51,7 +49,7 @@ pub(crate) fn generate<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader)?;
+    let (object, length) = header(&mut reader, length)?;
     reader.finish()?;
     let name = core.authorize_creation(caller, ObjectType::SymmetricKey, &object, Capabilities::NONE)?;
     let mut key = Zeroizing::new(alloc::vec![0; length]);
