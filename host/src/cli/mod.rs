@@ -12,6 +12,7 @@ mod error;
 mod key;
 mod password;
 mod prompt;
+mod provision;
 mod quickstart;
 mod sign;
 mod template;
@@ -93,6 +94,8 @@ enum Command {
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
+    /// Make a fresh device a CA token: a new password, a CA key, a template, a key that can only sign
+    Provision(provision::Provision),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
@@ -151,6 +154,7 @@ pub fn run() -> ExitCode {
         Command::Key(key) => key.run(&context),
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
+        Command::Provision(provision) => provision.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };
