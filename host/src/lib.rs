@@ -9,6 +9,7 @@
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
 pub mod authority;
@@ -19,6 +20,7 @@ pub mod client;
 pub mod device_key;
 pub mod duration;
 pub mod explanation;
+pub mod flash;
 pub mod input;
 pub mod key_file;
 pub mod output;

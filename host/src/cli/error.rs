@@ -12,8 +12,8 @@ use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
-    client::ClientError, output::shown, provision::ProvisionError, quickstart::QuickstartError,
-    signer::SignerError, transport::TransportError,
+    client::ClientError, flash::FlashError, output::shown, provision::ProvisionError,
+    quickstart::QuickstartError, signer::SignerError, transport::TransportError,
 };
 
 /// What the exit code of `sshsm` says.
@@ -99,6 +99,8 @@ pub(crate) enum CliError {
     Quickstart(Box<QuickstartError>),
     #[error(transparent)]
     Provision(Box<ProvisionError>),
+    #[error(transparent)]
+    Flash(Box<FlashError>),
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
@@ -134,6 +136,15 @@ impl From<ProvisionError> for CliError {
             ProvisionError::Client(error) => error.into(),
             ProvisionError::Signer(error) => error.into(),
             error => Self::Provision(Box::new(error)),
+        }
+    }
+}
+
+impl From<FlashError> for CliError {
+    fn from(error: FlashError) -> Self {
+        match error {
+            FlashError::Transport(error) => error.into(),
+            error => Self::Flash(Box::new(error)),
         }
     }
 }
@@ -174,6 +185,12 @@ impl CliError {
                 | ProvisionError::WhichCaKey { .. }
                 | ProvisionError::SignerId => Exit::Usage,
                 ProvisionError::FactoryPassword | ProvisionError::SamePassword => Exit::Authentication,
+                error => file_or(error, Exit::Failed),
+            },
+            Self::Flash(error) => match error.as_ref() {
+                FlashError::NoVolume { .. } | FlashError::NoPort { .. } | FlashError::OtherBoard { .. } => {
+                    Exit::Device
+                }
                 error => file_or(error, Exit::Failed),
             },
             Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
