@@ -8,8 +8,11 @@
 //! | why a request is refused | [`explanation`] |
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
+//! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
+pub mod authority;
 pub mod certificate;
 pub mod certificate_options;
 pub mod cli;
@@ -17,9 +20,11 @@ pub mod client;
 pub mod device_key;
 pub mod duration;
 pub mod explanation;
+pub mod flash;
 pub mod input;
 pub mod key_file;
 pub mod output;
+pub mod provision;
 pub mod quickstart;
 pub mod request;
 pub mod signer;

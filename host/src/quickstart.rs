@@ -16,14 +16,13 @@ use ssh_key::{
     private::{Ed25519Keypair, KeypairData},
 };
 use sshsm_protocol::{
-    Algorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId, ObjectType,
-    channel::AuthenticationKey,
-    object::NewObject,
+    AsymmetricAlgorithm, Label, ObjectId, ObjectType,
     ssh::{Printable, request::CertificateKind, template::Template},
 };
 use zeroize::Zeroizing;
 
 use crate::{
+    authority::{self, Outcome},
     certificate_options::{CertificateOptions, OptionError},
     client::{Client, ClientError, Session},
     device_key::DeviceKeyError,
@@ -46,7 +45,6 @@ const CA_KEY: ObjectId = constant_id(5);
 const TEMPLATE: ObjectId = constant_id(10);
 /// The name that the certificate carries and that servers let in.
 const PRINCIPAL: &str = "quickstart";
-const FACTORY_PASSWORD: &str = "password";
 
 /// Checked while compiling.
 const fn constant_id(number: u16) -> ObjectId {
@@ -189,7 +187,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         &format!("password:  {}", shown(&place.path("password"))),
     ])?;
 
-    let made = ensure_ca_key(&mut session, CA_KEY)?;
+    let made = authority::ensure_ca_key(&mut session, CA_KEY, label(), AsymmetricAlgorithm::Ed25519)?;
     let ca_info = session.object_info(CA_KEY, ObjectType::AsymmetricKey)?;
     let authority_key = place.key_pair("timestamp", "timestamp authority")?;
     let user_key = place.key_pair("user", "quickstart user")?;
@@ -201,7 +199,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     let ca_public = PublicKey::new(signer.ca_key().clone(), "quickstart CA").to_openssh()?;
     place.write("ca.pub", format!("{ca_public}\n").as_bytes())?;
     tale.step(
-        &format!("A CA key, {made}"),
+        &format!("A CA key, {}", told(made)),
         &[
             &format!(
                 "{}, {} on the device, which signs with it. Servers trust its public half:",
@@ -220,7 +218,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         ],
     )?;
     tale.step(
-        &format!("A template, {template_note}"),
+        &format!("A template, {}", told(template_note)),
         &[
             "What the CA key may sign; the device judges every request by it, whoever asks.",
             &format!("{}, on the device as template {TEMPLATE}", shown(&place.path("template.toml"))),
@@ -274,14 +272,14 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         Err(error) => return Err(error.into()),
     };
     let refusal = signer.explain(&timed)?;
-    let (title, told) = match (signed, refusal.is_refusal()) {
+    let (title, comment) = match (signed, refusal.is_refusal()) {
         (false, _) => ("A refusal", "The device said no; this is why:"),
         (true, false) => {
             ("No refusal", "The template as it is now allows it; the certificate was thrown away.")
         }
         (true, true) => return Err(QuickstartError::NotRefused),
     };
-    tale.step(title, &[&format!("The same request for the principal \"root\". {told}")])?;
+    tale.step(title, &[&format!("The same request for the principal \"root\". {comment}")])?;
     tale.block(&refusal.to_string())?;
 
     tale.step(
@@ -334,25 +332,15 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     })
 }
 
-/// Whether something was there already.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Found {
-    New,
-    Kept,
-    /// Kept, although the file beside it says something else.
-    Differs,
-}
-
-impl fmt::Display for Found {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::New => "new",
-            Self::Kept => "kept from an earlier run",
-            Self::Differs => {
-                "kept on the device although template.toml differs (`key delete 10 --type template`, then \
-                 `template put --id 10` would replace it)"
-            }
-        })
+/// Whether something was there already, in words.
+const fn told(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Made => "new",
+        Outcome::Kept => "kept from an earlier run",
+        Outcome::Differs => {
+            "kept on the device although template.toml differs (`key delete 10 --type template`, then \
+             `template put --id 10` would replace it)"
+        }
     }
 }
 
@@ -403,22 +391,24 @@ impl Place {
     /// Opens a session; a device with the factory's password is given a random one first, which is in the file before
     /// it is on the device.
     fn open_session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, QuickstartError> {
-        let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
         let path = self.path("password");
-        match input::read_text(&path) {
-            // Tried first and opened after: a session returned from here would borrow the client below, too.
-            Ok(password) => match Session::open(client, key, password.trim_end()).map(drop) {
-                Ok(()) => return Ok(Session::open(client, key, password.trim_end())?),
-                Err(ClientError::WrongPassword(_)) => {}
-                Err(error) => return Err(error.into()),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        let known = match input::read_text(&path) {
+            Ok(text) => Some(text),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(QuickstartError::File { path, source }),
+        };
+        let known = known.as_ref().map(|text| text.trim_end());
+        match authority::administer(client, known, |_| self.new_password()) {
+            Ok((session, _)) => Ok(session),
+            Err(QuickstartError::Client(ClientError::WrongPassword(_))) => {
+                Err(QuickstartError::Locked(self.0.clone()))
+            }
+            Err(error) => Err(error),
         }
-        let mut session = Session::open(client, key, FACTORY_PASSWORD).map_err(|error| match error {
-            ClientError::WrongPassword(_) => QuickstartError::Locked(self.0.clone()),
-            error => error.into(),
-        })?;
+    }
+
+    /// A random password, in the file when this returns.
+    fn new_password(&self) -> Result<Zeroizing<String>, QuickstartError> {
         let mut random = Zeroizing::new([0_u8; 16]);
         getrandom::fill(random.as_mut()).map_err(QuickstartError::Entropy)?;
         // In one piece of memory from the start, so that no copy of it stays behind.
@@ -428,9 +418,8 @@ impl Place {
         }
         line.push('\n');
         self.write_secret("password", line.as_bytes())?;
-        let password = line.trim_end();
-        session.change_authentication_key(key, &AuthenticationKey::from_password(password.as_bytes()))?;
-        Ok(session)
+        line.pop();
+        Ok(line)
     }
 
     /// The Ed25519 key pair in `name` and `name.pub`, made when absent.
@@ -449,44 +438,17 @@ impl Place {
     }
 
     /// Puts the template on the device when it has none; a template that is there stays.
-    fn ensure_template(&self, session: &mut Session<'_>, id: ObjectId) -> Result<Found, QuickstartError> {
+    fn ensure_template(&self, session: &mut Session<'_>, id: ObjectId) -> Result<Outcome, QuickstartError> {
         if !self.path("template.toml").exists() {
             self.write("template.toml", TEMPLATE_TEXT.as_bytes())?;
         }
         let wanted = template_file::load(&self.path("template.toml"))?;
-        match found(session.template(id))? {
-            Some(template) if template == wanted => Ok(Found::Kept),
-            Some(_) => Ok(Found::Differs),
-            None => {
-                let object = new_object(id, Algorithm::TemplateSsh, Capabilities::NONE);
-                session.put_template(&object, &wanted)?;
-                Ok(Found::New)
-            }
-        }
+        Ok(authority::ensure_template(session, id, label(), &wanted)?)
     }
 }
 
-fn new_object(id: ObjectId, algorithm: Algorithm, capabilities: Capabilities) -> NewObject {
-    let label = Label::new("quickstart").unwrap_or_default();
-    NewObject { id: Some(id), label, domains: Domains::ALL, capabilities, algorithm }
-}
-
-/// `None` for an object that is not there.
-fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn ensure_ca_key(session: &mut Session<'_>, id: ObjectId) -> Result<Found, QuickstartError> {
-    if found(session.object_info(id, ObjectType::AsymmetricKey))?.is_some() {
-        return Ok(Found::Kept);
-    }
-    let capabilities = Capabilities::of(&[Capability::SignSshCertificate]);
-    session.generate_asymmetric_key(&new_object(id, Algorithm::Ed25519, capabilities))?;
-    Ok(Found::New)
+fn label() -> Label {
+    Label::new("quickstart").unwrap_or_default()
 }
 
 /// Whether nobody but this user (and root) can put anything into the directory.

@@ -15,8 +15,8 @@ use std::{
 /// A running `sshsm-sim --memory`: a factory-new device that is gone with this value.
 pub struct Simulator {
     url: String,
-    // Held to be killed.
-    _process: Running,
+    // Held to be killed, the last started first.
+    _processes: Vec<Running>,
 }
 
 impl Simulator {
@@ -39,31 +39,28 @@ impl Simulator {
         Self::listen(address)
     }
 
+    /// Starts one on a virtual serial port, and `sshsm connector` in front of that: the road to a board.
+    ///
+    /// # Panics
+    /// When either does not say where it listens.
+    #[must_use]
+    pub fn behind_connector() -> Self {
+        let (port, simulator) = listening(Command::new(binaries::sshsm_sim()).args(["--memory", "--pty"]));
+        let (url, connector) = listening(Command::new(binaries::sshsm()).args([
+            "connector",
+            "--listen",
+            "127.0.0.1:0",
+            "--device",
+            &port,
+        ]));
+        Self { url, _processes: vec![connector, simulator] }
+    }
+
     fn listen(address: &str) -> Self {
-        let mut process = Running::spawn(
-            Command::new(binaries::sshsm_sim())
-                .args(["--listen", address, "--memory"])
-                .stdin(Stdio::null())
-                .stdout(Stdio::piped()),
-        );
-        let stdout = process.child().stdout.take().expect("stdout is a pipe");
-        let (sender, receiver) = mpsc::channel();
-        thread::spawn(move || {
-            let mut lines = BufReader::new(stdout).lines();
-            // The receiver is gone when the test has given up.
-            let _ = sender.send(lines.next());
-            // A full pipe would stop the simulator.
-            lines.for_each(drop);
-        });
-        let line = match receiver.recv_timeout(PATIENCE) {
-            Ok(Some(Ok(line))) => line,
-            other => panic!("sshsm-sim said {other:?}, {:?}", process.ended()),
-        };
-        let url = line
-            .strip_prefix("listening on ")
-            .filter(|url| url.starts_with("http://127.0.0.1:"))
-            .unwrap_or_else(|| panic!("sshsm-sim's first line: {line}"));
-        Self { url: url.to_owned(), _process: process }
+        let mut command = Command::new(binaries::sshsm_sim());
+        let (url, process) = listening(command.args(["--listen", address, "--memory"]));
+        assert!(url.starts_with("http://127.0.0.1:"), "sshsm-sim listens on {url}");
+        Self { url, _processes: vec![process] }
     }
 
     /// `http://127.0.0.1:PORT`.
@@ -71,4 +68,24 @@ impl Simulator {
     pub fn url(&self) -> &str {
         &self.url
     }
+}
+
+/// Starts a program whose first line is `listening on …`; where that is.
+fn listening(command: &mut Command) -> (String, Running) {
+    let mut process = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
+    let stdout = process.child().stdout.take().expect("stdout is a pipe");
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || {
+        let mut lines = BufReader::new(stdout).lines();
+        // The receiver is gone when the test has given up.
+        let _ = sender.send(lines.next());
+        // A full pipe would stop the program.
+        lines.for_each(drop);
+    });
+    let line = match receiver.recv_timeout(PATIENCE) {
+        Ok(Some(Ok(line))) => line,
+        other => panic!("{command:?} said {other:?}, {:?}", process.ended()),
+    };
+    let place = line.strip_prefix("listening on ").unwrap_or_else(|| panic!("its first line: {line}"));
+    (place.to_owned(), process)
 }

@@ -18,8 +18,7 @@ use sshsm_tests::{
 use std::{path::PathBuf, process::Command};
 
 /// Runs the classes of tests named, against a factory-new device.
-fn run_script(python: PathBuf, classes: &[&str], vector: Option<PathBuf>) {
-    let simulator = Simulator::start();
+fn run_script(python: PathBuf, simulator: &Simulator, classes: &[&str], vector: Option<PathBuf>) {
     let mut command = Command::new(python);
     command
         .arg("-B")
@@ -37,11 +36,21 @@ fn run_script(python: PathBuf, classes: &[&str], vector: Option<PathBuf>) {
 
 #[test]
 fn everyday_commands_work() {
-    run_script(needs!(python()), &["Everyday"], None);
+    run_script(needs!(python()), &Simulator::start(), &["Everyday"], None);
+}
+
+#[test]
+fn everyday_commands_reach_a_device_on_a_serial_port_through_the_connector() {
+    run_script(needs!(python()), &Simulator::behind_connector(), &["Everyday"], None);
 }
 
 #[test]
 fn the_hardware_vector_is_answered_byte_for_byte() {
     let python = needs!(python());
-    run_script(python, &["HardwareVector"], Some(needs!(shared_vector("yubihsm2-ssh.json"))));
+    run_script(
+        python,
+        &Simulator::start(),
+        &["HardwareVector"],
+        Some(needs!(shared_vector("yubihsm2-ssh.json"))),
+    );
 }

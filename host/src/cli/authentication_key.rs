@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use sshsm_protocol::{
     Algorithm, Capabilities, Domains, Label, ObjectType, channel::AuthenticationKey, object::NewObject,
 };
+use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -57,13 +58,19 @@ pub(super) struct NewPassword {
     new_password_file: Option<PathBuf>,
 }
 
+impl NewPassword {
+    pub(super) fn read(&self) -> Result<Zeroizing<String>, CliError> {
+        password::read_new(self.new_password_file.as_deref(), &password::NEW)
+    }
+}
+
 impl AuthenticationKeyVerb {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let (Self::Change { new } | Self::Put { new, .. }) = &self;
         let mut client = context.client()?;
         // Both before the session begins, which does not wait for somebody who types.
         let password = context.password(&client)?;
-        let new = password::read_new(new.new_password_file.as_deref())?;
+        let new = new.read()?;
         let new = AuthenticationKey::from_password(new.as_bytes());
         let mut session = Session::open(&mut client, context.globals.auth_key, &password)?;
         let object_type = ObjectType::AuthenticationKey;

@@ -12,8 +12,8 @@ use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
-    client::ClientError, output::shown, quickstart::QuickstartError, signer::SignerError,
-    transport::TransportError,
+    client::ClientError, flash::FlashError, output::shown, provision::ProvisionError,
+    quickstart::QuickstartError, signer::SignerError, transport::TransportError,
 };
 
 /// What the exit code of `sshsm` says.
@@ -75,7 +75,7 @@ pub(crate) enum CliError {
     #[error("no password was given, and there is no terminal to ask for it")]
     NoPassword,
     #[error("no new password was given, and there is no terminal to ask for it")]
-    NoNewPassword,
+    NoNewPassword(&'static str),
     #[error("the two new passwords differ; nothing was changed")]
     PasswordsDiffer,
     #[error("the new password is empty; nothing was changed")]
@@ -97,6 +97,10 @@ pub(crate) enum CliError {
     Content { subject: String, source: Box<dyn Error + Send + Sync> },
     #[error(transparent)]
     Quickstart(Box<QuickstartError>),
+    #[error(transparent)]
+    Provision(Box<ProvisionError>),
+    #[error(transparent)]
+    Flash(Box<FlashError>),
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
@@ -126,6 +130,25 @@ impl From<QuickstartError> for CliError {
     }
 }
 
+impl From<ProvisionError> for CliError {
+    fn from(error: ProvisionError) -> Self {
+        match error {
+            ProvisionError::Client(error) => error.into(),
+            ProvisionError::Signer(error) => error.into(),
+            error => Self::Provision(Box::new(error)),
+        }
+    }
+}
+
+impl From<FlashError> for CliError {
+    fn from(error: FlashError) -> Self {
+        match error {
+            FlashError::Transport(error) => error.into(),
+            error => Self::Flash(Box::new(error)),
+        }
+    }
+}
+
 impl CliError {
     /// An error of a library module about `subject`.
     pub(crate) fn content(subject: impl ToString, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -136,31 +159,10 @@ impl CliError {
         match self {
             Self::Transport(TransportError::NotSerial { .. }) => Exit::Usage,
             Self::Transport(_) => Exit::Device,
-            Self::Client(error) => match error {
-                ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => {
-                    Exit::Authentication
-                }
-                ClientError::Device { error, .. } => match error {
-                    DeviceError::SshCaConstraintViolation | DeviceError::InsufficientPermissions => {
-                        Exit::Refused
-                    }
-                    DeviceError::AuthenticationFailed => Exit::Authentication,
-                    DeviceError::InvalidSession | DeviceError::SessionsFull | DeviceError::SessionFailed => {
-                        Exit::Device
-                    }
-                    DeviceError::StorageFailed => Exit::Device,
-                    _ => Exit::Failed,
-                },
-                ClientError::Transport(_)
-                | ClientError::UndefinedError { .. }
-                | ClientError::Nonsense { .. }
-                | ClientError::NotAuthentic { .. }
-                | ClientError::Ended => Exit::Device,
-                _ => Exit::Failed,
-            },
+            Self::Client(error) => client_exit(error),
             Self::File(_) | Self::Output(_) => Exit::File,
             Self::NoPassword
-            | Self::NoNewPassword
+            | Self::NoNewPassword(_)
             | Self::PasswordsDiffer
             | Self::EmptyPassword
             | Self::NotUtf8(_)
@@ -172,6 +174,23 @@ impl CliError {
                 QuickstartError::Locked(_) => Exit::Authentication,
                 QuickstartError::Refused(_) => Exit::Refused,
                 QuickstartError::NotRefused => Exit::Device,
+                error => file_or(error, Exit::Failed),
+            },
+            Self::Provision(error) => match error.as_ref() {
+                ProvisionError::Stopped { source, .. } => match source.as_ref() {
+                    ProvisionError::Client(error) => client_exit(error),
+                    _ => Exit::Failed,
+                },
+                ProvisionError::CaKeyNotAllowed { .. }
+                | ProvisionError::WhichCaKey { .. }
+                | ProvisionError::SignerId => Exit::Usage,
+                ProvisionError::FactoryPassword | ProvisionError::SamePassword => Exit::Authentication,
+                error => file_or(error, Exit::Failed),
+            },
+            Self::Flash(error) => match error.as_ref() {
+                FlashError::NoVolume { .. } | FlashError::NoPort { .. } | FlashError::OtherBoard { .. } => {
+                    Exit::Device
+                }
                 error => file_or(error, Exit::Failed),
             },
             Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
@@ -237,7 +256,7 @@ impl CliError {
                 "`sshsm key list` shows what this authentication key can see"
             }
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
-            Self::NoNewPassword => "set SSHSM_NEW_PASSWORD or name a file with --new-password-file",
+            Self::NoNewPassword(advice) => advice,
             _ => return None,
         })
     }
@@ -263,6 +282,28 @@ impl CliError {
 /// An error and its causes on one line.
 pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
     [vec![error.to_string()], causes(error)].concat().join(": ")
+}
+
+/// What a device that refuses or fails makes of a command.
+fn client_exit(error: &ClientError) -> Exit {
+    match error {
+        ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => Exit::Authentication,
+        ClientError::Device { error, .. } => match error {
+            DeviceError::SshCaConstraintViolation | DeviceError::InsufficientPermissions => Exit::Refused,
+            DeviceError::AuthenticationFailed => Exit::Authentication,
+            DeviceError::InvalidSession | DeviceError::SessionsFull | DeviceError::SessionFailed => {
+                Exit::Device
+            }
+            DeviceError::StorageFailed => Exit::Device,
+            _ => Exit::Failed,
+        },
+        ClientError::Transport(_)
+        | ClientError::UndefinedError { .. }
+        | ClientError::Nonsense { .. }
+        | ClientError::NotAuthentic { .. }
+        | ClientError::Ended => Exit::Device,
+        _ => Exit::Failed,
+    }
 }
 
 /// The causes of an error, without those that the message before already ends with.

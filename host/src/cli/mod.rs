@@ -9,9 +9,11 @@ mod check;
 mod connector;
 mod device;
 mod error;
+mod flash;
 mod key;
 mod password;
 mod prompt;
+mod provision;
 mod quickstart;
 mod sign;
 mod template;
@@ -93,6 +95,10 @@ enum Command {
     /// Templates: what a CA key may sign
     #[command(subcommand)]
     Template(template::Template),
+    /// Make a fresh device a CA token: a new password, a CA key, a template, a key that can only sign
+    Provision(provision::Provision),
+    /// Give a board the sshsm firmware
+    Flash(flash::Flash),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
@@ -151,6 +157,8 @@ pub fn run() -> ExitCode {
         Command::Key(key) => key.run(&context),
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
+        Command::Provision(provision) => provision.run(&context),
+        Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
     };

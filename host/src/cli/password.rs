@@ -25,15 +25,38 @@ pub(super) fn read(file: Option<&Path>, key: ObjectId, device: &str) -> Result<Z
     }
 }
 
+/// Where a new password comes from when no file has it.
+pub(super) struct New {
+    variable: &'static str,
+    questions: [&'static str; 2],
+    /// What to do where neither is.
+    advice: &'static str,
+}
+
+/// Of the authentication key that a command is about.
+pub(super) const NEW: New = New {
+    variable: "SSHSM_NEW_PASSWORD",
+    questions: ["New password: ", "The new password again: "],
+    advice: "set SSHSM_NEW_PASSWORD or name a file with --new-password-file",
+};
+
+/// Of an authentication key that can sign and nothing else.
+pub(super) const SIGNER: New = New {
+    variable: "SSHSM_SIGNER_PASSWORD",
+    questions: ["Password of the key that signs: ", "The password of the key that signs again: "],
+    advice: "set SSHSM_SIGNER_PASSWORD or name a file with --signer-password-file",
+};
+
 /// Reads the password that an authentication key is to have; on a terminal it is asked for twice.
-pub(super) fn read_new(file: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
+pub(super) fn read_new(file: Option<&Path>, new: &New) -> Result<Zeroizing<String>, CliError> {
+    let [question, again] = new.questions;
     let password = match file {
         Some(path) => from_file(path)?,
-        None => match from_environment("SSHSM_NEW_PASSWORD")? {
+        None => match from_environment(new.variable)? {
             Some(password) => password,
             None => {
-                let password = ask("New password: ")?.ok_or(CliError::NoNewPassword)?;
-                if ask("The new password again: ")?.as_ref() != Some(&password) {
+                let password = ask(question)?.ok_or(CliError::NoNewPassword(new.advice))?;
+                if ask(again)?.as_ref() != Some(&password) {
                     return Err(CliError::PasswordsDiffer);
                 }
                 password

@@ -1,0 +1,114 @@
+//! What makes a device a certificate authority: a password of its own, a CA key, a template. Each is made where it is
+//! absent; nothing here ever replaces or deletes a key.
+
+use serde::Serialize;
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
+    ObjectType, channel::AuthenticationKey, object::NewObject,
+};
+use zeroize::Zeroizing;
+
+use crate::client::{Client, ClientError, Session};
+
+/// What everybody knows of a device that comes from the factory.
+pub const FACTORY_PASSWORD: &str = "password";
+
+/// All that a CA key may be used for.
+pub const CA_CAPABILITIES: Capabilities = Capabilities::of(&[Capability::SignSshCertificate]);
+
+/// Whether something was there already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was not.
+    Made,
+    /// It was.
+    Kept,
+    /// Kept, although it is not what it was to be.
+    Differs,
+}
+
+/// An object of the authority, in all domains.
+#[must_use]
+pub const fn object(
+    id: ObjectId,
+    label: Label,
+    algorithm: Algorithm,
+    capabilities: Capabilities,
+) -> NewObject {
+    NewObject { id: Some(id), label, domains: Domains::ALL, capabilities, algorithm }
+}
+
+/// Opens a session with authentication key 1: with `password` if that is its password, otherwise with the factory's,
+/// in whose place the device is given the one that `new` returns.
+///
+/// # Errors
+/// [`ClientError::WrongPassword`] when it is neither; what `new` says, and then nothing was changed.
+pub fn administer<'c, E: From<ClientError>>(
+    client: &'c mut Client,
+    password: Option<&str>,
+    new: impl FnOnce(&mut Session<'c>) -> Result<Zeroizing<String>, E>,
+) -> Result<(Session<'c>, Outcome), E> {
+    let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+    if let Some(password) = password {
+        // Tried first and opened after: a session returned from here would borrow the client below, too.
+        match Session::open(client, key, password).map(drop) {
+            Ok(()) => return Ok((Session::open(client, key, password)?, Outcome::Kept)),
+            Err(ClientError::WrongPassword(_)) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    let mut session = Session::open(client, key, FACTORY_PASSWORD)?;
+    let password = new(&mut session)?;
+    session.change_authentication_key(key, &AuthenticationKey::from_password(password.as_bytes()))?;
+    Ok((session, Outcome::Made))
+}
+
+/// Has the device make the CA key, unless it has one of that id.
+///
+/// # Errors
+/// When the device refuses.
+pub fn ensure_ca_key(
+    session: &mut Session<'_>,
+    id: ObjectId,
+    label: Label,
+    algorithm: AsymmetricAlgorithm,
+) -> Result<Outcome, ClientError> {
+    if found(session.object_info(id, ObjectType::AsymmetricKey))?.is_some() {
+        return Ok(Outcome::Kept);
+    }
+    session.generate_asymmetric_key(&object(id, label, algorithm.algorithm(), CA_CAPABILITIES))?;
+    Ok(Outcome::Made)
+}
+
+/// Puts the template on the device, unless it has one of that id.
+///
+/// # Errors
+/// When the device refuses.
+pub fn ensure_template(
+    session: &mut Session<'_>,
+    id: ObjectId,
+    label: Label,
+    template: &[u8],
+) -> Result<Outcome, ClientError> {
+    match found(session.template(id))? {
+        Some(there) if there == template => Ok(Outcome::Kept),
+        Some(_) => Ok(Outcome::Differs),
+        None => {
+            session.put_template(&object(id, label, Algorithm::TemplateSsh, Capabilities::NONE), template)?;
+            Ok(Outcome::Made)
+        }
+    }
+}
+
+/// `None` for an object that is not there.
+///
+/// # Errors
+/// All others than that.
+pub fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,122 @@
+//! `sshsm flash`: see [`crate::flash`].
+
+use std::{
+    env, fs,
+    io::{self, ErrorKind, Read},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use clap::{ArgGroup, Args};
+use serde::Serialize;
+
+use super::{
+    Context, board,
+    error::{CliError, FileError},
+};
+use crate::{
+    flash::{Board, Job},
+    output,
+    transport::DeviceAddress,
+};
+
+/// No board has more flash than 16 MB, of which a UF2 image says half.
+const MAX_IMAGE: u64 = 32 * 1024 * 1024;
+
+/// Arguments of `flash`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["image", "build"])))]
+pub(super) struct Flash {
+    /// The board
+    #[arg(long, value_name = "BOARD")]
+    board: Board,
+    /// The firmware, as UF2
+    #[arg(long, value_name = "FILE.uf2")]
+    image: Option<PathBuf>,
+    /// Build the firmware: `cargo xtask firmware` in sshsm's source tree, which the current directory is in
+    #[arg(long)]
+    build: bool,
+    /// Where the drive of the board's bootloader is mounted; without it, it is looked for
+    #[arg(long, value_name = "DIR")]
+    volume: Option<PathBuf>,
+    /// Seconds that the drive, and then the device, are waited for
+    #[arg(long, value_name = "SECONDS", default_value = "60")]
+    wait: u64,
+}
+
+/// What is on the board now, as JSON shows it.
+#[derive(Serialize)]
+struct Flashed {
+    device: String,
+    board: String,
+    serial: u32,
+    firmware: String,
+}
+
+impl Flash {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let image = match &self.image {
+            Some(path) => read(path)?,
+            None => build(self.board)?,
+        };
+        let port = match &context.globals.device {
+            DeviceAddress::Serial(port) => port.as_deref(),
+            _ => None,
+        };
+        let patience = Duration::from_secs(self.wait);
+        let volume = self.volume.as_deref();
+        let job = Job { board: self.board, image: &image, volume, port, patience };
+        let (device, hello) = job.run(&mut |text| output::talk(text))?;
+        let firmware = board::version(hello.firmware);
+        let flashed = Flashed { device, board: hello.board, serial: hello.serial, firmware };
+        context.format().print(&flashed, |flashed| {
+            format!(
+                "device:    {}\nboard:     {}\nserial:    {:010}\nfirmware:  {}\n",
+                flashed.device, flashed.board, flashed.serial, flashed.firmware
+            )
+        })?;
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut image = Vec::new();
+    let length = fs::File::open(path).and_then(|file| file.take(MAX_IMAGE + 1).read_to_end(&mut image));
+    match length {
+        Ok(length) if length as u64 > MAX_IMAGE => {
+            Err(FileError::read(path, ErrorKind::FileTooLarge.into()).into())
+        }
+        Ok(_) => Ok(image),
+        Err(source) => Err(FileError::read(path, source).into()),
+    }
+}
+
+/// Builds the firmware in the source tree around the current directory.
+fn build(board: Board) -> Result<Vec<u8>, CliError> {
+    let here = env::current_dir().map_err(|source| FileError::read(Path::new("."), source))?;
+    let tree = here
+        .ancestors()
+        .find(|directory| directory.join("xtask/Cargo.toml").is_file() && directory.join("firmware").is_dir())
+        .ok_or_else(|| CliError::Usage("--build works inside sshsm's source tree; name an --image".into()))?;
+    let out = tempfile::tempdir().map_err(|source| FileError::write(&env::temp_dir(), source))?;
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(["xtask", "firmware", "--board", board.name(), "--out"])
+        .arg(out.path())
+        .current_dir(tree)
+        .stdout(io::stderr())
+        .status()
+        .map_err(|error| CliError::content("cannot start cargo", error))?;
+    if !status.success() {
+        return Err(CliError::content("the firmware was not built", format!("cargo xtask: {status}")));
+    }
+    let built = fs::read_dir(out.path())
+        .ok()
+        .and_then(|entries| {
+            let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
+            paths.find(|path| path.extension().is_some_and(|extension| extension == "uf2"))
+        })
+        .ok_or_else(|| CliError::content("the firmware was not built", "there is no UF2 image"))?;
+    read(&built)
+}

@@ -1,0 +1,84 @@
+//! `sshsm provision`: see [`crate::provision`].
+
+use std::path::PathBuf;
+
+use clap::Args;
+use sshsm_protocol::{Label, ObjectId};
+
+use super::{
+    Context,
+    arguments::{self, KeyAlgorithm},
+    authentication_key::NewPassword,
+    error::{CliError, FileError},
+    password,
+};
+use crate::{
+    output,
+    provision::{self, Passwords, Plan},
+};
+
+/// Arguments of `provision`.
+#[derive(Debug, Args)]
+pub(super) struct Provision {
+    /// Template in TOML: what the CA key may sign, and whose timestamps count
+    #[arg(long, value_name = "FILE.toml")]
+    template: PathBuf,
+    /// What kind of CA key (also p256, p384, p521)
+    #[arg(long, value_name = "ALGORITHM", default_value = "ed25519")]
+    algorithm: KeyAlgorithm,
+    /// Id of the CA key; without it, the one that the template names
+    #[arg(long, value_name = "ID", value_parser = arguments::object_id)]
+    ca_key: Option<ObjectId>,
+    /// Id of the template on the device
+    #[arg(long, value_name = "ID", default_value = "10", value_parser = arguments::object_id)]
+    template_id: ObjectId,
+    /// Id of the authentication key that can sign and nothing else
+    #[arg(long, value_name = "ID", default_value = "2", value_parser = arguments::object_id)]
+    signer: ObjectId,
+    /// A label of at most 40 bytes for all that is made
+    #[arg(long, value_name = "TEXT", default_value = "sshsm CA", value_parser = arguments::label)]
+    label: Label,
+    #[command(flatten)]
+    new: NewPassword,
+    /// File with the password of the key that signs; without it, SSHSM_SIGNER_PASSWORD or a prompt
+    #[arg(long, value_name = "FILE")]
+    signer_password_file: Option<PathBuf>,
+    /// Write what was done to this file, as JSON without secrets
+    #[arg(long, value_name = "FILE")]
+    record: Option<PathBuf>,
+}
+
+impl Provision {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut client = context.client()?;
+        let passwords = Passwords {
+            administrator: self.new.read()?,
+            signer: password::read_new(self.signer_password_file.as_deref(), &password::SIGNER)?,
+        };
+        let plan = Plan {
+            algorithm: self.algorithm.into(),
+            ca_key: self.ca_key,
+            template_file: self.template,
+            template: self.template_id,
+            signer: self.signer,
+            label: self.label,
+        };
+        let record = provision::run(&mut client, &plan, &passwords)?;
+        if let Some(path) = &self.record {
+            let document = serde_json::to_string_pretty(&record).map_err(std::io::Error::from)? + "\n";
+            output::write_file(path, document.as_bytes()).map_err(|source| FileError::write(path, source))?;
+        }
+        for step in &record.steps {
+            let kept =
+                if step.outcome == crate::authority::Outcome::Made { "" } else { " (in an earlier run)" };
+            output::talk(format_args!("{}{kept}", step.what));
+        }
+        output::talk(record.template.allows.trim_end());
+        output::talk(format_args!(
+            "CA key {:#06x}, template {:#06x}, authentication key that signs {:#06x}\nfingerprint of the CA key: {}",
+            record.ca_key.id, record.template.id, record.signer.id, record.ca_key.fingerprint
+        ));
+        context.format().print(&record, |record| format!("{}\n", record.ca_key.public_key))?;
+        Ok(())
+    }
+}

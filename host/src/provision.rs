@@ -1,0 +1,379 @@
+//! A fresh device becomes a CA token: a password of its own, a CA key, a template, and an authentication key that can
+//! sign and nothing else.
+//!
+//! A device is fresh when it opens with the factory's password and holds nothing but that key. The password is replaced
+//! first, so a run that was cut short is told by it, and the same command goes on: objects that are exactly what this
+//! would have made are kept, and anything else on the device is refused. Nothing is ever replaced or deleted.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use ssh_key::{HashAlg, PublicKey};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Domains, Label, ObjectId, ObjectType,
+    channel::AuthenticationKey,
+    object::{ListFilter, NewObject, ObjectInfo, Origin},
+    ssh::template::{Template, TemplateError},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
+    client::{Client, ClientError, Session},
+    output::shown,
+    signer::{self, SignerError},
+    template_file::{self, TemplateFileError},
+};
+
+/// What `sshsm sign` needs: to sign, and to read the template when it explains a refusal.
+pub const SIGNER_CAPABILITIES: Capabilities =
+    Capabilities::of(&[Capability::SignSshCertificate, Capability::GetTemplate]);
+
+/// What the device is to become.
+#[derive(Debug)]
+pub struct Plan {
+    /// Kind of CA key.
+    pub algorithm: AsymmetricAlgorithm,
+    /// Id of the CA key; without it, the only one that the template names.
+    pub ca_key: Option<ObjectId>,
+    /// File with the template.
+    pub template_file: PathBuf,
+    /// Id of the template.
+    pub template: ObjectId,
+    /// Id of the authentication key that signs.
+    pub signer: ObjectId,
+    /// Label of all that is made.
+    pub label: Label,
+}
+
+/// The passwords that the device shall have.
+pub struct Passwords {
+    /// Of authentication key 1, which may do everything.
+    pub administrator: Zeroizing<String>,
+    /// Of the key that signs.
+    pub signer: Zeroizing<String>,
+}
+
+/// Why a device did not become a CA token.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ProvisionError {
+    /// There is something on the device that is not of this.
+    #[error(
+        "the device is not fresh; it holds {}: nothing of that was changed (`sshsm device reset` or a new board would be fresh)",
+        .0.join(", ")
+    )]
+    NotFresh(Vec<String>),
+    /// The template does not let the CA key sign.
+    #[error("{} lets no CA key {id} sign: write that id into its ca-keys", shown(file))]
+    CaKeyNotAllowed {
+        /// The template.
+        file: PathBuf,
+        /// The CA key's id.
+        id: ObjectId,
+    },
+    /// The template names none or several CA keys.
+    #[error("{} names {count} CA keys: say with --ca-key which one to make", shown(file))]
+    WhichCaKey {
+        /// The template.
+        file: PathBuf,
+        /// How many.
+        count: usize,
+    },
+    /// The file is no template.
+    #[error("{} is malformed", shown(file))]
+    Malformed {
+        /// The template.
+        file: PathBuf,
+        /// How.
+        source: TemplateError,
+    },
+    /// The authentication key that signs would be the administrator's.
+    #[error("authentication key 0x0001 is the administrator's: give the one that signs another id")]
+    SignerId,
+    /// The factory's password.
+    #[error("a new password is the factory's, which everybody knows")]
+    FactoryPassword,
+    /// Who signs could do everything.
+    #[error("both new passwords are the same: who may sign could then do everything")]
+    SamePassword,
+    /// It stopped half-way.
+    #[error("provisioning stopped half-way; done is: {}. Run the same command again to go on", .done.join(", "))]
+    Stopped {
+        /// What there is now.
+        done: Vec<String>,
+        /// What stopped it.
+        source: Box<ProvisionError>,
+    },
+    /// The template cannot be read.
+    #[error(transparent)]
+    Template(#[from] TemplateFileError),
+    /// The device refuses a command.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The CA key cannot be shown.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+    /// The CA key cannot be written down.
+    #[error("cannot encode the CA key")]
+    Key(#[from] ssh_key::Error),
+}
+
+/// One thing that was to be done.
+#[derive(Debug, Serialize)]
+pub struct Step {
+    /// What there is now.
+    pub what: String,
+    /// Whether it was there before.
+    pub outcome: Outcome,
+}
+
+/// What the device is now; it holds no secret.
+#[derive(Debug, Serialize)]
+pub struct Record {
+    /// When this run ended, in RFC 3339's form.
+    pub time: String,
+    /// The version of this program.
+    pub sshsm: &'static str,
+    /// Where the device was, in the words of `--device`.
+    pub device: String,
+    /// Its serial number.
+    pub serial: u32,
+    /// Its firmware's version, as YubiHSM 2 clients see it.
+    pub version: String,
+    /// What was done.
+    pub steps: Vec<Step>,
+    /// The CA key.
+    pub ca_key: CaKey,
+    /// The template.
+    pub template: StoredTemplate,
+    /// Id of the authentication key that may do everything.
+    pub administrator: u16,
+    /// The authentication key that signs.
+    pub signer: Signer,
+}
+
+/// The CA key of a [`Record`].
+#[derive(Debug, Serialize)]
+pub struct CaKey {
+    /// Its id.
+    pub id: u16,
+    /// Its kind.
+    pub algorithm: String,
+    /// Its line for servers.
+    pub public_key: String,
+    /// Its fingerprint, as `ssh-keygen -l` prints it.
+    pub fingerprint: String,
+}
+
+/// The template of a [`Record`].
+#[derive(Debug, Serialize)]
+pub struct StoredTemplate {
+    /// Its id.
+    pub id: u16,
+    /// SHA-256 of its bytes on the device, in hexadecimal.
+    pub sha256: String,
+    /// What it allows, in words.
+    pub allows: String,
+}
+
+/// The authentication key that signs, of a [`Record`].
+#[derive(Debug, Serialize)]
+pub struct Signer {
+    /// Its id.
+    pub id: u16,
+    /// All that it may do.
+    pub capabilities: Vec<&'static str>,
+}
+
+/// An object that the device is to hold, all but its content.
+struct Planned {
+    object_type: ObjectType,
+    id: ObjectId,
+    object: NewObject,
+    origin: Origin,
+}
+
+impl Planned {
+    fn is(&self, info: &ObjectInfo) -> bool {
+        let NewObject { label, domains, capabilities, algorithm, .. } = self.object;
+        (info.object_type, info.id) == (self.object_type, self.id)
+            && (info.label, info.domains, info.algorithm) == (label, domains, algorithm)
+            && (info.capabilities, info.delegated_capabilities) == (capabilities, Capabilities::NONE)
+            && info.origin == self.origin
+    }
+}
+
+/// A plan that was checked before the device is asked for anything.
+struct Checked<'p> {
+    plan: &'p Plan,
+    ca_key: ObjectId,
+    tlv: Vec<u8>,
+    allows: String,
+}
+
+impl<'p> Checked<'p> {
+    fn new(plan: &'p Plan, passwords: &Passwords) -> Result<Self, ProvisionError> {
+        let file = || plan.template_file.clone();
+        let tlv = template_file::load(&plan.template_file)?;
+        let template =
+            Template::decode(&tlv).map_err(|source| ProvisionError::Malformed { file: file(), source })?;
+        let named: Vec<u16> = template.ca_keys.iter().collect();
+        let ca_key = match (plan.ca_key, named.as_slice()) {
+            (Some(id), _) => id,
+            (None, &[only]) => {
+                ObjectId::new(only).map_err(|_| ProvisionError::WhichCaKey { file: file(), count: 0 })?
+            }
+            (None, several) => {
+                return Err(ProvisionError::WhichCaKey { file: file(), count: several.len() });
+            }
+        };
+        if !template.ca_keys.contains(ca_key) {
+            return Err(ProvisionError::CaKeyNotAllowed { file: file(), id: ca_key });
+        }
+        if plan.signer == ObjectId::DEFAULT_AUTHENTICATION_KEY {
+            return Err(ProvisionError::SignerId);
+        }
+        if [&passwords.administrator, &passwords.signer].iter().any(|new| new.as_str() == FACTORY_PASSWORD) {
+            return Err(ProvisionError::FactoryPassword);
+        }
+        if passwords.administrator == passwords.signer {
+            return Err(ProvisionError::SamePassword);
+        }
+        let allows = template_file::describe(&template);
+        Ok(Self { plan, ca_key, tlv, allows })
+    }
+
+    fn objects(&self) -> [Planned; 3] {
+        let Plan { algorithm, template, signer, label, .. } = *self.plan;
+        let planned = |object_type, id, algorithm, capabilities, origin| Planned {
+            object_type,
+            id,
+            object: authority::object(id, label, algorithm, capabilities),
+            origin,
+        };
+        let (ca_key, none) = (algorithm.algorithm(), Capabilities::NONE);
+        let authentication = Algorithm::Aes128YubicoAuthentication;
+        [
+            planned(ObjectType::AsymmetricKey, self.ca_key, ca_key, CA_CAPABILITIES, Origin::GENERATED),
+            planned(ObjectType::Template, template, Algorithm::TemplateSsh, none, Origin::IMPORTED),
+            planned(
+                ObjectType::AuthenticationKey,
+                signer,
+                authentication,
+                SIGNER_CAPABILITIES,
+                Origin::IMPORTED,
+            ),
+        ]
+    }
+}
+
+/// Makes the device at the end of `client` a CA token.
+///
+/// # Errors
+/// [`ProvisionError`]; [`ProvisionError::Stopped`] when something was done before, and what.
+pub fn run(client: &mut Client, plan: &Plan, passwords: &Passwords) -> Result<Record, ProvisionError> {
+    let checked = Checked::new(plan, passwords)?;
+    let mut steps = Vec::new();
+    carry_out(client, &checked, passwords, &mut steps).map_err(|source| match steps.is_empty() {
+        true => source,
+        false => ProvisionError::Stopped {
+            done: steps.into_iter().map(|step| step.what).collect(),
+            source: Box::new(source),
+        },
+    })
+}
+
+fn carry_out(
+    client: &mut Client,
+    checked: &Checked<'_>,
+    passwords: &Passwords,
+    steps: &mut Vec<Step>,
+) -> Result<Record, ProvisionError> {
+    let Checked { plan, ca_key, tlv, allows } = checked;
+    let Plan { algorithm, template, signer, label, .. } = **plan;
+    let (device, identity) = (client.describe(), client.identity().clone());
+    let mut step = |what: String, outcome| steps.push(Step { what, outcome });
+    let administrator = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+
+    let (mut session, outcome) = authority::administer(client, Some(&passwords.administrator), |session| {
+        refuse_strangers(session, &[]).map(|()| passwords.administrator.clone())
+    })?;
+    if outcome == Outcome::Kept {
+        // An earlier run came this far.
+        refuse_strangers(&mut session, &checked.objects())?;
+    }
+    step(format!("the factory's password of authentication key {administrator} replaced"), outcome);
+
+    let outcome = authority::ensure_ca_key(&mut session, *ca_key, label, algorithm)?;
+    step(format!("CA key {ca_key} ({algorithm}) generated"), outcome);
+
+    match authority::ensure_template(&mut session, template, label, tlv)? {
+        Outcome::Differs => {
+            return Err(ProvisionError::NotFresh(vec![format!("another template {template}")]));
+        }
+        outcome => step(format!("template {template} put"), outcome),
+    }
+
+    let outcome = match authority::found(session.object_info(signer, ObjectType::AuthenticationKey))? {
+        Some(_) => Outcome::Kept,
+        None => {
+            let algorithm = Algorithm::Aes128YubicoAuthentication;
+            let object = authority::object(signer, label, algorithm, SIGNER_CAPABILITIES);
+            let key = AuthenticationKey::from_password(passwords.signer.as_bytes());
+            session.put_authentication_key(&object, Capabilities::NONE, &key)?;
+            Outcome::Made
+        }
+    };
+    step(format!("authentication key {signer} that signs put"), outcome);
+    session.close()?;
+
+    // Who will sign sees what was made: its password, its domains and the CA key are right.
+    let mut session = Session::open(client, signer, &passwords.signer)?;
+    let (_, key) = signer::public_key(&mut session, *ca_key)?;
+    if session.template(template)? != *tlv {
+        return Err(ProvisionError::NotFresh(vec![format!("another template {template}")]));
+    }
+    session.close()?;
+    let public_key = PublicKey::new(key, label.to_string());
+    Ok(Record {
+        time: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        sshsm: env!("CARGO_PKG_VERSION"),
+        device,
+        serial: identity.serial,
+        version: identity.version.to_string(),
+        steps: std::mem::take(steps),
+        ca_key: CaKey {
+            id: ca_key.get(),
+            algorithm: algorithm.to_string(),
+            fingerprint: public_key.fingerprint(HashAlg::Sha256).to_string(),
+            public_key: public_key.to_openssh()?.trim_end().to_owned(),
+        },
+        template: StoredTemplate {
+            id: template.get(),
+            sha256: Sha256::digest(tlv).iter().map(|byte| format!("{byte:02x}")).collect(),
+            allows: allows.clone(),
+        },
+        administrator: administrator.get(),
+        signer: Signer {
+            id: signer.get(),
+            capabilities: SIGNER_CAPABILITIES.iter().map(|capability| capability.name()).collect(),
+        },
+    })
+}
+
+/// Refuses a device that holds anything but authentication key 1 and what is planned.
+fn refuse_strangers(session: &mut Session<'_>, planned: &[Planned]) -> Result<(), ProvisionError> {
+    let mut strangers = Vec::new();
+    for entry in session.list_objects(&ListFilter::default())? {
+        let info = session.object_info(entry.id, entry.object_type)?;
+        let administrator = info.object_type == ObjectType::AuthenticationKey
+            && info.id == ObjectId::DEFAULT_AUTHENTICATION_KEY
+            && (info.domains, info.capabilities) == (Domains::ALL, Capabilities::ALL);
+        if !administrator && !planned.iter().any(|planned| planned.is(&info)) {
+            strangers.push(format!("{} {}", info.object_type, info.id));
+        }
+    }
+    if strangers.is_empty() { Ok(()) } else { Err(ProvisionError::NotFresh(strangers)) }
+}

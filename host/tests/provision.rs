@@ -1,0 +1,191 @@
+//! `sshsm provision`: a fresh device becomes a CA token whose signing key can sign and nothing else, a run that was cut
+//! short is gone on with, and a device that holds anything else is left alone.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
+
+mod machine;
+
+use machine::{Machine, Run};
+
+const NEW: [(&str, &str); 2] =
+    [("SSHSM_NEW_PASSWORD", "correct horse"), ("SSHSM_SIGNER_PASSWORD", "battery staple")];
+
+fn machine() -> Machine {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine
+}
+
+fn provision(machine: &Machine, arguments: &[&str]) -> Run {
+    let run = machine.with_environment(&[&["provision", "--template", "t.toml"], arguments].concat(), &NEW);
+    run.tells_no(&["correct horse", "battery staple"]);
+    run
+}
+
+fn administrator(machine: &Machine, line: &str) -> Run {
+    machine.with_environment(&line.split(' ').collect::<Vec<_>>(), &[("SSHSM_PASSWORD", "correct horse")])
+}
+
+fn signer(machine: &Machine, line: &str) -> Run {
+    let arguments = [line.split(' ').collect::<Vec<_>>(), vec!["--auth-key", "2"]].concat();
+    machine.with_environment(&arguments, &[("SSHSM_PASSWORD", "battery staple")])
+}
+
+#[test]
+fn a_fresh_device_signs_afterwards_with_a_key_that_can_do_nothing_else() {
+    for algorithm in ["ed25519", "p256", "ecp384", "p521", "rsa2048"] {
+        let machine = machine();
+        let run = provision(&machine, &["--algorithm", algorithm, "--record", "record.json"]);
+        assert_eq!(run.code, 0, "{run:?}");
+        machine.write("ca.pub", &run.stdout);
+        let ca = ssh_key::PublicKey::from_openssh(&run.stdout).unwrap();
+        let fingerprint = ca.fingerprint(ssh_key::HashAlg::Sha256).to_string();
+        assert!(run.stderr.contains(&fingerprint), "{run:?}");
+        let text = std::fs::read_to_string(machine.path("record.json")).unwrap();
+        assert!(!text.contains("correct horse") && !text.contains("battery staple"));
+        let record: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(record["ca_key"]["fingerprint"], fingerprint);
+        assert_eq!(record["ca_key"]["public_key"], run.stdout.trim_end());
+        assert_eq!((&record["ca_key"]["id"], &record["template"]["id"]), (&5.into(), &10.into()));
+        assert_eq!(record["steps"].as_array().unwrap().len(), 4);
+        assert!(record["steps"].as_array().unwrap().iter().all(|step| step["outcome"] == "made"), "{record}");
+
+        assert_eq!(machine.run(&["key", "list"]).code, 4, "the factory's password is gone");
+        machine.new_key("user", machine::ed25519(1));
+        let sign = "sign -s 5 -t 10 --timestamp-key timestamp -I me -V +1h";
+        let run = signer(&machine, &format!("{sign} -n a user.pub"));
+        assert_eq!(run.code, 0, "{run:?}");
+        let line = std::fs::read_to_string(machine.path("user-cert.pub")).unwrap();
+        let certificate = ssh_key::Certificate::from_openssh(&line).unwrap();
+        certificate.verify_signature().unwrap();
+        assert_eq!(certificate.signature_key(), ca.key_data());
+        let refused = signer(&machine, &format!("{sign} -n root user.pub"));
+        assert_eq!(refused.code, 5);
+        assert!(
+            refused.stderr.contains("forbidden-principals"),
+            "and its refusals are explained: {refused:?}"
+        );
+        for line in [
+            "key generate --algorithm ed25519",
+            "key delete 5",
+            "key delete 10 --type template",
+            "template put t.toml",
+            "authentication-key put --capabilities all --new-password-file t.toml",
+            "authentication-key change --new-password-file t.toml",
+        ] {
+            assert_eq!(signer(&machine, line).code, 5, "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_second_run_keeps_everything() {
+    let machine = machine();
+    let first = provision(&machine, &["--format", "json"]).json();
+    let second = provision(&machine, &["--format", "json"]).json();
+    assert_eq!((&first["ca_key"], &first["template"]), (&second["ca_key"], &second["template"]));
+    assert!(second["steps"].as_array().unwrap().iter().all(|step| step["outcome"] == "kept"), "{second}");
+}
+
+#[test]
+fn a_run_that_was_cut_short_is_gone_on_with_from_every_step() {
+    for (done, deleted) in [
+        (1, &["2 --type authentication-key", "10 --type template", "5"][..]),
+        (2, &["2 --type authentication-key", "10 --type template"]),
+        (3, &["2 --type authentication-key"]),
+    ] {
+        let machine = machine();
+        assert_eq!(provision(&machine, &[]).code, 0);
+        for object in deleted {
+            assert_eq!(administrator(&machine, &format!("key delete {object}")).code, 0);
+        }
+        let record = provision(&machine, &["--format", "json"]).json();
+        let kept =
+            record["steps"].as_array().unwrap().iter().filter(|step| step["outcome"] == "kept").count();
+        assert_eq!(kept, done, "{record}");
+        assert_eq!(signer(&machine, "key show 5").code, 0);
+    }
+}
+
+#[test]
+fn what_stops_it_half_way_is_told_with_what_is_done() {
+    let machine = machine();
+    assert_eq!(provision(&machine, &[]).code, 0);
+    let run = machine
+        .with_environment(&["provision", "--template", "t.toml"], &[NEW[0], ("SSHSM_SIGNER_PASSWORD", "x")]);
+    assert_eq!(run.code, 4, "{run:?}");
+    for part in [
+        "stopped half-way",
+        "CA key 0x0005 (ed25519) generated",
+        "wrong password for authentication key 0x0002",
+    ] {
+        assert!(run.stderr.contains(part), "{part}: {run:?}");
+    }
+}
+
+#[test]
+fn a_device_that_is_not_fresh_is_left_alone() {
+    let machine = machine();
+    assert_eq!(machine.run(&["key", "generate", "--algorithm", "ed25519", "--id", "5"]).code, 0);
+    let run = provision(&machine, &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
+    assert!(run.stderr.contains("not fresh; it holds asymmetric-key 0x0005"), "{run:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "the password too is as it was");
+
+    // Begun by provisioning, and then somebody put something else there.
+    let machine = self::machine();
+    assert_eq!(provision(&machine, &[]).code, 0);
+    machine.template("t2.toml", "5m", "99h", &[]);
+    assert_eq!(administrator(&machine, "template put t2.toml --id 11").code, 0);
+    let run = provision(&machine, &[]);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("not fresh; it holds template 0x000b:"), "{run:?}");
+    // A template of the right name and with another content.
+    assert_eq!(administrator(&machine, "key delete 11 --type template").code, 0);
+    machine.template("t.toml", "5m", "99h", &["root"]);
+    let run = provision(&machine, &[]);
+    assert!(run.code == 1 && run.stderr.contains("another template 0x000a"), "{run:?}");
+}
+
+#[test]
+fn a_device_with_another_password_is_not_opened() {
+    let machine = machine();
+    let other = [("SSHSM_NEW_PASSWORD", "something else")];
+    assert_eq!(machine.with_environment(&["authentication-key", "change"], &other).code, 0);
+    assert_eq!(provision(&machine, &[]).code, 4);
+}
+
+#[test]
+fn passwords_that_protect_nothing_are_refused() {
+    let machine = machine();
+    for (administrator, signer, told) in [
+        ("password", "b", "the factory's"),
+        ("a", "password", "the factory's"),
+        ("a", "a", "the same"),
+        ("", "b", "empty"),
+    ] {
+        let passwords = [("SSHSM_NEW_PASSWORD", administrator), ("SSHSM_SIGNER_PASSWORD", signer)];
+        let run = machine.with_environment(&["provision", "--template", "t.toml"], &passwords);
+        assert_eq!(run.code, 4, "{run:?}");
+        assert!(run.stderr.contains(told), "{run:?}");
+    }
+    let none = machine.run(&["provision", "--template", "t.toml"]);
+    assert_eq!(none.code, 4);
+    assert!(none.stderr.contains("SSHSM_NEW_PASSWORD"), "{none:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
+}
+
+#[test]
+fn a_template_that_the_ca_key_could_not_sign_under_is_refused() {
+    let machine = machine();
+    let run = provision(&machine, &["--ca-key", "6"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("lets no CA key 0x0006 sign"), "{run:?}");
+    let text = std::fs::read_to_string(machine.path("t.toml")).unwrap();
+    machine.write("t.toml", &text.replace("[5]", "[5, 6]"));
+    assert_eq!(provision(&machine, &[]).code, 2);
+    assert_eq!(provision(&machine, &["--ca-key", "6", "--signer", "1"]).code, 2);
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
+    assert_eq!(provision(&machine, &["--ca-key", "6"]).code, 0);
+}
