@@ -25,11 +25,13 @@ impl Flash {
         flash
     }
 
-    /// Takes the flash. A file that QEMU has just made is all zero, which flash that has a store never is: it is erased.
+    /// Takes the flash. A file that QEMU has just made is all zero, and one whose erasure was cut off is zero in parts,
+    /// which flash that has a store never is: it is erased.
     #[allow(dead_code, reason = "each binary takes it in its own way")]
     pub(crate) fn take() -> Self {
         let flash = Self(());
-        if (0..CAPACITY).step_by(WORD).all(|offset| flash.word(offset) == 0) { Self::erased() } else { flash }
+        let mut words = (0..CAPACITY).step_by(WORD).map(|offset| flash.word(offset));
+        if words.all(|word| word == 0 || word == u32::MAX) { Self::erased() } else { flash }
     }
 
     fn word(&self, offset: usize) -> u32 {

@@ -56,10 +56,18 @@ pub(crate) fn read_or_make<const N: usize>(path: &CStr, make: impl FnOnce(&mut [
     let mut bytes = [0; N];
     if let Some(mut file) = File::open(path) {
         assert!(file.read(&mut bytes), "{path:?} is too short");
-    } else {
-        make(&mut bytes);
-        let written = File::new(path, Mode::Create).is_some_and(|mut file| file.write(&bytes));
-        assert!(written, "{path:?} cannot be written");
+        return bytes;
     }
+    make(&mut bytes);
+    // The emulator can be killed at any moment: a file has its name once it is whole.
+    let unfinished = c"unfinished";
+    let written = File::new(unfinished, Mode::Create).is_some_and(|mut file| file.write(&bytes));
+    assert!(written && rename(unfinished, path), "{path:?} cannot be written");
     bytes
+}
+
+#[allow(unsafe_code, reason = "semihosting is a breakpoint that the emulator serves")]
+fn rename(from: &CStr, to: &CStr) -> bool {
+    // SAFETY: addresses and lengths of paths that live through the call, with their zeros.
+    unsafe { syscall!(RENAME, from.as_ptr(), from.count_bytes(), to.as_ptr(), to.count_bytes()) == 0 }
 }

@@ -24,6 +24,7 @@ use sshsm_board::crypto::CortexM;
 use sshsm_board::{heap, stack};
 use sshsm_firmware::crypto::{Input, MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
 use sshsm_firmware::link::{Endpoint, Identity};
+use sshsm_firmware::platform::RootKey;
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, Platform};
 use sshsm_p256_cm4 as assembly;
@@ -97,6 +98,10 @@ impl Platform for Measured {
 
     fn serial(&self) -> u32 {
         1
+    }
+
+    fn root_key(&mut self) -> RootKey {
+        RootKey::from_bytes([1; RootKey::LENGTH])
     }
 
     fn uptime(&mut self) -> Duration {

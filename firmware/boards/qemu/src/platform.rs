@@ -2,12 +2,14 @@
 
 use core::time::Duration;
 
+use rand_core::Rng as _;
 use sshsm_board::crypto::CortexM;
 use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::{MinEntropy, Unhealthy};
 use sshsm_board::link;
 use sshsm_board::restart::restart;
 use sshsm_firmware::Platform;
+use sshsm_firmware::platform::RootKey;
 use sshsm_protocol::link::{Level, ResetReason};
 use sshsm_protocol::{Command, DeviceError};
 
@@ -77,6 +79,10 @@ impl Platform for Emulated {
 
     fn serial(&self) -> u32 {
         self.serial
+    }
+
+    fn root_key(&mut self) -> RootKey {
+        RootKey::from_bytes(host::read_or_make(c"root-key", |key| self.entropy.fill_bytes(key)))
     }
 
     fn uptime(&mut self) -> Duration {
