@@ -15,6 +15,7 @@
 )]
 
 pub mod binaries;
+pub mod board;
 pub mod certificate;
 pub mod issuer;
 pub mod key;
