@@ -1,7 +1,7 @@
 //! What all boards share, and no board knows better.
 //!
 //! A board is a thin binary: it sets up its clock, flash, entropy and serial port, implements
-//! [`Platform`](sshsm_firmware::Platform), and calls [`serve`]. What can be said once for all of them is here.
+//! `Platform`, and calls [`serve`]. What can be said once for all of them is here.
 //!
 //! | to learn about | open |
 //! |---|---|
@@ -16,7 +16,7 @@
 #[cfg(target_os = "none")]
 extern crate alloc;
 
-#[cfg(all(feature = "dsp", target_arch = "arm"))]
+#[cfg(all(feature = "dsp", target_os = "none"))]
 pub mod crypto;
 pub mod entropy;
 pub mod health;
