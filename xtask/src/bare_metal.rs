@@ -55,7 +55,7 @@ impl Toolchain {
 
     /// The cargo that builds a crate on a standard library: `build_std` names the parts built from source,
     /// `None` takes the library that came with the target.
-    fn cargo(self, build_std: Option<&str>, flags: &[&str]) -> Command {
+    fn cargo(self, subcommand: &str, build_std: Option<&str>, flags: &[&str]) -> Command {
         let mut command = match self {
             Self::Own => cargo(),
             Self::Debian => {
@@ -77,23 +77,28 @@ impl Toolchain {
         if !flags.is_empty() {
             command.env("RUSTFLAGS", flags.join(" ")).env_remove("CARGO_ENCODED_RUSTFLAGS");
         }
-        command.arg("build");
+        command.arg(subcommand);
         if let Some(parts) = build_std {
             command.env("RUSTC_BOOTSTRAP", "1").arg(format!("-Zbuild-std={parts}"));
         }
         command
     }
 
-    /// The cargo that builds an image for a board, and the folder in which the image will be. `folder` is the target
-    /// directory.
-    pub(crate) fn board(self, board: &Board, folder: &Path) -> Result<(Command, PathBuf), Failure> {
+    /// The cargo that builds an image for a board, or looks at its sources, and the folder in which the image will be.
+    /// `folder` is the target directory.
+    pub(crate) fn board(
+        self,
+        subcommand: &str,
+        board: &Board,
+        folder: &Path,
+    ) -> Result<(Command, PathBuf), Failure> {
         let flags = ["-C", &format!("target-cpu={}", board.cpu)];
         let atomics = board.target.starts_with("thumbv6m");
         let std = match self {
             Self::Own if !atomics && has_library(board.target) => None,
             _ => Some("core,alloc"),
         };
-        let mut command = self.cargo(std, &flags);
+        let mut command = self.cargo(subcommand, std, &flags);
         if atomics {
             let file = folder.join("targets").join(format!("{}.json", board.target));
             let described = self.rustc(&["-Zunstable-options", "--print=target-spec-json"], board.target);
@@ -181,7 +186,7 @@ pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
             (_, Toolchain::Own) => None,
             (_, Toolchain::Debian) => Some("core,alloc"),
         };
-        let mut command = toolchain.cargo(build_std, &[]);
+        let mut command = toolchain.cargo("build", build_std, &[]);
         command.args(["--release", "--target", TARGET, "--package", package, "--target-dir"]);
         command.arg(target()?.join("bare-metal"));
         if let Some(families) = families {
@@ -204,7 +209,7 @@ mod tests {
     #[test]
     fn the_two_toolchains_do_not_mix() {
         // Cargo sets CARGO, and rustup RUSTUP_TOOLCHAIN, for tests as they do for `cargo run`.
-        let command = Toolchain::Debian.cargo(Some("core"), &[]);
+        let command = Toolchain::Debian.cargo("build", Some("core"), &[]);
         let set = |name: &str| command.get_envs().find(|(key, _)| *key == name).map(|(_, value)| value);
         assert_eq!(command.get_program(), "/usr/bin/cargo");
         assert_eq!(set("RUSTC"), Some(Some("/usr/bin/rustc".as_ref())));
@@ -224,9 +229,9 @@ mod tests {
 
     #[test]
     fn only_a_library_built_from_source_turns_unstable_options_on() {
-        let plain = Toolchain::Own.cargo(None, &[]);
+        let plain = Toolchain::Own.cargo("build", None, &[]);
         assert!(plain.get_envs().all(|(key, value)| key != "RUSTC_BOOTSTRAP" || value.is_none()));
-        let source = Toolchain::Own.cargo(Some("core"), &[]);
+        let source = Toolchain::Own.cargo("build", Some("core"), &[]);
         assert!(
             source.get_envs().any(|(key, value)| key == "RUSTC_BOOTSTRAP" && value == Some("1".as_ref()))
         );

@@ -9,33 +9,74 @@ use crate::{
     bare_metal::Toolchain,
     board::{self, BOARDS, Board},
     image::Image,
-    program::{Failure, Run, options, root, target},
+    program::{Failure, Run, cargo, options, root, target},
     setup, uf2,
 };
 
-/// `[--board NAME] [--out DIR]`: one board's image or, in a checkout with all of them, every board's.
+/// `[--board NAME] [--out DIR]`: one board's image, or every board's.
 pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let [name, out] = options(arguments, ["--board", "--out"])?;
     let out = out.map_or_else(folder, |out| Ok(PathBuf::from(out)))?;
     let boards = match name {
         Some(name) => vec![board::named(name)?],
-        None => BOARDS.iter().collect(),
+        None => present().collect(),
     };
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
     boards.into_iter().try_for_each(|board| write(toolchain, board, &out))
 }
 
+/// Every board's image, where the tests look for them.
+pub(crate) fn all(toolchain: Toolchain) -> Result<(), Failure> {
+    let out = folder()?;
+    present().try_for_each(|board| write(toolchain, board, &out))
+}
+
+/// The boards that are in this checkout.
+pub(crate) fn present() -> impl Iterator<Item = &'static Board> {
+    BOARDS.iter().filter(|board| workspace().join(board.name).is_dir())
+}
+
+/// The boards' workspace.
+fn workspace() -> PathBuf {
+    root().join("firmware/boards")
+}
+
+/// What can be checked without an emulator: format, the parts that a desktop can test, and lints where the toolchain has
+/// them.
+pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
+    let folder = target()?.join("boards");
+    cargo().current_dir(workspace()).args(["fmt", "--all", "--check"]).run()?;
+    cargo()
+        .current_dir(workspace())
+        .args(["test", "--quiet", "--locked", "--package", "sshsm-board", "--target-dir"])
+        .arg(&folder)
+        .run()?;
+    if toolchain == Toolchain::Own {
+        present().try_for_each(|board| {
+            let (mut clippy, _) = toolchain.board("clippy", board, &folder)?;
+            clippy
+                .current_dir(workspace())
+                .args(["--release", "--locked", "--package", board.package, "--package", "sshsm-board"])
+                .arg("--target-dir")
+                .arg(&folder)
+                .args(["--", "-D", "warnings"])
+                .run()
+        })?;
+    }
+    Ok(())
+}
+
 /// Where images are when nobody says otherwise.
-pub(crate) fn folder() -> Result<PathBuf, Failure> {
+fn folder() -> Result<PathBuf, Failure> {
     target().map(|target| target.join("firmware"))
 }
 
 /// Builds a board's binary and returns its ELF file's path.
 pub(crate) fn build(toolchain: Toolchain, board: &Board, binary: &str) -> Result<PathBuf, Failure> {
     let folder = target()?.join("boards");
-    let (mut cargo, profile) = toolchain.board(board, &folder)?;
+    let (mut cargo, profile) = toolchain.board("build", board, &folder)?;
     cargo
-        .current_dir(root().join("firmware/boards"))
+        .current_dir(workspace())
         .args(["--release", "--locked", "--package", board.package, "--bin", binary, "--target-dir"])
         .arg(&folder)
         .run()?;
@@ -43,7 +84,7 @@ pub(crate) fn build(toolchain: Toolchain, board: &Board, binary: &str) -> Result
 }
 
 /// Builds a board and writes `BOARD.elf` and, where its boot loader takes it, `BOARD.uf2`.
-pub(crate) fn write(toolchain: Toolchain, board: &Board, out: &Path) -> Result<(), Failure> {
+fn write(toolchain: Toolchain, board: &Board, out: &Path) -> Result<(), Failure> {
     let elf = build(toolchain, board, board.name)?;
     fs::create_dir_all(out).map_err(Failure::System)?;
     let named = |ending: &str| out.join(format!("{}.{ending}", board.name));

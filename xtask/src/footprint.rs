@@ -2,21 +2,14 @@
 
 use std::io;
 
-use crate::{
-    board::BOARDS,
-    cycles::Measurements,
-    firmware,
-    image::Image,
-    program::{Failure, root},
-    setup,
-};
+use crate::{cycles::Measurements, firmware, image::Image, program::Failure, setup};
 
-/// Prints the table of docs/boards.md. A board that is not in this checkout is left out.
+/// Prints the table of docs/boards.md.
 pub(crate) fn chore() -> Result<(), Failure> {
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
     let (heap, stack) = Measurements::take()?.peaks();
     let mut text = String::from("| board | flash | RAM: variables and heap |\n|---|---|---|\n");
-    for board in BOARDS.iter().filter(|board| root().join("firmware/boards").join(board.name).is_dir()) {
+    for board in firmware::present() {
         let image = Image::read(&firmware::build(toolchain, board, board.name)?)?;
         let flash: usize = image.flash().iter().map(|(_, bytes)| bytes.len()).sum();
         text += &format!("| `{}` | {} KB | {} KB |\n", board.name, flash / 1000, image.variables() / 1000);

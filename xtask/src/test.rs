@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    bare_metal,
+    bare_metal, firmware,
     program::{Failure, Run, cargo, ci, target},
     setup, suite,
 };
@@ -69,7 +69,11 @@ pub(crate) fn chore() -> Result<(), Failure> {
     steps.cargo("build", &["build", "--workspace"])?;
     steps.run("families", families)?;
     match ready.bare_metal {
-        Some(toolchain) => steps.run("bare-metal", || bare_metal::build(toolchain))?,
+        Some(toolchain) => {
+            steps.run("bare-metal", || bare_metal::build(toolchain))?;
+            steps.run("boards", || firmware::check(toolchain))?;
+            steps.run("firmware", || firmware::all(toolchain))?;
+        }
         None => steps.skip("bare-metal", "no toolchain for the boards' target"),
     }
     steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
