@@ -4,7 +4,11 @@ use crate::{
     process::run,
     requirement::{Missing, workspace},
 };
-use std::{env, path::PathBuf, process::Command};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 /// A Python that has the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
 ///
@@ -22,4 +26,25 @@ pub fn python() -> Result<PathBuf, Missing> {
     }
     let import = run(Command::new(&python).args(["-c", "import yubihsm.backends.http"]));
     if import.status.success() { Ok(python) } else { Err(missing()) }
+}
+
+/// Runs classes of tests of `python/yubihsm_client.py` against the factory-new device at `url`; `vector` is the file of
+/// the hardware's vector.
+///
+/// # Panics
+/// When one of them fails, or none ran.
+pub fn run_client(python: &Path, url: &str, classes: &[&str], vector: Option<&Path>) {
+    let mut command = Command::new(python);
+    command
+        .arg("-B")
+        .arg(workspace().join("tests/python/yubihsm_client.py"))
+        .arg("--verbose")
+        .args(classes)
+        .env("SSHSM_TEST_URL", url);
+    if let Some(vector) = vector {
+        command.env("SSHSM_TEST_VECTOR", vector);
+    }
+    let finished = run(&mut command).success();
+    print!("{}", finished.stderr);
+    assert!(!finished.stderr.contains("Ran 0 tests") && !finished.stderr.contains("skipped"), "{finished}");
 }

@@ -46,14 +46,8 @@ impl Simulator {
     #[must_use]
     pub fn behind_connector() -> Self {
         let (port, simulator) = listening(Command::new(binaries::sshsm_sim()).args(["--memory", "--pty"]));
-        let (url, connector) = listening(Command::new(binaries::sshsm()).args([
-            "connector",
-            "--listen",
-            "127.0.0.1:0",
-            "--device",
-            &port,
-        ]));
-        Self { url, _processes: vec![connector, simulator] }
+        let connector = Connector::before(&port);
+        Self { url: connector.url().to_owned(), _processes: vec![connector.process, simulator] }
     }
 
     fn listen(address: &str) -> Self {
@@ -61,6 +55,32 @@ impl Simulator {
         let (url, process) = listening(command.args(["--listen", address, "--memory"]));
         assert!(url.starts_with("http://127.0.0.1:"), "sshsm-sim listens on {url}");
         Self { url, _processes: vec![process] }
+    }
+
+    /// `http://127.0.0.1:PORT`.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+}
+
+/// A running `sshsm connector`: the YubiHSM connector's HTTP interface in front of another device.
+pub struct Connector {
+    url: String,
+    process: Running,
+}
+
+impl Connector {
+    /// Starts one before a device, in the words of `--device`.
+    ///
+    /// # Panics
+    /// When it does not say where it listens.
+    #[must_use]
+    pub fn before(device: &str) -> Self {
+        let mut command = Command::new(binaries::sshsm());
+        let (url, process) =
+            listening(command.args(["connector", "--listen", "127.0.0.1:0", "--device", device]));
+        Self { url, process }
     }
 
     /// `http://127.0.0.1:PORT`.

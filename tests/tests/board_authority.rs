@@ -1,0 +1,277 @@
+//! A certificate authority on a board, as its owner meets it: the real firmware under QEMU, driven by the real `sshsm`
+//! over its serial port. What comes out is shown to the real `ssh-keygen` and used at a real `sshd`; and the plug is
+//! pulled in the middle of things.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test reports by stopping"
+)]
+
+use sshsm::{
+    client::{Client, ClientError, Session},
+    transport::{DeviceAddress, TransportError},
+};
+use sshsm_protocol::{
+    Algorithm, Capabilities, Capability, Domains, Label, ObjectId, ObjectType,
+    object::{ListFilter, NewObject},
+};
+use sshsm_tests::{
+    binaries,
+    board::Board,
+    key::{Key, KeyType, ssh_keygen},
+    needs,
+    process::{Finished, run_within},
+    python::{python, run_client},
+    requirement::{Missing, shared_vector},
+    simulator::Connector,
+    ssh::{GREETING, Ssh},
+    sshd::{Server, user},
+};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+/// An emulated processor looks for primes.
+const PATIENCE: Duration = Duration::from_secs(300);
+const ADMINISTRATOR: &str = "administrator's password";
+const SIGNER: &str = "signer's password";
+
+/// A board, and the files of the one who owns it.
+struct Owner {
+    board: Board,
+    directory: PathBuf,
+}
+
+impl Owner {
+    /// A new board, and a template for its CA key under a timestamp key.
+    fn new(directory: &Path) -> Result<Self, Missing> {
+        let board = Board::start(&directory.join("board"))?;
+        let _ = Key::generate(directory, "timestamp", KeyType::Ed25519)?;
+        let template = "ca-keys = [5]\ntimestamp-key = \"timestamp.pub\"\nnot-before-offset = \"1m\"\n\
+                        not-after-offset = \"8h\"\nforbid-principals = [\"root-everywhere\"]\n";
+        fs::write(directory.join("template.toml"), template).unwrap();
+        Ok(Self { board, directory: directory.to_owned() })
+    }
+
+    fn sshsm(&self, key: &str, password: &str, arguments: &[&str]) -> Finished {
+        let mut command = Command::new(binaries::sshsm());
+        command
+            .current_dir(&self.directory)
+            .env("SSHSM_DEVICE", format!("serial:{}", self.board.port().display()))
+            .env("SSHSM_PASSWORD", password)
+            .env("SSHSM_AUTH_KEY", key)
+            .env("SSHSM_NEW_PASSWORD", ADMINISTRATOR)
+            .env("SSHSM_SIGNER_PASSWORD", SIGNER)
+            .args(arguments);
+        run_within(PATIENCE, &mut command)
+    }
+
+    /// Makes the fresh board a CA token and returns the CA key that it printed.
+    fn provision(&self, algorithm: &str) -> Key {
+        let arguments = ["provision", "--template", "template.toml", "--algorithm", algorithm];
+        let printed = self.sshsm("1", "password", &arguments).success().stdout;
+        let private = self.directory.join("ca");
+        let public = self.directory.join("ca.pub");
+        fs::write(&public, printed).unwrap();
+        Key { key_type: KeyType::Ed25519, private, public }
+    }
+
+    fn sign(&self, ca_key: &str, template: &str, principals: &str) -> Finished {
+        let arguments = ["sign", "-s", ca_key, "-t", template, "--timestamp-key", "timestamp"];
+        let more = ["-I", "alice", "-n", principals, "-V", "+1h", "-z", "7", "user.pub"];
+        self.sshsm("2", SIGNER, &[&arguments[..], &more].concat())
+    }
+
+    /// Signs a user's key, shows the certificate to `ssh-keygen -L`, and logs in with it.
+    fn certify(&self, ca_key: &str, template: &str, authority: &Key, user_key: &Key) -> Result<(), Missing> {
+        let _ = self.sign(ca_key, template, "zone-web").success();
+        let mut show = ssh_keygen()?;
+        let shown = run_within(PATIENCE, show.arg("-L").arg("-f").arg(user_key.certificate())).success();
+        assert!(shown.stdout.contains("zone-web") && shown.stdout.contains("Serial: 7"), "{shown}");
+        let sshd = Server::trusting(authority, &["zone-web"]).start()?;
+        let ssh = Ssh::with_certificate(user_key).knowing("server", &sshd);
+        let (client, log) = sshd.visit(|| ssh.login("server"))?;
+        assert!(client.status.success(), "{client}\n--- sshd\n{log}");
+        assert_eq!(client.stdout.trim(), GREETING);
+        assert!(log.contains(&format!("Accepted publickey for {} ", user())), "{log}");
+        Ok(())
+    }
+}
+
+fn provisions_signs_and_logs_in(algorithm: &str) {
+    let directory = tempfile::tempdir().unwrap();
+    let owner = needs!(Owner::new(directory.path()));
+    let user_key = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
+    let authority = owner.provision(algorithm);
+    needs!(owner.certify("5", "10", &authority, &user_key));
+
+    let refused = owner.sign("5", "10", "zone-web,root-everywhere");
+    assert_eq!(refused.status.code(), Some(3), "{refused}");
+    assert!(refused.stderr.contains("root-everywhere"), "{refused}");
+    let default = owner.sshsm("1", "password", &["device", "storage"]);
+    assert_eq!(default.status.code(), Some(4), "the default password is gone: {default}");
+}
+
+macro_rules! authorities {
+    ($($name:ident $algorithm:literal)*) => {$(
+        #[test]
+        fn $name() {
+            provisions_signs_and_logs_in($algorithm);
+        }
+    )*};
+}
+
+authorities! {
+    an_ed25519_authority_is_provisioned_signs_and_logs_in "ed25519"
+    a_p256_authority_is_provisioned_signs_and_logs_in "ecp256"
+    a_p384_authority_is_provisioned_signs_and_logs_in "ecp384"
+    a_p521_authority_is_provisioned_signs_and_logs_in "ecp521"
+    an_rsa2048_authority_is_provisioned_signs_and_logs_in "rsa2048"
+}
+
+/// Looking for their primes takes an emulated processor minutes; they are made outside and imported.
+#[test]
+fn larger_rsa_authorities_sign_and_log_in() {
+    let directory = tempfile::tempdir().unwrap();
+    let owner = needs!(Owner::new(directory.path()));
+    let user_key = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
+    let _ = owner.provision("ed25519");
+    for (bits, id, template) in [("3072", "6", "11"), ("4096", "7", "12")] {
+        let private = directory.path().join(format!("rsa{bits}"));
+        let mut keygen = needs!(ssh_keygen());
+        keygen.args(["-q", "-N", "", "-t", "rsa", "-b", bits, "-f"]).arg(&private);
+        let _ = run_within(PATIENCE, &mut keygen).success();
+        let public = private.with_extension("pub");
+        let authority = Key { key_type: KeyType::Rsa2048, private, public };
+        let _ = owner
+            .sshsm("1", ADMINISTRATOR, &["key", "import", authority.private.to_str().unwrap(), "--id", id])
+            .success();
+        let text = fs::read_to_string(directory.path().join("template.toml")).unwrap();
+        fs::write(directory.path().join("other.toml"), text.replace("[5]", &format!("[{id}]"))).unwrap();
+        let _ =
+            owner.sshsm("1", ADMINISTRATOR, &["template", "put", "other.toml", "--id", template]).success();
+        needs!(owner.certify(id, template, &authority, &user_key));
+    }
+}
+
+/// A client of the board on a port; errors are the caller's to judge.
+fn client(port: &Path) -> Result<Client, ClientError> {
+    let address: DeviceAddress = format!("serial:{}", port.display()).parse().unwrap();
+    Client::connect(address.open()?)
+}
+
+fn object(id: u16, capabilities: &[Capability], algorithm: Algorithm) -> NewObject {
+    NewObject {
+        id: Some(ObjectId::new(id).unwrap()),
+        label: Label::new("kept").unwrap(),
+        domains: Domains::ALL,
+        capabilities: Capabilities::of(capabilities),
+        algorithm,
+    }
+}
+
+/// The template that a round stores under an id: longer than one piece of the store, and all of it depends on the id.
+fn content(id: u16) -> Vec<u8> {
+    (0..1200).map(|place: u16| (place.wrapping_mul(31) ^ id.wrapping_mul(7)).to_le_bytes()[0]).collect()
+}
+
+const ROUNDS: u16 = 60;
+const FIRST: u16 = 100;
+const KEY: u16 = 5;
+
+/// Stores templates and signs until the plug is pulled; collects the ids that the board acknowledged.
+fn work(port: &Path, acknowledged: &mut Vec<u16>, next: &mut u16) -> Result<(), ClientError> {
+    let mut client = client(port)?;
+    let mut session = Session::open(&mut client, ObjectId::DEFAULT_AUTHENTICATION_KEY, "password")?;
+    loop {
+        let id = *next;
+        *next += 1;
+        session.put_template(&object(id, &[], Algorithm::TemplateSsh), &content(id))?;
+        acknowledged.push(id);
+        session.sign_ecdsa(ObjectId::new(KEY).unwrap(), &[7; 32])?;
+        if acknowledged.len() > 40 {
+            // Room for the next rounds.
+            let oldest = ObjectId::new(acknowledged.remove(0)).unwrap();
+            session.delete_object(oldest, ObjectType::Template)?;
+        }
+    }
+}
+
+#[test]
+fn a_board_whose_plug_is_pulled_at_random_loses_nothing_that_it_acknowledged() {
+    let directory = tempfile::tempdir().unwrap();
+    let (mut acknowledged, mut next, mut moments) = (Vec::new(), FIRST, 0x2545_f491_u32);
+    {
+        let board = needs!(Board::start(directory.path()));
+        let mut client = client(board.port()).unwrap();
+        let mut session =
+            Session::open(&mut client, ObjectId::DEFAULT_AUTHENTICATION_KEY, "password").unwrap();
+        let key = object(KEY, &[Capability::SignEcdsa], Algorithm::Ecp256);
+        session.generate_asymmetric_key(&key).unwrap();
+    }
+    for round in 0..ROUNDS {
+        let board = needs!(Board::start(directory.path()));
+        let before = acknowledged.len();
+        // xorshift: 20 to 531 ms
+        moments ^= moments << 13;
+        moments ^= moments >> 17;
+        moments ^= moments << 5;
+        let moment = Duration::from_millis(u64::from(20 + moments % 512));
+        let last = thread::scope(|scope| {
+            let port = board.port().to_owned();
+            let worker = scope.spawn(|| work(&port, &mut acknowledged, &mut next));
+            thread::sleep(moment);
+            drop(board);
+            worker.join().unwrap()
+        });
+        assert!(matches!(last, Err(ClientError::Transport(_))), "round {round}: {last:?}");
+
+        let board = needs!(Board::start(directory.path()));
+        let mut client = client(board.port()).unwrap();
+        let mut session =
+            Session::open(&mut client, ObjectId::DEFAULT_AUTHENTICATION_KEY, "password").unwrap();
+        let filter = ListFilter { object_type: Some(ObjectType::Template), ..ListFilter::default() };
+        let found: Vec<u16> =
+            session.list_objects(&filter).unwrap().into_iter().map(|entry| entry.id.get()).collect();
+        for id in &found {
+            assert_eq!(session.template(ObjectId::new(*id).unwrap()).unwrap(), content(*id), "template {id}");
+        }
+        // What was acknowledged is there; what was asked for last may be, or a last deletion not yet done or done.
+        let lost: Vec<&u16> = acknowledged.iter().filter(|id| !found.contains(id)).collect();
+        assert!(lost.is_empty(), "round {round}: {lost:?} of {acknowledged:?} are gone");
+        let more: Vec<u16> = found.into_iter().filter(|id| !acknowledged.contains(id)).collect();
+        assert!(more.len() <= 1, "round {round}: {more:?} beside {acknowledged:?}");
+        acknowledged.extend(more);
+        acknowledged.sort_unstable();
+        session.sign_ecdsa(ObjectId::new(KEY).unwrap(), &[7; 32]).unwrap();
+        println!("round {round}: {} templates acknowledged before, {} now", before, acknowledged.len());
+    }
+    assert!(next > FIRST + ROUNDS, "the rounds did something: {next}");
+}
+
+#[test]
+fn a_port_whose_board_died_is_an_interruption_not_a_refusal() {
+    let directory = tempfile::tempdir().unwrap();
+    let board = needs!(Board::start(directory.path()));
+    let mut client = client(board.port()).unwrap();
+    let mut session = Session::open(&mut client, ObjectId::DEFAULT_AUTHENTICATION_KEY, "password").unwrap();
+    drop(board);
+    let error = session.echo(b"anybody?").unwrap_err();
+    assert!(matches!(error, ClientError::Transport(TransportError::Interrupted { .. })), "{error:?}");
+}
+
+#[test]
+fn yubicos_python_client_reaches_a_board_through_the_connector() {
+    let python = needs!(python());
+    let directory = tempfile::tempdir().unwrap();
+    let board = needs!(Board::start(directory.path()));
+    let connector = Connector::before(&format!("serial:{}", board.port().display()));
+    let vector = needs!(shared_vector("yubihsm2-ssh.json"));
+    run_client(&python, connector.url(), &["Everyday", "HardwareVector"], Some(&vector));
+}
