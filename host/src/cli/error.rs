@@ -255,6 +255,9 @@ impl CliError {
             Self::Signer(SignerError::Missing { .. }) => {
                 "`sshsm key list` shows what this authentication key can see"
             }
+            Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
+                "take another device, or delete everything on this one: `sshsm device reset`"
+            }
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
             _ => return None,
