@@ -210,3 +210,22 @@ pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
     context.format().print(&lines, |lines| lines.iter().map(Line::shown).collect())?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sshsm_simulator::Simulator;
+
+    #[test]
+    fn a_board_is_listed_with_what_it_says_or_why_it_says_nothing() {
+        let port = Simulator::memory().serial(7).start().unwrap().serve_pty().unwrap();
+        let ask = |path: &str| Listed::ask(Board { path: path.into(), usb_serial: Some("E66".into()) });
+        let path = port.path().to_str().unwrap();
+        let row = ask(path).row();
+        let firmware = env!("CARGO_PKG_VERSION");
+        assert_eq!(row, [&format!("serial:{path}"), "simulator", "0000000007", firmware, "E66"]);
+        let [device, board, serial, firmware, why] = ask("/dev/sshsm-none").row();
+        assert_eq!([device, board, serial, firmware], ["serial:/dev/sshsm-none", "?", "?", "?"]);
+        assert!(why.contains("no device at serial:/dev/sshsm-none"), "{why}");
+    }
+}

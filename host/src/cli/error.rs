@@ -364,6 +364,12 @@ mod tests {
     }
 
     #[test]
+    fn who_may_not_open_a_port_is_told_of_the_udev_rule() {
+        let report = CliError::from(TransportError::PortDenied { path: "/dev/ttyACM0".into() }).report();
+        assert!(report.contains("/dev/ttyACM0") && report.contains("host/udev/70-sshsm.rules"), "{report}");
+    }
+
+    #[test]
     fn a_report_has_the_causes_and_the_next_step() {
         let source = io::Error::other("connection refused");
         let error = CliError::from(TransportError::Unreachable { address: "http://h:1".into(), source });
