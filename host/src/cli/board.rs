@@ -188,6 +188,7 @@ impl Line {
 pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
     let mut serial = context.globals.device.open_serial()?;
     let mut next = 0;
+    let mut uptime = 0;
     let mut lines = Vec::new();
     loop {
         match serial.log(next)? {
@@ -203,7 +204,14 @@ pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
                     }
                 }
             }
-            None if follow => thread::sleep(FOLLOW),
+            None if follow => {
+                thread::sleep(FOLLOW);
+                let before = std::mem::replace(&mut uptime, serial.status()?.uptime);
+                if uptime < before {
+                    // It started again: a new log.
+                    next = 0;
+                }
+            }
             None => break,
         }
     }
