@@ -218,7 +218,11 @@ impl Job<'_> {
         let found = &serial.hello().board;
         if found != self.board.name() {
             let (device, found) = (serial.describe(), found.clone());
-            return Err(FlashError::OtherBoard { device, found, board: self.board });
+            return match self.port {
+                Some(_) => Err(FlashError::OtherBoard { device, found, board: self.board }),
+                // One that was not named is not the one that is meant.
+                None => Ok(false),
+            };
         }
         match serial.reboot(Boot::Bootloader) {
             Ok(()) => Ok(true),

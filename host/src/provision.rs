@@ -61,7 +61,7 @@ pub struct Passwords {
 pub enum ProvisionError {
     /// There is something on the device that is not of this.
     #[error(
-        "the device is not fresh; it holds {}: nothing of that was changed (`sshsm device reset` or a new board would be fresh)",
+        "the device is not fresh; it holds {}: nothing of that was changed",
         .0.join(", ")
     )]
     NotFresh(Vec<String>),

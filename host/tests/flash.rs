@@ -6,7 +6,7 @@ mod machine;
 
 use std::{
     fs,
-    os::unix::fs::symlink,
+    os::unix::fs::{PermissionsExt, symlink},
     path::Path,
     thread::{self, JoinHandle},
     time::Duration,
@@ -137,6 +137,31 @@ fn a_drive_or_a_device_that_never_comes_is_given_up() {
     let run = machine.without_password(&impatient);
     assert_eq!(run.code, 3, "{run:?}");
     assert!(run.stderr.contains("the image was copied, but no device appeared"), "{run:?}");
+}
+
+#[test]
+fn the_firmware_is_built_in_the_source_tree_around() {
+    let machine = machine();
+    drive(&machine.path("drive"), "RP2350");
+    for directory in ["xtask", "firmware"] {
+        fs::create_dir(machine.path(directory)).unwrap();
+    }
+    machine.write("xtask/Cargo.toml", "");
+    // Stands for cargo: notes what it is asked for, and leaves the image where that says.
+    machine.write("cargo", "#!/bin/sh\necho built\necho \"$@\" > asked\ncp pico2.uf2 \"$6/pico2.uf2\"\n");
+    fs::set_permissions(machine.path("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
+    let device = comes_up(&machine);
+    let arguments = ["flash", "--board", "pico2", "--build", "--volume", "drive", "--wait", "20"];
+    let output = machine.command(&arguments).env("CARGO", machine.path("cargo")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(!String::from_utf8(output.stdout).unwrap().contains("built"), "talk of cargo is talk");
+    let asked = fs::read_to_string(machine.path("asked")).unwrap();
+    assert!(asked.starts_with("xtask firmware --board pico2 --out /"), "{asked}");
+    drop(device.join().unwrap());
+
+    machine.write("cargo", "#!/bin/sh\nexit 1\n");
+    let output = machine.command(&arguments).env("CARGO", machine.path("cargo")).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
 }
 
 #[test]

@@ -149,6 +149,19 @@ fn a_device_that_is_not_fresh_is_left_alone() {
 }
 
 #[test]
+fn after_a_reset_a_device_is_fresh_again() {
+    let machine = machine();
+    let first = provision(&machine, &[]);
+    assert_eq!(first.code, 0, "{first:?}");
+    assert_eq!(administrator(&machine, "device reset").code, 2, "it must be said in full");
+    let reset = administrator(&machine, "device reset --delete-everything");
+    assert_eq!(reset.code, 0, "{reset:?}");
+    let second = provision(&machine, &[]);
+    assert_eq!(second.code, 0, "{second:?}");
+    assert_ne!(first.stdout, second.stdout, "another key");
+}
+
+#[test]
 fn a_device_with_another_password_is_not_opened() {
     let machine = machine();
     let other = [("SSHSM_NEW_PASSWORD", "something else")];

@@ -7,7 +7,7 @@ mod machine;
 
 use std::{
     fs::File,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     time::{Duration, Instant},
 };
 
@@ -86,6 +86,24 @@ fn status_and_log_need_no_password_and_a_reboot_starts_them_anew() {
     let refused = machine.without_password(&["device", "reboot", "--bootloader"]);
     assert_eq!(refused.code, 3, "{refused:?}");
     assert!(refused.stderr.contains("cannot start a bootloader") && refused.stderr.contains("BOOTSEL"));
+}
+
+#[test]
+fn a_log_that_is_followed_goes_on_after_a_restart() {
+    let (port, machine) = simulator();
+    let mut command = machine.command(&["device", "log", "--follow", "--format", "json"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for restart in [true, true, false] {
+        let line: serde_json::Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+        assert_eq!((&line["number"], &line["text"]), (&0.into(), &"started: power on".into()), "{line}");
+        if restart {
+            std::thread::sleep(Duration::from_secs(1));
+            port.power_cycle().unwrap();
+        }
+    }
+    drop(port);
+    assert_eq!(child.wait().unwrap().code(), Some(3), "a port that vanishes ends it");
 }
 
 #[test]

@@ -25,7 +25,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    io::Errno,
+    io::{Errno, FdFlags, fcntl_setfd, ioctl_fionbio},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
@@ -83,10 +83,11 @@ impl SerialPort {
         simulator: Arc<Mutex<Simulator>>,
         failed: impl FnMut(&SimulatorError) + Send + 'static,
     ) -> io::Result<Self> {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY)?;
+        fcntl_setfd(&terminal, FdFlags::CLOEXEC)?;
         grantpt(&terminal)?;
         unlockpt(&terminal)?;
-        rustix::io::ioctl_fionbio(&terminal, true)?;
+        ioctl_fionbio(&terminal, true)?;
         let path = PathBuf::from(OsString::from_vec(ptsname(&terminal, Vec::new())?.into_bytes()));
         raw(&path)?;
         let (wake, waker) = io::pipe()?;

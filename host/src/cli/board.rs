@@ -188,6 +188,7 @@ impl Line {
 pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
     let mut serial = context.globals.device.open_serial()?;
     let mut next = 0;
+    let mut uptime = 0;
     let mut lines = Vec::new();
     loop {
         match serial.log(next)? {
@@ -203,10 +204,36 @@ pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
                     }
                 }
             }
-            None if follow => thread::sleep(FOLLOW),
+            None if follow => {
+                thread::sleep(FOLLOW);
+                let before = std::mem::replace(&mut uptime, serial.status()?.uptime);
+                if uptime < before {
+                    // It started again: a new log.
+                    next = 0;
+                }
+            }
             None => break,
         }
     }
     context.format().print(&lines, |lines| lines.iter().map(Line::shown).collect())?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use sshsm_simulator::Simulator;
+
+    #[test]
+    fn a_board_is_listed_with_what_it_says_or_why_it_says_nothing() {
+        let port = Simulator::memory().serial(7).start().unwrap().serve_pty().unwrap();
+        let ask = |path: &str| Listed::ask(Board { path: path.into(), usb_serial: Some("E66".into()) });
+        let path = port.path().to_str().unwrap();
+        let row = ask(path).row();
+        let firmware = env!("CARGO_PKG_VERSION");
+        assert_eq!(row, [&format!("serial:{path}"), "simulator", "0000000007", firmware, "E66"]);
+        let [device, board, serial, firmware, why] = ask("/dev/sshsm-none").row();
+        assert_eq!([device, board, serial, firmware], ["serial:/dev/sshsm-none", "?", "?", "?"]);
+        assert!(why.contains("no device at serial:/dev/sshsm-none"), "{why}");
+    }
 }

@@ -5,6 +5,7 @@ use serde::Serialize;
 use sshsm_protocol::device_info::StorageInfo;
 
 use super::{Context, board, error::CliError};
+use crate::output;
 
 /// The verbs of `device`.
 #[derive(Debug, Subcommand)]
@@ -13,6 +14,12 @@ pub(super) enum Device {
     Info,
     /// Show how full the device is
     Storage,
+    /// Delete everything on the device: keys, templates, options; it is as from the factory then
+    Reset {
+        /// Yes, everything: no key can be brought back
+        #[arg(long, required = true)]
+        delete_everything: bool,
+    },
     /// List the boards that are plugged in
     List,
     /// Show how a board on a serial port is; needs no password, and a board that computes tells too
@@ -46,6 +53,7 @@ impl Device {
         match self {
             Self::Info => info(context),
             Self::Storage => storage(context),
+            Self::Reset { delete_everything: _ } => reset(context),
             Self::List => board::list(context),
             Self::Status => board::status(context),
             Self::Reboot { bootloader } => board::reboot(context, bootloader),
@@ -77,6 +85,13 @@ fn info(context: &Context) -> Result<(), CliError> {
             info.algorithms.join(" ")
         )
     })?;
+    Ok(())
+}
+
+fn reset(context: &Context) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    context.session(&mut client)?.reset()?;
+    output::talk("everything on the device is deleted; its password is the factory's");
     Ok(())
 }
 

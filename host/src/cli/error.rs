@@ -255,6 +255,9 @@ impl CliError {
             Self::Signer(SignerError::Missing { .. }) => {
                 "`sshsm key list` shows what this authentication key can see"
             }
+            Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
+                "take another device, or delete everything on this one: `sshsm device reset`"
+            }
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
             _ => return None,
@@ -358,6 +361,12 @@ mod tests {
         ] {
             assert_eq!(error.exit() as u8, code, "{error:?}");
         }
+    }
+
+    #[test]
+    fn who_may_not_open_a_port_is_told_of_the_udev_rule() {
+        let report = CliError::from(TransportError::PortDenied { path: "/dev/ttyACM0".into() }).report();
+        assert!(report.contains("/dev/ttyACM0") && report.contains("host/udev/70-sshsm.rules"), "{report}");
     }
 
     #[test]

@@ -348,3 +348,20 @@ impl Wire {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serialport::ErrorKind as Kind;
+
+    #[test]
+    fn each_reason_why_a_port_does_not_open_has_its_own_error() {
+        let refused = |kind| refused("/dev/ttyACM0", serialport::Error::new(kind, "as the system says"));
+        assert!(matches!(refused(Kind::NoDevice), TransportError::PortInUse { .. }));
+        assert!(matches!(refused(Kind::Unknown), TransportError::NotADevice { .. }));
+        let missing = refused(Kind::Io(ErrorKind::NotFound));
+        assert!(matches!(missing, TransportError::Unreachable { .. }), "{missing:?}");
+        let denied = refused(Kind::Io(ErrorKind::PermissionDenied));
+        assert!(matches!(denied, TransportError::PortDenied { .. }), "{denied:?}");
+    }
+}
