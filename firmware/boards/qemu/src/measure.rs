@@ -6,6 +6,7 @@
 
 #![no_std]
 #![no_main]
+#![allow(clippy::indexing_slicing, clippy::cast_possible_truncation, reason = "a bench reports by stopping")]
 
 extern crate alloc;
 
@@ -167,7 +168,7 @@ fn prove() {
     for round in 0..40_u8 {
         let mut scalar = [0; 32];
         match round {
-            0 | 1 | 2 => scalar[31] = round + 1,
+            0..=2 => scalar[31] = round + 1,
             3 => scalar = near_order(0x50),
             4 => scalar = near_order(0x4f),
             _ => random.fill_bytes(&mut scalar),
