@@ -9,6 +9,7 @@
 //! | why a certificate is refused | [`ssh::policy`] |
 //! | who may use which object | `authorization.rs` |
 //! | what is logged, and when | `audit.rs` |
+//! | what waits for a touch | `presence.rs` |
 //! | what a device is known by | `identity.rs` |
 //! | messages over a byte stream | [`link`] |
 //! | what survives a power cut | [`store`] |
@@ -32,6 +33,8 @@ pub mod link;
 mod operation;
 mod options;
 pub mod platform;
+#[cfg(any(feature = "private-keys", feature = "audit"))]
+mod presence;
 mod session;
 pub mod ssh;
 pub mod store;

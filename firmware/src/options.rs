@@ -1,5 +1,5 @@
-//! The device's options: what is audited, and which algorithms may be used. A change is stored before it is in force;
-//! a reset ends them all.
+//! The device's options: what is audited, which algorithms may be used, and what wants a touch. A change is stored
+//! before it is in force; a reset ends them all.
 //!
 //! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
 //! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
@@ -8,7 +8,7 @@
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::codec::{CodecError, Reader, Writer};
-use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption};
+use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption, UserPresence};
 use sshsm_protocol::{Algorithm, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::commands::device::algorithms;
@@ -21,17 +21,19 @@ pub(crate) struct Options {
     command_audit: [AuditMode; AUDITED_COMMANDS.len()],
     /// Bit n is set when algorithm n must not be used.
     disabled: u64,
+    presence: UserPresence,
 }
 
 impl Options {
-    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64`.
-    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8;
+    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2]`.
+    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH;
 
     /// What a fresh device has.
     pub(crate) const DEFAULT: Self = Self {
         force_audit: AuditMode::Off,
         command_audit: [AuditMode::Off; AUDITED_COMMANDS.len()],
         disabled: 0,
+        presence: UserPresence::DEFAULT,
     };
 
     pub(crate) fn load<F: MultiwriteNorFlash>(store: &mut Store<F>) -> Result<Self, MountError> {
@@ -63,6 +65,11 @@ impl Options {
         if self.disabled & bit(algorithm) == 0 { Ok(()) } else { Err(DeviceError::AlgorithmDisabled) }
     }
 
+    /// What wants a touch.
+    pub(crate) fn presence(&self) -> UserPresence {
+        self.presence
+    }
+
     /// Writes an option's value.
     pub(crate) fn get(&self, option: DeviceOption, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
         match option {
@@ -77,6 +84,7 @@ impl Options {
                     writer.bytes(&[algorithm.code(), self.permit(algorithm).is_ok().into()])?;
                 }
             }
+            DeviceOption::UserPresence => writer.bytes(&self.presence.encode())?,
             DeviceOption::Fips => return Err(DeviceError::InvalidData),
         }
         Ok(())
@@ -121,6 +129,7 @@ impl Options {
                     }
                 }
             }
+            DeviceOption::UserPresence => changed.presence = presence(value)?,
             DeviceOption::Fips => return Err(DeviceError::InvalidData),
         }
         let mut bytes = [0; Self::LENGTH];
@@ -135,7 +144,8 @@ impl Options {
         for mode in self.command_audit {
             writer.u8(mode.code())?;
         }
-        writer.bytes(&self.disabled.to_be_bytes())
+        writer.bytes(&self.disabled.to_be_bytes())?;
+        writer.bytes(&self.presence.encode())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DeviceError> {
@@ -146,13 +156,18 @@ impl Options {
             *place = mode()?;
         }
         options.disabled = reader.u64()?;
-        reader.finish()?;
+        options.presence = presence(reader.rest())?;
         Ok(options)
     }
 }
 
 fn bit(algorithm: Algorithm) -> u64 {
     1 << algorithm.code()
+}
+
+/// The value of the option `user-presence`.
+pub(crate) fn presence(value: &[u8]) -> Result<UserPresence, DeviceError> {
+    value.try_into().ok().and_then(UserPresence::decode).ok_or(DeviceError::InvalidData)
 }
 
 fn pairs(value: &[u8]) -> Result<&[[u8; 2]], DeviceError> {

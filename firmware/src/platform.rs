@@ -44,6 +44,17 @@ pub enum Indication {
     },
 }
 
+/// Whether somebody is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Somebody has touched the device.
+    Confirmed,
+    /// Nobody has, in time.
+    TimedOut,
+    /// The platform has nothing to touch.
+    Unsupported,
+}
+
 /// What the device core runs on.
 ///
 /// [`Device::start`](crate::Device::start) takes the platform and its flash and owns both; the platform's
@@ -76,6 +87,13 @@ pub trait Platform {
     /// Shows something; the default does nothing, for platforms without a light.
     fn indicate(&mut self, indication: Indication) {
         let _ = indication;
+    }
+
+    /// Waits for somebody to touch the device, no longer than `timeout`, and shows that it waits. Only a touch that
+    /// begins after the call counts. The default is for platforms with nothing to touch.
+    fn confirm_presence(&mut self, timeout: Duration) -> Presence {
+        let _ = timeout;
+        Presence::Unsupported
     }
 
     /// Learns how a command ended, for logs; the default ignores it. Messages that are no command at all, or whose

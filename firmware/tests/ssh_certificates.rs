@@ -6,6 +6,8 @@ mod model;
 use model::{ModelDevice, Object, Session, fresh};
 use proptest::prelude::*;
 use sshsm_firmware::crypto::{MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
+#[cfg(feature = "audit")]
+use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::codec::Writer;
@@ -426,5 +428,33 @@ proptest! {
             expected.push((Check::ValidBefore, Outcome::Refused));
         }
         prop_assert_eq!(case.refusals(), expected);
+    }
+}
+
+/// The option user-presence: 1 for certificates, 2 for every use of a key.
+#[test]
+#[cfg(feature = "audit")]
+fn a_certificate_that_the_policy_allows_waits_for_a_touch_and_one_that_it_refuses_asks_nobody() {
+    let refused = Case { not_after: 35_999, ..Case::new() };
+    for mode in [1, 2] {
+        let (mut device, mut session) = Case::new().device();
+        device.platform().presence = Presence::Confirmed;
+        session.send(&mut device, Command::SetOption, &[0x80, 0, 2, mode, 5]).unwrap();
+        device.platform().asked.clear();
+        let mut sign = |presence| {
+            device.platform().presence = presence;
+            let answer = session.send(&mut device, Command::SignSshCertificate, &Case::new().payload());
+            (answer.map(|_| ()), std::mem::take(&mut device.platform().asked).len())
+        };
+        assert_eq!(sign(Presence::Confirmed), (Ok(()), 1));
+        assert_eq!(sign(Presence::TimedOut), (Err(DeviceError::PresenceTimeout), 1));
+
+        let (mut device, mut session) = refused.device();
+        device.platform().presence = Presence::Confirmed;
+        session.send(&mut device, Command::SetOption, &[0x80, 0, 2, mode, 5]).unwrap();
+        device.platform().asked.clear();
+        let answer = session.send(&mut device, Command::SignSshCertificate, &refused.payload());
+        assert_eq!(answer, Err(DeviceError::SshCaConstraintViolation));
+        assert!(device.platform().asked.is_empty());
     }
 }

@@ -10,6 +10,7 @@ use sshsm_protocol::{
     device_info::{DeviceInfo, StorageInfo, Version},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
+    option::{DeviceOption, UserPresence},
 };
 use zeroize::Zeroizing;
 
@@ -414,6 +415,35 @@ impl<'c> Session<'c> {
             return Err(nonsense(command, format!("{length} bytes were asked for, {} came", bytes.len())));
         }
         Ok(bytes)
+    }
+
+    /// The value of an option, as it is on the wire.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidData`] when the device does not have the option.
+    pub fn option(&mut self, option: DeviceOption) -> Result<Vec<u8>> {
+        self.command(Command::GetOption, &[option.code()])
+    }
+
+    /// When somebody has to touch the device.
+    ///
+    /// # Errors
+    /// As [`Session::option`].
+    pub fn user_presence(&mut self) -> Result<UserPresence> {
+        let value = self.option(DeviceOption::UserPresence)?;
+        let presence = value.as_slice().try_into().ok().and_then(UserPresence::decode);
+        presence.ok_or_else(|| nonsense(Command::GetOption, "there is no such user presence"))
+    }
+
+    /// Changes when somebody has to touch the device, for which somebody has to touch it now.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidData`] when there is nothing to touch, [`DeviceError::PresenceTimeout`] when nobody did.
+    pub fn set_user_presence(&mut self, presence: UserPresence) -> Result<()> {
+        let value = presence.encode();
+        let length = UserPresence::LENGTH as u8;
+        let payload = [&[DeviceOption::UserPresence.code(), 0, length], value.as_slice()].concat();
+        self.command_without_answer(Command::SetOption, &payload)
     }
 
     /// Has the device blink for so many seconds.

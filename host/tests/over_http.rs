@@ -4,13 +4,24 @@
 
 mod machine;
 
-use std::{net::TcpListener, thread};
+use std::{
+    net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    thread,
+};
 
 use machine::Machine;
-use sshsm_simulator::{Simulator, connector};
+use sshsm_simulator::{Builder, Presence, Simulator, connector};
 
 /// A fresh device behind a connector, for as long as this process lives.
 fn connector() -> String {
+    serve(Simulator::memory())
+}
+
+fn serve(device: Builder) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());
@@ -18,7 +29,7 @@ fn connector() -> String {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            let device = Simulator::memory().start().unwrap();
+            let device = device.start().unwrap();
             connector::serve(listener, device, connector::Timeouts::default(), std::future::pending())
                 .await
                 .unwrap();
@@ -48,6 +59,51 @@ fn keys_templates_and_certificates_work_as_in_process() {
     let refused =
         ["sign", "-s", "5", "-t", "10", "--timestamp-key", "timestamp", "-I", "me", "-n", "root", "user.pub"];
     assert_eq!(machine.run(&refused).code, 5);
+}
+
+#[test]
+fn a_device_that_nobody_touches_in_time_signs_nothing_and_says_so_with_its_own_exit_code() {
+    let touched = Arc::new(AtomicBool::new(true));
+    let finger = touched.clone();
+    let touch = move |_| match finger.load(Relaxed) {
+        true => Presence::Confirmed,
+        false => Presence::TimedOut,
+    };
+    let machine = Machine::with_device(&serve(Simulator::memory().touch(Box::new(touch))));
+    let get = || machine.run(&["device", "option", "get", "user-presence", "--format", "json"]).json();
+    assert_eq!(get(), serde_json::json!({ "option": "user-presence", "value": "off", "timeout": 15 }));
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine.new_key("user", machine::ed25519(1));
+    for line in [
+        "key generate --algorithm p256 --id 5",
+        "template put t.toml --id 10",
+        "device option set user-presence certificates --timeout 9",
+    ] {
+        let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+    assert_eq!(get()["value"], "certificates");
+    let told = machine.run(&["device", "option", "get", "user-presence"]).stdout;
+    assert_eq!(told, "user-presence:  certificates, 9 seconds\n");
+
+    let sign = |principal: &str| {
+        let line = format!("sign -s 5 -t 10 --timestamp-key timestamp -I me -n {principal} -V +1h user.pub");
+        machine.run(&line.split(' ').collect::<Vec<_>>())
+    };
+    touched.store(false, Relaxed);
+    let run = sign("a");
+    assert_eq!(run.code, 7, "{run:?}");
+    assert!(run.stderr.contains("nobody touched the device in time"), "{run:?}");
+    assert!(run.stderr.contains("touch the device while it waits"), "{run:?}");
+    assert!(!machine.path("user-cert.pub").exists());
+    assert_eq!(sign("root").code, 5, "refused, touched or not");
+    assert_eq!(machine.run(&["device", "option", "set", "user-presence", "off"]).code, 7);
+    touched.store(true, Relaxed);
+    assert_eq!(sign("a").code, 0);
+    assert_eq!(machine.run(&["device", "option", "set", "user-presence", "off"]).code, 0);
+    assert_eq!(machine.run(&["device", "option", "set", "user-presence", "never"]).code, 2);
+    assert_eq!(machine.run(&["device", "option", "get", "force-audit"]).stdout, "force-audit:  off\n");
 }
 
 #[test]

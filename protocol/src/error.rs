@@ -1,6 +1,6 @@
 //! The single error byte that a device answers with.
 
-/// A device error code (YubiHSM 2's numbering; 0x0d is undefined and never sent).
+/// A device error code (YubiHSM 2's numbering up to 0x3f, where 0x0d is undefined and never sent; ours from there on).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum DeviceError {
@@ -55,10 +55,13 @@ pub enum DeviceError {
     /// The algorithm has been switched off.
     #[error("algorithm disabled")]
     AlgorithmDisabled = 0x12,
+    /// The option `user-presence` asks for a touch, and none came in time; nothing was done.
+    #[error("nobody touched the device in time")]
+    PresenceTimeout = 0x40,
 }
 
 impl DeviceError {
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::InvalidCommand,
         Self::InvalidData,
         Self::InvalidSession,
@@ -76,6 +79,7 @@ impl DeviceError {
         Self::DemoMode,
         Self::ObjectExists,
         Self::AlgorithmDisabled,
+        Self::PresenceTimeout,
     ];
 
     /// The byte on the wire.

@@ -1,5 +1,5 @@
 //! Options: settings of the whole device, and what their values say. Numbers and the order of the commands are
-//! YubiHSM 2's (wire facts, sections 8.4 and 8.5).
+//! YubiHSM 2's (wire facts, sections 8.4 and 8.5), but for those from 0x80, which are our own.
 
 /// An option's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum DeviceOption {
     AlgorithmToggle = 4,
     /// FIPS mode.
     Fips = 5,
+    /// When somebody has to touch the device: a [`UserPresence`].
+    UserPresence = 0x80,
 }
 
 impl DeviceOption {
@@ -24,6 +26,7 @@ impl DeviceOption {
             3 => Some(Self::CommandAudit),
             4 => Some(Self::AlgorithmToggle),
             5 => Some(Self::Fips),
+            0x80 => Some(Self::UserPresence),
             _ => None,
         }
     }
@@ -64,6 +67,82 @@ impl AuditMode {
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
+    }
+}
+
+/// What somebody has to touch the device for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum PresenceMode {
+    /// Nothing.
+    #[default]
+    Off = 0,
+    /// Each SSH certificate.
+    Certificates = 1,
+    /// Each signature, decryption and key agreement with an asymmetric key, certificates and attestations included.
+    All = 2,
+}
+
+impl PresenceMode {
+    /// Every mode, by ascending number.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Certificates, Self::All];
+
+    /// The mode with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.code() == code)
+    }
+
+    /// The mode with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name, as tools take and print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Certificates => "certificates",
+            Self::All => "all",
+        }
+    }
+}
+
+/// The value of [`DeviceOption::UserPresence`], `mode u8 ‖ timeout u8`. A change to it or from it wants a touch itself,
+/// unless both modes are off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UserPresence {
+    /// What has to be confirmed.
+    pub mode: PresenceMode,
+    /// Seconds that the device waits; not 0 unless the mode is off.
+    pub timeout: u8,
+}
+
+impl UserPresence {
+    /// Bytes on the wire.
+    pub const LENGTH: usize = 2;
+    /// What a fresh device has.
+    pub const DEFAULT: Self = Self { mode: PresenceMode::Off, timeout: 15 };
+
+    /// Reads a value; `None` if there is no such mode, or no time to touch the device.
+    #[must_use]
+    pub fn decode([mode, timeout]: [u8; Self::LENGTH]) -> Option<Self> {
+        let mode = PresenceMode::from_code(mode)?;
+        (mode == PresenceMode::Off || timeout > 0).then_some(Self { mode, timeout })
+    }
+
+    /// The value's bytes.
+    #[must_use]
+    pub const fn encode(self) -> [u8; Self::LENGTH] {
+        [self.mode.code(), self.timeout]
     }
 }
 

@@ -67,10 +67,11 @@ mod simulator;
 mod state;
 
 pub use clock::Clock;
-pub use platform::{Indicator, Listener, Observer};
+pub use platform::{Indicator, Listener, Observer, Touch};
 pub use provision::{Provision, ProvisionError, Provisioned};
 pub use serial_port::SerialPort;
 pub use served::Served;
 pub use session::{Session, SessionError};
 pub use simulator::{Builder, Simulator, SimulatorError};
+pub use sshsm_firmware::platform::Presence;
 pub use state::StateError;

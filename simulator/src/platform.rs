@@ -4,7 +4,7 @@ use core::time::Duration;
 
 use sshsm_firmware::{
     crypto::RustCrypto,
-    platform::{Indication, Platform, RootKey},
+    platform::{Indication, Platform, Presence, RootKey},
     ssh::policy::Decision,
 };
 use sshsm_protocol::{Command, DeviceError};
@@ -19,6 +19,9 @@ pub type Listener = Box<dyn FnMut(Command, Result<(), DeviceError>) + Send>;
 /// Sees what a board would show with its light.
 pub type Indicator = Box<dyn FnMut(Indication) + Send>;
 
+/// Waits for somebody to touch the device, no longer than this, and says what came of it.
+pub type Touch = Box<dyn FnMut(Duration) -> Presence + Send>;
+
 /// A root key, wiped when it is dropped.
 pub(crate) type RootKeyBytes = Zeroizing<[u8; RootKey::LENGTH]>;
 
@@ -32,6 +35,7 @@ pub(crate) struct Desktop {
     pub(crate) observer: Observer,
     pub(crate) listener: Listener,
     pub(crate) indicator: Indicator,
+    pub(crate) touch: Touch,
 }
 
 impl Desktop {
@@ -46,6 +50,7 @@ impl Desktop {
             observer: Box::new(|_| {}),
             listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
+            touch: Box::new(|_| Presence::Unsupported),
         }
     }
 }
@@ -73,6 +78,10 @@ impl Platform for Desktop {
 
     fn indicate(&mut self, indication: Indication) {
         (self.indicator)(indication);
+    }
+
+    fn confirm_presence(&mut self, timeout: Duration) -> Presence {
+        (self.touch)(timeout)
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {

@@ -18,6 +18,7 @@ use sshsm_protocol::{
     codec::{Reader, Writer},
     frame::MAX_INNER_PAYLOAD,
     object::{NewObject, ObjectInfo, Origin},
+    option::{DeviceOption, PresenceMode, UserPresence},
 };
 use zeroize::Zeroizing;
 
@@ -137,7 +138,7 @@ struct Setting {
     option: u8,
     key: Option<u8>,
     name: String,
-    value: u8,
+    value: Vec<u8>,
 }
 
 impl Provision {
@@ -418,23 +419,19 @@ impl Setting {
             .command(Command::GetOption, &[self.option])
             .map_err(|source| refused(format!("reading option {}", self.name), source))?;
         let device = match self.key {
-            None => value.first().copied(),
-            Some(key) => value.chunks_exact(2).find_map(|pair| match *pair {
-                [code, value] if code == key => Some(value),
-                _ => None,
-            }),
+            None => Some(value.as_slice()),
+            Some(key) => value.chunks_exact(2).find_map(|pair| pair.strip_prefix(&[key])),
         };
-        Ok(device != Some(self.value))
+        Ok(device != Some(&self.value))
     }
 
     fn apply(&self, session: &mut Session<'_>) -> Result<(), ProvisionError> {
         if !self.differs(session)? {
             return Ok(());
         }
-        let payload = match self.key {
-            None => vec![self.option, 0, 1, self.value],
-            Some(key) => vec![self.option, 0, 2, key, self.value],
-        };
+        let value: Vec<_> = self.key.iter().chain(&self.value).copied().collect();
+        let length = u8::try_from(value.len()).unwrap_or(u8::MAX); // a few bytes
+        let payload = [&[self.option, 0, length], value.as_slice()].concat();
         session
             .command(Command::SetOption, &payload)
             .map_err(|source| refused(format!("setting option {}", self.name), source))?;
@@ -557,6 +554,8 @@ struct OptionsText {
     command_audit: BTreeMap<String, Audit>,
     #[serde(default)]
     algorithm_toggle: BTreeMap<String, bool>,
+    user_presence: Option<String>,
+    user_presence_timeout: Option<u8>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -698,7 +697,7 @@ impl OptionsText {
         for (name, enabled) in self.algorithm_toggle {
             let algorithm = Algorithm::from_name(&name)
                 .ok_or_else(|| declaration("algorithm-toggle", &format!("unknown algorithm {name:?}")))?;
-            let (key, value) = (Some(algorithm.code()), u8::from(enabled));
+            let (key, value) = (Some(algorithm.code()), vec![enabled.into()]);
             settings.push(Setting {
                 option: ALGORITHM_TOGGLE,
                 key,
@@ -711,7 +710,7 @@ impl OptionsText {
             let command = Command::ALL.iter().find(|command| command.name().replace(' ', "-") == name);
             let command =
                 command.ok_or_else(|| declaration("command-audit", &format!("unknown command {name:?}")))?;
-            let (key, value) = (Some(command.code()), audit as u8);
+            let (key, value) = (Some(command.code()), vec![audit as u8]);
             settings.push(Setting {
                 option: COMMAND_AUDIT,
                 key,
@@ -720,8 +719,25 @@ impl OptionsText {
             });
         }
         if let Some(audit) = self.force_audit {
-            let (key, value) = (None, audit as u8);
+            let (key, value) = (None, vec![audit as u8]);
             settings.push(Setting { option: FORCE_AUDIT, key, name: "force-audit".into(), value });
+        }
+        let timeout = self.user_presence_timeout;
+        if let Some(name) = self.user_presence {
+            let mistake = |mistake: &str| declaration("user-presence", mistake);
+            let mode = PresenceMode::from_name(&name)
+                .ok_or_else(|| mistake("it is \"off\", \"certificates\" or \"all\""))?;
+            let timeout = timeout.unwrap_or(UserPresence::DEFAULT.timeout);
+            let value = UserPresence::decode([mode.code(), timeout])
+                .ok_or_else(|| mistake("nobody touches a device in 0 seconds"))?;
+            settings.push(Setting {
+                option: DeviceOption::UserPresence.code(),
+                key: None,
+                name: "user-presence".into(),
+                value: value.encode().into(),
+            });
+        } else if timeout.is_some() {
+            return Err(declaration("user-presence-timeout", "there is no user-presence beside it"));
         }
         Ok(settings)
     }

@@ -2,14 +2,14 @@
 
 use std::{fmt, mem, path::PathBuf};
 
-use sshsm_firmware::{Device, MountError, link::Vitals};
+use sshsm_firmware::{Device, MountError, link::Vitals, platform::Presence};
 
 use crate::{
     clock::Clock,
     connector::{Backend, Status},
     entropy::Entropy,
     flash::Flash,
-    platform::{Desktop, Indicator, Listener, Observer, RootKeyBytes},
+    platform::{Desktop, Indicator, Listener, Observer, RootKeyBytes, Touch},
     state::{Birthmark, Saved, State, StateError},
 };
 
@@ -57,6 +57,7 @@ pub struct Builder {
     observer: Observer,
     listener: Listener,
     indicator: Indicator,
+    touch: Touch,
 }
 
 impl Builder {
@@ -69,6 +70,7 @@ impl Builder {
             observer: Box::new(|_| {}),
             listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
+            touch: Box::new(|_| Presence::Confirmed),
         }
     }
 
@@ -116,6 +118,14 @@ impl Builder {
         self
     }
 
+    /// Says whether somebody touches the device when the option `user-presence` asks for it. Left out, somebody always
+    /// does, at once.
+    #[must_use]
+    pub fn touch(mut self, touch: Touch) -> Self {
+        self.touch = touch;
+        self
+    }
+
     /// Switches the device on. A directory without a state becomes a new device in factory state.
     ///
     /// # Errors
@@ -148,6 +158,7 @@ impl Builder {
             observer: self.observer,
             listener: self.listener,
             indicator: self.indicator,
+            touch: self.touch,
             ..Desktop::new(birthmark.serial, root_key, self.clock, Entropy::new(self.seed))
         };
         let mut simulator = Simulator { device: None, birthmark, state };

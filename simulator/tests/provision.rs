@@ -236,6 +236,9 @@ fn a_mistake_in_the_file_is_named() {
         ("factory-key = \"delete\"".to_owned(), "its own session"),
         ("[options]\ncommand-audit = { sing = \"on\" }".to_owned(), "unknown command \"sing\""),
         ("[options]\nalgorithm-toggle = { des = true }".to_owned(), "unknown algorithm \"des\""),
+        ("[options]\nuser-presence = \"on\"".to_owned(), "\"certificates\" or \"all\""),
+        ("[options]\nuser-presence = \"all\"\nuser-presence-timeout = 0".to_owned(), "in 0 seconds"),
+        ("[options]\nuser-presence-timeout = 5".to_owned(), "no user-presence beside it"),
     ] {
         let error = Declaration::new(&text).read().unwrap_err();
         assert!(reasons(&error).contains(expected), "{text}\n{}", reasons(&error));

@@ -224,3 +224,32 @@ fn provisioning_tells_what_it_did_and_warns_of_secrets_in_the_file() {
         "{text}"
     );
 }
+
+#[test]
+fn whoever_is_named_touches_the_device() {
+    let directory = tempfile::tempdir().unwrap();
+    let declaration = directory.path().join("lab.toml");
+    // Setting it wants a touch itself.
+    fs::write(&declaration, "[options]\nuser-presence = \"all\"\nuser-presence-timeout = 60").unwrap();
+    let arguments = ["--listen", "127.0.0.1:0", "--memory", "--provision", path(&declaration), "--presence"];
+    let with = |who| [&arguments[..], &[who]].concat();
+    let (code, text) = refused(&with("reject"));
+    assert_eq!(code, Some(1));
+    assert!(text.contains("nobody touched the device in time"), "{text}");
+
+    let mut child = program(&with("ask"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut question = String::new();
+    BufReader::new(child.stderr.take().unwrap()).read_line(&mut question).unwrap();
+    assert_eq!(question, "sshsm-sim: touch the device: press Enter within 60s\n");
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    let mut line = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert!(line.starts_with("listening on"), "{line}");
+    child.kill().unwrap();
+    child.wait().unwrap();
+}

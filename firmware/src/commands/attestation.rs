@@ -27,6 +27,7 @@ use crate::crypto::Provider;
 use crate::crypto::key::{self, Body};
 use crate::identity;
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 use crate::store::Record;
 
@@ -213,6 +214,7 @@ pub(crate) fn sign<P: Platform>(
         key: (subject.algorithm, key::public(subject.algorithm, &subject.body)?),
         extensions,
     };
+    presence::confirm(&mut core.platform, core.options.presence(), presence::Use::Other)?;
     let certificate = match attester {
         Some(info) => {
             let (key, platform) = core.load(&info)?;

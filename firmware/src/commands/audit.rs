@@ -5,7 +5,9 @@ use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::option::DeviceOption;
 
 use super::Core;
+use crate::options;
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 
 fn option(code: u8) -> Result<DeviceOption, DeviceError> {
@@ -43,7 +45,12 @@ pub(crate) fn set_option<P: Platform>(
     let length = reader.u16()?;
     let value = reader.take(length.into())?;
     reader.finish()?;
-    core.options.set(&mut core.store, option(code)?, value)
+    let option = option(code)?;
+    if option == DeviceOption::UserPresence {
+        let (from, to) = (core.options.presence(), options::presence(value)?);
+        presence::confirm_change(&mut core.platform, from, to)?;
+    }
+    core.options.set(&mut core.store, option, value)
 }
 
 /// GET OPTION: `option u8`; its value.

@@ -8,6 +8,7 @@ use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
 use crate::crypto::{Hash, Oaep, Padding, Provider};
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 
 /// The key at the front of the payload, if session and key have `capability`, and the platform beside it.
@@ -29,9 +30,11 @@ pub(crate) fn pkcs1<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
+    let wanted = core.options.presence();
     let (key, platform) = key(core, caller, &mut reader, Capability::DecryptPkcs)?;
     let ciphertext = reader.take(key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?)?;
     reader.finish()?;
+    presence::confirm(platform, wanted, presence::Use::Other)?;
     let plaintext = P::Crypto::decrypt(&key.private, Padding::Pkcs1, ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -44,6 +47,7 @@ pub(crate) fn oaep<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
+    let wanted = core.options.presence();
     let (key, platform) = key(core, caller, &mut reader, Capability::DecryptOaep)?;
     let length = key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?;
     if reader.remaining().checked_sub(1 + length).and_then(Hash::of_length).is_none() {
@@ -52,6 +56,7 @@ pub(crate) fn oaep<P: Platform>(
     let mgf = mgf1(&mut reader)?;
     let ciphertext = reader.take(length)?;
     let padding = Oaep::new(mgf, reader.rest()).ok_or(DeviceError::WrongLength)?;
+    presence::confirm(platform, wanted, presence::Use::Other)?;
     let plaintext = P::Crypto::decrypt(&key.private, Padding::Oaep(padding), ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -63,9 +68,11 @@ pub(crate) fn ecdh<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (key, _) = key(core, caller, &mut reader, Capability::DeriveEcdh)?;
+    let wanted = core.options.presence();
+    let (key, platform) = key(core, caller, &mut reader, Capability::DeriveEcdh)?;
     let AsymmetricAlgorithm::Ec(_) = key.algorithm else { return Err(DeviceError::InvalidData) };
     let point = reader.take(1 + key.algorithm.public_length())?;
     reader.finish()?;
+    presence::confirm(platform, wanted, presence::Use::Other)?;
     Ok(writer.bytes(&P::Crypto::derive(&key.private, point)?)?)
 }

@@ -10,6 +10,7 @@ use crate::authorization::usable;
 use crate::crypto::curve;
 use crate::crypto::{Hash, Input, MAX_SIGNATURE, Provider};
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 
 /// Signs with the key at the front of the payload, if session and key have `capability`.
@@ -23,7 +24,9 @@ fn sign<'r, P: Platform>(
     let name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
     let info = usable(&core.store, caller, name, capability)?;
     let input = input(&mut reader)?;
+    let wanted = core.options.presence();
     let (key, platform) = core.load(&info)?;
+    presence::confirm(platform, wanted, presence::Use::Other)?;
     let mut signature = [0; MAX_SIGNATURE];
     let length = P::Crypto::sign(&key.private, input, platform.entropy(), &mut signature)?;
     Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))

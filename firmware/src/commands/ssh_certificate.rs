@@ -12,6 +12,7 @@ use super::{Core, existing_id};
 use crate::authorization::{usable, visible};
 use crate::crypto::{MAX_SIGNATURE, sign_ssh};
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 use crate::ssh::policy::{CaKey, Decision, evaluate};
 use crate::ssh::timestamp::Timestamp;
@@ -50,12 +51,14 @@ pub(crate) fn sign<P: Platform>(
         Err(_) => Timestamp::unsigned(now),
     };
 
+    let wanted = core.options.presence();
     let (key, platform) = core.load(&ca_info)?;
     let public = PublicKey::from_raw(key.algorithm, &key.public).map_err(|_| DeviceError::StorageFailed)?;
     let verdict = evaluate(&template, &request, &timestamp, &CaKey { id: ca_info.id, public });
     let decision = Decision { ca_key: ca_info.id, template: template_name.1, algorithm, verdict };
     platform.decided(&decision);
     decision.verdict.permit()?;
+    presence::confirm(platform, wanted, presence::Use::SshCertificate)?;
 
     let mut signature = [0; MAX_SIGNATURE];
     let length =

@@ -22,7 +22,7 @@ use embedded_storage::nor_flash::{
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sshsm_firmware::crypto::RustCrypto;
-use sshsm_firmware::platform::{Indication, RootKey};
+use sshsm_firmware::platform::{Indication, Presence, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, MountError, Platform};
 use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
@@ -263,6 +263,9 @@ pub struct Model<const WORD: usize = 4> {
     pub clock: Clock,
     pub decisions: Vec<String>,
     pub handled: Vec<(Command, Result<(), DeviceError>)>,
+    /// What comes of asking for a touch, and for how long each has been waited for.
+    pub presence: Presence,
+    pub asked: Vec<Duration>,
 }
 
 impl Model {
@@ -273,7 +276,14 @@ impl Model {
 
 impl<const WORD: usize> Model<WORD> {
     fn with_words(clock: Clock) -> Self {
-        Self { entropy: ChaCha8Rng::seed_from_u64(7), clock, decisions: Vec::new(), handled: Vec::new() }
+        Self {
+            entropy: ChaCha8Rng::seed_from_u64(7),
+            clock,
+            decisions: Vec::new(),
+            handled: Vec::new(),
+            presence: Presence::Unsupported,
+            asked: Vec::new(),
+        }
     }
 }
 
@@ -301,6 +311,11 @@ impl<const WORD: usize> Platform for Model<WORD> {
     fn indicate(&mut self, indication: Indication) {
         let Indication::Blink { duration } = indication;
         self.clock.advance(duration);
+    }
+
+    fn confirm_presence(&mut self, timeout: Duration) -> Presence {
+        self.asked.push(timeout);
+        self.presence
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use sshsm_protocol::device_info::StorageInfo;
 
-use super::{Context, board, error::CliError};
+use super::{Context, board, device_option::OptionVerb, error::CliError};
 use crate::output;
 
 /// The verbs of `device`.
@@ -14,6 +14,9 @@ pub(super) enum Device {
     Info,
     /// Show how full the device is
     Storage,
+    /// Settings of the device as a whole
+    #[command(subcommand)]
+    Option(OptionVerb),
     /// Delete everything on the device: keys, templates, options; it is as from the factory then
     Reset {
         /// Yes, everything: no key can be brought back
@@ -53,6 +56,7 @@ impl Device {
         match self {
             Self::Info => info(context),
             Self::Storage => storage(context),
+            Self::Option(verb) => verb.run(context),
             Self::Reset { delete_everything: _ } => reset(context),
             Self::List => board::list(context),
             Self::Status => board::status(context),

@@ -34,6 +34,8 @@ pub enum Exit {
     Refused = 5,
     /// A file could not be read or written.
     File = 6,
+    /// The device waited for a touch, and nobody touched it.
+    Untouched = 7,
 }
 
 impl From<Exit> for ExitCode {
@@ -60,6 +62,8 @@ impl FileError {
         Self::Write { path: path.to_owned(), source }
     }
 }
+
+const TOUCH: &str = "repeat the command and touch the device while it waits";
 
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
@@ -243,6 +247,7 @@ impl CliError {
                 (_, DeviceError::ObjectExists) => {
                     "choose another --id, or leave it out: the device finds a free one"
                 }
+                (_, DeviceError::PresenceTimeout) => TOUCH,
                 (_, DeviceError::StorageFailed) => "`sshsm device storage` shows how full the device is",
                 (Command::SignSshCertificate, DeviceError::InsufficientPermissions) => {
                     "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
@@ -258,6 +263,7 @@ impl CliError {
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
             }
+            Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
             _ => return None,
@@ -294,6 +300,7 @@ fn client_exit(error: &ClientError) -> Exit {
         ClientError::Device { error, .. } => match error {
             DeviceError::SshCaConstraintViolation | DeviceError::InsufficientPermissions => Exit::Refused,
             DeviceError::AuthenticationFailed => Exit::Authentication,
+            DeviceError::PresenceTimeout => Exit::Untouched,
             DeviceError::InvalidSession | DeviceError::SessionsFull | DeviceError::SessionFailed => {
                 Exit::Device
             }
@@ -356,6 +363,7 @@ mod tests {
             (refused(DeviceError::SshCaConstraintViolation), 5),
             (CliError::Refused { refused: 1, total: 2 }, 5),
             (FileError::read(Path::new("x"), missing()).into(), 6),
+            (refused(DeviceError::PresenceTimeout), 7),
             (CliError::content("x", missing()), 6),
             (refused(DeviceError::ObjectNotFound), 1),
         ] {

@@ -8,6 +8,7 @@ mod board;
 mod check;
 mod connector;
 mod device;
+mod device_option;
 mod error;
 mod flash;
 mod key;
@@ -48,7 +49,8 @@ struct CommandLine {
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 device unreachable or broken,
-4 authentication failed, 5 refused by policy, 6 a file could not be read or written.
+4 authentication failed, 5 refused by policy, 6 a file could not be read or written,
+7 the device waited for a touch and nobody touched it.
 
 The password of the authentication key comes from --password-file, SSHSM_PASSWORD or a prompt; never from an argument.";
 

@@ -9,13 +9,14 @@ use std::{
     io::Write,
     path::PathBuf,
     process::ExitCode,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc},
+    thread,
 };
 
 use clap::{ArgGroup, Parser, ValueEnum, builder::ArgPredicate};
 use sshsm_firmware::platform::Indication;
 use sshsm_simulator::{
-    Provision, SerialPort, Simulator, SimulatorError,
+    Presence, Provision, SerialPort, Simulator, SimulatorError, Touch,
     connector::{self, Backend, Status, Timeouts, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -49,6 +50,10 @@ struct Arguments {
     /// Pull the plug and put it back whenever this signal comes: sessions are gone, objects are kept.
     #[arg(long, value_name = "SIGNAL")]
     power_cycle_on: Option<PowerSignal>,
+    /// Whether somebody touches the device when the option user-presence asks for it: at once, never, or whoever
+    /// presses Enter in time.
+    #[arg(long, value_name = "WHO", default_value = "accept")]
+    presence: Who,
     /// Tell of every command, and of every signing decision with its checks.
     #[arg(short, long)]
     verbose: bool,
@@ -65,6 +70,36 @@ enum PowerSignal {
     User1,
     #[value(name = "SIGUSR2")]
     User2,
+}
+
+/// Who touches the device.
+#[derive(Clone, Copy, ValueEnum)]
+enum Who {
+    Accept,
+    Reject,
+    Ask,
+}
+
+impl Who {
+    fn touch(self) -> Touch {
+        match self {
+            Self::Accept => Box::new(|_| Presence::Confirmed),
+            Self::Reject => Box::new(|_| Presence::TimedOut),
+            Self::Ask => {
+                let (line, lines) = mpsc::channel();
+                // Left alone when the program ends: nothing interrupts a read.
+                thread::spawn(move || std::io::stdin().lines().try_for_each(|_| line.send(())));
+                Box::new(move |timeout| {
+                    while lines.try_recv().is_ok() {} // only what comes after the question counts
+                    tell(format_args!("sshsm-sim: touch the device: press Enter within {timeout:?}"));
+                    match lines.recv_timeout(timeout) {
+                        Ok(()) => Presence::Confirmed,
+                        Err(_) => Presence::TimedOut,
+                    }
+                })
+            }
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -114,6 +149,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(serial) = arguments.serial {
         builder = builder.serial(serial);
     }
+    builder = builder.touch(arguments.presence.touch());
     if arguments.verbose {
         builder = builder
             .observer(Box::new(|decision| tell(decision)))

@@ -1,0 +1,90 @@
+//! `sshsm device option …`: settings of the device as a whole.
+
+use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
+use serde::Serialize;
+use sshsm_protocol::option::{AuditMode, DeviceOption, PresenceMode, UserPresence};
+
+use super::{Context, error::CliError};
+use crate::output;
+
+/// The verbs of `device option`.
+#[derive(Debug, Subcommand)]
+pub(super) enum OptionVerb {
+    /// Show a setting
+    Get {
+        /// Which
+        #[arg(value_name = "OPTION")]
+        name: Readable,
+    },
+    /// Change a setting
+    #[command(subcommand)]
+    Set(Change),
+}
+
+/// Settings that can be shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Readable {
+    /// What somebody has to touch the device for
+    UserPresence,
+    /// Whether every command is logged, and refused when it cannot be
+    ForceAudit,
+}
+
+/// Settings that can be changed.
+#[derive(Debug, Subcommand)]
+pub(super) enum Change {
+    /// Have the device wait for a touch; it waits for one now, too
+    UserPresence {
+        /// For nothing, for SSH certificates, or for every use of a private key
+        #[arg(value_parser = PossibleValuesParser::new(PresenceMode::ALL.map(PresenceMode::name)))]
+        mode: String,
+        /// How long it waits
+        #[arg(long, value_name = "SECONDS", default_value_t = UserPresence::DEFAULT.timeout)]
+        #[arg(value_parser = clap::value_parser!(u8).range(1..))]
+        timeout: u8,
+    },
+}
+
+/// A setting, as JSON shows it.
+#[derive(Serialize)]
+struct Setting {
+    option: &'static str,
+    value: &'static str,
+    /// Seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<u8>,
+}
+
+impl OptionVerb {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let mut client = context.client()?;
+        let mut session = context.session(&mut client)?;
+        let setting = match self {
+            Self::Get { name: Readable::UserPresence } => {
+                let UserPresence { mode, timeout } = session.user_presence()?;
+                Setting { option: "user-presence", value: mode.name(), timeout: Some(timeout) }
+            }
+            Self::Get { name: Readable::ForceAudit } => {
+                let value = session.option(DeviceOption::ForceAudit)?;
+                let value = match value.first().copied().and_then(AuditMode::from_code) {
+                    Some(AuditMode::Off) => "off",
+                    Some(AuditMode::On) => "on",
+                    Some(AuditMode::Fix) => "fix",
+                    None => "unknown",
+                };
+                Setting { option: "force-audit", value, timeout: None }
+            }
+            Self::Set(Change::UserPresence { mode, timeout }) => {
+                let mode = PresenceMode::from_name(&mode).unwrap_or_default(); // one of them
+                session.set_user_presence(UserPresence { mode, timeout })?;
+                output::talk(format_args!("user-presence is {}", mode.name()));
+                return Ok(());
+            }
+        };
+        context.format().print(&setting, |Setting { option, value, timeout }| match timeout {
+            Some(timeout) => format!("{option}:  {value}, {timeout} seconds\n"),
+            None => format!("{option}:  {value}\n"),
+        })?;
+        Ok(())
+    }
+}
