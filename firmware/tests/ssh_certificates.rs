@@ -16,7 +16,9 @@ use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, 
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
 use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, ObjectId};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, ObjectId, ObjectType,
+};
 
 const NOW: u32 = 1_700_000_000;
 const CA_ID: u16 = 5;
@@ -349,6 +351,23 @@ fn unknown_keys_templates_and_capabilities_are_told_apart() {
     assert_eq!(
         session.send(&mut device, Command::SignSshCertificate, &payload),
         Err(DeviceError::InsufficientPermissions)
+    );
+}
+
+#[test]
+fn a_template_that_replaces_a_deleted_one_is_the_one_that_counts() {
+    let case = Case::new();
+    let (mut device, mut session) = case.device();
+    let mut send = |command, payload: &[u8]| session.send(&mut device, command, payload);
+    send(Command::SignSshCertificate, &case.payload()).unwrap();
+    send(Command::DeleteObject, &[0, 10, ObjectType::Template.code()]).unwrap();
+    assert_eq!(send(Command::SignSshCertificate, &case.payload()), Err(DeviceError::ObjectNotFound));
+    let stricter = Case { not_after: 35_999, ..Case::new() };
+    let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&stricter.template());
+    send(Command::PutTemplate, &template).unwrap();
+    assert_eq!(
+        send(Command::SignSshCertificate, &case.payload()),
+        Err(DeviceError::SshCaConstraintViolation)
     );
 }
 

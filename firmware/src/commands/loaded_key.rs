@@ -1,4 +1,5 @@
-//! The private key that was used last stays ready to be used: loading one costs more than signing with it.
+//! What was used last stays ready to be used: loading a private key costs more than signing with it, and unsealing a
+//! template as much as a good part of a P-256 signature.
 
 #[cfg(feature = "ssh")]
 use alloc::vec::Vec;
@@ -23,20 +24,31 @@ pub(crate) struct LoadedKey<C: Provider> {
     pub(crate) private: C::PrivateKey,
 }
 
-/// The key that was used last, unless its object is gone.
-pub(crate) struct Cache<C: Provider>(Option<LoadedKey<C>>);
+/// The key and the template that were used last, unless their objects are gone.
+pub(crate) struct Cache<C: Provider> {
+    key: Option<LoadedKey<C>>,
+    #[cfg(feature = "ssh")]
+    template: Option<(ObjectId, Vec<u8>)>,
+}
 
 impl<C: Provider> Cache<C> {
-    pub(crate) const EMPTY: Self = Self(None);
+    pub(crate) const EMPTY: Self = Self {
+        key: None,
+        #[cfg(feature = "ssh")]
+        template: None,
+    };
 
     pub(crate) fn clear(&mut self) {
-        self.0 = None;
+        *self = Self::EMPTY;
     }
 
-    /// Forgets the key of an object that is about to change.
+    /// Forgets an object that is about to change.
     pub(crate) fn forget(&mut self, (object_type, id): Name) {
-        if object_type == ObjectType::AsymmetricKey {
-            self.0 = self.0.take().filter(|loaded| loaded.id != id);
+        match object_type {
+            ObjectType::AsymmetricKey => self.key = self.key.take().filter(|loaded| loaded.id != id),
+            #[cfg(feature = "ssh")]
+            ObjectType::Template => self.template = self.template.take().filter(|(loaded, _)| *loaded != id),
+            _ => {}
         }
     }
 }
@@ -45,8 +57,8 @@ impl<P: Platform> Core<P> {
     /// Makes an asymmetric key ready and returns it beside the platform, whose entropy signing needs. The caller has
     /// checked that the session may use it.
     pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&LoadedKey<P::Crypto>, &mut P), DeviceError> {
-        if self.loaded.0.as_ref().is_none_or(|loaded| loaded.id != info.id) {
-            self.loaded.clear();
+        if self.loaded.key.as_ref().is_none_or(|loaded| loaded.id != info.id) {
+            self.loaded.key = None;
             let algorithm =
                 AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::StorageFailed)?;
             let body = self.store.body((ObjectType::AsymmetricKey, info.id))?;
@@ -60,8 +72,21 @@ impl<P: Platform> Core<P> {
                 })
             };
             // It was valid when it was stored.
-            self.loaded = Cache(Some(load().map_err(|_| DeviceError::StorageFailed)?));
+            self.loaded.key = Some(load().map_err(|_| DeviceError::StorageFailed)?);
         }
-        self.loaded.0.as_ref().map(|loaded| (loaded, &mut self.platform)).ok_or(DeviceError::StorageFailed)
+        self.loaded.key.as_ref().map(|loaded| (loaded, &mut self.platform)).ok_or(DeviceError::StorageFailed)
+    }
+
+    /// The bytes of a template that the session may see.
+    #[cfg(feature = "ssh")]
+    pub(crate) fn template(&mut self, id: ObjectId) -> Result<Vec<u8>, DeviceError> {
+        match &self.loaded.template {
+            Some((loaded, bytes)) if *loaded == id => Ok(bytes.clone()),
+            _ => {
+                let bytes = self.store.body((ObjectType::Template, id))?.to_vec();
+                self.loaded.template = Some((id, bytes.clone()));
+                Ok(bytes)
+            }
+        }
     }
 }

@@ -35,7 +35,7 @@ pub(crate) fn sign<P: Platform>(
         .ok_or(DeviceError::InvalidData)?;
     let now = Now::from_seconds(reader.u32()?);
 
-    let template = core.body(template_name)?;
+    let template = core.template(template_name.1)?;
     let template = Template::decode(&template);
     let timestamp_signature = match &template {
         Ok(template) => reader.take(template.timestamp_key.signature_length())?,
