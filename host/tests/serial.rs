@@ -15,6 +15,7 @@ use machine::{
     Machine, Run,
     fake::{DEVICE_INFO, Fake, Port},
 };
+use sshsm_firmware::platform::Presence;
 use sshsm_protocol::link::{Answer, Deframer, LinkError, Request, decode};
 use sshsm_simulator::{SerialPort, Simulator};
 
@@ -247,6 +248,29 @@ fn the_reader_is_told_once_to_touch_the_device() {
         fake.stay();
     });
     assert_eq!((run.code, run.stderr.as_str()), (0, "touch the device (it waits 15 s)\n"), "{run:?}");
+}
+
+#[test]
+fn the_reader_is_told_to_touch_a_device_that_waits_for_it_before_it_signs() {
+    let touch = |_| {
+        std::thread::sleep(Duration::from_millis(50));
+        Presence::Confirmed
+    };
+    let port = Simulator::memory().touch(Box::new(touch)).start().unwrap().serve_pty().unwrap();
+    let machine = Machine::with_device(&format!("serial:{}", port.path().display()));
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine.new_key("user", machine::ed25519(1));
+    for (line, told) in [
+        ("key generate --algorithm p256 --id 5", false),
+        ("template put t.toml --id 10", false),
+        ("device option set user-presence certificates --timeout 9", true),
+        ("sign -s 5 -t 10 --timestamp-key timestamp -I me -n a -V +1h user.pub", true),
+    ] {
+        let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(run.stderr.contains("touch the device (it waits 9 s)"), told, "{run:?}");
+    }
 }
 
 #[test]

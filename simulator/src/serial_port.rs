@@ -29,7 +29,10 @@ use rustix::{
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
-use sshsm_firmware::link::{Endpoint, Identity, Vitals};
+use sshsm_firmware::{
+    link::{Endpoint, Identity, Vitals},
+    platform::Presence,
+};
 use sshsm_protocol::{
     DeviceError,
     frame::{MAX_MESSAGE, error_frame},
@@ -98,7 +101,7 @@ impl SerialPort {
             let shared = Shared { end, changed: Condvar::new(), waker, clock, stop: AtomicBool::new(false) };
             let shared = Arc::new(shared);
             if let Some(platform) = simulator.platform() {
-                log_refusals(platform, shared.clone());
+                attend(platform, &shared);
             }
             shared
         };
@@ -217,14 +220,24 @@ impl End {
     }
 }
 
-/// Has refused commands noted in the log of the link.
-fn log_refusals(platform: &mut Desktop, shared: Arc<Shared>) {
+/// Has refused commands noted in the log of the link, and its host told while the device waits to be touched.
+fn attend(platform: &mut Desktop, shared: &Arc<Shared>) {
     let mut listener = mem::replace(&mut platform.listener, Box::new(|_, _| {}));
+    let link = shared.clone();
     platform.listener = Box::new(move |command, outcome| {
         listener(command, outcome);
         if let Err(error) = outcome {
-            lock(&shared.end).log(Level::Warning, &shared.clock, format_args!("{command}: {error}"));
+            lock(&link.end).log(Level::Warning, &link.clock, format_args!("{command}: {error}"));
         }
+    });
+    let mut touch = mem::replace(&mut platform.touch, Box::new(|_| Presence::Unsupported));
+    let link = shared.clone();
+    platform.touch = Box::new(move |timeout| {
+        lock(&link.end).endpoint.touch_wanted(Some(timeout));
+        link.wake();
+        let presence = touch(timeout);
+        lock(&link.end).endpoint.touch_wanted(None);
+        presence
     });
 }
 
