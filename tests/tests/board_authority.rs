@@ -277,6 +277,44 @@ fn a_port_whose_board_died_is_an_interruption_not_a_refusal() {
 }
 
 #[test]
+fn a_board_signs_when_its_button_is_pressed_and_says_so_when_nobody_does() {
+    let directory = tempfile::tempdir().unwrap();
+    let owner = needs!(Owner::new(directory.path()));
+    let user_key = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
+    let _ = owner.provision("ecp256");
+    let button = directory.path().join("board/button");
+    let pressed = |run: &(dyn Fn() -> Finished + Sync)| {
+        thread::scope(|scope| {
+            let running = scope.spawn(run);
+            while !running.is_finished() {
+                thread::sleep(Duration::from_millis(200));
+                fs::write(&button, "").unwrap();
+                thread::sleep(Duration::from_millis(200));
+                fs::remove_file(&button).unwrap();
+            }
+            running.join().unwrap()
+        })
+    };
+    // To set the option takes a touch too: a button that does not work would lock the key away.
+    let certificates = |timeout| {
+        let line = ["device", "option", "set", "user-presence", "certificates", "--timeout", timeout];
+        let _ = pressed(&|| owner.sshsm("1", ADMINISTRATOR, &line)).success();
+    };
+
+    certificates("3");
+    fs::write(&button, "").unwrap();
+    let held = owner.sign("5", "10", "zone-web");
+    assert_eq!(held.status.code(), Some(7), "a button that is held down is no touch: {held}");
+    assert!(held.stderr.contains("touch the device (it waits 3 s)"), "{held}");
+    assert!(!user_key.certificate().exists());
+
+    fs::remove_file(&button).unwrap();
+    certificates("200");
+    let _ = pressed(&|| owner.sign("5", "10", "zone-web")).success();
+    assert!(user_key.certificate().exists());
+}
+
+#[test]
 fn yubicos_python_client_reaches_a_board_through_the_connector() {
     let python = needs!(python());
     let directory = tempfile::tempdir().unwrap();

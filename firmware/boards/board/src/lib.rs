@@ -10,6 +10,7 @@
 //! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
 //! | who computes signatures on the larger processors | `crypto` |
 //! | how a device ends, and what it remembers of it | [`restart`] |
+//! | who touches it | [`touch`] |
 
 #![cfg_attr(target_os = "none", no_std)]
 
@@ -30,6 +31,8 @@ pub mod restart;
 mod serve;
 #[cfg(target_os = "none")]
 pub mod stack;
+#[cfg(target_os = "none")]
+pub mod touch;
 
 #[cfg(target_os = "none")]
 pub use serve::serve;

@@ -8,14 +8,15 @@ use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::{MinEntropy, Unhealthy};
 use sshsm_board::link;
 use sshsm_board::restart::restart;
+use sshsm_board::touch;
 use sshsm_firmware::Platform;
-use sshsm_firmware::platform::RootKey;
+use sshsm_firmware::platform::{Presence, RootKey};
 use sshsm_protocol::link::{Level, ResetReason};
 use sshsm_protocol::{Command, DeviceError};
 
-use crate::clock;
 use crate::flash::Flash;
 use crate::host::{self, File};
+use crate::{clock, pump};
 
 /// The host's own generator.
 pub(crate) struct HostNoise(File);
@@ -93,9 +94,34 @@ impl Platform for Emulated {
         &mut self.entropy
     }
 
+    fn confirm_presence(&mut self, timeout: Duration) -> Presence {
+        touch::confirm(&mut Button, timeout)
+    }
+
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
         if let Err(error) = outcome {
             link::log(Level::Warning, format_args!("{command:?}: {error}"));
         }
+    }
+}
+
+/// A file of the host's: the button is held down while it exists.
+struct Button;
+
+impl touch::Button for Button {
+    fn pressed(&mut self) -> bool {
+        File::open(c"button").is_some()
+    }
+
+    fn pause(&mut self) {
+        cortex_m::asm::wfi(); // until the clock ticks, at the latest
+    }
+
+    fn uptime(&mut self) -> Duration {
+        clock::uptime()
+    }
+
+    fn send(&mut self) {
+        pump();
     }
 }
