@@ -19,6 +19,8 @@ pub mod board;
 pub mod certificate;
 pub mod issuer;
 pub mod key;
+pub mod link;
+pub mod pico;
 pub mod process;
 pub mod processor;
 pub mod python;

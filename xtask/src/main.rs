@@ -10,6 +10,7 @@ mod emulate;
 mod firmware;
 mod footprint;
 mod image;
+mod pico;
 mod program;
 mod setup;
 mod suite;

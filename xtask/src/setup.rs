@@ -13,6 +13,7 @@ use std::{
 
 use crate::{
     bare_metal::{DEBIAN_PACKAGES, Toolchain},
+    pico,
     program::{Failure, Run, cargo, ci, find, program, target},
     suite,
 };
@@ -30,7 +31,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 6] = [
+const PACKAGES: [Package; 8] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",
@@ -60,6 +61,18 @@ const PACKAGES: [Package; 6] = [
         what: "qemu-system-arm",
         why: "the firmware runs on an emulated board",
         present: || find("qemu-system-arm").is_some(),
+    },
+    Package {
+        name: "nodejs",
+        what: "node",
+        why: "the firmware runs on an emulated Pico",
+        present: || find("node").is_some(),
+    },
+    Package {
+        name: "npm",
+        what: "npm",
+        why: "installs the Pico's emulator",
+        present: || find("npm").is_some(),
     },
     Package {
         name: "python3-venv",
@@ -142,6 +155,7 @@ pub(crate) fn run() -> Result<Ready, Failure> {
         missing.extend(suite::python_client(python).err());
     }
     missing.extend(suite::rust_client().err());
+    missing.extend(pico::emulator().err());
 
     let missing: Vec<_> = missing.iter().map(Missing::report).collect();
     if ci() && !missing.is_empty() {

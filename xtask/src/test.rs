@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    bare_metal, firmware,
+    bare_metal, firmware, pico,
     program::{Failure, Run, cargo, ci, target},
     setup, suite,
 };
@@ -90,6 +90,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
         tests.env("SSHSM_TEST_PYTHON", python);
     }
     tests.env("SSHSM_TEST_SUITES", suite::folder()?);
+    tests.env("SSHSM_TEST_PICO", pico::folder()?);
     tests.run().map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 

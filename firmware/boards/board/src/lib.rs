@@ -6,9 +6,13 @@
 //! | to learn about | open |
 //! |---|---|
 //! | where memory goes and how much was used | [`heap`], [`stack`] |
+//! | which part of the flash is the store's, and how it is written | [`region`] |
+//! | the root key, and the secret in flash where the chip has none | [`secret`] |
 //! | how bytes of the serial port become messages | [`link`] |
 //! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
 //! | who computes signatures on the larger processors | `crypto` |
+//! | what the light shows | [`light`] |
+//! | when the watchdog is fed | [`progress`] |
 //! | how a device ends, and what it remembers of it | [`restart`] |
 //! | who touches it | [`touch`] |
 
@@ -23,10 +27,14 @@ pub mod entropy;
 pub mod health;
 #[cfg(target_os = "none")]
 pub mod heap;
+pub mod light;
 #[cfg(target_os = "none")]
 pub mod link;
+pub mod progress;
+pub mod region;
 #[cfg(target_os = "none")]
 pub mod restart;
+pub mod secret;
 #[cfg(target_os = "none")]
 mod serve;
 #[cfg(target_os = "none")]
@@ -35,4 +43,4 @@ pub mod stack;
 pub mod touch;
 
 #[cfg(target_os = "none")]
-pub use serve::serve;
+pub use serve::{refuse, serve};

@@ -26,23 +26,54 @@ unsafe extern "C" {
     static mut _ram_end: u32;
 }
 
+/// What is kept when the boot loader is to be started, by the next run: by then nothing is left in memory.
+const BOOTLOADER: u32 = 0x7373_6804;
+
 /// Why the firmware itself started this run; `None` where it was the hardware that did. It is told once.
 pub fn take_reason() -> Option<ResetReason> {
-    let cell = addr_of_mut!(REASON).cast::<u32>();
-    #[allow(unsafe_code, reason = "the word has no initial value in the language")]
-    // SAFETY: any 32 bits are a `u32`; volatile accesses by one thread of execution, before interrupts use it.
-    let code = unsafe {
-        let code = read_volatile(cell);
-        write_volatile(cell, 0);
-        code
-    };
+    let code = kept();
+    keep_nothing();
     KEPT.into_iter().find(|(kept, _)| *kept == code).map(|(_, reason)| reason)
+}
+
+/// Whether the last run ended with [`restart_for_bootloader`]. It is told once, before [`take_reason`].
+pub fn take_bootloader() -> bool {
+    let wanted = kept() == BOOTLOADER;
+    if wanted {
+        keep_nothing();
+    }
+    wanted
+}
+
+fn kept() -> u32 {
+    #[allow(unsafe_code, reason = "the word has no initial value in the language")]
+    // SAFETY: any 32 bits are a `u32`; a volatile access by one thread of execution, before interrupts use it.
+    unsafe {
+        read_volatile(addr_of_mut!(REASON).cast::<u32>())
+    }
+}
+
+fn keep_nothing() {
+    #[allow(unsafe_code, reason = "the word has no initial value in the language")]
+    // SAFETY: as in `kept`.
+    unsafe {
+        write_volatile(addr_of_mut!(REASON).cast::<u32>(), 0);
+    }
 }
 
 /// Clears all memory and resets the chip.
 pub fn restart(reason: ResetReason) -> ! {
+    end(KEPT.iter().find(|(_, kept)| *kept == reason).map_or(0, |(code, _)| *code))
+}
+
+/// Clears all memory and resets the chip; the next run is told to start the boot loader and nothing else, since a boot
+/// loader can show a host what is in memory.
+pub fn restart_for_bootloader() -> ! {
+    end(BOOTLOADER)
+}
+
+fn end(code: u32) -> ! {
     cortex_m::interrupt::disable();
-    let code = KEPT.iter().find(|(_, kept)| *kept == reason).map_or(0, |(code, _)| *code);
     /// Application interrupt and reset control: its address, and what asks it for a system reset.
     static RESET: [u32; 2] = [0xe000_ed0c, 0x05fa_0004];
     #[allow(unsafe_code, reason = "the stack itself is cleared, so nothing may be on it")]

@@ -1,6 +1,7 @@
 //! What a board does all day, below its interrupts: carries out one message after the other.
 
 use alloc::boxed::Box;
+use core::fmt::Display;
 
 use sshsm_firmware::{Device, Platform};
 use sshsm_protocol::frame::MAX_MESSAGE;
@@ -13,13 +14,7 @@ use crate::link;
 pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
     let mut device = match Device::start(platform, flash) {
         Ok(device) => Box::new(device),
-        Err(error) => {
-            link::log(Level::Error, format_args!("the device does not start: {error}"));
-            link::fail();
-            loop {
-                cortex_m::asm::wfi();
-            }
-        }
+        Err(error) => refuse(error),
     };
     link::started(device.vitals());
     link::log(Level::Info, format_args!("ready"));
@@ -38,5 +33,14 @@ pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
         let length = device.handle(message, response.as_mut());
         link::respond(response.get(..length).unwrap_or_default(), device.vitals());
         send();
+    }
+}
+
+/// Says in the log why the device does not start, and refuses every message.
+pub fn refuse(reason: impl Display) -> ! {
+    link::log(Level::Error, format_args!("the device does not start: {reason}"));
+    link::fail();
+    loop {
+        cortex_m::asm::wfi();
     }
 }

@@ -1,0 +1,9 @@
+//! sshsm on a Raspberry Pi Pico: RP2040, 2 MiB of flash.
+
+#![no_std]
+#![no_main]
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    sshsm_rp::run("pico")
+}

@@ -1,0 +1,9 @@
+//! sshsm on a Raspberry Pi Pico 2: RP2350, 4 MiB of flash.
+
+#![no_std]
+#![no_main]
+
+#[cortex_m_rt::entry]
+fn main() -> ! {
+    sshsm_rp::run("pico2")
+}

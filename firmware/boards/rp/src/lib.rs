@@ -1,0 +1,227 @@
+//! sshsm on Raspberry Pi's microcontrollers: RP2040 (Pico) and RP2350 (Pico 2), which differ in little that it sees.
+//!
+//! *Flash.* The store has the last 512 KiB, the root secret the sector before; neither lies in an image.
+//!
+//! *Root key.* Neither chip has a secret of its own that is not burnt into it for good. So one is drawn at the first start
+//! and kept in flash, beside what it seals, and bound to the chip's identity: flash copied into another board is not
+//! read, but whoever can read all of this board's flash and its identity, which the USB boot loader shows, can open it.
+//!
+//! *Entropy* is RP2350's TRNG, or what RP2040 has: bits of its ring oscillator (`noise.rs`). *Button*: BOOTSEL. *Light*:
+//! the board's own, on GPIO 25. *Watchdog*: the chip's, fed as [`sshsm_board::progress`] says.
+
+#![no_std]
+
+#[cfg(feature = "rp2040")]
+mod atomic;
+mod button;
+mod noise;
+
+use core::mem::MaybeUninit;
+
+use cortex_m_rt::{ExceptionFrame, exception};
+use embassy_executor::InterruptExecutor;
+use embassy_rp::flash::{Blocking, ERASE_SIZE, Flash};
+use embassy_rp::gpio::{Level, Output};
+use embassy_rp::peripherals::{BOOTSEL, FLASH, PIN_25, USB};
+use embassy_rp::rom_data::reset_to_usb_boot;
+use embassy_rp::usb::{Driver, InterruptHandler};
+use embassy_rp::watchdog::{ResetReason as WatchdogReason, Watchdog};
+use embassy_rp::{Peri, bind_interrupts, interrupt, pac};
+use sshsm_board::entropy::Entropy;
+use sshsm_board::region::Region;
+use sshsm_board::restart::{restart, restart_for_bootloader, take_bootloader, take_reason};
+use sshsm_board::secret::{load_or_make, root_key, serial_number};
+use sshsm_board::{heap, link, refuse, serve, stack};
+use sshsm_firmware::link::Identity;
+use sshsm_protocol::link::{Boot, ResetReason};
+use sshsm_usb::{Hardware, Platform, WATCHDOG as WATCHDOG_TIME, answered, attend, digits, stop, uptime};
+
+use noise::ChipNoise;
+
+#[cfg(feature = "rp2040")]
+mod chip {
+    //! RP2040 on a Pico.
+    pub(crate) use sshsm_firmware::crypto::RustCrypto as Crypto;
+
+    pub(crate) const FLASH: usize = 2 << 20;
+    pub(crate) const HEAP: usize = 128 * 1024;
+}
+#[cfg(feature = "rp2350")]
+mod chip {
+    //! RP2350 on a Pico 2.
+    pub(crate) use sshsm_board::crypto::CortexM as Crypto;
+
+    pub(crate) const FLASH: usize = 4 << 20;
+    pub(crate) const HEAP: usize = 256 * 1024;
+}
+
+/// Bytes for the store, at the end of the flash.
+const STORE: u32 = 512 * 1024;
+const STORE_START: u32 = chip::FLASH as u32 - STORE;
+const SECRET_SECTOR: u32 = STORE_START - ERASE_SIZE as u32;
+/// A page programmed at once is not programmed in order; a word of this size may be torn.
+const WORD: usize = 16;
+
+type ChipFlash = Flash<'static, FLASH, Blocking, { chip::FLASH }>;
+
+bind_interrupts!(struct Interrupts {
+    USBCTRL_IRQ => InterruptHandler<USB>;
+});
+
+static EXECUTOR: InterruptExecutor = InterruptExecutor::new();
+
+#[interrupt]
+#[allow(unsafe_code, reason = "the executor wants to be polled from its interrupt only")]
+unsafe fn SWI_IRQ_1() {
+    // SAFETY: this is its interrupt, which starting it unmasks.
+    unsafe { EXECUTOR.on_interrupt() }
+}
+
+/// Everything but the program: starts the board of this name and serves it.
+pub fn run(board: &'static str) -> ! {
+    if take_bootloader() {
+        reset_to_usb_boot(0, 0);
+    }
+    stack::paint();
+    let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
+    let mut watchdog = Watchdog::new(peripherals.WATCHDOG);
+    let reset = reset_reason(&watchdog);
+    watchdog.start(embassy_time::Duration::from_micros(WATCHDOG_TIME.as_micros() as u64));
+    if let Some(arena) =
+        cortex_m::singleton!(: [MaybeUninit<u8>; chip::HEAP] = [MaybeUninit::uninit(); chip::HEAP])
+    {
+        heap::start(arena);
+    }
+
+    let mut flash = Flash::new_blocking(peripherals.FLASH);
+    let chip = chip_identity(&mut flash);
+    let serial = serial_number(&chip);
+    link::start(Identity { board, serial, reset, bootloader: true }, uptime);
+    let spawner = EXECUTOR.start(interrupt::SWI_IRQ_1);
+    let attendant = attendant(peripherals.USB, peripherals.PIN_25, watchdog, digits(serial));
+    spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
+
+    #[cfg(feature = "rp2040")]
+    let noise = ChipNoise::new();
+    #[cfg(feature = "rp2350")]
+    let noise = ChipNoise::new(peripherals.TRNG);
+    let mut entropy = Entropy::start(noise, stop).unwrap_or_else(|unhealthy| stop(unhealthy));
+    let secret = load_or_make(&mut flash, SECRET_SECTOR, &mut entropy).unwrap_or_else(|error| refuse(error));
+    let root_key = root_key(&[secret.as_ref(), &chip]);
+    let platform = Platform::new(Chip { button: peripherals.BOOTSEL }, entropy, serial, root_key);
+    let store = Region::new(flash, STORE_START, STORE).unwrap_or_else(|| refuse("the flash is too small"));
+    serve(platform, store, answered)
+}
+
+/// The chip's hardware.
+struct Chip {
+    button: Peri<'static, BOOTSEL>,
+}
+
+impl Hardware for Chip {
+    type Flash = Region<ChipFlash, WORD>;
+    type Noise = ChipNoise;
+    type Crypto = chip::Crypto;
+
+    fn pressed(&mut self) -> bool {
+        button::pressed(&mut self.button)
+    }
+}
+
+/// What no other chip has: RP2040's flash chip's unique number.
+#[cfg(feature = "rp2040")]
+fn chip_identity(flash: &mut ChipFlash) -> [u8; 8] {
+    let mut identity = [0; 8];
+    if flash.blocking_unique_id(&mut identity).is_err() {
+        restart(ResetReason::Panic)
+    }
+    identity
+}
+
+/// What no other chip has: RP2350's public identity and its random number, of which only the first is told to everybody.
+#[cfg(feature = "rp2350")]
+fn chip_identity(_: &mut ChipFlash) -> [u8; 24] {
+    let numbers = embassy_rp::otp::get_chipid().and_then(|public| {
+        embassy_rp::otp::get_private_random_number()
+            .map(|private| (public.to_be_bytes(), private.to_be_bytes()))
+    });
+    let Ok((public, private)) = numbers else { restart(ResetReason::Panic) };
+    let mut identity = [0; 24];
+    identity.iter_mut().zip(public.into_iter().chain(private)).for_each(|(to, from)| *to = from);
+    identity
+}
+
+fn reset_reason(watchdog: &Watchdog) -> ResetReason {
+    let by_watchdog = watchdog.reset_reason().map(|reason| match reason {
+        WatchdogReason::TimedOut => ResetReason::Watchdog,
+        WatchdogReason::Forced => ResetReason::Requested,
+    });
+    take_reason().or(by_watchdog).unwrap_or_else(|| {
+        #[cfg(feature = "rp2040")]
+        let (power, line) = {
+            let last = pac::VREG_AND_CHIP_RESET.chip_reset().read();
+            (last.had_por(), last.had_run())
+        };
+        #[cfg(feature = "rp2350")]
+        let (power, line) = {
+            let last = pac::POWMAN.chip_reset().read();
+            (last.had_por() || last.had_bor(), last.had_run_low())
+        };
+        match (power, line) {
+            (true, _) => ResetReason::PowerOn,
+            (_, true) => ResetReason::External,
+            _ => ResetReason::Unknown,
+        }
+    })
+}
+
+/// The parts of the board that are attended to above the thread.
+struct Board {
+    light: Output<'static>,
+    watchdog: Watchdog,
+}
+
+impl sshsm_usb::Board for Board {
+    fn light(&mut self, on: bool) {
+        self.light.set_level(on.into());
+    }
+
+    fn feed(&mut self) {
+        self.watchdog.feed(embassy_time::Duration::from_micros(WATCHDOG_TIME.as_micros() as u64));
+    }
+
+    fn reboot(boot: Boot) -> ! {
+        match boot {
+            Boot::Firmware => restart(ResetReason::Requested),
+            Boot::Bootloader => restart_for_bootloader(),
+        }
+    }
+}
+
+#[embassy_executor::task]
+async fn attendant(
+    usb: Peri<'static, USB>,
+    light: Peri<'static, PIN_25>,
+    watchdog: Watchdog,
+    serial: &'static str,
+) {
+    let board = Board { light: Output::new(light, Level::Low), watchdog };
+    attend(Driver::new(usb, Interrupts), serial, board).await
+}
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: an interrupt can come at any time")]
+unsafe fn DefaultHandler(_: i16) {
+    restart(ResetReason::Panic)
+}
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
+unsafe fn HardFault(_: &ExceptionFrame) -> ! {
+    restart(ResetReason::Panic)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    restart(ResetReason::Panic)
+}

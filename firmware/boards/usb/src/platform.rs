@@ -1,0 +1,106 @@
+//! What the device core asks of a board on a USB port, in terms of the little that differs between them.
+
+use core::time::Duration;
+
+use embassy_time::{Duration as Span, block_for};
+use embedded_storage::nor_flash::MultiwriteNorFlash;
+use sshsm_board::entropy::{Entropy, Noise};
+use sshsm_board::health::Unhealthy;
+use sshsm_board::link;
+use sshsm_board::secret::Secret;
+use sshsm_firmware::crypto::Provider;
+use sshsm_firmware::platform::{Indication, Presence, RootKey};
+use sshsm_protocol::link::Level;
+use sshsm_protocol::{Command, DeviceError};
+use zeroize::Zeroize as _;
+
+use crate::{SEND, show, uptime};
+
+/// What a chip is asked for.
+pub trait Hardware {
+    /// The part of its flash that the store has.
+    type Flash: MultiwriteNorFlash;
+    /// Its source of noise.
+    type Noise: Noise;
+    /// Who computes signatures on it.
+    type Crypto: Provider;
+
+    /// Whether the button is held down.
+    fn pressed(&mut self) -> bool;
+}
+
+/// A board's platform.
+pub struct Platform<H: Hardware> {
+    hardware: H,
+    entropy: Entropy<H::Noise>,
+    serial: u32,
+    root_key: Secret,
+}
+
+/// A generator whose noise fails ends the device.
+pub fn stop(unhealthy: Unhealthy) -> ! {
+    panic!("{unhealthy}")
+}
+
+impl<H: Hardware> Platform<H> {
+    /// The platform of the chip with this serial number.
+    pub fn new(hardware: H, entropy: Entropy<H::Noise>, serial: u32, root_key: Secret) -> Self {
+        Self { hardware, entropy, serial, root_key }
+    }
+}
+
+impl<H: Hardware> sshsm_firmware::Platform for Platform<H> {
+    type Flash = H::Flash;
+    type Entropy = Entropy<H::Noise>;
+    type Crypto = H::Crypto;
+
+    fn serial(&self) -> u32 {
+        self.serial
+    }
+
+    fn root_key(&mut self) -> RootKey {
+        let key = RootKey::from_bytes(*self.root_key);
+        self.root_key.zeroize(); // asked for once
+        key
+    }
+
+    fn uptime(&mut self) -> Duration {
+        uptime()
+    }
+
+    fn entropy(&mut self) -> &mut Entropy<H::Noise> {
+        &mut self.entropy
+    }
+
+    fn indicate(&mut self, indication: Indication) {
+        match indication {
+            Indication::Blink { duration } => show(duration),
+        }
+    }
+
+    fn confirm_presence(&mut self, timeout: Duration) -> Presence {
+        let end = uptime().saturating_add(timeout);
+        link::touch_wanted(Some(timeout));
+        SEND.signal(());
+        let mut released = false;
+        let presence = loop {
+            let pressed = self.hardware.pressed();
+            if pressed && released {
+                break Presence::Confirmed;
+            }
+            released |= !pressed;
+            if uptime() >= end {
+                break Presence::TimedOut;
+            }
+            block_for(Span::from_millis(10)); // contacts bounce for less
+        };
+        link::touch_wanted(None);
+        presence
+    }
+
+    fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
+        if let Err(error) = outcome {
+            link::log(Level::Warning, format_args!("{command:?}: {error}"));
+        }
+    }
+}

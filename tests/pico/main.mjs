@@ -1,0 +1,96 @@
+/**
+ * A Pico without a Pico: `node main.mjs IMAGE.uf2 DIRECTORY`.
+ *
+ * The directory is the device: `flash` is its flash, `serial` the flash chip's unique id, both made where they are
+ * missing, and its BOOTSEL button is held down while a file `button` is there. The image is installed at the start, as a
+ * boot loader would. stdin and stdout are the serial port. stderr tells what happens: `usb VVVV:PPPP MANUFACTURER / PRODUCT
+ * / SERIAL` when the device is enumerated, `reset` when it resets, `bootloader` when it asks for its boot loader, which
+ * ends the program. A trap ends it with exit code 1 and the reason.
+ */
+import crypto from 'node:crypto';
+import fs from 'node:fs';
+import path from 'node:path';
+import { Chip, STOP } from './chip.mjs';
+import { Flash } from './flash.mjs';
+import { Trap } from './trap.mjs';
+import { UsbHost } from './usb-host.mjs';
+
+const SLICE = 50_000; // instructions between two looks at the outside
+const BACKLOG = 65_536; // bytes for the serial port
+
+const [image, directory] = process.argv.slice(2);
+if (!directory) {
+  console.error('usage: node main.mjs IMAGE.uf2 DIRECTORY');
+  process.exit(2);
+}
+const file = (name) => path.join(directory, name);
+if (!fs.existsSync(file('serial'))) fs.writeFileSync(file('serial'), crypto.randomBytes(8).toString('hex'));
+const flash = new Flash(file('flash'));
+flash.install(image);
+const parts = {
+  flash,
+  uniqueId: Buffer.from(fs.readFileSync(file('serial'), 'utf8').trim(), 'hex'),
+  pressed: () => fs.existsSync(file('button')),
+};
+
+let chip;
+let host;
+let wake = () => {};
+
+function boot(before) {
+  chip = new Chip({ ...parts, before });
+  host = new UsbHost(chip, {
+    ready({ vendor, product, strings }) {
+      const id = (number) => number.toString(16).padStart(4, '0');
+      console.error(`usb ${id(vendor)}:${id(product)} ${strings.join(' / ')}`);
+    },
+    receive(bytes) {
+      if (!process.stdout.write(bytes)) host.pause(true);
+    },
+  });
+}
+
+process.stdin.on('data', (bytes) => {
+  host.write(bytes);
+  if (host.outgoing.length > BACKLOG) process.stdin.pause();
+  wake();
+});
+process.stdin.on('end', () => process.exit(0));
+process.stdout.on('drain', () => { host.pause(false); wake(); });
+process.on('unhandledRejection', fail);
+
+function fail(error) {
+  console.error(error instanceof Trap ? `trap: ${error.message}\n${chip.where()}` : error);
+  process.exit(1);
+}
+
+/** Sleeps until the outside wants something, or for so many milliseconds. */
+const sleep = (milliseconds) => new Promise((done) => {
+  const timer = setTimeout(done, milliseconds);
+  wake = () => { clearTimeout(timer); done(); };
+});
+
+async function run() {
+  boot();
+  for (;;) {
+    // While it has nothing to do, the chip's time is the world's.
+    const start = performance.now() - chip.clock.nanos / 1e6;
+    const now = () => (performance.now() - start) * 1e6;
+    while (!chip.stopped) {
+      const awake = chip.run(SLICE, Math.max(now(), chip.clock.nanos));
+      if (host.outgoing.length < BACKLOG) process.stdin.resume();
+      if (awake) {
+        await new Promise(setImmediate);
+        continue;
+      }
+      const alarm = chip.clock.nextAlarm?.nanos ?? Infinity;
+      if (alarm > now()) await sleep(Math.min((alarm - now()) / 1e6, 1000));
+      chip.clock.nanosCounter = Math.max(chip.clock.nanosCounter, Math.min(now(), alarm));
+    }
+    console.error(chip.stopped);
+    if (chip.stopped === STOP.BOOTLOADER) process.exit(0);
+    boot(chip);
+  }
+}
+
+run().catch(fail);
