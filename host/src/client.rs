@@ -440,9 +440,8 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::InvalidData`] when there is nothing to touch, [`DeviceError::PresenceTimeout`] when nobody did.
     pub fn set_user_presence(&mut self, presence: UserPresence) -> Result<()> {
-        let value = presence.encode();
-        let length = UserPresence::LENGTH as u8;
-        let payload = [&[DeviceOption::UserPresence.code(), 0, length], value.as_slice()].concat();
+        let [mode, timeout] = presence.encode();
+        let payload = [DeviceOption::UserPresence.code(), 0, 2, mode, timeout];
         self.command_without_answer(Command::SetOption, &payload)
     }
 
