@@ -8,6 +8,7 @@ use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::Unhealthy;
 use sshsm_board::link;
 use sshsm_board::secret::Secret;
+use sshsm_board::touch;
 use sshsm_firmware::crypto::Provider;
 use sshsm_firmware::platform::{Indication, Presence, RootKey};
 use sshsm_protocol::link::Level;
@@ -79,28 +80,33 @@ impl<H: Hardware> sshsm_firmware::Platform for Platform<H> {
     }
 
     fn confirm_presence(&mut self, timeout: Duration) -> Presence {
-        let end = uptime().saturating_add(timeout);
-        link::touch_wanted(Some(timeout));
-        SEND.signal(());
-        let mut released = false;
-        let presence = loop {
-            let pressed = self.hardware.pressed();
-            if pressed && released {
-                break Presence::Confirmed;
-            }
-            released |= !pressed;
-            if uptime() >= end {
-                break Presence::TimedOut;
-            }
-            block_for(Span::from_millis(10)); // contacts bounce for less
-        };
-        link::touch_wanted(None);
-        presence
+        touch::confirm(&mut Button(&mut self.hardware), timeout)
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
         if let Err(error) = outcome {
             link::log(Level::Warning, format_args!("{command:?}: {error}"));
         }
+    }
+}
+
+/// The board's button.
+struct Button<'h, H>(&'h mut H);
+
+impl<H: Hardware> touch::Button for Button<'_, H> {
+    fn pressed(&mut self) -> bool {
+        self.0.pressed()
+    }
+
+    fn pause(&mut self) {
+        block_for(Span::from_millis(10)); // contacts bounce for less
+    }
+
+    fn uptime(&mut self) -> Duration {
+        uptime()
+    }
+
+    fn send(&mut self) {
+        SEND.signal(());
     }
 }
