@@ -111,6 +111,7 @@ fn families() -> Result<(), Failure> {
         "rsa-wrap",
         "attestation",
         "audit",
+        "curves",
         "ssh,signatures",
     ] {
         let mut check = cargo();

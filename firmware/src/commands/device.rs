@@ -38,9 +38,13 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::Ecp256.code(),
     Algorithm::Ecp384.code(),
     Algorithm::Ecp521.code(),
+    #[cfg(feature = "curves")]
     Algorithm::Eck256.code(),
+    #[cfg(feature = "curves")]
     Algorithm::Ecbp256.code(),
+    #[cfg(feature = "curves")]
     Algorithm::Ecbp384.code(),
+    #[cfg(feature = "curves")]
     Algorithm::Ecbp512.code(),
     #[cfg(feature = "hmac")]
     Algorithm::HmacSha1.code(),
@@ -91,6 +95,7 @@ const ALGORITHMS: &[u8] = &[
     Algorithm::EcdsaSha384.code(),
     Algorithm::EcdsaSha512.code(),
     Algorithm::Ed25519.code(),
+    #[cfg(feature = "curves")]
     Algorithm::Ecp224.code(),
     #[cfg(feature = "decryption")]
     Algorithm::RsaPkcs1Decrypt.code(),

@@ -18,20 +18,28 @@ use sha2::digest::block_api::BlockSizeUser;
 use sshsm_protocol::Curve;
 use zeroize::Zeroizing;
 
-/// Evaluates an optional value with `$C` as the curve's type and `$D` as a hash as long as its scalars.
+/// Evaluates an optional value with `$C` as the curve's type and `$D` as a hash as long as its scalars; `None` for a curve
+/// that this device was built without.
 macro_rules! with_curve {
     ($curve:expr, $C:ident, $D:ident => $body:expr) => {
         match $curve {
+            #[cfg(feature = "curves")]
             Curve::P224 => with_curve!(@on p224::NistP224, sha2::Sha256, $C, $D => $body),
             Curve::P256 => with_curve!(@on p256::NistP256, sha2::Sha256, $C, $D => $body),
             Curve::P384 => with_curve!(@on p384::NistP384, sha2::Sha384, $C, $D => $body),
             Curve::P521 => with_curve!(@on p521::NistP521, sha2::Sha512, $C, $D => $body),
+            #[cfg(feature = "curves")]
             Curve::K256 => with_curve!(@on k256::Secp256k1, sha2::Sha256, $C, $D => $body),
+            #[cfg(feature = "curves")]
             Curve::Bp256 => with_curve!(@on bp256::BrainpoolP256r1, sha2::Sha256, $C, $D => $body),
+            #[cfg(feature = "curves")]
             Curve::Bp384 => with_curve!(@on bp384::BrainpoolP384r1, sha2::Sha384, $C, $D => $body),
+            #[cfg(feature = "curves")]
             Curve::Bp512 => {
                 with_curve!(@on crate::crypto::brainpool_p512::BrainpoolP512r1, sha2::Sha512, $C, $D => $body)
             }
+            #[cfg(not(feature = "curves"))]
+            Curve::P224 | Curve::K256 | Curve::Bp256 | Curve::Bp384 | Curve::Bp512 => None,
         }
     };
     (@on $curve:ty, $hash:ty, $C:ident, $D:ident => $body:expr) => {{

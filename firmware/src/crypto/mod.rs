@@ -3,6 +3,7 @@
 //! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
 //! stored is the same for every provider: [`key`].
 
+#[cfg(feature = "curves")]
 mod brainpool_p512;
 pub(crate) mod curve;
 pub mod key;
