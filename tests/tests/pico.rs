@@ -254,6 +254,6 @@ fn the_pico_2s_image_has_an_image_definition_in_its_first_pages_and_spares_the_s
 #[test]
 fn the_nrf52840s_image_lies_between_the_soft_device_and_the_store() {
     let blocks = needs!(blocks("nrf52840.uf2", 0xada5_2840));
-    let image = contiguous(&blocks, 0x2_6000, 0xf_4000);
-    insist_on_vectors(&image, 0x2000_0000..0x2004_0000, 0x2_6000..0xf_4000);
+    let image = contiguous(&blocks, 0x2_6000, 0xd_8000);
+    insist_on_vectors(&image, 0x2000_0000..0x2004_0000, 0x2_6000..0xd_8000);
 }

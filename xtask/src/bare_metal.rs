@@ -99,6 +99,9 @@ impl Toolchain {
             _ => Some("core,alloc"),
         };
         let mut command = self.cargo(subcommand, std, &flags);
+        if let Some(level) = board.opt_level {
+            command.arg("--config").arg(format!("profile.release.package.'*'.opt-level='{level}'"));
+        }
         if atomics {
             let file = folder.join("targets").join(format!("{}.json", board.target));
             let described = self.rustc(&["-Zunstable-options", "--print=target-spec-json"], board.target);

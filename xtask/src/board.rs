@@ -13,6 +13,8 @@ pub(crate) struct Board {
     pub(crate) target: &'static str,
     /// Its processor: without, Cortex-M33 is not known to have the DSP instructions that bignums need.
     pub(crate) cpu: &'static str,
+    /// What the crates that compute are optimised for, where not for speed: not all of them fit every flash.
+    pub(crate) opt_level: Option<&'static str>,
     /// Its boot loader's family in UF2 files (`uf2families.json` of microsoft/uf2); `None` where files are not copied to it.
     pub(crate) uf2_family: Option<u32>,
     /// The processor's clock as the image sets it.
@@ -25,6 +27,7 @@ pub(crate) const BOARDS: [Board; 4] = [
         package: "sshsm-qemu",
         target: "thumbv8m.main-none-eabihf",
         cpu: "cortex-m33",
+        opt_level: None,
         uf2_family: None,
         megahertz: 20,
     },
@@ -33,6 +36,7 @@ pub(crate) const BOARDS: [Board; 4] = [
         package: "sshsm-pico",
         target: "thumbv6m-none-eabi",
         cpu: "cortex-m0plus",
+        opt_level: None,
         uf2_family: Some(0xe48b_ff56),
         megahertz: 125,
     },
@@ -41,6 +45,7 @@ pub(crate) const BOARDS: [Board; 4] = [
         package: "sshsm-pico2",
         target: "thumbv8m.main-none-eabihf",
         cpu: "cortex-m33",
+        opt_level: None,
         uf2_family: Some(0xe48b_ff59),
         megahertz: 150,
     },
@@ -49,6 +54,7 @@ pub(crate) const BOARDS: [Board; 4] = [
         package: "sshsm-nrf52840",
         target: "thumbv7em-none-eabihf",
         cpu: "cortex-m4",
+        opt_level: Some("s"),
         uf2_family: Some(0xada5_2840),
         megahertz: 64,
     },

@@ -1,0 +1,188 @@
+//! sshsm on the Adafruit Feather nRF52840 Express, and on boards like it: an nRF52840 with a UF2 boot loader, a light on
+//! P1.15 (lit when high), a button on P1.02 (low when pressed).
+//!
+//! *Flash.* The boot loader came with SoftDevice S140 6.1.1, which stays where it is and is never started; the image
+//! begins behind it, at 0x26000. The store has 112 KiB between image and boot loader. The image is built for size and
+//! without the curves that OpenSSH has not.
+//!
+//! *Root key.* Made of the two roots that the factory drew for each chip (FICR ER and IR). Firmware can read them, and so can
+//! a debugger, until access is protected (UICR APPROTECT), which this firmware leaves to its owner: protecting is undone by
+//! nothing but a mass erasure, the boot loader's included. A copy of the flash alone is useless.
+//!
+//! *Entropy* is the chip's generator of thermal noise, with its bias correction.
+
+#![no_std]
+#![no_main]
+
+use core::mem::MaybeUninit;
+
+use cortex_m_rt::{ExceptionFrame, entry, exception};
+use embassy_executor::InterruptExecutor;
+use embassy_nrf::config::{Config, HfclkSource};
+use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
+use embassy_nrf::mode::Blocking;
+use embassy_nrf::nvmc::Nvmc;
+use embassy_nrf::peripherals::{P1_15, USBD};
+use embassy_nrf::rng::Rng;
+use embassy_nrf::usb::vbus_detect::{self, HardwareVbusDetect};
+use embassy_nrf::usb::{self, Driver};
+use embassy_nrf::wdt::{self, HaltConfig, Watchdog, WatchdogHandle};
+use embassy_nrf::{Peri, bind_interrupts, interrupt, pac};
+use sshsm_board::crypto::CortexM;
+use sshsm_board::entropy::{Entropy, Noise};
+use sshsm_board::health::{MinEntropy, Unhealthy};
+use sshsm_board::region::Region;
+use sshsm_board::restart::{restart, take_reason};
+use sshsm_board::secret::{root_key, serial_number};
+use sshsm_board::{heap, link, refuse, serve, stack};
+use sshsm_firmware::link::Identity;
+use sshsm_protocol::link::{Boot, ResetReason};
+use sshsm_usb::{Hardware, Platform, WATCHDOG, answered, attend, digits, stop, uptime};
+
+const HEAP: usize = 128 * 1024;
+/// Behind what `memory.x` gives the image, up to the boot loader.
+const STORE: core::ops::Range<u32> = 0xd8000..0xf4000;
+/// What the chip programs at once, and never more than twice between two erasures.
+const WORD: usize = 4;
+/// Tells the boot loader to wait for a new image.
+const ENTER_BOOTLOADER: u8 = 0x57;
+
+bind_interrupts!(struct Interrupts {
+    USBD => usb::InterruptHandler<USBD>;
+    CLOCK_POWER => vbus_detect::InterruptHandler;
+});
+
+static EXECUTOR: InterruptExecutor = InterruptExecutor::new();
+
+#[interrupt]
+#[allow(unsafe_code, reason = "the executor wants to be polled from its interrupt only")]
+unsafe fn EGU0_SWI0() {
+    // SAFETY: this is its interrupt, which starting it unmasks.
+    unsafe { EXECUTOR.on_interrupt() }
+}
+
+#[entry]
+fn main() -> ! {
+    stack::paint();
+    let mut config = Config::default();
+    config.hfclk_source = HfclkSource::ExternalXtal; // USB wants no less
+    let peripherals = embassy_nrf::init(config);
+    let reset = reset_reason();
+    let mut watchdog = wdt::Config::default();
+    watchdog.timeout_ticks = 32_768 * u32::try_from(WATCHDOG.as_secs()).unwrap_or(8);
+    watchdog.action_during_debug_halt = HaltConfig::Pause;
+    let Ok((_, [watchdog])) = Watchdog::try_new(peripherals.WDT, watchdog) else {
+        restart(ResetReason::Panic)
+    };
+    if let Some(arena) = cortex_m::singleton!(: [MaybeUninit<u8>; HEAP] = [MaybeUninit::uninit(); HEAP]) {
+        heap::start(arena);
+    }
+
+    let device = [0, 1].map(|word| pac::FICR.deviceid(word).read().to_be_bytes());
+    let serial = serial_number(device.as_flattened());
+    link::start(Identity { board: "nrf52840", serial, reset, bootloader: true }, uptime);
+    let spawner = EXECUTOR.start(interrupt::EGU0_SWI0);
+    let attendant = attendant(peripherals.USBD, peripherals.P1_15, watchdog, digits(serial));
+    spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
+
+    let noise = Rng::new_blocking(peripherals.RNG);
+    noise.set_bias_correction(true);
+    let entropy = Entropy::start(ThermalNoise(noise), stop).unwrap_or_else(|unhealthy| stop(unhealthy));
+    let roots =
+        [0, 1, 2, 3].map(|word| [pac::FICR.er(word).read(), pac::FICR.ir(word).read()].map(u32::to_be_bytes));
+    let root_key = root_key(&[roots.as_flattened().as_flattened(), device.as_flattened()]);
+    let button = Input::new(peripherals.P1_02, Pull::Up);
+    let platform = Platform::new(Chip { button }, entropy, serial, root_key);
+    let store = Region::new(Nvmc::new(peripherals.NVMC), STORE.start, STORE.end - STORE.start);
+    serve(platform, store.unwrap_or_else(|| refuse("the flash is too small")), answered)
+}
+
+/// The chip's hardware.
+struct Chip {
+    button: Input<'static>,
+}
+
+impl Hardware for Chip {
+    type Flash = Region<Nvmc<'static>, WORD>;
+    type Noise = ThermalNoise;
+    type Crypto = CortexM;
+
+    fn pressed(&mut self) -> bool {
+        self.button.is_low()
+    }
+}
+
+/// The chip's generator.
+struct ThermalNoise(Rng<'static, Blocking>);
+
+impl Noise for ThermalNoise {
+    const MIN_ENTROPY: MinEntropy = MinEntropy::Four;
+
+    fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy> {
+        self.0.blocking_fill_bytes(samples);
+        Ok(())
+    }
+}
+
+fn reset_reason() -> ResetReason {
+    let register = pac::POWER.resetreas();
+    let hardware = register.read();
+    register.write_value(hardware); // ones clear
+    take_reason().unwrap_or(match hardware.0 {
+        0 => ResetReason::PowerOn,
+        _ if hardware.dog() => ResetReason::Watchdog,
+        _ if hardware.resetpin() => ResetReason::External,
+        _ => ResetReason::Unknown,
+    })
+}
+
+/// The parts of the board that are attended to above the thread.
+struct Board {
+    light: Output<'static>,
+    watchdog: WatchdogHandle,
+}
+
+impl sshsm_usb::Board for Board {
+    fn light(&mut self, on: bool) {
+        self.light.set_level(on.into());
+    }
+
+    fn feed(&mut self) {
+        self.watchdog.pet();
+    }
+
+    fn reboot(boot: Boot) -> ! {
+        if boot == Boot::Bootloader {
+            pac::POWER.gpregret().write(|register| register.set_gpregret(ENTER_BOOTLOADER));
+        }
+        restart(ResetReason::Requested)
+    }
+}
+
+#[embassy_executor::task]
+async fn attendant(
+    usb: Peri<'static, USBD>,
+    light: Peri<'static, P1_15>,
+    watchdog: WatchdogHandle,
+    serial: &'static str,
+) {
+    let board = Board { light: Output::new(light, Level::Low, OutputDrive::Standard), watchdog };
+    attend(Driver::new(usb, Interrupts, HardwareVbusDetect::new(Interrupts)), serial, board).await
+}
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: an interrupt can come at any time")]
+unsafe fn DefaultHandler(_: i16) {
+    restart(ResetReason::Panic)
+}
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
+unsafe fn HardFault(_: &ExceptionFrame) -> ! {
+    restart(ResetReason::Panic)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    restart(ResetReason::Panic)
+}
