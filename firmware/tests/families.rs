@@ -5,7 +5,7 @@ mod model;
 
 use model::{Session, fresh};
 use sshsm_protocol::command::{Channel, Family};
-use sshsm_protocol::{Command, DeviceError};
+use sshsm_protocol::{Algorithm, Command, DeviceError};
 
 fn is_built(family: Family) -> bool {
     match family {
@@ -35,5 +35,27 @@ fn commands_of_absent_families_are_invalid_and_those_of_the_others_are_known() {
         if command != Command::CloseSession && command != Command::ResetDevice {
             session.send(&mut device, Command::CloseSession, &[]).unwrap();
         }
+    }
+}
+
+#[test]
+fn a_curve_that_was_not_built_is_not_offered_and_no_key_is_made_on_it() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    for (algorithm, built) in [
+        (Algorithm::Ecp256, true),
+        (Algorithm::Ecp521, true),
+        (Algorithm::Ecp224, cfg!(feature = "curves")),
+        (Algorithm::Eck256, cfg!(feature = "curves")),
+        (Algorithm::Ecbp256, cfg!(feature = "curves")),
+        (Algorithm::Ecbp384, cfg!(feature = "curves")),
+        (Algorithm::Ecbp512, cfg!(feature = "curves")),
+    ] {
+        let info = session.send(&mut device, Command::GetDeviceInfo, &[]).unwrap();
+        assert_eq!(info[9..].contains(&algorithm.code()), built, "{algorithm}");
+        let key = [[0; 2].as_slice(), &[b'x'; 40], &[0xff; 2], &[0; 8], &[algorithm.code()]].concat();
+        let made = session.send(&mut device, Command::GenerateAsymmetricKey, &key);
+        let right = made.as_ref().err().map_or(built, |error| !built && *error == DeviceError::InvalidData);
+        assert!(right, "{algorithm}: {made:?}");
     }
 }
