@@ -22,7 +22,7 @@ use sshsm_tests::{
     link::Link,
     needs,
     pico::{Pico, image},
-    process::run,
+    process::{Finished, run},
     requirement::Missing,
     vector,
 };
@@ -32,6 +32,8 @@ use std::{
     path::Path,
     process::Command,
     sync::atomic::{AtomicUsize, Ordering},
+    thread,
+    time::Duration,
 };
 use tempfile::tempdir;
 
@@ -60,44 +62,54 @@ impl Host<'_> {
         command.env("SSHSM_PASSWORD", "password").env_remove("SSHSM_AUTH_KEY");
         fs::write(self.0.join("5.pub"), run(command.args(provision)).success().stdout).unwrap();
         let second = ["key", "generate", "--algorithm", "ed25519", "--id", "6", "--label", "second CA"];
+        let second = run(self.administrator(pico).args(second)).success().stdout;
+        fs::write(self.0.join("6.pub"), second).unwrap();
+    }
+
+    /// `sshsm` with a key that may do anything.
+    fn administrator(&self, pico: &Pico) -> Command {
         let mut command = self.sshsm(pico);
         command.env("SSHSM_PASSWORD", "correct horse").env_remove("SSHSM_AUTH_KEY");
-        fs::write(self.0.join("6.pub"), run(command.args(second)).success().stdout).unwrap();
+        command
+    }
+
+    /// Has a CA key sign `user`.
+    fn sign(&self, pico: &Pico, id: &str, user: &Key) -> Finished {
+        let sign = ["sign", "-s", id, "-t", "10", "--timestamp-key", "timestamp"];
+        run(self.sshsm(pico).args(sign).args(["-I", "me", "-n", "me", "-V", "+1h"]).arg(&user.public))
     }
 
     /// Has both CA keys sign `user`, and `ssh-keygen` say who signed.
-    fn sign(&self, pico: &Pico, user: &Key) {
+    fn sign_with_both(&self, pico: &Pico, user: &Key) {
+        let ssh_keygen = || ssh_keygen().unwrap();
         for (id, kind) in [("5", "ECDSA"), ("6", "ED25519")] {
-            let sign = [
-                "sign",
-                "-s",
-                id,
-                "-t",
-                "10",
-                "--timestamp-key",
-                "timestamp",
-                "-I",
-                "me",
-                "-n",
-                "me",
-                "-V",
-                "+1h",
-            ];
-            let _ = run(self.sshsm(pico).args(sign).arg(&user.public)).success();
-            let shown =
-                run(ssh_keygen().unwrap().arg("-L").arg("-f").arg(user.certificate())).success().stdout;
-            let fingerprint =
-                run(ssh_keygen().unwrap().arg("-l").arg("-f").arg(self.0.join(format!("{id}.pub"))))
-                    .success()
-                    .stdout;
-            let fingerprint = fingerprint.split(' ').nth(1).unwrap();
-            assert!(shown.contains(&format!("Signing CA: {kind} {fingerprint}")), "{fingerprint}\n{shown}");
+            let _ = self.sign(pico, id, user).success();
+            let shown = run(ssh_keygen().arg("-L").arg("-f").arg(user.certificate())).success().stdout;
+            let ca =
+                run(ssh_keygen().arg("-l").arg("-f").arg(self.0.join(format!("{id}.pub")))).success().stdout;
+            let fingerprint = ca.split(' ').nth(1).unwrap();
+            assert!(shown.contains(&format!("Signing CA: {kind} {fingerprint}")), "{ca}\n{shown}");
         }
     }
 }
 
+/// What happens while somebody presses the button again and again.
+fn pressing(pico: &Pico, happens: impl FnOnce() -> Finished + Send) -> Finished {
+    thread::scope(|scope| {
+        let running = scope.spawn(happens);
+        for down in [true, false].into_iter().cycle() {
+            pico.press(down);
+            thread::sleep(Duration::from_millis(150));
+            if !down && running.is_finished() {
+                break;
+            }
+        }
+        running.join().unwrap()
+    })
+}
+
 #[test]
-fn a_pico_is_provisioned_and_signs_and_signs_again_after_a_restart() {
+fn a_pico_is_provisioned_and_signs_also_after_a_restart_and_when_its_button_is_pressed() {
     let directory = tempdir().unwrap();
     let device = directory.path().join("device");
     let _ = needs!(Key::generate(directory.path(), "timestamp", KeyType::Ed25519));
@@ -110,13 +122,19 @@ fn a_pico_is_provisioned_and_signs_and_signs_again_after_a_restart() {
         assert_eq!(usb, format!("usb 1209:0001 sshsm project / sshsm / {serial}"));
         assert_eq!(board, "pico");
         host.provision(&pico);
-        host.sign(&pico, &user);
+        host.sign_with_both(&pico, &user);
         assert_eq!(pico.said(), usb.clone() + "\n", "nothing but a device that works");
         usb
     };
     let mut pico = needs!(Pico::start(&device));
     assert_eq!(pico.wait_for("usb ", 1), first, "it is the same device");
-    host.sign(&pico, &user);
+    host.sign_with_both(&pico, &user);
+
+    let option = ["device", "option", "set", "user-presence", "certificates", "--timeout", "4"];
+    let _ = pressing(&pico, || run(host.administrator(&pico).args(option))).success();
+    let alone = host.sign(&pico, "5", &user);
+    assert_eq!(alone.status.code(), Some(7), "nobody pressed the button: {alone}");
+    let _ = pressing(&pico, || host.sign(&pico, "5", &user)).success();
 }
 
 /// A transport that asks how the board is all the while that it computes.
