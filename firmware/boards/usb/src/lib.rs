@@ -28,9 +28,9 @@ use static_cell::StaticCell;
 pub use platform::{Hardware, Platform, stop};
 
 /// Bytes of a full-speed bulk packet.
-const PACKET: usize = 64;
+const PACKET: u8 = 64;
 /// Between two looks at the light and the watchdog.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: embassy_time::Duration = embassy_time::Duration::from_millis(50);
 /// What the watchdog waits for between two feedings: longer than any flash chip takes to erase a sector, and no longer than
 /// RP2040's can be told.
 pub const WATCHDOG: Duration = Duration::from_secs(8);
@@ -102,14 +102,14 @@ pub async fn attend<D: Driver<'static>, B: Board>(driver: D, serial: &'static st
         &mut [], // no descriptors of Microsoft's
         CONTROL.init([0; 64]),
     );
-    let port = CdcAcmClass::new(&mut builder, STATE.init(State::new()), PACKET as u16);
+    let port = CdcAcmClass::new(&mut builder, STATE.init(State::new()), PACKET.into());
     let (sender, receiver, control) = port.split_with_control();
     let mut usb = builder.build();
     join4(usb.run(), join(receive(receiver), hang_up(control)), send::<_, B>(sender), watch(board)).await.0
 }
 
 async fn receive<D: Driver<'static>>(mut port: Receiver<'static, D>) {
-    let mut packet = [0; PACKET];
+    let mut packet = [0; PACKET as usize];
     loop {
         port.wait_connection().await;
         while let Ok(length) = port.read_packet(&mut packet).await {
@@ -127,7 +127,7 @@ async fn receive<D: Driver<'static>>(mut port: Receiver<'static, D>) {
 }
 
 async fn send<D: Driver<'static>, B: Board>(mut port: Sender<'static, D>) {
-    let mut packet = [0; PACKET];
+    let mut packet = [0; PACKET as usize];
     loop {
         SEND.wait().await;
         port.wait_connection().await;
@@ -141,7 +141,7 @@ async fn send<D: Driver<'static>, B: Board>(mut port: Sender<'static, D>) {
             if port.write_packet(packet.get(..length).unwrap_or_default()).await.is_err() {
                 break;
             }
-            full = length == PACKET;
+            full = length == usize::from(PACKET);
             SENT.signal(());
         }
         SENT.signal(());
@@ -176,6 +176,6 @@ async fn watch(mut board: impl Board) {
         if progress.made(activity, now) {
             board.feed();
         }
-        Timer::after_micros(TICK.as_micros() as u64).await;
+        Timer::after(TICK).await;
     }
 }
