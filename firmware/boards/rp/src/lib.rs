@@ -57,7 +57,9 @@ mod chip {
 
 /// Bytes for the store, at the end of the flash.
 const STORE: u32 = 512 * 1024;
+#[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
 const STORE_START: u32 = chip::FLASH as u32 - STORE;
+#[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
 const SECRET_SECTOR: u32 = STORE_START - ERASE_SIZE as u32;
 /// A page programmed at once is not programmed in order; a word of this size may be torn.
 const WORD: usize = 16;
@@ -86,7 +88,7 @@ pub fn run(board: &'static str) -> ! {
     let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
     let mut watchdog = Watchdog::new(peripherals.WATCHDOG);
     let reset = reset_reason(&watchdog);
-    watchdog.start(embassy_time::Duration::from_micros(WATCHDOG_TIME.as_micros() as u64));
+    watchdog.start(embassy_time::Duration::from_secs(WATCHDOG_TIME.as_secs()));
     if let Some(arena) =
         cortex_m::singleton!(: [MaybeUninit<u8>; chip::HEAP] = [MaybeUninit::uninit(); chip::HEAP])
     {
@@ -187,7 +189,7 @@ impl sshsm_usb::Board for Board {
     }
 
     fn feed(&mut self) {
-        self.watchdog.feed(embassy_time::Duration::from_micros(WATCHDOG_TIME.as_micros() as u64));
+        self.watchdog.feed(embassy_time::Duration::from_secs(WATCHDOG_TIME.as_secs()));
     }
 
     fn reboot(boot: Boot) -> ! {
@@ -206,7 +208,7 @@ async fn attendant(
     serial: &'static str,
 ) {
     let board = Board { light: Output::new(light, Level::Low), watchdog };
-    attend(Driver::new(usb, Interrupts), serial, board).await
+    attend(Driver::new(usb, Interrupts), serial, board).await;
 }
 
 #[exception]
