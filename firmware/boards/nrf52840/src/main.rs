@@ -167,7 +167,7 @@ async fn attendant(
     serial: &'static str,
 ) {
     let board = Board { light: Output::new(light, Level::Low, OutputDrive::Standard), watchdog };
-    attend(Driver::new(usb, Interrupts, HardwareVbusDetect::new(Interrupts)), serial, board).await
+    attend(Driver::new(usb, Interrupts, HardwareVbusDetect::new(Interrupts)), serial, board).await;
 }
 
 #[exception]
