@@ -310,6 +310,8 @@ impl Endpoint {
     pub fn activity(&self) -> Activity {
         match self.exchange {
             _ if self.failed => Activity::Failed,
+            // A status that overtakes the answer must not say that there is none to come.
+            Exchange::None if !self.answer.is_empty() && !self.answer.begun() => Activity::Busy,
             Exchange::None => Activity::Idle,
             _ if self.touch.is_some() => Activity::TouchWanted,
             _ => Activity::Busy,
@@ -432,7 +434,9 @@ mod tests {
         assert_eq!(one(&mut endpoint, 6, &Request::Transact(&[6, 0, 0])), "Error(Busy)");
         let vitals = Vitals { sessions: 3, free_records: 2, free_pages: 1 };
         endpoint.respond(&[0x86, 0, 0], vitals);
-        assert_eq!(answers(&mut endpoint), [(1, "Transact([134, 0, 0])".into())]);
+        send(&mut endpoint, 8, &Request::Status);
+        let overtaken = answers(&mut endpoint);
+        assert!(matches!(&overtaken[..], [(8, status), (1, _)] if status.contains("activity: Busy")));
         let status = one(&mut endpoint, 7, &Request::Status);
         assert!(status.contains("activity: Idle") && status.contains("uptime: 1500"), "{status}");
         assert!(status.contains("sessions: 3, free_records: 2, free_pages: 1"), "{status}");
