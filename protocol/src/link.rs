@@ -317,13 +317,6 @@ impl Deframer {
     }
 }
 
-impl zeroize::Zeroize for Deframer {
-    fn zeroize(&mut self) {
-        self.buffer.zeroize();
-        self.restart();
-    }
-}
-
 /// The content of a stuffed frame whose checksum is right.
 fn content(stuffed: &mut [u8]) -> Option<&[u8]> {
     let length = cobs::decode_in_place(stuffed).ok()?;
