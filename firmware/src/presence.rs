@@ -1,7 +1,6 @@
 //! Whether somebody has to touch the device: the one place where the option `user-presence` is obeyed.
 //!
 //! The touch comes last: a command that is refused for any other reason of policy asks nobody.
-#![allow(dead_code)] // each family needs a part
 
 use core::time::Duration;
 
@@ -10,27 +9,19 @@ use sshsm_protocol::option::{PresenceMode, UserPresence};
 
 use crate::platform::{Platform, Presence};
 
-/// What a private key is about to be used for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Use {
-    SshCertificate,
-    Other,
-}
-
-/// Waits for a touch if the option asks for one before such a use.
+/// Waits for a touch before a private key is used, if the option is set to `least` or to more.
+#[cfg(feature = "private-keys")]
 pub(crate) fn confirm<P: Platform>(
     platform: &mut P,
     presence: UserPresence,
-    used: Use,
+    least: PresenceMode,
 ) -> Result<(), DeviceError> {
-    match presence.mode {
-        PresenceMode::Certificates if used != Use::SshCertificate => Ok(()),
-        _ => touch(platform, presence),
-    }
+    if presence.mode < least { Ok(()) } else { touch(platform, presence) }
 }
 
 /// Waits for a touch before the option changes: so it is only ever in force on a device that can ask, and whoever has
 /// no more than a session cannot end it.
+#[cfg(feature = "audit")]
 pub(crate) fn confirm_change<P: Platform>(
     platform: &mut P,
     from: UserPresence,

@@ -70,8 +70,8 @@ impl AuditMode {
     }
 }
 
-/// What somebody has to touch the device for.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What somebody has to touch the device for; each takes in the one before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PresenceMode {
     /// Nothing.

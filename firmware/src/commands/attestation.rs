@@ -14,6 +14,7 @@ use der::oid::ObjectIdentifier;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{ObjectInfo, Origin};
+use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
     ObjectType,
@@ -214,7 +215,7 @@ pub(crate) fn sign<P: Platform>(
         key: (subject.algorithm, key::public(subject.algorithm, &subject.body)?),
         extensions,
     };
-    presence::confirm(&mut core.platform, core.options.presence(), presence::Use::Other)?;
+    presence::confirm(&mut core.platform, core.options.presence(), PresenceMode::All)?;
     let certificate = match attester {
         Some(info) => {
             let (key, platform) = core.load(&info)?;

@@ -1,6 +1,7 @@
 //! RSA decryption and ECDH.
 
 use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 
 use super::loaded_key::LoadedKey;
@@ -34,7 +35,7 @@ pub(crate) fn pkcs1<P: Platform>(
     let (key, platform) = key(core, caller, &mut reader, Capability::DecryptPkcs)?;
     let ciphertext = reader.take(key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?)?;
     reader.finish()?;
-    presence::confirm(platform, wanted, presence::Use::Other)?;
+    presence::confirm(platform, wanted, PresenceMode::All)?;
     let plaintext = P::Crypto::decrypt(&key.private, Padding::Pkcs1, ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -56,7 +57,7 @@ pub(crate) fn oaep<P: Platform>(
     let mgf = mgf1(&mut reader)?;
     let ciphertext = reader.take(length)?;
     let padding = Oaep::new(mgf, reader.rest()).ok_or(DeviceError::WrongLength)?;
-    presence::confirm(platform, wanted, presence::Use::Other)?;
+    presence::confirm(platform, wanted, PresenceMode::All)?;
     let plaintext = P::Crypto::decrypt(&key.private, Padding::Oaep(padding), ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -73,6 +74,6 @@ pub(crate) fn ecdh<P: Platform>(
     let AsymmetricAlgorithm::Ec(_) = key.algorithm else { return Err(DeviceError::InvalidData) };
     let point = reader.take(1 + key.algorithm.public_length())?;
     reader.finish()?;
-    presence::confirm(platform, wanted, presence::Use::Other)?;
+    presence::confirm(platform, wanted, PresenceMode::All)?;
     Ok(writer.bytes(&P::Crypto::derive(&key.private, point)?)?)
 }

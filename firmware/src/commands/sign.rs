@@ -3,6 +3,7 @@
 use alloc::vec::Vec;
 
 use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 
 use super::{Core, existing_id, mgf1};
@@ -26,7 +27,7 @@ fn sign<'r, P: Platform>(
     let input = input(&mut reader)?;
     let wanted = core.options.presence();
     let (key, platform) = core.load(&info)?;
-    presence::confirm(platform, wanted, presence::Use::Other)?;
+    presence::confirm(platform, wanted, PresenceMode::All)?;
     let mut signature = [0; MAX_SIGNATURE];
     let length = P::Crypto::sign(&key.private, input, platform.entropy(), &mut signature)?;
     Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))

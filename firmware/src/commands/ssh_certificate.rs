@@ -1,6 +1,7 @@
 //! SIGN SSH CERTIFICATE: what this device is for.
 
 use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::Request;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
@@ -58,7 +59,7 @@ pub(crate) fn sign<P: Platform>(
     let decision = Decision { ca_key: ca_info.id, template: template_name.1, algorithm, verdict };
     platform.decided(&decision);
     decision.verdict.permit()?;
-    presence::confirm(platform, wanted, presence::Use::SshCertificate)?;
+    presence::confirm(platform, wanted, PresenceMode::Certificates)?;
 
     let mut signature = [0; MAX_SIGNATURE];
     let length =
