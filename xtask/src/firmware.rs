@@ -19,7 +19,7 @@ pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let out = out.map_or_else(folder, |out| Ok(PathBuf::from(out)))?;
     let boards = match name {
         Some(name) => vec![board::named(name)?],
-        None => present().collect(),
+        None => BOARDS.iter().collect(),
     };
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
     boards.into_iter().try_for_each(|board| write(toolchain, board, &out))
@@ -28,12 +28,7 @@ pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
 /// Every board's image, where the tests look for them.
 pub(crate) fn all(toolchain: Toolchain) -> Result<(), Failure> {
     let out = folder()?;
-    present().try_for_each(|board| write(toolchain, board, &out))
-}
-
-/// The boards that are in this checkout.
-pub(crate) fn present() -> impl Iterator<Item = &'static Board> {
-    BOARDS.iter().filter(|board| workspace().join(board.name).is_dir())
+    BOARDS.iter().try_for_each(|board| write(toolchain, board, &out))
 }
 
 /// The boards' workspace.
@@ -52,7 +47,7 @@ pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
         .arg(&folder)
         .run()?;
     if toolchain == Toolchain::Own {
-        present().try_for_each(|board| {
+        BOARDS.iter().try_for_each(|board| {
             let (mut clippy, _) = toolchain.board("clippy", board, &folder)?;
             clippy
                 .current_dir(workspace())
