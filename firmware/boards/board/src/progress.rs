@@ -8,7 +8,8 @@ use core::time::Duration;
 
 use sshsm_protocol::link::Activity;
 
-/// No message takes longer on any board.
+/// Longer than any message should take; an estimate. The primes of an RSA-4096 key are a matter of luck, and on a Cortex-M0+
+/// they may not be found in time: such a key is made elsewhere and imported.
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// What is known of the thread.
