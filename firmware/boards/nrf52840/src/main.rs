@@ -16,7 +16,7 @@
 
 use core::mem::MaybeUninit;
 
-use cortex_m_rt::{ExceptionFrame, entry, exception};
+use cortex_m_rt::entry;
 use embassy_executor::InterruptExecutor;
 use embassy_nrf::config::{Config, HfclkSource};
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
@@ -168,21 +168,4 @@ async fn attendant(
 ) {
     let board = Board { light: Output::new(light, Level::Low, OutputDrive::Standard), watchdog };
     attend(Driver::new(usb, Interrupts, HardwareVbusDetect::new(Interrupts)), serial, board).await;
-}
-
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: an interrupt can come at any time")]
-unsafe fn DefaultHandler(_: i16) {
-    restart(ResetReason::Panic)
-}
-
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
-unsafe fn HardFault(_: &ExceptionFrame) -> ! {
-    restart(ResetReason::Panic)
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    restart(ResetReason::Panic)
 }

@@ -18,7 +18,6 @@ mod noise;
 
 use core::mem::MaybeUninit;
 
-use cortex_m_rt::{ExceptionFrame, exception};
 use embassy_executor::InterruptExecutor;
 use embassy_rp::flash::{Blocking, ERASE_SIZE, Flash};
 use embassy_rp::gpio::{Level, Output};
@@ -209,21 +208,4 @@ async fn attendant(
 ) {
     let board = Board { light: Output::new(light, Level::Low), watchdog };
     attend(Driver::new(usb, Interrupts), serial, board).await;
-}
-
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: an interrupt can come at any time")]
-unsafe fn DefaultHandler(_: i16) {
-    restart(ResetReason::Panic)
-}
-
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
-unsafe fn HardFault(_: &ExceptionFrame) -> ! {
-    restart(ResetReason::Panic)
-}
-
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
-    restart(ResetReason::Panic)
 }

@@ -5,6 +5,7 @@
 
 #![no_std]
 
+mod failure;
 mod platform;
 
 use core::cell::Cell;

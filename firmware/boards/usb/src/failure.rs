@@ -1,0 +1,22 @@
+//! What a board does about a panic, a fault, or an interrupt that nobody expects: it clears its memory and starts again.
+
+use cortex_m_rt::{ExceptionFrame, exception};
+use sshsm_board::restart::restart;
+use sshsm_protocol::link::ResetReason;
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: an interrupt can come at any time")]
+unsafe fn DefaultHandler(_: i16) {
+    restart(ResetReason::Panic)
+}
+
+#[exception]
+#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
+unsafe fn HardFault(_: &ExceptionFrame) -> ! {
+    restart(ResetReason::Panic)
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    restart(ResetReason::Panic)
+}
