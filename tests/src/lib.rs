@@ -15,7 +15,6 @@
 )]
 
 pub mod binaries;
-pub mod board;
 pub mod certificate;
 pub mod issuer;
 pub mod key;
@@ -24,6 +23,7 @@ pub mod pico;
 pub mod process;
 pub mod processor;
 pub mod python;
+pub mod qemu;
 pub mod requirement;
 pub mod simulator;
 pub mod ssh;

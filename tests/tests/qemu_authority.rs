@@ -19,11 +19,11 @@ use sshsm_protocol::{
 };
 use sshsm_tests::{
     binaries,
-    board::Board,
     key::{Key, KeyType, ssh_keygen},
     needs,
     process::{Finished, run_within},
     python::{python, run_client},
+    qemu::Board,
     requirement::{Missing, shared_vector},
     simulator::Connector,
     ssh::{GREETING, Ssh},

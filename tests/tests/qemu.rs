@@ -4,8 +4,8 @@
 use sshsm_protocol::frame::{MAX_MESSAGE, RESPONSE_FLAG};
 use sshsm_protocol::link::{Answer, Boot, Request, ResetReason};
 use sshsm_protocol::{Algorithm, Command};
-use sshsm_tests::board::Board;
 use sshsm_tests::link::Link;
+use sshsm_tests::qemu::Board;
 use sshsm_tests::{needs, process::wait_for};
 use std::time::Duration;
 
