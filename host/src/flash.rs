@@ -35,7 +35,7 @@ pub enum Board {
     Pico,
     /// Raspberry Pi Pico 2 (RP2350)
     Pico2,
-    /// Any nRF52840 board with a UF2 bootloader
+    /// nRF52840 boards like Adafruit's Feather: a UF2 bootloader that came with SoftDevice S140 6
     Nrf52840,
 }
 
@@ -66,6 +66,12 @@ impl Board {
             Self::Pico2 => id == "RP2350",
             Self::Nrf52840 => id.to_ascii_lowercase().contains("nrf52840"),
         }
+    }
+
+    /// Whether its image is linked to start behind what this drive says of the SoftDevice: S140 6 ends at 0x26000, and
+    /// S140 7 does not. Bootloaders too old to say it came with S140 6.
+    fn starts_behind(self, soft_device: Option<&str>) -> bool {
+        self != Self::Nrf52840 || soft_device.is_none_or(|version| version.starts_with("S140 6."))
     }
 
     /// How its bootloader is started by hand.
@@ -111,6 +117,18 @@ pub enum FlashError {
         found: String,
         /// The board to be flashed.
         board: Board,
+    },
+    /// The image would overlap the drive's SoftDevice, or never be started.
+    #[error(
+        "{} has the SoftDevice \"{}\"; the image is linked to start behind S140 6, at 0x26000",
+        shown(volume),
+        Printable(found.as_bytes())
+    )]
+    OtherSoftDevice {
+        /// The drive.
+        volume: PathBuf,
+        /// What it says of its SoftDevice.
+        found: String,
     },
     /// No drive came.
     #[error("no drive of a {}'s bootloader appeared; mount it, and name it with --volume if it is not found", board.name())]
@@ -185,18 +203,22 @@ impl Job<'_> {
 
     /// The drive of the board's bootloader, if it is there.
     fn find_volume(&self) -> Result<Option<PathBuf>, FlashError> {
-        match self.volume {
-            Some(volume) => match board_id(volume) {
-                Some(id) if self.board.is(&id) => Ok(Some(volume.to_owned())),
-                Some(found) => {
-                    Err(FlashError::OtherVolume { volume: volume.to_owned(), found, board: self.board })
-                }
-                None => Ok(None),
-            },
-            None => {
-                Ok(volumes().into_iter().find(|volume| board_id(volume).is_some_and(|id| self.board.is(&id))))
-            }
+        let found = match self.volume {
+            Some(volume) => Drive::read(volume).map(|drive| (volume.to_owned(), drive)),
+            None => volumes()
+                .into_iter()
+                .filter_map(|volume| Drive::read(&volume).map(|drive| (volume, drive)))
+                .find(|(_, drive)| self.board.is(&drive.board)),
+        };
+        let Some((volume, drive)) = found else { return Ok(None) };
+        if !self.board.is(&drive.board) {
+            return Err(FlashError::OtherVolume { volume, found: drive.board, board: self.board });
         }
+        if !self.board.starts_behind(drive.soft_device.as_deref()) {
+            let found = drive.soft_device.unwrap_or_default();
+            return Err(FlashError::OtherSoftDevice { volume, found });
+        }
+        Ok(Some(volume))
     }
 
     /// Has a board that runs start its bootloader; `false` when there is none, or it cannot.
@@ -266,10 +288,21 @@ impl Job<'_> {
     }
 }
 
-/// The `Board-ID` of a UF2 drive; `None` when it is none.
-fn board_id(volume: &Path) -> Option<String> {
-    let info = crate::input::read_text(&volume.join(INFO)).ok()?;
-    info.lines().find_map(|line| line.strip_prefix("Board-ID:")).map(|id| id.trim().to_owned())
+/// What a UF2 drive says of itself.
+struct Drive {
+    board: String,
+    soft_device: Option<String>,
+}
+
+impl Drive {
+    /// Reads the drive that is mounted there; `None` when it is none.
+    fn read(volume: &Path) -> Option<Self> {
+        let info = crate::input::read_text(&volume.join(INFO)).ok()?;
+        let said = |key: &str| {
+            info.lines().find_map(|line| line.strip_prefix(key)).map(|value| value.trim().to_owned())
+        };
+        Some(Self { board: said("Board-ID:")?, soft_device: said("SoftDevice:") })
+    }
 }
 
 /// Where drives are mounted by desktops: Linux's `/media/DRIVE`, `/media/USER/DRIVE` and `/run/media/USER/DRIVE`, and

@@ -127,6 +127,23 @@ fn nothing_is_written_for_another_board() {
 }
 
 #[test]
+fn an_image_that_would_not_start_behind_the_soft_device_is_not_written() {
+    let machine = machine();
+    fs::write(machine.path("nrf52840.uf2"), image(0xada5_2840)).unwrap();
+    let flash =
+        ["flash", "--board", "nrf52840", "--image", "nrf52840.uf2", "--volume", "drive", "--wait", "0"];
+    for (soft_device, starts) in
+        [("S140 6.1.1", true), ("S140 7.3.0", false), ("S132 6.1.1", false), ("not found", false)]
+    {
+        let _ = fs::remove_dir_all(machine.path("drive"));
+        drive(&machine.path("drive"), &format!("nRF52840-Feather-revD\r\nSoftDevice: {soft_device}"));
+        let run = machine.without_password(&flash);
+        assert_eq!(machine.path("drive/SSHSM.UF2").exists(), starts, "{soft_device}: {run:?}");
+        assert_eq!(run.stderr.contains(&format!("{soft_device:?}; the image is linked")), !starts, "{run:?}");
+    }
+}
+
+#[test]
 fn a_drive_or_a_device_that_never_comes_is_given_up() {
     let machine = machine();
     let impatient = [&FLASH[..7], &["--wait", "1"]].concat();

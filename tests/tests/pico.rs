@@ -198,6 +198,37 @@ fn a_pico_that_is_told_to_starts_again_or_starts_its_boot_loader() {
     pico.wait_for("bootloader", 1);
 }
 
+/// What `sshsm flash` says of an image is what its build made of it.
+#[test]
+fn sshsm_copies_each_boards_image_to_that_boards_drive_only() {
+    let boards = [("pico", "RPI-RP2"), ("pico2", "RP2350"), ("nrf52840", "nRF52840-Feather-revD")];
+    for (name, id) in boards {
+        let image = needs!(image(&format!("{name}.uf2")));
+        for (board, _) in boards {
+            let drive = tempdir().unwrap();
+            fs::write(drive.path().join("INFO_UF2.TXT"), format!("Board-ID: {id}\n")).unwrap();
+            let mut flash = Command::new(binaries::sshsm());
+            flash.args([
+                "--device",
+                "serial:/nonexistent",
+                "flash",
+                "--wait",
+                "0",
+                "--board",
+                board,
+                "--volume",
+            ]);
+            let flashed = run(flash.arg(drive.path()).arg("--image").arg(&image));
+            let copied = fs::read(drive.path().join("SSHSM.UF2")).ok();
+            assert_eq!(
+                copied,
+                (board == name).then(|| fs::read(&image).unwrap()),
+                "{name}, {board}: {flashed}"
+            );
+        }
+    }
+}
+
 /// The flash that a UF2 file of this family writes, in order: addresses and payloads of its blocks. Their magic numbers and
 /// numbering are checked.
 fn blocks(name: &str, family: u32) -> Result<Vec<(u32, [u8; 256])>, Missing> {
