@@ -32,7 +32,7 @@ use crate::{
     key_file::{self, KeyFileError},
     output::{self, lossy, shown},
     request::Content,
-    signer::{DeviceSigner, SignerError},
+    signer::{DeviceSigner, Signer, SignerError, TimedRequest},
     template_file::{self, TemplateFileError},
     timestamp::{TimestampAuthority, TimestampError},
     transport::{DeviceAddress, TransportError},
@@ -191,7 +191,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     let ca_info = session.object_info(CA_KEY, ObjectType::AsymmetricKey)?;
     let authority_key = place.key_pair("timestamp", "timestamp authority")?;
     let user_key = place.key_pair("user", "quickstart user")?;
-    let authority = TimestampAuthority::new(&authority_key)?;
+    let mut authority = TimestampAuthority::new(&authority_key, shown(&place.path("timestamp")).to_string())?;
     let template_note = place.ensure_template(&mut session, TEMPLATE)?;
     let template = session.template(TEMPLATE)?;
 
@@ -240,7 +240,10 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
             options: CertificateOptions::parse(CertificateKind::User, [""; 0])?,
         })
     };
-    let timed = signer.prepare(user_key.public_key(), &content(PRINCIPAL)?, &authority)?;
+    let request = |content: &Content, signer: &DeviceSigner<'_, '_>, authority: &mut TimestampAuthority| {
+        TimedRequest::new(user_key.public_key(), content, signer.ca_key(), authority)
+    };
+    let timed = request(&content(PRINCIPAL)?, &signer, &mut authority)?;
     let certificate = match signer.sign(&timed) {
         Ok(certificate) => certificate,
         Err(error) if error.is_refusal() => {
@@ -265,7 +268,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         Err(_) => tale.block("ssh-keygen is not installed here; `ssh-keygen -L -f` would print it\n")?,
     }
 
-    let timed = signer.prepare(user_key.public_key(), &content("root")?, &authority)?;
+    let timed = request(&content("root")?, &signer, &mut authority)?;
     let signed = match signer.sign(&timed) {
         Ok(_) => true,
         Err(error) if error.is_refusal() => false,

@@ -4,6 +4,9 @@
 //! CA key that was named; when the device refuses, the same evaluation is run here on the device's own template, so
 //! that the refusal can be explained.
 
+use std::fmt;
+
+use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_protocol::{
     AsymmetricAlgorithm, DeviceError, ObjectId, ObjectType,
@@ -16,7 +19,7 @@ use crate::{
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
     request::{BuildError, Content, SigningRequest, StoredRequest},
-    timestamp::{self, TimestampAuthority, TimestampError},
+    timestamp::{TimestampError, TimestampSource},
 };
 
 /// Why there is no certificate.
@@ -95,6 +98,58 @@ fn missing(object_type: ObjectType, id: ObjectId) -> impl Fn(SignerError) -> Sig
     }
 }
 
+/// Who sees to it that nothing is signed but what the template allows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EnforcedBy {
+    /// The device that has the CA key: nobody can talk it out of it.
+    Device,
+    /// This program: whoever can use the CA key without it can sign anything.
+    Host,
+}
+
+impl fmt::Display for EnforcedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Device => "device",
+            Self::Host => "host",
+        })
+    }
+}
+
+/// A CA key that signs under a template.
+pub trait Signer {
+    /// Who enforces the template.
+    fn enforced_by(&self) -> EnforcedBy;
+
+    /// Where the CA key is, in the words of `--device`.
+    fn describe(&self) -> String;
+
+    /// The CA key's name there.
+    fn key(&self) -> String;
+
+    /// The template's name: its id on the device, or its file.
+    fn template(&self) -> String;
+
+    /// The CA's public key.
+    fn ca_key(&self) -> &KeyData;
+
+    /// What the certificates are signed with.
+    fn algorithm(&self) -> SignatureAlgorithm;
+
+    /// Has the request signed; returns the verified certificate as the line of a `-cert.pub` file.
+    ///
+    /// # Errors
+    /// [`SignerError::is_refusal`] tells a refusal by the template from everything else.
+    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError>;
+
+    /// Why a request is refused: the policy, run here on the template that it was refused by.
+    ///
+    /// # Errors
+    /// When the template cannot be read.
+    fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError>;
+}
+
 /// A request together with the time that a timestamp authority vouches for.
 #[derive(Debug, Clone)]
 pub struct TimedRequest {
@@ -104,6 +159,43 @@ pub struct TimedRequest {
 }
 
 impl TimedRequest {
+    /// Builds the request for `subject` under the CA key `ca`, and has `source` vouch for when it is made.
+    ///
+    /// # Errors
+    /// When the request cannot be said in a certificate or does not fit the device, or nobody vouches.
+    pub fn new(
+        subject: &PublicKey,
+        content: &Content,
+        ca: &KeyData,
+        source: &mut dyn TimestampSource,
+    ) -> Result<Self, SignerError> {
+        let request = SigningRequest::new(subject, content, ca)?;
+        if let Some(algorithm) = source.algorithm() {
+            request.check_length(algorithm.signature_length())?;
+        }
+        let (now, timestamp_signature) = source.timestamp(request.as_bytes())?;
+        request.check_length(timestamp_signature.len())?;
+        Ok(Self { request, now, timestamp_signature })
+    }
+
+    /// What is to be signed.
+    #[must_use]
+    pub const fn request(&self) -> &SigningRequest {
+        &self.request
+    }
+
+    /// When it was made.
+    #[must_use]
+    pub const fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The timestamp authority's signature that says so.
+    #[must_use]
+    pub fn timestamp_signature(&self) -> &[u8] {
+        &self.timestamp_signature
+    }
+
     /// The request in the vendor tool's form: `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -145,41 +237,34 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         }
         Ok(Self { session, ca_id, ca_key, template_id, algorithm })
     }
+}
 
-    /// The CA's public key.
-    #[must_use]
-    pub const fn ca_key(&self) -> &KeyData {
+impl Signer for DeviceSigner<'_, '_> {
+    fn enforced_by(&self) -> EnforcedBy {
+        EnforcedBy::Device
+    }
+
+    fn describe(&self) -> String {
+        self.session.describe()
+    }
+
+    fn key(&self) -> String {
+        self.ca_id.to_string()
+    }
+
+    fn template(&self) -> String {
+        self.template_id.to_string()
+    }
+
+    fn ca_key(&self) -> &KeyData {
         &self.ca_key
     }
 
-    /// What the certificates are signed with.
-    #[must_use]
-    pub const fn algorithm(&self) -> SignatureAlgorithm {
+    fn algorithm(&self) -> SignatureAlgorithm {
         self.algorithm
     }
 
-    /// Builds the request for `subject` and has `authority` vouch that it is made now.
-    ///
-    /// # Errors
-    /// When the request cannot be said in a certificate, or does not fit the device.
-    pub fn prepare(
-        &self,
-        subject: &PublicKey,
-        content: &Content,
-        authority: &TimestampAuthority,
-    ) -> Result<TimedRequest, SignerError> {
-        let request = SigningRequest::new(subject, content, &self.ca_key)?;
-        request.check_length(authority.algorithm().signature_length())?;
-        let now = timestamp::now()?;
-        let timestamp_signature = authority.sign(request.as_bytes(), now)?;
-        Ok(TimedRequest { request, now, timestamp_signature })
-    }
-
-    /// Has the device sign; returns the verified certificate as the line of a `-cert.pub` file.
-    ///
-    /// # Errors
-    /// [`SignerError::is_refusal`] tells a refusal by the template from everything else.
-    pub fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
         let algorithm = self.algorithm.algorithm();
         let signature =
             self.session.sign_ssh_certificate(self.ca_id, self.template_id, algorithm, &timed.encode())?;
@@ -188,11 +273,7 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         Ok(certificate)
     }
 
-    /// Why the device refuses a request: its policy, run here on its template.
-    ///
-    /// # Errors
-    /// When the template cannot be read.
-    pub fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
+    fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
         let template = self.session.template(self.template_id)?;
         let TimedRequest { request, now, timestamp_signature } = timed;
         let authority = Authority { id: self.ca_id, public: Some(&self.ca_key) };

@@ -35,11 +35,28 @@ pub fn now() -> Result<Now, TimestampError> {
     u32::try_from(elapsed.as_secs()).map(Now::from_seconds).map_err(|_| TimestampError::Clock)
 }
 
+/// Whoever vouches for the time of a request: a key at hand, or somebody who has one.
+pub trait TimestampSource {
+    /// Where it is, in the words of `--timestamp`.
+    fn describe(&self) -> String;
+
+    /// The algorithm of its key: template tag 1. `None` while it is not known.
+    fn algorithm(&self) -> Option<AsymmetricAlgorithm>;
+
+    /// Vouches for when `request`, the bytes to be signed, was made. Returns that time and the signature over both, in the
+    /// form that the wire wants.
+    ///
+    /// # Errors
+    /// When nobody vouches.
+    fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError>;
+}
+
 /// A private key that vouches for the time; made once, used for many requests.
 pub struct TimestampAuthority {
     algorithm: AsymmetricAlgorithm,
     public: Vec<u8>,
     key: SigningKey,
+    name: String,
 }
 
 enum SigningKey {
@@ -51,8 +68,8 @@ enum SigningKey {
 }
 
 impl TimestampAuthority {
-    /// Takes a decrypted key: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
-    pub fn new(key: &PrivateKey) -> Result<Self, TimestampError> {
+    /// Takes a decrypted key, and where it came from: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
+    pub fn new(key: &PrivateKey, name: impl Into<String>) -> Result<Self, TimestampError> {
         let (algorithm, scalar) = device_key::raw_private(key)?;
         let (_, public) = device_key::raw_public(key.public_key().key_data())?;
         let broken = TimestampError::Key(DeviceKeyError::Private { algorithm });
@@ -65,7 +82,7 @@ impl TimestampAuthority {
                 _ => p521::ecdsa::SigningKey::from_slice(&scalar).ok().map(SigningKey::P521),
             },
         };
-        Ok(Self { algorithm, public, key: key.ok_or(broken)? })
+        Ok(Self { algorithm, public, key: key.ok_or(broken)?, name: name.into() })
     }
 
     /// The algorithm of the key: template tag 1.
@@ -99,6 +116,22 @@ impl TimestampAuthority {
             SigningKey::Ed25519(key) => key.try_sign(&message).map(|signature| signature.to_vec()),
         }
         .map_err(|_| TimestampError::Signature)
+    }
+}
+
+/// By the clock of this system.
+impl TimestampSource for TimestampAuthority {
+    fn describe(&self) -> String {
+        self.name.clone()
+    }
+
+    fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
+        Some(self.algorithm)
+    }
+
+    fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError> {
+        let now = now()?;
+        Ok((now, self.sign(request, now)?))
     }
 }
 
@@ -136,7 +169,7 @@ mod tests {
         let Some(keygen) = SshKeygen::for_test("timestamp authorities") else { return };
         for (name, public) in keygen.ca_keys() {
             let private = key_file::read_private(&keygen.path(&name), &mut || unreachable!()).unwrap();
-            let authority = TimestampAuthority::new(&private).unwrap();
+            let authority = TimestampAuthority::new(&private, &*name).unwrap();
             let (now, algorithm) = (Now::from_seconds(1_529_508_128), authority.algorithm());
             let signature = authority.sign(b"request", now).unwrap();
             assert_eq!(signature.len(), algorithm.signature_length(), "{name}");

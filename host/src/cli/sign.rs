@@ -22,7 +22,7 @@ use crate::{
     explanation::Explanation,
     key_file, output,
     request::{self, Content},
-    signer::{DeviceSigner, SignerError},
+    signer::{DeviceSigner, EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::TimestampAuthority,
     validity::Validity,
 };
@@ -94,7 +94,7 @@ impl From<RsaSignature> for SignatureAlgorithm {
 /// What became of a call, as JSON shows it.
 #[derive(Serialize)]
 struct Report<'a> {
-    enforced_by: &'static str,
+    enforced_by: EnforcedBy,
     device: String,
     ca_key: u16,
     template: u16,
@@ -152,7 +152,7 @@ impl Sign {
         let principals = self.principals.as_deref().map(request::principals).transpose();
         let principals = principals.map_err(|error| usage(&error))?.unwrap_or_default();
         let subjects = self.subjects()?;
-        let authority = self.timestamp_authority()?;
+        let mut authority = self.timestamp_authority()?;
 
         let mut client = context.client()?;
         let mut session = context.session(&mut client)?;
@@ -168,7 +168,7 @@ impl Sign {
             options,
         };
         let mut report = Report {
-            enforced_by: "device",
+            enforced_by: signer.enforced_by(),
             device,
             ca_key: self.ca_key.get(),
             template: self.template.get(),
@@ -185,7 +185,7 @@ impl Sign {
         for subject in subjects {
             content.serial = subject.serial;
             let mut request = None;
-            let (fate, end) = match self.sign(&mut signer, &subject, &content, &authority, &mut request) {
+            let (fate, end) = match self.sign(&mut signer, &subject, &content, &mut authority, &mut request) {
                 Ok(Fate::Refused { verdict }) => {
                     refused += 1;
                     let table = verdict.as_ref().map(Explanation::to_string).unwrap_or_default();
@@ -232,10 +232,10 @@ impl Sign {
         signer: &mut DeviceSigner<'_, '_>,
         subject: &Subject,
         content: &Content,
-        authority: &TimestampAuthority,
+        authority: &mut TimestampAuthority,
         saved: &mut Option<String>,
     ) -> Result<Fate, CliError> {
-        let timed = signer.prepare(&subject.key, content, authority)?;
+        let timed = TimedRequest::new(&subject.key, content, signer.ca_key(), authority)?;
         if self.save_request {
             let path = beside(&subject.path, "-cert.req");
             write(&path, &timed.encode())?;
@@ -284,7 +284,8 @@ impl Sign {
         let mut ask = || password::key_passphrase(path);
         let key = key_file::read_private(path, &mut ask)
             .map_err(|error| CliError::content("no timestamp key", error))?;
-        TimestampAuthority::new(&key).map_err(|error| CliError::content(output::shown(path), error))
+        TimestampAuthority::new(&key, output::shown(path).to_string())
+            .map_err(|error| CliError::content(output::shown(path), error))
     }
 }
 
