@@ -3,7 +3,13 @@
 //! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
 //! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::{
+    convert::Infallible,
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+    time::{SystemTime, UNIX_EPOCH},
+};
 
 use getrandom::SysRng;
 use rsa::signature::{RandomizedSigner, SignatureEncoding, Signer};
@@ -49,6 +55,39 @@ pub trait TimestampSource {
     /// # Errors
     /// When nobody vouches.
     fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError>;
+}
+
+/// Where a timestamp source is: the value of `--timestamp`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceAddress {
+    /// A private key in a file; the time is this system's.
+    File(PathBuf),
+}
+
+impl SourceAddress {
+    /// The same, with a relative path begun at `folder`.
+    #[must_use]
+    pub fn beside(self, folder: &Path) -> Self {
+        match self {
+            Self::File(file) => Self::File(folder.join(file)),
+        }
+    }
+}
+
+impl FromStr for SourceAddress {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Self::File(text.into()))
+    }
+}
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(file) => write!(f, "{}", file.display()),
+        }
+    }
 }
 
 /// A private key that vouches for the time; made once, used for many requests.
@@ -135,8 +174,8 @@ impl TimestampSource for TimestampAuthority {
     }
 }
 
-impl std::fmt::Debug for TimestampAuthority {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for TimestampAuthority {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TimestampAuthority").field("algorithm", &self.algorithm).finish_non_exhaustive()
     }
 }

@@ -1,10 +1,10 @@
 //! What an argument's text means: ids, domains, capabilities, algorithms, serial numbers.
 
-use std::str::FromStr;
+use std::{path::PathBuf, str::FromStr};
 
 use sshsm_protocol::{
     AsymmetricAlgorithm, Capabilities, Capability, Curve, Domains, Label, ObjectId, ObjectType,
-    ssh::timestamp::Now,
+    ssh::{signature::SignatureAlgorithm, timestamp::Now},
 };
 
 use crate::validity::{Validity, ValidityError};
@@ -52,6 +52,67 @@ fn number(text: &str) -> Option<u16> {
 /// An object's id, decimal or `0x` hexadecimal.
 pub(crate) fn object_id(text: &str) -> Result<ObjectId, ArgumentError> {
     number(text).and_then(|id| ObjectId::new(id).ok()).ok_or(ArgumentError::Id)
+}
+
+/// A template: on the device that enforces it, or in a file where this program does.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum TemplateName {
+    Id(ObjectId),
+    File(PathBuf),
+}
+
+impl FromStr for TemplateName {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        if text.starts_with(|first: char| first.is_ascii_digit()) && !text.contains(['.', '/']) {
+            return object_id(text).map(Self::Id);
+        }
+        Ok(Self::File(text.into()))
+    }
+}
+
+/// A CA key: by its id on the device, or all of its certificate authority by the name in the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum CaName {
+    Id(ObjectId),
+    Name(String),
+}
+
+impl FromStr for CaName {
+    type Err = ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, ArgumentError> {
+        if text.is_empty() || text.starts_with(|first: char| first.is_ascii_digit()) {
+            return object_id(text).map(Self::Id);
+        }
+        Ok(Self::Name(text.to_owned()))
+    }
+}
+
+/// The signature algorithms that an RSA key has in SSH.
+#[derive(Debug, Clone, Copy, clap::ValueEnum, serde::Deserialize)]
+pub(crate) enum RsaSignature {
+    #[value(name = "rsa-sha2-512")]
+    #[serde(rename = "rsa-sha2-512")]
+    Sha512,
+    #[value(name = "rsa-sha2-256")]
+    #[serde(rename = "rsa-sha2-256")]
+    Sha256,
+    /// With SHA-1: OpenSSH has not accepted it since 8.2
+    #[value(name = "ssh-rsa")]
+    #[serde(rename = "ssh-rsa")]
+    Sha1,
+}
+
+impl From<RsaSignature> for SignatureAlgorithm {
+    fn from(signature: RsaSignature) -> Self {
+        match signature {
+            RsaSignature::Sha512 => Self::RsaSha512,
+            RsaSignature::Sha256 => Self::RsaSha256,
+            RsaSignature::Sha1 => Self::RsaSha1,
+        }
+    }
 }
 
 /// The id that a new object shall have; 0 lets the device choose.

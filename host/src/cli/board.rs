@@ -101,7 +101,7 @@ struct Health {
 
 /// Shows how the board is.
 pub(super) fn status(context: &Context) -> Result<(), CliError> {
-    let mut serial = context.globals.device.open_serial()?;
+    let mut serial = context.device()?.open_serial()?;
     let Status { activity, reset, uptime, sessions, free_records, free_pages, dropped } = serial.status()?;
     let hello = serial.hello();
     let health = Health {
@@ -146,7 +146,7 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
 
 /// Has the board start again, or start its bootloader.
 pub(super) fn reboot(context: &Context, bootloader: bool) -> Result<(), CliError> {
-    let mut serial = context.globals.device.open_serial()?;
+    let mut serial = context.device()?.open_serial()?;
     let (boot, what) = match bootloader {
         true => (Boot::Bootloader, "the bootloader starts: `sshsm flash` gives it a new firmware"),
         false => (Boot::Firmware, "the device starts again"),
@@ -186,7 +186,7 @@ impl Line {
 
 /// Shows the lines that the board still has, and with `follow` those to come, each as a JSON document of its own.
 pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
-    let mut serial = context.globals.device.open_serial()?;
+    let mut serial = context.device()?.open_serial()?;
     let mut next = 0;
     let mut uptime = 0;
     let mut lines = Vec::new();

@@ -34,7 +34,7 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let listener = bind(&self.listen, self.allow_remote)?;
-        let mut device = Device { address: context.globals.device.clone(), transport: None };
+        let mut device = Device { address: context.device()?.clone(), transport: None };
         // That the device is away later is no error; at the start the address may be wrong.
         device.open()?;
         let runtime =

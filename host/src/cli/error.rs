@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use super::configuration::ConfigurationError;
 use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
@@ -105,6 +106,11 @@ pub(crate) enum CliError {
     Provision(Box<ProvisionError>),
     #[error(transparent)]
     Flash(Box<FlashError>),
+    #[error(transparent)]
+    Configuration(#[from] ConfigurationError),
+    /// The key is another than the configuration's, or another device's.
+    #[error("CA key {key} at {device} is {found}, and {wanted}; nothing was signed with it")]
+    OtherCa { device: String, key: String, found: String, wanted: String },
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
@@ -199,7 +205,8 @@ impl CliError {
             },
             Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
             Self::Signer(SignerError::Certificate(_) | SignerError::CaKey { .. }) => Exit::Device,
-            Self::Signer(_) => Exit::Failed,
+            Self::Signer(_) | Self::OtherCa { .. } => Exit::Failed,
+            Self::Configuration(error) => file_or(error, Exit::Usage),
             Self::Refused { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
         }

@@ -60,7 +60,7 @@ impl Flash {
             Some(path) => read(path)?,
             None => build(self.board)?,
         };
-        let port = match &context.globals.device {
+        let port = match context.device()? {
             DeviceAddress::Serial(port) => port.as_deref(),
             _ => None,
         };

@@ -6,7 +6,9 @@ mod arguments;
 mod authentication_key;
 mod board;
 mod check;
+mod configuration;
 mod connector;
+mod content;
 mod device;
 mod device_option;
 mod error;
@@ -17,9 +19,10 @@ mod prompt;
 mod provision;
 mod quickstart;
 mod sign;
+mod signing;
 mod template;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{env, path::PathBuf, process::ExitCode};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
 use sshsm_protocol::ObjectId;
@@ -30,6 +33,7 @@ use crate::{
     output::{self, Format},
     transport::DeviceAddress,
 };
+use configuration::Configuration;
 use error::CliError;
 pub use error::Exit;
 
@@ -60,10 +64,10 @@ struct Globals {
     /// (YubiHSM connector)
     ///
     /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator);
-    /// serial: without a path is the one board that is plugged in.
+    /// serial: without a path is the one board that is plugged in. `sign` takes several devices that hold the same CA key.
     #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
     #[arg(help_heading = "Device")]
-    device: DeviceAddress,
+    device: Vec<DeviceAddress>,
     /// Id of the authentication key that opens the session
     #[arg(long, global = true, env = "SSHSM_AUTH_KEY", value_name = "ID", default_value = "1")]
     #[arg(value_parser = arguments::object_id, help_heading = "Device")]
@@ -71,6 +75,9 @@ struct Globals {
     /// File with the password of the authentication key; a final newline does not count
     #[arg(long, global = true, value_name = "FILE", help_heading = "Device")]
     password_file: Option<PathBuf>,
+    /// Read this configuration file, and not /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
+    #[arg(long, global = true, env = "SSHSM_CONFIG", value_name = "FILE", help_heading = "Output")]
+    config: Option<PathBuf>,
     /// How data is printed on stdout
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
     format: Format,
@@ -110,8 +117,17 @@ enum Command {
 /// What every command is given: the global options.
 struct Context {
     globals: Globals,
+    configuration: Configuration,
     /// The device was named on the command line.
     device_named: bool,
+    explicit: Explicit,
+}
+
+/// Which options the command line or the environment gave, so that they go before the configuration of a CA.
+struct Explicit {
+    device: bool,
+    auth_key: bool,
+    password_file: bool,
 }
 
 impl Context {
@@ -119,9 +135,17 @@ impl Context {
         self.globals.format
     }
 
+    /// The one device of a command that is about one.
+    fn device(&self) -> Result<&DeviceAddress, CliError> {
+        match self.globals.device.as_slice() {
+            [device] => Ok(device),
+            _ => Err(CliError::Usage("this command is about one device; name one --device".into())),
+        }
+    }
+
     /// Connects to the device.
     fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(self.globals.device.open()?)?)
+        Ok(Client::connect(self.device()?.open()?)?)
     }
 
     /// Opens a session with the authentication key of the global options.
@@ -139,20 +163,45 @@ impl Context {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
-    let parsed = CommandLine::command().try_get_matches().and_then(|matches| {
-        let named = matches.value_source("device") == Some(ValueSource::CommandLine);
-        CommandLine::from_arg_matches(&matches).map(|command_line| (command_line, named))
+    let arguments: Vec<_> = env::args_os().collect();
+    let configuration = match Configuration::load(&arguments) {
+        Ok(configuration) => configuration,
+        Err(error) => return failed(&error.into()),
+    };
+    let tree = match configuration.apply(command_tree()) {
+        Ok(tree) => tree,
+        Err(error) => return failed(&error.into()),
+    };
+    let parsed = tree.try_get_matches_from(arguments).and_then(|matches| {
+        CommandLine::from_arg_matches(&matches).map(|command_line| (command_line, matches))
     });
-    let (CommandLine { globals, command }, device_named) = match parsed {
+    let (CommandLine { globals, command }, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // Nobody is left to tell when the terminal is gone.
             let _ = error.print();
-            return exit.into();
+            if !error.use_stderr() {
+                return Exit::Done.into();
+            }
+            for file in configuration.files() {
+                output::talk(format_args!("options were also read from {}", output::shown(file)));
+            }
+            return Exit::Usage.into();
         }
     };
-    let context = Context { globals, device_named };
+    let given = |option| {
+        matches!(matches.value_source(option), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    };
+    let context = Context {
+        globals,
+        configuration,
+        device_named: matches.value_source("device") == Some(ValueSource::CommandLine),
+        explicit: Explicit {
+            device: given("device"),
+            auth_key: given("auth_key"),
+            password_file: given("password_file"),
+        },
+    };
     let result = match command {
         Command::Quickstart(quickstart) => quickstart.run(&context),
         Command::Device(device) => device.run(&context),
@@ -166,17 +215,19 @@ pub fn run() -> ExitCode {
     };
     match result {
         Ok(()) => Exit::Done.into(),
-        Err(error) => {
-            output::talk(error.report().trim_end());
-            error.exit().into()
-        }
+        Err(error) => failed(&error),
     }
+}
+
+fn failed(error: &CliError) -> ExitCode {
+    output::talk(error.report().trim_end());
+    error.exit().into()
 }
 
 /// The whole tree of commands and arguments, for manual pages and shell completions.
 #[must_use]
 pub fn command_tree() -> clap::Command {
-    CommandLine::command()
+    configuration::with_environment(CommandLine::command())
 }
 
 #[cfg(test)]
@@ -196,7 +247,7 @@ mod tests {
             "sshsm device info --device sim:x --format json",
         ] {
             let CommandLine { globals, .. } = CommandLine::try_parse_from(line.split(' ')).unwrap();
-            assert_eq!((globals.device.to_string().as_str(), globals.format), ("sim:x", Format::Json));
+            assert_eq!((globals.device, globals.format), (vec!["sim:x".parse().unwrap()], Format::Json));
         }
     }
 

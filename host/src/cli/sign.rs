@@ -1,104 +1,73 @@
 //! `sshsm sign`: `ssh-keygen -s` with the CA key, and the policy it signs under, on the device.
+//!
+//! Keys wait in one queue; every device that holds the CA key takes from it. A key that fails, or a device that goes away,
+//! does not keep the others from being signed.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io::IsTerminal,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
+    thread,
+};
 
-use clap::{ArgAction, Args, ValueEnum};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use ssh_key::PublicKey;
-use sshsm_protocol::{
-    ObjectId,
-    ssh::{Printable, request::CertificateKind, signature::SignatureAlgorithm},
-};
+use ssh_key::{Certificate, HashAlg, PublicKey, public::KeyData};
+use sshsm_protocol::ssh::{Printable, request::CertificateKind};
 
 use super::{
     Context,
-    arguments::{self, Serials},
+    arguments::Serials,
+    content::ContentArguments,
     error::{CliError, Exit, FileError},
-    password,
+    signing::SignerChoice,
 };
 use crate::{
-    certificate_options::CertificateOptions,
     explanation::Explanation,
     key_file, output,
-    request::{self, Content},
-    signer::{DeviceSigner, EnforcedBy, Signer, SignerError, TimedRequest},
-    timestamp::TimestampAuthority,
+    request::Content,
+    signer::{EnforcedBy, Signer, SignerError, TimedRequest},
+    timestamp::{self, TimestampSource},
     validity::Validity,
 };
 
 /// Arguments of `sign`; the letters are ssh-keygen's.
 #[derive(Debug, Args)]
 pub(super) struct Sign {
-    /// Id of the CA key on the device
-    #[arg(short = 's', value_name = "CA_KEY_ID", value_parser = arguments::object_id)]
-    ca_key: ObjectId,
-    /// Id of the template on the device that the CA key signs under
-    #[arg(short = 't', value_name = "TEMPLATE_ID", value_parser = arguments::object_id)]
-    template: ObjectId,
-    /// Key identity: what sshd logs when the certificate is used
-    #[arg(short = 'I', value_name = "KEY_ID", allow_hyphen_values = true)]
-    key_id: String,
-    /// Principals: user or host names, with commas between
-    #[arg(short = 'n', value_name = "NAMES", allow_hyphen_values = true)]
-    principals: Option<String>,
-    /// Validity as ssh-keygen takes it: +1h, 20260101:20270101, always:forever, -1d:+1w
-    #[arg(short = 'V', value_name = "VALIDITY", default_value = "always:forever")]
-    #[arg(value_parser = Validity::parse, allow_hyphen_values = true)]
-    validity: Validity,
+    #[command(flatten)]
+    signer: SignerChoice,
+    #[command(flatten)]
+    content: ContentArguments,
     /// Serial number; +n starts at n and counts up from key to key
-    #[arg(short = 'z', value_name = "SERIAL", default_value = "0", allow_hyphen_values = true)]
+    #[arg(
+        short = 'z',
+        long = "serial",
+        value_name = "SERIAL",
+        default_value = "0",
+        allow_hyphen_values = true
+    )]
     serials: Serials,
-    /// Make host certificates instead of user certificates
-    #[arg(short = 'h')]
-    host: bool,
-    /// Certificate option as ssh-keygen takes it: clear, no-pty, force-command=…, source-address=…; can be repeated
-    #[arg(short = 'O', value_name = "OPTION", action = ArgAction::Append)]
-    options: Vec<String>,
-    /// Private key of the timestamp authority that the template names; it vouches for the time of each request
-    #[arg(long, value_name = "FILE")]
-    timestamp_key: PathBuf,
-    /// How an RSA CA key signs
-    #[arg(long, value_name = "NAME")]
-    signature_algorithm: Option<RsaSignature>,
     /// Write each request beside its certificate, also when it is refused: KEY-cert.req, for `template check`
     #[arg(long)]
     save_request: bool,
+    /// Leave out keys whose certificate is there, of this CA, for the same id and principals, and still valid
+    #[arg(long)]
+    resume: bool,
+    /// How many keys are signed at the same time, spread over the devices; one for each device if not given
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    jobs: Option<u16>,
     /// Public keys to sign; KEY.pub becomes KEY-cert.pub
     #[arg(value_name = "KEY.pub", required = true)]
     keys: Vec<PathBuf>,
 }
 
-/// The signature algorithms that an RSA key has in SSH.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum RsaSignature {
-    #[value(name = "rsa-sha2-512")]
-    Sha512,
-    #[value(name = "rsa-sha2-256")]
-    Sha256,
-    /// With SHA-1: OpenSSH has not accepted it since 8.2
-    #[value(name = "ssh-rsa")]
-    Sha1,
-}
-
-impl From<RsaSignature> for SignatureAlgorithm {
-    fn from(signature: RsaSignature) -> Self {
-        match signature {
-            RsaSignature::Sha512 => Self::RsaSha512,
-            RsaSignature::Sha256 => Self::RsaSha256,
-            RsaSignature::Sha1 => Self::RsaSha1,
-        }
-    }
-}
-
 /// What became of a call, as JSON shows it.
 #[derive(Serialize)]
 struct Report<'a> {
-    enforced_by: EnforcedBy,
-    device: String,
-    ca_key: u16,
-    template: u16,
-    signature_algorithm: &'static str,
+    #[serde(flatten)]
+    by: &'a By,
     kind: String,
     key_id: &'a str,
     principals: &'a [String],
@@ -109,12 +78,26 @@ struct Report<'a> {
     keys: Vec<Outcome>,
 }
 
+/// What signs; the same for all devices of a call.
+#[derive(Serialize)]
+struct By {
+    enforced_by: EnforcedBy,
+    /// The first.
+    device: String,
+    ca_key: String,
+    template: String,
+    signature_algorithm: &'static str,
+    #[serde(skip)]
+    public: KeyData,
+}
+
 /// What became of one key.
 #[derive(Serialize)]
 struct Outcome {
     #[serde(serialize_with = "output::lossy")]
     key: PathBuf,
     serial: u64,
+    device: String,
     /// The file that the request was written to.
     request: Option<String>,
     #[serde(flatten)]
@@ -125,6 +108,11 @@ struct Outcome {
 #[serde(tag = "result", rename_all = "snake_case")]
 enum Fate {
     Signed {
+        #[serde(serialize_with = "output::lossy")]
+        certificate: PathBuf,
+    },
+    /// It was there.
+    Kept {
         #[serde(serialize_with = "output::lossy")]
         certificate: PathBuf,
     },
@@ -143,127 +131,83 @@ struct Subject {
     serial: u64,
 }
 
+/// All that the devices of a call share.
+struct Batch<'a> {
+    content: Content,
+    save_request: bool,
+    resume: bool,
+    subjects: &'a [Subject],
+    source: Mutex<Box<dyn TimestampSource + Send>>,
+    by: OnceLock<By>,
+    progress: ProgressBar,
+    state: Mutex<State>,
+}
+
+/// How far it is.
+#[derive(Default)]
+struct State {
+    next: usize,
+    outcomes: Vec<(usize, Outcome)>,
+    refused: usize,
+    failed: usize,
+    /// Of the first failure.
+    exit: Option<Exit>,
+}
+
 impl Sign {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         // All that can be wrong without a device is found before anything is signed.
-        let kind = if self.host { CertificateKind::Host } else { CertificateKind::User };
-        let usage = |error: &dyn std::error::Error| CliError::Usage(error.to_string());
-        let options = CertificateOptions::parse(kind, &self.options).map_err(|error| usage(&error))?;
-        let principals = self.principals.as_deref().map(request::principals).transpose();
-        let principals = principals.map_err(|error| usage(&error))?.unwrap_or_default();
+        let content = self.content.content()?;
         let subjects = self.subjects()?;
-        let mut authority = self.timestamp_authority()?;
-
-        let mut client = context.client()?;
-        let mut session = context.session(&mut client)?;
-        let device = session.describe();
-        let algorithm = self.signature_algorithm.map(SignatureAlgorithm::from);
-        let mut signer = DeviceSigner::new(&mut session, self.ca_key, self.template, algorithm)?;
-        let mut content = Content {
-            kind,
-            serial: 0,
-            key_id: self.key_id.clone(),
-            principals,
-            validity: self.validity,
-            options,
+        let ca = context.ca(&self.signer)?;
+        let batch = Batch {
+            content,
+            save_request: self.save_request,
+            resume: self.resume,
+            subjects: &subjects,
+            source: Mutex::new(ca.timestamp_source()?),
+            by: OnceLock::new(),
+            progress: progress(subjects.len()),
+            state: Mutex::default(),
         };
-        let mut report = Report {
-            enforced_by: signer.enforced_by(),
-            device,
-            ca_key: self.ca_key.get(),
-            template: self.template.get(),
-            signature_algorithm: signer.algorithm().name(),
-            kind: kind.to_string(),
-            key_id: &self.key_id,
-            principals: &content.principals.clone(),
-            valid_after: self.validity.after(),
-            valid_before: self.validity.before(),
-            keys: Vec::new(),
+        let workers = self.jobs.map_or(0, usize::from).max(ca.devices.len()).min(subjects.len());
+        let ends: Vec<_> = thread::scope(|scope| {
+            let devices = ca.devices.iter().cycle().take(workers);
+            let (ca, batch) = (&ca, &batch);
+            let work = |device| scope.spawn(move || ca.with_signer(device, |signer| batch.work(signer)));
+            let working: Vec<_> = devices.map(work).collect();
+            working.into_iter().map(|worker| worker.join().unwrap_or(Ok(()))).collect()
+        });
+        batch.progress.finish_and_clear();
+        let errors = ends.into_iter().filter_map(Result::err);
+        let Batch { by, state, content, .. } = batch;
+        let Some(by) = by.into_inner() else {
+            // Nothing could be opened.
+            return errors.into_iter().next().map_or(Ok(()), Err);
         };
-        let total = subjects.len();
-        let (mut refused, mut failed, mut exit) = (0, 0, Exit::Done);
-        for subject in subjects {
-            content.serial = subject.serial;
-            let mut request = None;
-            let (fate, end) = match self.sign(&mut signer, &subject, &content, &mut authority, &mut request) {
-                Ok(Fate::Refused { verdict }) => {
-                    refused += 1;
-                    let table = verdict.as_ref().map(Explanation::to_string).unwrap_or_default();
-                    let path = output::shown(&subject.path);
-                    output::talk(format_args!(
-                        "{path} refused by template {}\n{}",
-                        self.template,
-                        table.trim_end()
-                    ));
-                    (Fate::Refused { verdict }, false)
-                }
-                Ok(fate) => (fate, false),
-                Err(error) => {
-                    failed += 1;
-                    if exit == Exit::Done {
-                        exit = error.exit();
-                    }
-                    output::talk(format_args!(
-                        "{} not signed: {}",
-                        output::shown(&subject.path),
-                        error.line()
-                    ));
-                    let end = matches!(&error, CliError::Client(error) if error.ends_session());
-                    (Fate::Failed { error: error.line() }, end)
-                }
-            };
-            report.keys.push(Outcome { key: subject.path, serial: subject.serial, request, fate });
-            if end {
-                break;
-            }
+        let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        for error in errors {
+            output::talk(error.report().trim_end());
+            state.exit.get_or_insert(error.exit());
         }
+        state.outcomes.sort_unstable_by_key(|(index, _)| *index);
+        let report = Report {
+            by: &by,
+            kind: content.kind.to_string(),
+            key_id: &content.key_id,
+            principals: &content.principals,
+            valid_after: content.validity.after(),
+            valid_before: content.validity.before(),
+            keys: state.outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
+        };
         context.format().print(&report, |_| String::new())?;
-        let tried = report.keys.len();
-        match (refused, failed + total - tried) {
+        let (total, tried) = (subjects.len(), report.keys.len());
+        match (state.refused, state.failed + total - tried) {
             (0, 0) => Ok(()),
-            (0, failed) => Err(CliError::NotSigned { failed, total, exit }),
-            (refused, _) => Err(CliError::Refused { refused, total }),
-        }
-    }
-
-    /// Signs one key and writes its certificate; `saved` becomes the file that its request was written to.
-    fn sign(
-        &self,
-        signer: &mut DeviceSigner<'_, '_>,
-        subject: &Subject,
-        content: &Content,
-        authority: &mut TimestampAuthority,
-        saved: &mut Option<String>,
-    ) -> Result<Fate, CliError> {
-        let timed = TimedRequest::new(&subject.key, content, signer.ca_key(), authority)?;
-        if self.save_request {
-            let path = beside(&subject.path, "-cert.req");
-            write(&path, &timed.encode())?;
-            *saved = Some(path.display().to_string());
-        }
-        match signer.sign(&timed) {
-            Ok(line) => {
-                let certificate = beside(&subject.path, "-cert.pub");
-                write(&certificate, line.as_bytes())?;
-                output::talk(signed_line(&certificate, content));
-                Ok(Fate::Signed { certificate })
+            (0, failed) => {
+                Err(CliError::NotSigned { failed, total, exit: state.exit.unwrap_or(Exit::Failed) })
             }
-            Err(error) if error.is_refusal() => match signer.explain(&timed) {
-                Ok(verdict) => {
-                    if !verdict.is_refusal() {
-                        output::talk("the device refused for a reason that is not known here");
-                    }
-                    Ok(Fate::Refused { verdict: Some(verdict) })
-                }
-                Err(SignerError::Client(error)) if !error.ends_session() => {
-                    output::talk(format_args!(
-                        "the template cannot be read, so the refusal cannot be explained: {error}"
-                    ));
-                    Ok(Fate::Refused { verdict: None })
-                }
-                Err(error) => Err(error.into()),
-            },
-            Err(error) => Err(error.into()),
+            (refused, _) => Err(CliError::Refused { refused, total }),
         }
     }
 
@@ -278,15 +222,179 @@ impl Sign {
         };
         self.keys.iter().enumerate().map(subject).collect()
     }
+}
 
-    fn timestamp_authority(&self) -> Result<TimestampAuthority, CliError> {
-        let path = &self.timestamp_key;
-        let mut ask = || password::key_passphrase(path);
-        let key = key_file::read_private(path, &mut ask)
-            .map_err(|error| CliError::content("no timestamp key", error))?;
-        TimestampAuthority::new(&key, output::shown(path).to_string())
-            .map_err(|error| CliError::content(output::shown(path), error))
+impl Batch<'_> {
+    /// Takes keys from the queue until it is empty, or the signer can sign no more.
+    fn work(&self, signer: &mut dyn Signer) -> Result<(), CliError> {
+        self.insist(signer)?;
+        let mut content = self.content.clone();
+        while let Some((index, subject)) = self.next() {
+            content.serial = subject.serial;
+            let mut request = None;
+            let (fate, end) = match self.sign(signer, subject, &content, &mut request) {
+                Ok(fate) => (fate, false),
+                Err(error) => {
+                    self.talk(format_args!("{} not signed: {}", output::shown(&subject.path), error.line()));
+                    self.state().exit.get_or_insert(error.exit());
+                    let end = matches!(&error, CliError::Client(error) if error.ends_session());
+                    (Fate::Failed { error: error.line() }, end)
+                }
+            };
+            let mut state = self.state();
+            match fate {
+                Fate::Refused { .. } => state.refused += 1,
+                Fate::Failed { .. } => state.failed += 1,
+                Fate::Signed { .. } | Fate::Kept { .. } => {}
+            }
+            let (key, serial, device) = (subject.path.clone(), subject.serial, signer.describe());
+            state.outcomes.push((index, Outcome { key, serial, device, request, fate }));
+            self.progress.inc(1);
+            if end {
+                break;
+            }
+        }
+        Ok(())
     }
+
+    /// Refuses a device that is another CA than the first, or is held to its template by somebody else.
+    fn insist(&self, signer: &dyn Signer) -> Result<(), CliError> {
+        let by = self.by.get_or_init(|| By {
+            enforced_by: signer.enforced_by(),
+            device: signer.describe(),
+            ca_key: signer.key(),
+            template: signer.template(),
+            signature_algorithm: signer.algorithm().name(),
+            public: signer.ca_key().clone(),
+        });
+        if by.public != *signer.ca_key() {
+            return Err(CliError::OtherCa {
+                device: signer.describe(),
+                key: signer.key(),
+                found: signer.ca_key().fingerprint(HashAlg::Sha256).to_string(),
+                wanted: format!("that at {} is {}", by.device, by.public.fingerprint(HashAlg::Sha256)),
+            });
+        }
+        if by.enforced_by != signer.enforced_by() {
+            return Err(CliError::Usage(format!(
+                "the template is enforced by the {} for {}, and by the {} for {}; sign with one of them",
+                by.enforced_by,
+                by.device,
+                signer.enforced_by(),
+                signer.describe()
+            )));
+        }
+        Ok(())
+    }
+
+    /// Signs one key and writes its certificate; `saved` becomes the file that its request was written to.
+    fn sign(
+        &self,
+        signer: &mut dyn Signer,
+        subject: &Subject,
+        content: &Content,
+        saved: &mut Option<String>,
+    ) -> Result<Fate, CliError> {
+        let certificate = beside(&subject.path, "-cert.pub");
+        if self.resume && says_the_same(&certificate, &subject.key, content, signer.ca_key()) {
+            self.talk(format_args!("{} is there", output::shown(&certificate)));
+            return Ok(Fate::Kept { certificate });
+        }
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let timed = TimedRequest::new(&subject.key, content, signer.ca_key(), source.as_mut())?;
+        drop(source);
+        if self.save_request {
+            let path = beside(&subject.path, "-cert.req");
+            write(&path, &timed.encode())?;
+            *saved = Some(path.display().to_string());
+        }
+        match signer.sign(&timed) {
+            Ok(line) => {
+                write(&certificate, line.as_bytes())?;
+                self.talk(signed_line(&certificate, content, signer));
+                Ok(Fate::Signed { certificate })
+            }
+            Err(error) if error.is_refusal() => self.explain(signer, subject, &timed),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Shows why a request is refused, if that can be found out.
+    fn explain(
+        &self,
+        signer: &mut dyn Signer,
+        subject: &Subject,
+        timed: &TimedRequest,
+    ) -> Result<Fate, CliError> {
+        let verdict = match signer.explain(timed) {
+            Ok(verdict) => {
+                if !verdict.is_refusal() {
+                    self.talk("the device refused for a reason that is not known here");
+                }
+                Some(verdict)
+            }
+            Err(SignerError::Client(error)) if !error.ends_session() => {
+                self.talk(format_args!(
+                    "the template cannot be read, so the refusal cannot be explained: {error}"
+                ));
+                None
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let table = verdict.as_ref().map(Explanation::to_string).unwrap_or_default();
+        self.talk(format_args!(
+            "{} refused by template {}, enforced by {}\n{}",
+            output::shown(&subject.path),
+            signer.template(),
+            signer.enforced_by(),
+            table.trim_end()
+        ));
+        Ok(Fate::Refused { verdict })
+    }
+
+    fn next(&self) -> Option<(usize, &Subject)> {
+        let mut state = self.state();
+        let index = state.next;
+        let subject = self.subjects.get(index)?;
+        state.next += 1;
+        Some((index, subject))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn talk(&self, text: impl std::fmt::Display) {
+        self.progress.suspend(|| output::talk(text));
+    }
+}
+
+/// A bar on the terminal, where there are enough keys to wait for.
+fn progress(total: usize) -> ProgressBar {
+    let long = total >= 10 && std::io::stderr().is_terminal();
+    let bar = if long { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
+    match ProgressStyle::with_template("{bar:40} {pos}/{len} signed, {eta} to go") {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Whether a certificate is there that says what is asked for, and is valid now.
+fn says_the_same(path: &Path, subject: &PublicKey, content: &Content, ca: &KeyData) -> bool {
+    let Some(certificate) =
+        std::fs::read_to_string(path).ok().and_then(|line| Certificate::from_openssh(&line).ok())
+    else {
+        return false;
+    };
+    let valid = || {
+        let now = timestamp::now().ok()?;
+        certificate.validate_at(now.seconds().into(), &[ca.fingerprint(HashAlg::Sha256)]).ok()
+    };
+    certificate.public_key() == subject.key_data()
+        && certificate.key_id() == content.key_id
+        && certificate.valid_principals() == content.principals.as_slice()
+        && certificate.cert_type().is_host() == (content.kind == CertificateKind::Host)
+        && valid().is_some()
 }
 
 /// ssh-keygen's naming: `.pub` goes off, the suffix comes on.
@@ -304,19 +412,21 @@ fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     output::write_file(path, content).map_err(|source| FileError::write(path, source))
 }
 
-/// What ssh-keygen says of a certificate it has written.
-fn signed_line(certificate: &Path, content: &Content) -> String {
+/// What ssh-keygen says of a certificate it has written, and who enforced the template.
+fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> String {
+    let template = signer.template();
     let names = match content.principals.as_slice() {
         [] => String::new(),
         names => format!(" for {}", Printable(names.join(",").as_bytes())),
     };
     format!(
-        "Signed {} key {}: id \"{}\" serial {}{names} valid {}",
+        "Signed {} key {}: id \"{}\" serial {}{names} valid {} (template {template} enforced by {})",
         content.kind,
         output::shown(certificate),
         Printable(content.key_id.as_bytes()),
         content.serial,
-        validity_in_words(content.validity)
+        validity_in_words(content.validity),
+        signer.enforced_by()
     )
 }
 

@@ -1,6 +1,10 @@
 //! Where the device is: the value of `--device`.
 
-use std::{env, fmt, path::PathBuf, str::FromStr};
+use std::{
+    env, fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use ureq::http::Uri;
 
@@ -44,6 +48,17 @@ impl DeviceAddress {
             Self::Serial(Some(path)) => Serial::open(path),
             Self::Serial(None) => Serial::open(&board::only_board()?.path),
             _ => Err(TransportError::NotSerial { address: self.to_string() }),
+        }
+    }
+}
+
+impl DeviceAddress {
+    /// The same, with the simulator's relative directory begun at `folder`.
+    #[must_use]
+    pub fn beside(self, folder: &Path) -> Self {
+        match self {
+            Self::Simulator(Some(directory)) => Self::Simulator(Some(folder.join(directory))),
+            address => address,
         }
     }
 }

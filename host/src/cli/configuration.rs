@@ -1,0 +1,347 @@
+//! The configuration file: what every call would have to say otherwise, and certificate authorities by name.
+//!
+//! TOML. Keys at the top are options that every command has, by their long names; those of one command stand in a table of
+//! its name (`[sign]`, `[key.generate]`), and `[ca.NAME]` is what `-s NAME` means. `/etc/sshsm/config.toml` is read first and
+//! `$XDG_CONFIG_HOME/sshsm/config.toml` over it; `--config FILE` or `SSHSM_CONFIG` is read in place of both. A file's
+//! relative paths begin at the file. Every option goes before its environment variable, and that before the files.
+
+use std::{
+    any::TypeId,
+    collections::BTreeMap,
+    env,
+    ffi::OsString,
+    fmt, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use clap::{Arg, ArgAction, Command};
+use serde::{Deserialize, Deserializer, de};
+use sshsm_protocol::ObjectId;
+
+use super::arguments::{self, RsaSignature, TemplateName};
+use crate::{input, output::shown, timestamp::SourceAddress, transport::DeviceAddress};
+
+/// The table of certificate authorities; every other table is a command's.
+const AUTHORITIES: &str = "ca";
+
+/// What the configuration files say.
+#[derive(Debug, Default)]
+pub(super) struct Configuration {
+    files: Vec<PathBuf>,
+    settings: Vec<Setting>,
+    authorities: BTreeMap<String, Authority>,
+}
+
+/// An option of a command.
+#[derive(Debug)]
+struct Setting {
+    file: PathBuf,
+    /// Empty for those of every command.
+    command: Vec<String>,
+    option: String,
+    values: Vec<String>,
+}
+
+/// A certificate authority: what `sign` and `agent` need to know, but for who asks for what.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub(super) struct Authority {
+    /// Where its key is.
+    #[serde(default, deserialize_with = "texts")]
+    pub(super) device: Vec<DeviceAddress>,
+    #[serde(default, deserialize_with = "text")]
+    pub(super) auth_key: Option<Id>,
+    pub(super) password_file: Option<PathBuf>,
+    /// The CA key's id on the device.
+    #[serde(default, deserialize_with = "text")]
+    pub(super) key: Option<Id>,
+    #[serde(default, deserialize_with = "text")]
+    pub(super) template: Option<TemplateName>,
+    /// File with the CA's public key; nothing is signed by another one.
+    pub(super) public_key: Option<PathBuf>,
+    #[serde(default, deserialize_with = "text")]
+    pub(super) timestamp: Option<SourceAddress>,
+    pub(super) signature_algorithm: Option<RsaSignature>,
+}
+
+/// An object's id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Id(pub(super) ObjectId);
+
+impl FromStr for Id {
+    type Err = arguments::ArgumentError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        arguments::object_id(text).map(Self)
+    }
+}
+
+/// Why a configuration file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigurationError {
+    #[error("cannot read the configuration file {}", shown(path))]
+    Read { path: PathBuf, source: io::Error },
+    #[error("the configuration file {} is malformed", shown(path))]
+    Malformed { path: PathBuf, source: Box<toml::de::Error> },
+    #[error("the configuration file {} has a table [{table}], and there is no such command", shown(path))]
+    Command { path: PathBuf, table: String },
+    #[error("the configuration file {} sets {option}, which is no option of {command}", shown(path))]
+    Option { path: PathBuf, command: String, option: String },
+    #[error(
+        "the configuration file {} gives {option} a value that is no string, number, boolean or list of them",
+        shown(path)
+    )]
+    Value { path: PathBuf, option: String },
+}
+
+impl Configuration {
+    /// Reads the files that there are, or the one that the command line names.
+    ///
+    /// # Errors
+    /// When one cannot be read or is malformed; that none is there is no error, unless it was named.
+    pub(super) fn load(arguments: &[OsString]) -> Result<Self, ConfigurationError> {
+        let mut configuration = Self::default();
+        if let Some(path) = named(arguments) {
+            configuration.read(&path)?;
+            return Ok(configuration);
+        }
+        let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let user = absolute("XDG_CONFIG_HOME").or_else(|| absolute("HOME").map(|home| home.join(".config")));
+        let files = [Some(PathBuf::from("/etc")), user];
+        for path in files.into_iter().flatten().map(|directory| directory.join("sshsm/config.toml")) {
+            match configuration.read(&path) {
+                Err(ConfigurationError::Read { source, .. }) if source.kind() == io::ErrorKind::NotFound => {}
+                result => result?,
+            }
+        }
+        Ok(configuration)
+    }
+
+    /// Reads a file over those that were read before.
+    fn read(&mut self, path: &Path) -> Result<(), ConfigurationError> {
+        let path = path.to_owned();
+        let text = input::read_text(&path)
+            .map_err(|source| ConfigurationError::Read { path: path.clone(), source })?;
+        let malformed =
+            |source| ConfigurationError::Malformed { path: path.clone(), source: Box::new(source) };
+        let mut table: toml::Table = text.parse().map_err(malformed)?;
+        if table.remove(AUTHORITIES).is_some() {
+            // Read from the text once more, so that errors tell line and column.
+            #[derive(Deserialize)]
+            struct Authorities {
+                ca: BTreeMap<String, Authority>,
+            }
+            let Authorities { ca } = toml::from_str(&text).map_err(malformed)?;
+            let folder = path.parent().unwrap_or(Path::new(""));
+            self.authorities.extend(ca.into_iter().map(|(name, ca)| (name, ca.beside(folder))));
+        }
+        self.settings_of(&path, Vec::new(), table)?;
+        self.files.push(path);
+        Ok(())
+    }
+
+    fn settings_of(
+        &mut self,
+        file: &Path,
+        command: Vec<String>,
+        table: toml::Table,
+    ) -> Result<(), ConfigurationError> {
+        for (option, value) in table {
+            let scalar = |value: toml::Value| match value {
+                toml::Value::String(text) => Some(text),
+                toml::Value::Integer(number) => Some(number.to_string()),
+                toml::Value::Boolean(yes) => Some(yes.to_string()),
+                _ => None,
+            };
+            let values = match value {
+                toml::Value::Table(table) => {
+                    self.settings_of(file, [command.clone(), vec![option]].concat(), table)?;
+                    continue;
+                }
+                toml::Value::Array(values) => values.into_iter().map(scalar).collect::<Option<Vec<_>>>(),
+                value => scalar(value).map(|value| vec![value]),
+            };
+            let values = values
+                .ok_or_else(|| ConfigurationError::Value { path: file.to_owned(), option: option.clone() })?;
+            self.settings.push(Setting { file: file.to_owned(), command: command.clone(), option, values });
+        }
+        Ok(())
+    }
+
+    /// The files that were read.
+    pub(super) fn files(&self) -> &[PathBuf] {
+        &self.files
+    }
+
+    /// The certificate authority of this name.
+    pub(super) fn authority(&self, name: &str) -> Option<&Authority> {
+        self.authorities.get(name)
+    }
+
+    /// The names of all.
+    pub(super) fn authorities(&self) -> impl Iterator<Item = &str> {
+        self.authorities.keys().map(String::as_str)
+    }
+
+    /// Makes what the files say the default of the options.
+    ///
+    /// # Errors
+    /// When there is no such command or option.
+    pub(super) fn apply(&self, mut tree: Command) -> Result<Command, ConfigurationError> {
+        for setting in &self.settings {
+            let mut command = &tree;
+            for name in &setting.command {
+                command = command.find_subcommand(name).ok_or_else(|| ConfigurationError::Command {
+                    path: setting.file.clone(),
+                    table: setting.command.join("."),
+                })?;
+            }
+            let known = |argument: &Arg| {
+                argument.get_long() == Some(setting.option.as_str()) && can_be_preset(argument)
+            };
+            if !command.get_arguments().any(known) {
+                return Err(ConfigurationError::Option {
+                    path: setting.file.clone(),
+                    command: match setting.command.as_slice() {
+                        [] => "every command".into(),
+                        names => format!("`sshsm {}`", names.join(" ")),
+                    },
+                    option: setting.option.clone(),
+                });
+            }
+        }
+        tree = each_argument(tree, &[], &mut |path, argument| {
+            let of = |setting: &&Setting| {
+                setting.command == path && argument.get_long() == Some(setting.option.as_str())
+            };
+            match self.settings.iter().rev().find(of) {
+                Some(setting) => {
+                    let folder = setting.file.parent().unwrap_or(Path::new(""));
+                    let values = setting.values.iter().map(|value| beside(&argument, value, folder));
+                    let values: Vec<_> = values.collect();
+                    argument.default_values(values).required(false)
+                }
+                None => argument,
+            }
+        });
+        Ok(tree)
+    }
+}
+
+/// Gives every option that has none an environment variable: `SSHSM_` and the command's and the option's name.
+pub(super) fn with_environment(tree: Command) -> Command {
+    each_argument(tree, &[], &mut |path, argument| match argument.get_long() {
+        Some(long) if can_be_preset(&argument) && argument.get_env().is_none() => {
+            let name = [&["sshsm".to_owned()], path, &[long.to_owned()]].concat().join("_");
+            argument.env(name.to_uppercase().replace('-', "_")).hide_env(true)
+        }
+        _ => argument,
+    })
+}
+
+/// Whether an option may have a value before the command line is read. One that has to be given (`--delete-everything`) is
+/// a question that only the command line answers.
+fn can_be_preset(argument: &Arg) -> bool {
+    let flag = !argument.get_action().takes_values();
+    match argument.get_action() {
+        ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort | ArgAction::Version => false,
+        _ => !(flag && argument.is_required_set()) && argument.get_long() != Some("config"),
+    }
+}
+
+fn each_argument(tree: Command, path: &[String], change: &mut impl FnMut(&[String], Arg) -> Arg) -> Command {
+    let names: Vec<_> = tree.get_subcommands().map(|command| command.get_name().to_owned()).collect();
+    let tree = tree.mut_args(|argument| change(path, argument));
+    names.into_iter().fold(tree, |tree, name| {
+        let path = [path, std::slice::from_ref(&name)].concat();
+        tree.mut_subcommand(name, |command| each_argument(command, &path, change))
+    })
+}
+
+/// The file that the command line or the environment names.
+fn named(arguments: &[OsString]) -> Option<PathBuf> {
+    let mut arguments = arguments.iter().skip(1).take_while(|argument| *argument != "--");
+    while let Some(argument) = arguments.next() {
+        if argument == "--config" {
+            return arguments.next().map(PathBuf::from);
+        }
+        if let Some(path) = argument.to_str().and_then(|argument| argument.strip_prefix("--config=")) {
+            return Some(path.into());
+        }
+    }
+    env::var_os("SSHSM_CONFIG").map(PathBuf::from)
+}
+
+/// A value of an option whose paths begin at `folder`.
+fn beside(argument: &Arg, value: &str, folder: &Path) -> OsString {
+    let kind = argument.get_value_parser().type_id();
+    if kind == TypeId::of::<PathBuf>() {
+        return folder.join(value).into_os_string();
+    }
+    if kind == TypeId::of::<DeviceAddress>()
+        && let Ok(address) = value.parse::<DeviceAddress>()
+    {
+        return address.beside(folder).to_string().into();
+    }
+    if kind == TypeId::of::<SourceAddress>()
+        && let Ok(address) = value.parse::<SourceAddress>()
+    {
+        return address.beside(folder).to_string().into();
+    }
+    value.into()
+}
+
+impl Authority {
+    /// With relative paths begun at `folder`.
+    fn beside(self, folder: &Path) -> Self {
+        let path = |path: Option<PathBuf>| path.map(|path| folder.join(path));
+        Self {
+            device: self.device.into_iter().map(|device| device.beside(folder)).collect(),
+            password_file: path(self.password_file),
+            template: self.template.map(|template| match template {
+                TemplateName::File(file) => TemplateName::File(folder.join(file)),
+                id => id,
+            }),
+            public_key: path(self.public_key),
+            timestamp: self.timestamp.map(|source| source.beside(folder)),
+            ..self
+        }
+    }
+}
+
+/// A value that is written as text, or as a number.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum Text {
+    Text(String),
+    Number(u64),
+}
+
+impl Text {
+    fn parse<T: FromStr<Err: fmt::Display>, E: de::Error>(self) -> Result<T, E> {
+        let text = match self {
+            Self::Text(text) => text,
+            Self::Number(number) => number.to_string(),
+        };
+        text.parse().map_err(E::custom)
+    }
+}
+
+fn text<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<Option<T>, D::Error> {
+    Text::deserialize(from)?.parse().map(Some)
+}
+
+/// One, or a list.
+fn texts<'de, D: Deserializer<'de>, T: FromStr<Err: fmt::Display>>(from: D) -> Result<Vec<T>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Texts {
+        One(Text),
+        Several(Vec<Text>),
+    }
+    match Texts::deserialize(from)? {
+        Texts::One(text) => Ok(vec![text.parse()?]),
+        Texts::Several(texts) => texts.into_iter().map(Text::parse).collect(),
+    }
+}

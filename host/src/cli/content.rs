@@ -1,0 +1,52 @@
+//! What a certificate is to say, in ssh-keygen's letters.
+
+use clap::{ArgAction, Args};
+use sshsm_protocol::ssh::request::CertificateKind;
+
+use super::error::CliError;
+use crate::{
+    certificate_options::CertificateOptions,
+    request::{self, Content},
+    validity::Validity,
+};
+
+/// What certificates say, but for their keys and serial numbers.
+#[derive(Debug, Args)]
+pub(super) struct ContentArguments {
+    /// Key identity: what sshd logs when the certificate is used
+    #[arg(short = 'I', long, value_name = "KEY_ID", allow_hyphen_values = true)]
+    key_id: String,
+    /// Principals: user or host names, with commas between
+    #[arg(short = 'n', long, value_name = "NAMES", allow_hyphen_values = true)]
+    principals: Option<String>,
+    /// Validity as ssh-keygen takes it: +1h, 20260101:20270101, always:forever, -1d:+1w
+    #[arg(short = 'V', long, value_name = "VALIDITY", default_value = "always:forever")]
+    #[arg(value_parser = Validity::parse, allow_hyphen_values = true)]
+    validity: Validity,
+    /// Make host certificates instead of user certificates
+    #[arg(short = 'h', long)]
+    host: bool,
+    /// Certificate option as ssh-keygen takes it: clear, no-pty, force-command=…, source-address=…; can be repeated
+    #[arg(short = 'O', long = "option", value_name = "OPTION", action = ArgAction::Append)]
+    options: Vec<String>,
+}
+
+impl ContentArguments {
+    /// The content of a certificate with the serial number 0.
+    ///
+    /// # Errors
+    /// When a certificate cannot say it.
+    pub(super) fn content(&self) -> Result<Content, CliError> {
+        let kind = if self.host { CertificateKind::Host } else { CertificateKind::User };
+        let usage = |error: &dyn std::error::Error| CliError::Usage(error.to_string());
+        let principals = self.principals.as_deref().map(request::principals).transpose();
+        Ok(Content {
+            kind,
+            serial: 0,
+            key_id: self.key_id.clone(),
+            principals: principals.map_err(|error| usage(&error))?.unwrap_or_default(),
+            validity: self.validity,
+            options: CertificateOptions::parse(kind, &self.options).map_err(|error| usage(&error))?,
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! What signs, and who vouches for the time, as the command line and the configuration file name them: the one place that
+//! opens them.
+
+use std::sync::Mutex;
+
+use clap::Args;
+use ssh_key::PublicKey;
+use sshsm_protocol::{ObjectId, ssh::signature::SignatureAlgorithm};
+use zeroize::Zeroizing;
+
+use super::{
+    Context,
+    arguments::{CaName, RsaSignature, TemplateName},
+    configuration::Authority,
+    error::CliError,
+    password,
+};
+use crate::{
+    client::{Client, Session},
+    key_file, output,
+    signer::{DeviceSigner, Signer},
+    timestamp::{SourceAddress, TimestampAuthority, TimestampSource},
+    transport::DeviceAddress,
+};
+
+/// A CA, and who vouches for the time of its requests.
+#[derive(Debug, Args)]
+pub(super) struct SignerChoice {
+    /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME])
+    #[arg(short = 's', long = "ca", value_name = "CA")]
+    ca: Option<CaName>,
+    /// Id of the template on the device that the CA key signs under
+    #[arg(short = 't', long, value_name = "TEMPLATE")]
+    template: Option<TemplateName>,
+    /// Who vouches for the time of each request: private key of the timestamp authority that the template names
+    #[arg(long, alias = "timestamp-key", value_name = "SOURCE")]
+    timestamp: Option<SourceAddress>,
+    /// How an RSA CA key signs
+    #[arg(long, value_name = "NAME")]
+    signature_algorithm: Option<RsaSignature>,
+}
+
+/// A certificate authority, ready to be opened.
+pub(super) struct Ca {
+    pub(super) devices: Vec<DeviceAddress>,
+    pub(super) timestamp: Option<SourceAddress>,
+    authentication_key: ObjectId,
+    password: Mutex<Password>,
+    key: Option<ObjectId>,
+    template: Option<TemplateName>,
+    public_key: Option<PublicKey>,
+    algorithm: Option<SignatureAlgorithm>,
+}
+
+/// Asked for once, however many sessions it opens.
+enum Password {
+    In(Option<std::path::PathBuf>),
+    Known(Zeroizing<String>),
+}
+
+impl Context {
+    /// The CA that was chosen. The command line and the environment go before what the configuration says of that CA, and
+    /// that before what it says of all.
+    ///
+    /// # Errors
+    /// When there is none of that name, or its public key cannot be read.
+    pub(super) fn ca(&self, choice: &SignerChoice) -> Result<Ca, CliError> {
+        let configured = match &choice.ca {
+            Some(CaName::Name(name)) => self.configuration.authority(name).cloned().ok_or_else(|| {
+                let known: Vec<_> = self.configuration.authorities().collect();
+                CliError::Usage(match known.as_slice() {
+                    [] => format!("there is no CA {name:?}: no configuration file names any, as [ca.{name}]"),
+                    known => {
+                        format!("there is no CA {name:?} in the configuration, only {}", known.join(", "))
+                    }
+                })
+            })?,
+            _ => Authority::default(),
+        };
+        let key = match &choice.ca {
+            Some(CaName::Id(id)) => Some(*id),
+            _ => configured.key.map(|key| key.0),
+        };
+        let read = |path| {
+            key_file::read_public(path).map_err(|error| CliError::content("no public key of the CA", error))
+        };
+        let explicit = &self.explicit;
+        let globals = &self.globals;
+        Ok(Ca {
+            devices: match configured.device {
+                devices if !devices.is_empty() && !explicit.device => devices,
+                _ => globals.device.clone(),
+            },
+            timestamp: choice.timestamp.clone().or(configured.timestamp),
+            authentication_key: match configured.auth_key {
+                Some(id) if !explicit.auth_key => id.0,
+                _ => globals.auth_key,
+            },
+            password: Mutex::new(Password::In(match configured.password_file {
+                Some(file) if !explicit.password_file => Some(file),
+                _ => globals.password_file.clone(),
+            })),
+            key,
+            template: choice.template.clone().or(configured.template),
+            public_key: configured.public_key.as_deref().map(read).transpose()?,
+            algorithm: choice.signature_algorithm.or(configured.signature_algorithm).map(Into::into),
+        })
+    }
+}
+
+impl Ca {
+    /// Opens whatever has the CA key at `device`, has it used, and closes it.
+    ///
+    /// # Errors
+    /// When it cannot be opened, is another CA than the configuration says, or `used` fails.
+    pub(super) fn with_signer<T>(
+        &self,
+        device: &DeviceAddress,
+        used: impl FnOnce(&mut dyn Signer) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let key = self.key.ok_or_else(|| CliError::Usage("name the CA key: -s ID".into()))?;
+        let template = match &self.template {
+            Some(TemplateName::Id(id)) => *id,
+            Some(TemplateName::File(file)) => {
+                return Err(CliError::Usage(format!(
+                    "{device} enforces templates itself: put {} on it with `sshsm template put`, and name its id with -t",
+                    output::shown(file)
+                )));
+            }
+            None => return Err(CliError::Usage("name the template: -t ID".into())),
+        };
+        let mut client = Client::connect(device.open()?)?;
+        let password = self.password(&client)?;
+        let mut session = Session::open(&mut client, self.authentication_key, &password)?;
+        let mut signer = DeviceSigner::new(&mut session, key, template, self.algorithm)?;
+        self.insist(&signer)?;
+        used(&mut signer)
+    }
+
+    /// Refuses a CA key that is not the configured one's.
+    fn insist(&self, signer: &dyn Signer) -> Result<(), CliError> {
+        match &self.public_key {
+            Some(wanted) if wanted.key_data() != signer.ca_key() => Err(CliError::OtherCa {
+                device: signer.describe(),
+                key: signer.key(),
+                found: signer.ca_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(),
+                wanted: format!("the configuration wants {}", wanted.fingerprint(ssh_key::HashAlg::Sha256)),
+            }),
+            _ => Ok(()),
+        }
+    }
+
+    fn password(&self, client: &Client) -> Result<Zeroizing<String>, CliError> {
+        let mut password = self.password.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ok(match &*password {
+            Password::Known(known) => known.clone(),
+            Password::In(file) => {
+                let known = password::read(file.as_deref(), self.authentication_key, &client.describe())?;
+                *password = Password::Known(known.clone());
+                known
+            }
+        })
+    }
+
+    /// Opens the timestamp source.
+    ///
+    /// # Errors
+    /// When none was named, or it cannot be used.
+    pub(super) fn timestamp_source(&self) -> Result<Box<dyn TimestampSource + Send>, CliError> {
+        let address = self
+            .timestamp
+            .as_ref()
+            .ok_or_else(|| CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()))?;
+        timestamp_source(address)
+    }
+}
+
+/// Opens a timestamp source.
+///
+/// # Errors
+/// When it cannot be used.
+pub(super) fn timestamp_source(address: &SourceAddress) -> Result<Box<dyn TimestampSource + Send>, CliError> {
+    match address {
+        SourceAddress::File(path) => {
+            let mut ask = || password::key_passphrase(path);
+            let key = key_file::read_private(path, &mut ask)
+                .map_err(|error| CliError::content("no timestamp key", error))?;
+            let authority = TimestampAuthority::new(&key, address.to_string())
+                .map_err(|error| CliError::content(output::shown(path), error))?;
+            Ok(Box::new(authority))
+        }
+    }
+}
