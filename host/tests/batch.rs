@@ -1,0 +1,139 @@
+//! `sshsm sign` of many keys: over several devices, with failures between, and once more.
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
+
+mod machine;
+
+use std::{collections::BTreeSet, fs, io::Read, net::TcpListener, thread};
+
+use machine::{Machine, ed25519};
+use ssh_key::{LineEnding, PrivateKey};
+use sshsm_simulator::Simulator;
+
+/// Devices that serve HTTP, with the same CA key 5 and template 10.
+struct Devices {
+    machine: Machine,
+    addresses: Vec<String>,
+    _served: Vec<sshsm_simulator::Served>,
+}
+
+fn devices(count: usize) -> Devices {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    let ca = PrivateKey::new(ed25519(7), "ca").unwrap();
+    machine.write("ca", &ca.to_openssh(LineEnding::LF).unwrap());
+    fs::set_permissions(machine.path("ca"), std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let served: Vec<_> = (0..count)
+        .map(|number| Simulator::memory().serial(u32::try_from(number).unwrap() + 1).start().unwrap())
+        .map(|device| device.serve().unwrap())
+        .collect();
+    let addresses: Vec<_> = served.iter().map(|device| device.url()).collect();
+    for address in &addresses {
+        for line in ["key import ca --id 5", "template put t.toml --id 10"] {
+            let line: Vec<_> = line.split(' ').chain(["--device", address]).collect();
+            let run = machine.run(&line);
+            assert_eq!(run.code, 0, "{run:?}");
+        }
+    }
+    Devices { machine, addresses, _served: served }
+}
+
+/// Writes the public keys `0.pub` to `count - 1.pub`; returns their names.
+fn keys(machine: &Machine, count: u8) -> Vec<String> {
+    (0..count)
+        .map(|number| {
+            machine.new_key(&number.to_string(), ed25519(number));
+            format!("{number}.pub")
+        })
+        .collect()
+}
+
+const SIGN: &str = "sign -s 5 -t 10 --timestamp timestamp -I me -n a -V +1h -z +100 --format json";
+
+fn sign(extra: &[&str], keys: &[String]) -> Vec<String> {
+    SIGN.split(' ').chain(extra.iter().copied()).map(str::to_owned).chain(keys.iter().cloned()).collect()
+}
+
+#[test]
+fn devices_with_the_same_ca_key_share_the_work_and_the_results_are_in_order() {
+    let devices = devices(3);
+    let keys = keys(&devices.machine, 60);
+    let named: Vec<_> = devices.addresses.iter().flat_map(|address| ["--device", address]).collect();
+    let report = devices.machine.run(&sign(&[&named[..], &["--jobs", "6"]].concat(), &keys)).json();
+    let outcomes = report["keys"].as_array().unwrap();
+    let told: Vec<_> = outcomes.iter().map(|outcome| outcome["key"].as_str().unwrap()).collect();
+    assert_eq!(told, keys);
+    let serials: Vec<_> = outcomes.iter().map(|outcome| outcome["serial"].as_u64().unwrap()).collect();
+    assert_eq!(serials, (100..160).collect::<Vec<_>>());
+    let used: BTreeSet<_> = outcomes.iter().map(|outcome| outcome["device"].as_str().unwrap()).collect();
+    assert_eq!(used.len(), 3, "{used:?}");
+}
+
+#[test]
+fn a_device_that_goes_away_loses_no_more_than_its_key_and_the_rest_is_resumed() {
+    let devices = devices(1);
+    let machine = &devices.machine;
+    let keys = keys(machine, 30);
+    // Answers a few requests, and then nothing: the device behind it was unplugged.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let broken = format!("http://{}", listener.local_addr().unwrap());
+    thread::spawn(move || {
+        for stream in listener.incoming().take(1) {
+            let _ = stream.unwrap().read(&mut [0; 10]);
+        }
+    });
+    let both = ["--device", &devices.addresses[0], "--device", &broken];
+    let run = machine.run(&sign(&both, &keys));
+    assert_eq!(run.code, 0, "the other device signs all: {run:?}");
+    assert!(run.stderr.contains(&broken), "{run:?}");
+
+    for gone in ["3-cert.pub", "17-cert.pub"] {
+        fs::remove_file(machine.path(gone)).unwrap();
+    }
+    fs::copy(machine.path("5-cert.pub"), machine.path("4-cert.pub")).unwrap();
+    let resume = machine.run(&sign(&["--resume", "--device", &devices.addresses[0]], &keys)).json();
+    let signed: Vec<_> =
+        resume["keys"].as_array().unwrap().iter().filter(|key| key["result"] == "signed").collect();
+    let signed: Vec<_> = signed.iter().map(|key| key["key"].as_str().unwrap()).collect();
+    assert_eq!(
+        signed,
+        ["3.pub", "4.pub", "17.pub"],
+        "those without a certificate, and the one with another's"
+    );
+}
+
+#[test]
+fn a_refused_key_does_not_keep_the_others_from_being_signed() {
+    let devices = devices(1);
+    let machine = &devices.machine;
+    let keys = keys(machine, 3);
+    fs::write(machine.path("1.pub"), machine::oversized_key()).unwrap();
+    let run = machine.run(&sign(&["--device", &devices.addresses[0]], &keys));
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("1 of 3 keys were not signed"), "{run:?}");
+    assert!(machine.path("0-cert.pub").exists() && machine.path("2-cert.pub").exists());
+}
+
+#[test]
+fn devices_with_other_ca_keys_do_not_sign_in_one_call() {
+    let devices = devices(2);
+    let machine = &devices.machine;
+    let other = &devices.addresses[1];
+    for line in ["key delete 5", "key generate --algorithm ed25519 --id 5"] {
+        let line: Vec<_> = line.split(' ').chain(["--device", other]).collect();
+        assert_eq!(machine.run(&line).code, 0);
+    }
+    let keys = keys(machine, 4);
+    let run = machine.run(&sign(&["--device", &devices.addresses[0], "--device", other], &keys));
+    assert!(run.stderr.contains("nothing was signed with it"), "{run:?}");
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let used: BTreeSet<_> =
+        report["keys"].as_array().unwrap().iter().map(|key| key["device"].as_str().unwrap()).collect();
+    assert_eq!(used.len(), 1, "{used:?}");
+}
+
+#[test]
+fn other_commands_are_about_one_device() {
+    let run = Machine::new().run(&["--device", "sim:a", "--device", "sim:b", "device", "info"]);
+    assert!(run.code == 2 && run.stderr.contains("one --device"), "{run:?}");
+}
