@@ -6,6 +6,7 @@
 //! | the library that drives a token | [`module`] |
 //! | which token is meant, and logging in to it | [`token`] |
 //! | which key is meant, and signing with it | [`key`] |
+//! | a CA key, and a key that vouches for the time | [`signer`] |
 //! | its public key, in all the forms that modules give it | [`public_key`] |
 //! | everything that is there, without a PIN | [`inventory`] |
 //!
@@ -20,10 +21,12 @@ pub mod inventory;
 pub mod key;
 pub mod module;
 pub mod public_key;
+pub mod signer;
 pub mod token;
 pub mod uri;
 
 pub use error::Pkcs11Error;
 pub use key::TokenKey;
+pub use signer::{TokenSigner, TokenTimestamps};
 pub use token::{AskPin, PinRequest};
 pub use uri::{Uri, UriError};
