@@ -95,6 +95,12 @@ impl Explanation {
         }
     }
 
+    /// Whether every check allows it.
+    #[must_use]
+    pub fn is_allowed(&self) -> bool {
+        self.outcome == Outcome::Allowed.name()
+    }
+
     /// Whether a check refuses.
     #[must_use]
     pub fn is_refusal(&self) -> bool {

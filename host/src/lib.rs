@@ -3,6 +3,7 @@
 //! | to learn about | open |
 //! |---|---|
 //! | how a frame reaches a device | [`transport`] |
+//! | keys on PKCS#11 tokens | [`pkcs11`] |
 //! | a device's commands, typed | [`client`] |
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
 //! | why a request is refused | [`explanation`] |
@@ -24,6 +25,7 @@ pub mod flash;
 pub mod input;
 pub mod key_file;
 pub mod output;
+pub mod pkcs11;
 pub mod provision;
 pub mod quickstart;
 pub mod request;

@@ -18,6 +18,7 @@ use crate::{
     client::{ClientError, Session},
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
+    pkcs11::Pkcs11Error,
     request::{BuildError, Content, SigningRequest, StoredRequest},
     timestamp::{TimestampError, TimestampSource},
 };
@@ -55,6 +56,12 @@ pub enum SignerError {
         /// What was asked for.
         algorithm: SignatureAlgorithm,
     },
+    /// The token, or the way to it.
+    #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Error),
+    /// The policy that this program enforces refuses.
+    #[error("the template refuses the request")]
+    Refused,
     /// The request could not be built.
     #[error(transparent)]
     Build(#[from] BuildError),
@@ -67,10 +74,14 @@ pub enum SignerError {
 }
 
 impl SignerError {
-    /// Whether the device refused because of its template.
+    /// Whether the template refused, on the device or here.
     #[must_use]
     pub const fn is_refusal(&self) -> bool {
-        matches!(self, Self::Client(ClientError::Device { error: DeviceError::SshCaConstraintViolation, .. }))
+        matches!(
+            self,
+            Self::Refused
+                | Self::Client(ClientError::Device { error: DeviceError::SshCaConstraintViolation, .. })
+        )
     }
 }
 

@@ -4,7 +4,6 @@
 //! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
 
 use std::{
-    convert::Infallible,
     fmt,
     path::{Path, PathBuf},
     str::FromStr,
@@ -19,7 +18,10 @@ use ssh_key::private::KeypairData;
 use sshsm_protocol::AsymmetricAlgorithm;
 use sshsm_protocol::ssh::timestamp::{Now, message};
 
-use crate::device_key::{self, DeviceKeyError};
+use crate::{
+    device_key::{self, DeviceKeyError},
+    pkcs11::{self, Pkcs11Error, UriError},
+};
 
 /// Why there is no timestamp.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +32,9 @@ pub enum TimestampError {
     /// The key is none that a template can name.
     #[error("the timestamp key cannot be used")]
     Key(#[from] DeviceKeyError),
+    /// The token that has the key, or the way to it.
+    #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Error),
     /// The signature could not be computed.
     #[error("signing the timestamp failed")]
     Signature,
@@ -62,6 +67,8 @@ pub trait TimestampSource {
 pub enum SourceAddress {
     /// A private key in a file; the time is this system's.
     File(PathBuf),
+    /// `pkcs11:…`: a key on a PKCS#11 token; the time is this system's.
+    Pkcs11(pkcs11::Uri),
 }
 
 impl SourceAddress {
@@ -70,14 +77,18 @@ impl SourceAddress {
     pub fn beside(self, folder: &Path) -> Self {
         match self {
             Self::File(file) => Self::File(folder.join(file)),
+            Self::Pkcs11(uri) => Self::Pkcs11(uri.beside(folder)),
         }
     }
 }
 
 impl FromStr for SourceAddress {
-    type Err = Infallible;
+    type Err = UriError;
 
-    fn from_str(text: &str) -> Result<Self, Infallible> {
+    fn from_str(text: &str) -> Result<Self, UriError> {
+        if text.starts_with(pkcs11::uri::SCHEME) {
+            return text.parse().map(Self::Pkcs11);
+        }
         Ok(Self::File(text.into()))
     }
 }
@@ -86,6 +97,7 @@ impl fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File(file) => write!(f, "{}", file.display()),
+            Self::Pkcs11(uri) => uri.fmt(f),
         }
     }
 }

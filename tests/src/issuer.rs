@@ -1,5 +1,5 @@
 //! Who issues a certificate: the real `ssh-keygen -s`, which defines what is right, or `sshsm sign`, which
-//! must agree with it. An expectation takes any [`Issuer`] and [`for_each_issuer!`](crate::for_each_issuer)
+//! must agree with it, with a device and with a PKCS#11 token. An expectation takes any [`Issuer`] and [`for_each_issuer!`](crate::for_each_issuer)
 //! makes a test of it for each.
 
 use crate::{
@@ -239,7 +239,7 @@ impl Issuer for Sshsm {
     }
 }
 
-/// Makes a module of two tests, `ssh_keygen` and `sshsm`, of each expectation `fn name<I: Issuer>()`.
+/// Makes a module of three tests, `ssh_keygen`, `sshsm` and `sshsm_with_a_token`, of each expectation `fn name<I: Issuer>()`.
 #[macro_export]
 macro_rules! for_each_issuer {
     ($($expectation:ident),* $(,)?) => {$(
@@ -252,6 +252,11 @@ macro_rules! for_each_issuer {
             #[test]
             fn sshsm() {
                 super::$expectation::<$crate::issuer::Sshsm>();
+            }
+
+            #[test]
+            fn sshsm_with_a_token() {
+                super::$expectation::<$crate::softhsm::SoftHsm>();
             }
         }
     )*};

@@ -26,6 +26,7 @@ pub mod python;
 pub mod qemu;
 pub mod requirement;
 pub mod simulator;
+pub mod softhsm;
 pub mod ssh;
 pub mod sshd;
 pub mod suite;

@@ -57,6 +57,12 @@ const PACKAGES: [Package; 8] = [
         present: || find("pkcs11-tool").is_some(),
     },
     Package {
+        name: "openssl",
+        what: "openssl",
+        why: "makes the X.509 certificates that PKCS#11 tokens have beside their keys",
+        present: || find("openssl").is_some(),
+    },
+    Package {
         name: "qemu-system-arm",
         what: "qemu-system-arm",
         why: "the firmware runs on an emulated board",

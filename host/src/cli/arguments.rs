@@ -1,13 +1,17 @@
 //! What an argument's text means: ids, domains, capabilities, algorithms, serial numbers.
 
-use std::{path::PathBuf, str::FromStr};
+use std::{ffi::OsStr, marker::PhantomData, path::PathBuf, str::FromStr};
 
+use clap::{builder::TypedValueParser, error::ErrorKind};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Capabilities, Capability, Curve, Domains, Label, ObjectId, ObjectType,
     ssh::{signature::SignatureAlgorithm, timestamp::Now},
 };
 
-use crate::validity::{Validity, ValidityError};
+use crate::{
+    pkcs11::UriError,
+    validity::{Validity, ValidityError},
+};
 
 /// Why an argument is not what it should be; clap shows it after the argument's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -69,6 +73,42 @@ impl FromStr for TemplateName {
             return object_id(text).map(Self::Id);
         }
         Ok(Self::File(text.into()))
+    }
+}
+
+/// Reads an address, and never shows one with a PIN in it: clap would, in its errors.
+#[derive(Debug)]
+pub(crate) struct Address<T>(PhantomData<fn() -> T>);
+
+impl<T> Default for Address<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<T> Clone for Address<T> {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+impl<T> TypedValueParser for Address<T>
+where
+    T: FromStr<Err: std::error::Error + Send + Sync + 'static> + Clone + Send + Sync + 'static,
+{
+    type Value = T;
+
+    fn parse_ref(
+        &self,
+        command: &clap::Command,
+        argument: Option<&clap::Arg>,
+        value: &OsStr,
+    ) -> Result<T, clap::Error> {
+        if value.to_string_lossy().contains("pin-value") {
+            let error = format!("{}\n", UriError::PinValue);
+            return Err(clap::Error::raw(ErrorKind::ValueValidation, error).with_cmd(command));
+        }
+        (|text: &str| text.parse::<T>()).parse_ref(command, argument, value)
     }
 }
 

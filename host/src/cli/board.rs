@@ -11,7 +11,13 @@ use sshsm_protocol::{
 use super::{Context, error::CliError};
 use crate::{
     output::{self, Format, columns},
+    pkcs11::{
+        self,
+        inventory::{self, ListedKey, ListedToken},
+        module::Module,
+    },
     transport::{
+        DeviceAddress,
         board::{self, Board},
         serial::{LogLine, Serial},
     },
@@ -62,20 +68,68 @@ impl Listed {
     }
 }
 
-/// Lists the boards that are plugged in.
+/// What can sign, as JSON shows it.
+#[derive(Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+enum Found {
+    Board(Listed),
+    Token(ListedToken),
+}
+
+/// Lists the boards that are plugged in, and the tokens of the PKCS#11 module if one is named.
 pub(super) fn list(context: &Context) -> Result<(), CliError> {
-    let boards: Vec<Listed> = board::boards()?.into_iter().map(Listed::ask).collect();
-    if boards.is_empty() {
+    let boards = board::boards()?.into_iter().map(Listed::ask).map(Found::Board);
+    let mut found: Vec<Found> = boards.collect();
+    let uri = context.globals.device.iter().find_map(|device| match device {
+        DeviceAddress::Pkcs11(uri) => Some(uri.clone()),
+        _ => None,
+    });
+    let uri = uri.or_else(|| Module::is_named().then(pkcs11::Uri::default));
+    if found.is_empty() {
         output::talk("no board is plugged in");
     }
-    context.format().print(&boards, |boards| match boards.as_slice() {
-        [] => String::new(),
-        boards => {
-            let heading = ["device", "board", "serial", "firmware", "USB serial"].map(str::to_owned);
-            columns(&std::iter::once(heading).chain(boards.iter().map(Listed::row)).collect::<Vec<_>>())
+    let tokens = uri.as_ref().map(|uri| Module::open(uri).and_then(|module| inventory::list(&module, uri)));
+    // What there is is shown before a module that is none is complained of.
+    let broken = match tokens {
+        Some(Ok(tokens)) => {
+            if tokens.is_empty() {
+                output::talk("no token is plugged in");
+            }
+            found.extend(tokens.into_iter().map(Found::Token));
+            None
         }
+        Some(Err(error)) => Some(error),
+        None => None,
+    };
+    context.format().print(&found, |found| {
+        let (mut boards, mut keys) = (Vec::new(), Vec::new());
+        for found in found {
+            match found {
+                Found::Board(board) => boards.push(board.row()),
+                Found::Token(token) => keys.extend(key_rows(token)),
+            }
+        }
+        table(["device", "board", "serial", "firmware", "USB serial"], boards)
+            + &table(["token or key", "algorithm", "fingerprint"], keys)
     })?;
-    Ok(())
+    broken.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Nothing when there are no rows.
+fn table<const N: usize>(heading: [&str; N], rows: Vec<[String; N]>) -> String {
+    if rows.is_empty() { String::new() } else { columns(&[vec![heading.map(str::to_owned)], rows].concat()) }
+}
+
+/// A row for a token, and one for each of its keys.
+fn key_rows(token: &ListedToken) -> Vec<[String; 3]> {
+    let shown = |text: &str| Printable(text.as_bytes()).to_string();
+    let told = token.error.clone().unwrap_or_else(|| format!("{} {}", token.manufacturer, token.model));
+    let key = |key: &ListedKey| {
+        let fingerprint = key.fingerprint.clone().or_else(|| key.error.clone()).unwrap_or_default();
+        [key.device.clone(), key.algorithm.clone().unwrap_or_else(|| "?".into()), shown(&fingerprint)]
+    };
+    let first = [token.device.clone(), "(token)".into(), shown(&told)];
+    std::iter::once(first).chain(token.keys.iter().map(key)).collect()
 }
 
 /// A firmware's version as people write it.

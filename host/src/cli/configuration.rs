@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, de};
 use sshsm_protocol::ObjectId;
 
 use super::arguments::{self, RsaSignature, TemplateName};
-use crate::{input, output::shown, timestamp::SourceAddress, transport::DeviceAddress};
+use crate::{input, output::shown, pkcs11, timestamp::SourceAddress, transport::DeviceAddress};
 
 /// The table of certificate authorities; every other table is a command's.
 const AUTHORITIES: &str = "ca";
@@ -63,6 +63,12 @@ pub(super) struct Authority {
     #[serde(default, deserialize_with = "text")]
     pub(super) timestamp: Option<SourceAddress>,
     pub(super) signature_algorithm: Option<RsaSignature>,
+    /// The token that signs where no device answers.
+    #[serde(default, deserialize_with = "text")]
+    pub(super) fallback: Option<pkcs11::Uri>,
+    /// The template that it signs under, a file.
+    #[serde(default, deserialize_with = "text")]
+    pub(super) fallback_template: Option<TemplateName>,
 }
 
 /// An object's id.
@@ -296,15 +302,18 @@ impl Authority {
     /// With relative paths begun at `folder`.
     fn beside(self, folder: &Path) -> Self {
         let path = |path: Option<PathBuf>| path.map(|path| folder.join(path));
+        let template = |template| match template {
+            TemplateName::File(file) => TemplateName::File(folder.join(file)),
+            id => id,
+        };
         Self {
             device: self.device.into_iter().map(|device| device.beside(folder)).collect(),
             password_file: path(self.password_file),
-            template: self.template.map(|template| match template {
-                TemplateName::File(file) => TemplateName::File(folder.join(file)),
-                id => id,
-            }),
+            template: self.template.map(template),
             public_key: path(self.public_key),
             timestamp: self.timestamp.map(|source| source.beside(folder)),
+            fallback: self.fallback.map(|uri| uri.beside(folder)),
+            fallback_template: self.fallback_template.map(template),
             ..self
         }
     }

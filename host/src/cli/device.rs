@@ -23,7 +23,8 @@ pub(super) enum Device {
         #[arg(long, required = true)]
         delete_everything: bool,
     },
-    /// List the boards that are plugged in
+    /// List the boards that are plugged in, and the tokens and keys of a PKCS#11 module (PKCS11_MODULE_PATH, or --device
+    /// pkcs11:?module-path=…); needs no PIN
     List,
     /// Show how a board on a serial port is; needs no password, and a board that computes tells too
     Status,

@@ -13,8 +13,15 @@ use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
-    client::ClientError, flash::FlashError, output::shown, provision::ProvisionError,
-    quickstart::QuickstartError, signer::SignerError, transport::TransportError,
+    client::ClientError,
+    flash::FlashError,
+    output::shown,
+    pkcs11::{Pkcs11Error, error::Tries},
+    provision::ProvisionError,
+    quickstart::QuickstartError,
+    signer::SignerError,
+    timestamp::TimestampError,
+    transport::TransportError,
 };
 
 /// What the exit code of `sshsm` says.
@@ -74,6 +81,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
+    Pkcs11(#[from] Pkcs11Error),
+    #[error(transparent)]
     Signer(SignerError),
     #[error(transparent)]
     File(#[from] FileError),
@@ -122,6 +131,9 @@ impl From<SignerError> for CliError {
     fn from(error: SignerError) -> Self {
         match error {
             SignerError::Client(error) => Self::Client(error),
+            SignerError::Pkcs11(error) | SignerError::Timestamp(TimestampError::Pkcs11(error)) => {
+                Self::Pkcs11(error)
+            }
             SignerError::Algorithm { .. } => Self::Usage(error.to_string()),
             error => Self::Signer(error),
         }
@@ -167,9 +179,10 @@ impl CliError {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Transport(TransportError::NotSerial { .. }) => Exit::Usage,
+            Self::Transport(TransportError::NotSerial { .. } | TransportError::Token { .. }) => Exit::Usage,
             Self::Transport(_) => Exit::Device,
             Self::Client(error) => client_exit(error),
+            Self::Pkcs11(error) => pkcs11_exit(error),
             Self::File(_) | Self::Output(_) => Exit::File,
             Self::NoPassword
             | Self::NoNewPassword(_)
@@ -242,6 +255,7 @@ impl CliError {
                 }
                 _ => return None,
             },
+            Self::Pkcs11(error) => return pkcs11_step(error),
             Self::Client(ClientError::UnknownAuthenticationKey(_)) => "name another one with --auth-key",
             Self::Client(ClientError::WrongPassword(_)) => {
                 "a fresh device has authentication key 1 with the password \"password\""
@@ -321,6 +335,52 @@ fn client_exit(error: &ClientError) -> Exit {
         | ClientError::Ended => Exit::Device,
         _ => Exit::Failed,
     }
+}
+
+/// What a token that refuses or fails makes of a command.
+fn pkcs11_exit(error: &Pkcs11Error) -> Exit {
+    match error {
+        Pkcs11Error::NoModule | Pkcs11Error::Algorithm { .. } => Exit::Usage,
+        Pkcs11Error::NoUserPin { .. }
+        | Pkcs11Error::Locked { .. }
+        | Pkcs11Error::FinalTry { .. }
+        | Pkcs11Error::WrongPin { .. }
+        | Pkcs11Error::PinLength { .. }
+        | Pkcs11Error::NoPin { .. } => Exit::Authentication,
+        Pkcs11Error::PinFile { .. } => Exit::File,
+        Pkcs11Error::MayNotSign { .. } => Exit::Refused,
+        Pkcs11Error::NoKey { .. } | Pkcs11Error::ManyKeys { .. } | Pkcs11Error::Kind { .. } => Exit::Failed,
+        _ => Exit::Device,
+    }
+}
+
+fn pkcs11_step(error: &Pkcs11Error) -> Option<&'static str> {
+    Some(match error {
+        Pkcs11Error::NoModule => {
+            "set PKCS11_MODULE_PATH, or end the URI with ?module-path=/usr/lib/softhsm/libsofthsm2.so or your token's"
+        }
+        Pkcs11Error::ModuleName { .. } => "name its file with module-path",
+        Pkcs11Error::Load { .. } | Pkcs11Error::NotAModule { .. } => {
+            "check module-path or PKCS11_MODULE_PATH; SoftHSM's is libsofthsm2.so, a YubiKey's libykcs11.so"
+        }
+        Pkcs11Error::NoToken { .. } => {
+            "plug the token in; `sshsm device list` shows the tokens of the module"
+        }
+        Pkcs11Error::NoKey { .. } | Pkcs11Error::NoPublicKey { .. } => {
+            "`sshsm device list` shows the tokens of the module and their keys"
+        }
+        Pkcs11Error::NoPin { .. } => "set SSHSM_PIN, or name a file with ?pin-source=FILE",
+        Pkcs11Error::WrongPin { tries: Tries::Locked, .. } | Pkcs11Error::Locked { .. } => {
+            "unlock it with the security officer's PIN (the PUK), with its maker's tool"
+        }
+        Pkcs11Error::WrongPin { .. } => {
+            "look where the PIN comes from before you repeat the command: it was tried once"
+        }
+        Pkcs11Error::FinalTry { .. } => "unset SSHSM_PIN and leave out pin-source: then you are asked for it",
+        Pkcs11Error::MayNotSign { .. } => "make a key with CKA_SIGN, or name another one",
+        Pkcs11Error::Gone { .. } => "plug the token in again and repeat the command",
+        _ => return None,
+    })
 }
 
 /// The causes of an error, without those that the message before already ends with.

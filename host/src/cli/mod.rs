@@ -41,6 +41,7 @@ pub use error::Exit;
 ///
 /// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a simulator in
 /// this process (sim:), a board on a serial port (serial:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
+/// A CA key on a PKCS#11 token (pkcs11:…) signs what a template allows, too; there this program enforces it.
 #[derive(Debug, Parser)]
 #[command(name = "sshsm", version, max_term_width = 110, disable_help_flag = true, after_help = EXIT_CODES)]
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
@@ -56,17 +57,18 @@ Exit codes: 0 done, 1 failed, 2 wrong usage, 3 device unreachable or broken,
 4 authentication failed, 5 refused by policy, 6 a file could not be read or written,
 7 the device waited for a touch and nobody touched it.
 
-The password of the authentication key comes from --password-file, SSHSM_PASSWORD or a prompt; never from an argument.";
+The password of the authentication key comes from --password-file, SSHSM_PASSWORD or a prompt, the PIN of a PKCS#11 token
+from the pin-source of its URI, SSHSM_PIN or a prompt; never from an argument.";
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port) or http://HOST:PORT
-    /// (YubiHSM connector)
+    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port), http://HOST:PORT
+    /// (YubiHSM connector), or for `sign` and `device list` a key on a PKCS#11 token (pkcs11:…, RFC 7512)
     ///
     /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator);
     /// serial: without a path is the one board that is plugged in. `sign` takes several devices that hold the same CA key.
     #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
-    #[arg(help_heading = "Device")]
+    #[arg(help_heading = "Device", value_parser = arguments::Address::<DeviceAddress>::default())]
     device: Vec<DeviceAddress>,
     /// Id of the authentication key that opens the session
     #[arg(long, global = true, env = "SSHSM_AUTH_KEY", value_name = "ID", default_value = "1")]

@@ -9,7 +9,11 @@ use super::{
     error::{CliError, FileError},
     prompt,
 };
-use crate::{input, output::shown};
+use crate::{
+    input,
+    output::shown,
+    pkcs11::{PinRequest, error::Tries},
+};
 
 /// Reads the password of authentication key `key` of `device`; an option goes before the environment, and that
 /// before a prompt.
@@ -75,6 +79,28 @@ pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
     match ask() {
         Ok(Some(passphrase)) => Ok(passphrase),
         Ok(None) => Err(io::Error::other("there is no terminal to ask for it; set SSHSM_KEY_PASSPHRASE")),
+        Err(error) => Err(io::Error::other(error.line())),
+    }
+}
+
+/// The user's PIN of a PKCS#11 token; where one try is left, only what is typed now is tried.
+pub(super) fn pin(request: &PinRequest) -> io::Result<Zeroizing<String>> {
+    let PinRequest { token, tries } = request;
+    let left = match tries {
+        Tries::Unknown => String::new(),
+        tries => format!(" ({tries})"),
+    };
+    let ask = || match from_environment("SSHSM_PIN")? {
+        Some(_) if *tries == Tries::Final => Ok(None),
+        Some(pin) => Ok(Some(pin)),
+        None => ask(&format!("PIN of the token {token}{left}: ")),
+    };
+    match ask() {
+        Ok(Some(pin)) => Ok(pin),
+        Ok(None) if *tries == Tries::Final => {
+            Err(io::Error::other("ONE TRY is left before it is locked; it is kept for a PIN that is typed"))
+        }
+        Ok(None) => Err(io::Error::other("none was given, and there is no terminal to ask for it")),
         Err(error) => Err(io::Error::other(error.line())),
     }
 }

@@ -27,6 +27,7 @@ use super::{
 use crate::{
     explanation::Explanation,
     key_file, output,
+    pkcs11::Pkcs11Error,
     request::Content,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{self, TimestampSource},
@@ -68,6 +69,8 @@ pub(super) struct Sign {
 struct Report<'a> {
     #[serde(flatten)]
     by: &'a By,
+    /// No device answered, and the configuration's token signed.
+    fallback: bool,
     kind: String,
     key_id: &'a str,
     principals: &'a [String],
@@ -171,13 +174,20 @@ impl Sign {
             state: Mutex::default(),
         };
         let workers = self.jobs.map_or(0, usize::from).max(ca.devices.len()).min(subjects.len());
-        let ends: Vec<_> = thread::scope(|scope| {
+        let ends: Vec<Result<(), CliError>> = thread::scope(|scope| {
             let devices = ca.devices.iter().cycle().take(workers);
             let (ca, batch) = (&ca, &batch);
             let work = |device| scope.spawn(move || ca.with_signer(device, |signer| batch.work(signer)));
             let working: Vec<_> = devices.map(work).collect();
             working.into_iter().map(|worker| worker.join().unwrap_or(Ok(()))).collect()
         });
+        let failed: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
+        let fallback = match batch.by.get() {
+            None => ca.with_fallback(&failed, |signer| batch.work(signer)),
+            Some(_) => None,
+        };
+        let fell_back = fallback.is_some();
+        let ends = fallback.map_or(ends, |end| vec![end]);
         batch.progress.finish_and_clear();
         let errors = ends.into_iter().filter_map(Result::err);
         let Batch { by, state, content, .. } = batch;
@@ -193,6 +203,7 @@ impl Sign {
         state.outcomes.sort_unstable_by_key(|(index, _)| *index);
         let report = Report {
             by: &by,
+            fallback: fell_back,
             kind: content.kind.to_string(),
             key_id: &content.key_id,
             principals: &content.principals,
@@ -237,7 +248,11 @@ impl Batch<'_> {
                 Err(error) => {
                     self.talk(format_args!("{} not signed: {}", output::shown(&subject.path), error.line()));
                     self.state().exit.get_or_insert(error.exit());
-                    let end = matches!(&error, CliError::Client(error) if error.ends_session());
+                    let end = match &error {
+                        CliError::Client(error) => error.ends_session(),
+                        CliError::Pkcs11(error) => matches!(error, Pkcs11Error::Gone { .. }),
+                        _ => false,
+                    };
                     (Fate::Failed { error: error.line() }, end)
                 }
             };

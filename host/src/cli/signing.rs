@@ -10,15 +10,16 @@ use zeroize::Zeroizing;
 
 use super::{
     Context,
-    arguments::{CaName, RsaSignature, TemplateName},
+    arguments::{Address, CaName, RsaSignature, TemplateName},
     configuration::Authority,
     error::CliError,
-    password,
+    password, template,
 };
 use crate::{
     client::{Client, Session},
     key_file, output,
-    signer::{DeviceSigner, Signer},
+    pkcs11::{self, TokenKey, TokenSigner, TokenTimestamps},
+    signer::{DeviceSigner, EnforcedBy, Signer},
     timestamp::{SourceAddress, TimestampAuthority, TimestampSource},
     transport::DeviceAddress,
 };
@@ -26,14 +27,16 @@ use crate::{
 /// A CA, and who vouches for the time of its requests.
 #[derive(Debug, Args)]
 pub(super) struct SignerChoice {
-    /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME])
+    /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME]); for a key on a PKCS#11
+    /// token, the id that its template lists it by
     #[arg(short = 's', long = "ca", value_name = "CA")]
     ca: Option<CaName>,
-    /// Id of the template on the device that the CA key signs under
+    /// The template that the CA key signs under: its id on the device, or, for a key on a PKCS#11 token, its file
     #[arg(short = 't', long, value_name = "TEMPLATE")]
     template: Option<TemplateName>,
-    /// Who vouches for the time of each request: private key of the timestamp authority that the template names
-    #[arg(long, alias = "timestamp-key", value_name = "SOURCE")]
+    /// Who vouches for the time of each request: private key of the timestamp authority that the template names, in a file
+    /// or on a token (pkcs11:…)
+    #[arg(long, alias = "timestamp-key", value_name = "SOURCE", value_parser = Address::<SourceAddress>::default())]
     timestamp: Option<SourceAddress>,
     /// How an RSA CA key signs
     #[arg(long, value_name = "NAME")]
@@ -50,6 +53,8 @@ pub(super) struct Ca {
     template: Option<TemplateName>,
     public_key: Option<PublicKey>,
     algorithm: Option<SignatureAlgorithm>,
+    fallback: Option<pkcs11::Uri>,
+    fallback_template: Option<TemplateName>,
 }
 
 /// Asked for once, however many sessions it opens.
@@ -104,6 +109,8 @@ impl Context {
             template: choice.template.clone().or(configured.template),
             public_key: configured.public_key.as_deref().map(read).transpose()?,
             algorithm: choice.signature_algorithm.or(configured.signature_algorithm).map(Into::into),
+            fallback: configured.fallback,
+            fallback_template: configured.fallback_template,
         })
     }
 }
@@ -118,7 +125,10 @@ impl Ca {
         device: &DeviceAddress,
         used: impl FnOnce(&mut dyn Signer) -> Result<T, CliError>,
     ) -> Result<T, CliError> {
-        let key = self.key.ok_or_else(|| CliError::Usage("name the CA key: -s ID".into()))?;
+        if let DeviceAddress::Pkcs11(uri) = device {
+            return self.with_token(uri, self.template.as_ref(), used);
+        }
+        let key = self.key()?;
         let template = match &self.template {
             Some(TemplateName::Id(id)) => *id,
             Some(TemplateName::File(file)) => {
@@ -135,6 +145,52 @@ impl Ca {
         let mut signer = DeviceSigner::new(&mut session, key, template, self.algorithm)?;
         self.insist(&signer)?;
         used(&mut signer)
+    }
+
+    fn key(&self) -> Result<ObjectId, CliError> {
+        self.key.ok_or_else(|| CliError::Usage("name the CA key: -s ID".into()))
+    }
+
+    fn with_token<T>(
+        &self,
+        uri: &pkcs11::Uri,
+        template: Option<&TemplateName>,
+        used: impl FnOnce(&mut dyn Signer) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let key = self.key()?;
+        let Some(TemplateName::File(file)) = template else {
+            return Err(CliError::Usage(format!(
+                "{} keeps no templates, this program enforces one: name its file (TOML) with -t",
+                uri.identity()
+            )));
+        };
+        let template = template::load(file)?;
+        let token = TokenKey::open(uri, &mut password::pin)?;
+        let name = output::shown(file).to_string();
+        let mut signer = TokenSigner::new(token, key, template, name, self.algorithm)?;
+        self.insist(&signer)?;
+        used(&mut signer)
+    }
+
+    /// Has the token that the configuration names used in place of the devices, when it names one and `failed`, why each of
+    /// them could not be opened, says that none is there. `None` when that is not so.
+    pub(super) fn with_fallback<T>(
+        &self,
+        failed: &[&CliError],
+        used: impl FnOnce(&mut dyn Signer) -> Result<T, CliError>,
+    ) -> Option<Result<T, CliError>> {
+        let absent = |error: &&CliError| matches!(error, CliError::Transport(error) if error.is_absence());
+        let (uri, first) = (self.fallback.as_ref()?, failed.first()?);
+        if !failed.iter().all(absent) {
+            return None;
+        }
+        output::talk(format_args!(
+            "{}\nNO DEVICE ANSWERS: signing with the fallback {}, its template enforced by {}",
+            first.line(),
+            uri.identity(),
+            EnforcedBy::Host
+        ));
+        Some(self.with_token(uri, self.fallback_template.as_ref().or(self.template.as_ref()), used))
     }
 
     /// Refuses a CA key that is not the configured one's.
@@ -188,6 +244,10 @@ pub(super) fn timestamp_source(address: &SourceAddress) -> Result<Box<dyn Timest
             let authority = TimestampAuthority::new(&key, address.to_string())
                 .map_err(|error| CliError::content(output::shown(path), error))?;
             Ok(Box::new(authority))
+        }
+        SourceAddress::Pkcs11(uri) => {
+            let key = TokenKey::open(uri, &mut password::pin)?;
+            Ok(Box::new(TokenTimestamps::new(key)?))
         }
     }
 }

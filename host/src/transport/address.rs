@@ -8,6 +8,8 @@ use std::{
 
 use ureq::http::Uri;
 
+use crate::pkcs11;
+
 use super::{Transport, TransportError, board, connector::Connector, serial::Serial, simulator::InProcess};
 
 /// A device's address, as written after `--device`.
@@ -23,19 +25,22 @@ pub enum DeviceAddress {
     },
     /// `serial:PATH`: a board on a serial port; `serial:` is the one that is plugged in.
     Serial(Option<String>),
+    /// `pkcs11:…`: a key on a PKCS#11 token, which signs certificates and does nothing else that a device does.
+    Pkcs11(pkcs11::Uri),
 }
 
 impl DeviceAddress {
     /// Opens the transport to this device.
     ///
     /// # Errors
-    /// When nothing, or something else, is there.
+    /// When nothing, or something else, is there; [`TransportError::Token`] for a token, which none leads to.
     pub fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
         Ok(match self {
             Self::Simulator(Some(directory)) => Box::new(InProcess::open(directory)?),
             Self::Simulator(None) => Box::new(InProcess::open(&default_directory()?)?),
             Self::Connector { authority } => Box::new(Connector::open(authority)?),
             Self::Serial(_) => Box::new(self.open_serial()?),
+            Self::Pkcs11(uri) => return Err(TransportError::Token { address: uri.identity().to_string() }),
         })
     }
 
@@ -47,17 +52,19 @@ impl DeviceAddress {
         match self {
             Self::Serial(Some(path)) => Serial::open(path),
             Self::Serial(None) => Serial::open(&board::only_board()?.path),
+            Self::Pkcs11(uri) => Err(TransportError::NotSerial { address: uri.identity().to_string() }),
             _ => Err(TransportError::NotSerial { address: self.to_string() }),
         }
     }
 }
 
 impl DeviceAddress {
-    /// The same, with the simulator's relative directory begun at `folder`.
+    /// The same, with relative paths begun at `folder`.
     #[must_use]
     pub fn beside(self, folder: &Path) -> Self {
         match self {
             Self::Simulator(Some(directory)) => Self::Simulator(Some(folder.join(directory))),
+            Self::Pkcs11(uri) => Self::Pkcs11(uri.beside(folder)),
             address => address,
         }
     }
@@ -70,6 +77,7 @@ impl fmt::Display for DeviceAddress {
             Self::Simulator(None) => f.write_str("sim:"),
             Self::Connector { authority } => write!(f, "http://{authority}"),
             Self::Serial(path) => write!(f, "serial:{}", path.as_deref().unwrap_or_default()),
+            Self::Pkcs11(uri) => uri.fmt(f),
         }
     }
 }
@@ -77,9 +85,14 @@ impl fmt::Display for DeviceAddress {
 /// What is wrong with a device address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// Neither `sim:` nor `serial:` nor `http://`.
-    #[error("unknown kind of device; write sim:, sim:DIR, serial:, serial:PATH or http://HOST:PORT")]
+    /// Neither `sim:` nor `serial:` nor `http://` nor `pkcs11:`.
+    #[error(
+        "unknown kind of device; write sim:, sim:DIR, serial:, serial:PATH, http://HOST:PORT or pkcs11:…"
+    )]
     UnknownKind,
+    /// `pkcs11:` with something wrong behind it.
+    #[error(transparent)]
+    Pkcs11(#[from] pkcs11::UriError),
     /// `https://`.
     #[error(
         "a connector is reached with http://, not https:// (the session inside is encrypted and authenticated on its own)"
@@ -108,6 +121,9 @@ impl FromStr for DeviceAddress {
         }
         if let Some(path) = text.strip_prefix("serial:") {
             return Ok(Self::Serial((!path.is_empty()).then(|| path.to_owned())));
+        }
+        if text.starts_with(pkcs11::uri::SCHEME) {
+            return Ok(Self::Pkcs11(text.parse()?));
         }
         if text.starts_with("https://") {
             return Err(AddressError::Tls);
@@ -156,6 +172,7 @@ mod tests {
             "http://[::1]:80",
             "serial:",
             "serial:/dev/ttyACM0",
+            "pkcs11:token=ca;object=key?module-path=/usr/lib/softhsm/libsofthsm2.so",
         ] {
             assert_eq!(text.parse::<DeviceAddress>().unwrap().to_string(), text);
         }
@@ -168,6 +185,7 @@ mod tests {
             ("", AddressError::UnknownKind),
             ("/dev/ttyACM0", AddressError::UnknownKind),
             ("https://localhost:12345", AddressError::Tls),
+            ("pkcs11:token=a?pin-value=1", AddressError::Pkcs11(pkcs11::UriError::PinValue)),
             ("http://", AddressError::NotAUrl),
             ("http://a b:1", AddressError::NotAUrl),
             ("http://localhost", AddressError::NoPort),

@@ -114,6 +114,15 @@ pub enum TransportError {
         /// The address given.
         address: String,
     },
+    /// A command for devices of YubiHSM 2's protocol only.
+    #[error(
+        "this needs a device with sessions and templates (sim:, serial: or http:), and {address} is a PKCS#11 token; a \
+         token can be used by `sign` and `device list`"
+    )]
+    Token {
+        /// The address given.
+        address: String,
+    },
     /// This user may not open the port.
     #[error("no permission to open the serial port {path}")]
     PortDenied {
@@ -168,6 +177,14 @@ pub enum TransportError {
         /// What it said.
         source: sshsm_simulator::SimulatorError,
     },
+}
+
+impl TransportError {
+    /// Whether nothing was there to be reached. No frame was sent then.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::NoBoard | Self::NoDevice { .. })
+    }
 }
 
 /// Returns `answer` when it is exactly one frame.

@@ -1,0 +1,291 @@
+//! What can go wrong with a token: each case says whose fault it is, and what there is instead.
+
+use std::{io, path::PathBuf};
+
+use cryptoki::error::{Error, RvError};
+use sshsm_protocol::{AsymmetricAlgorithm, ssh::signature::SignatureAlgorithm};
+
+use crate::{device_key::DeviceKeyError, output::shown};
+
+/// How many times the token still takes a wrong PIN; it tells no number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tries {
+    /// The token says nothing, which for most means that none was wrong lately.
+    Unknown,
+    /// There was a wrong PIN since the last right one.
+    Low,
+    /// One more wrong PIN locks the token.
+    Final,
+    /// No PIN is taken any more.
+    Locked,
+}
+
+impl std::fmt::Display for Tries {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "the token does not say how many tries are left",
+            Self::Low => "few tries are left",
+            Self::Final => "ONE TRY is left, then the token is locked",
+            Self::Locked => "the token is locked now",
+        })
+    }
+}
+
+fn listed(items: &[String], none: &str) -> String {
+    if items.is_empty() { none.to_owned() } else { items.join(", ") }
+}
+
+/// Why a token or a key on it cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Pkcs11Error {
+    /// Nothing says which module drives the token.
+    #[error("no PKCS#11 module was named")]
+    NoModule,
+    /// No module of that name where modules are kept.
+    #[error("there is no PKCS#11 module {name:?} in {}", listed(.folders, "any folder"))]
+    ModuleName {
+        /// What was asked for.
+        name: String,
+        /// Where it was looked for.
+        folders: Vec<String>,
+    },
+    /// The module's file cannot be loaded.
+    #[error("the PKCS#11 module {} cannot be loaded", shown(path))]
+    Load {
+        /// The module.
+        path: PathBuf,
+        /// What the system says.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// A library, and no PKCS#11 module.
+    #[error("{} is a library, but not a PKCS#11 module", shown(path))]
+    NotAModule {
+        /// The library.
+        path: PathBuf,
+    },
+    /// The module did not start.
+    #[error("the PKCS#11 module {} does not start: {reason}", shown(path))]
+    Start {
+        /// The module.
+        path: PathBuf,
+        /// The function that failed and the code it returned.
+        reason: String,
+    },
+    /// No token is what the URI says.
+    #[error("no token is {uri}; the module has {}", listed(.there, "no token at all"))]
+    NoToken {
+        /// What was asked for.
+        uri: String,
+        /// What there is.
+        there: Vec<String>,
+    },
+    /// Several tokens are what the URI says.
+    #[error("several tokens are {uri}: {}; name one by its label, its serial number or its slot-id", .found.join(", "))]
+    ManyTokens {
+        /// What was asked for.
+        uri: String,
+        /// What there is.
+        found: Vec<String>,
+    },
+    /// The token has no user PIN yet.
+    #[error("the token {token} has no user PIN yet; its key cannot be used before it has one")]
+    NoUserPin {
+        /// The token.
+        token: String,
+    },
+    /// The token takes no PIN any more.
+    #[error("the PIN of the token {token} is locked after too many wrong ones")]
+    Locked {
+        /// The token.
+        token: String,
+    },
+    /// There is one try left, and the PIN was not typed for it.
+    #[error(
+        "ONE TRY is left before the token {token} is locked; a PIN from a file or the environment is not tried then"
+    )]
+    FinalTry {
+        /// The token.
+        token: String,
+    },
+    /// The token did not take the PIN. It was tried once.
+    #[error("wrong PIN for the token {token}; {tries}")]
+    WrongPin {
+        /// The token.
+        token: String,
+        /// What it says afterwards.
+        tries: Tries,
+    },
+    /// A PIN that the token did not even try.
+    #[error("the token {token} takes PINs of {least} to {most} characters, and this one has {length}")]
+    PinLength {
+        /// The token.
+        token: String,
+        /// The shortest that it takes.
+        least: usize,
+        /// The longest.
+        most: usize,
+        /// What was given.
+        length: usize,
+    },
+    /// The file that the URI names cannot be read.
+    #[error("cannot read the PIN in {}", shown(path))]
+    PinFile {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Nobody gave a PIN.
+    #[error("no PIN for the token {token}")]
+    NoPin {
+        /// The token.
+        token: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// No key is what the URI says.
+    #[error("no private key on the token {token} is {uri}; there {}", listed(.there, "is none that this PIN opens"))]
+    NoKey {
+        /// The token.
+        token: String,
+        /// What was asked for.
+        uri: String,
+        /// The private keys that there are.
+        there: Vec<String>,
+    },
+    /// Several keys are what the URI says.
+    #[error("several private keys on the token {token} are {uri}: {}; name one by its label and its id", .found.join(", "))]
+    ManyKeys {
+        /// The token.
+        token: String,
+        /// What was asked for.
+        uri: String,
+        /// The keys.
+        found: Vec<String>,
+    },
+    /// The key may not sign.
+    #[error("the key {key} may not sign: its attribute CKA_SIGN is false")]
+    MayNotSign {
+        /// The key.
+        key: String,
+    },
+    /// A key of another kind.
+    #[error(
+        "the key {key} is {found}; certificates are signed with RSA (2048, 3072, 4096 bits), ECDSA on P-256, P-384 or \
+         P-521, and Ed25519"
+    )]
+    Kind {
+        /// The key.
+        key: String,
+        /// What it is.
+        found: String,
+    },
+    /// Neither a public key nor a certificate belongs to the private key.
+    #[error(
+        "the token does not tell the public key of {key}: it has no public key object and no certificate with the same id"
+    )]
+    NoPublicKey {
+        /// The key.
+        key: String,
+    },
+    /// The public key is none that can be used.
+    #[error("the public key of {key} cannot be used")]
+    PublicKey {
+        /// The key.
+        key: String,
+        /// What is wrong with it.
+        source: DeviceKeyError,
+    },
+    /// The key cannot sign in that way.
+    #[error("the key {key} is {kind} and cannot sign with {algorithm}")]
+    Algorithm {
+        /// The key.
+        key: String,
+        /// What it is.
+        kind: AsymmetricAlgorithm,
+        /// What was asked for.
+        algorithm: SignatureAlgorithm,
+    },
+    /// The token cannot sign in that way.
+    #[error("the token {token} has no mechanism for {algorithm} ({wanted})")]
+    Mechanism {
+        /// The token.
+        token: String,
+        /// What was asked for.
+        algorithm: SignatureAlgorithm,
+        /// What it would need.
+        wanted: String,
+    },
+    /// The key wants the PIN with every signature, for which the signature has to be made in parts.
+    #[error(
+        "the key wants the PIN with every signature, and the token {token} does not sign in parts, so that it could be \
+         given in between ({code})"
+    )]
+    NotInParts {
+        /// The token.
+        token: String,
+        /// The function that failed and the code it returned.
+        code: String,
+    },
+    /// What the token returned is no signature of this kind.
+    #[error("the token {token} returned a signature of {found} bytes where {expected} were expected")]
+    Signature {
+        /// The token.
+        token: String,
+        /// Its length.
+        found: usize,
+        /// What it should be.
+        expected: usize,
+    },
+    /// The token was there and is no longer.
+    #[error("the token {token} is gone, or its key is ({code})")]
+    Gone {
+        /// The token.
+        token: String,
+        /// The function that failed and the code it returned.
+        code: String,
+    },
+    /// The token fails for another reason.
+    #[error("the token {token} failed: {code}")]
+    Token {
+        /// The token.
+        token: String,
+        /// The function that failed and the code it returned.
+        code: String,
+    },
+}
+
+/// The function that failed and the code that it returned, without the essay that the specification has about it.
+pub(super) fn code(error: &Error) -> String {
+    match error {
+        Error::Pkcs11(code, function) => format!("C_{function:?} returned {code:?}"),
+        other => other.to_string(),
+    }
+}
+
+impl Pkcs11Error {
+    /// An error that a token's function returned.
+    pub(super) fn token(token: &str) -> impl Fn(Error) -> Self + use<> {
+        let token = token.to_owned();
+        move |error| {
+            let (token, code) = (token.clone(), code(&error));
+            match error {
+                Error::Pkcs11(
+                    RvError::DeviceRemoved
+                    | RvError::DeviceError
+                    | RvError::TokenNotPresent
+                    | RvError::TokenNotRecognized
+                    | RvError::SlotIdInvalid
+                    | RvError::SessionClosed
+                    | RvError::SessionHandleInvalid
+                    | RvError::ObjectHandleInvalid
+                    | RvError::KeyHandleInvalid,
+                    _,
+                ) => Self::Gone { token, code },
+                Error::Pkcs11(RvError::PinLocked, _) => Self::Locked { token },
+                _ => Self::Token { token, code },
+            }
+        }
+    }
+}

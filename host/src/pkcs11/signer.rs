@@ -1,0 +1,148 @@
+//! A CA key on a token, under a template in a file: the host enforces it.
+//!
+//! Whoever has the token and its PIN can sign anything with it, by another program. What is promised here is that this
+//! program signs nothing that a device with the same template would refuse: the policy is the device's own, run on the same
+//! bytes, and what is not allowed in so many words is not signed.
+
+use ssh_key::public::KeyData;
+use sshsm_protocol::{
+    AsymmetricAlgorithm, ObjectId,
+    ssh::{signature::SignatureAlgorithm, timestamp},
+};
+
+use super::{Pkcs11Error, TokenKey};
+use crate::{
+    certificate,
+    explanation::{Authority, Explanation},
+    request::BuildError,
+    signer::{EnforcedBy, Signer, SignerError, TimedRequest},
+    timestamp::{TimestampError, TimestampSource, now},
+};
+
+/// A CA key on a token, and the template that it signs under.
+pub struct TokenSigner {
+    key: TokenKey,
+    id: ObjectId,
+    template: Vec<u8>,
+    template_name: String,
+    algorithm: SignatureAlgorithm,
+}
+
+impl TokenSigner {
+    /// Takes `key` as the CA key that templates list as `id`, under the template `template`, TLV, called `template_name`.
+    /// RSA keys sign with `rsa-sha2-512` unless `algorithm` says otherwise.
+    ///
+    /// # Errors
+    /// When key or token cannot sign with `algorithm`.
+    pub fn new(
+        key: TokenKey,
+        id: ObjectId,
+        template: Vec<u8>,
+        template_name: String,
+        algorithm: Option<SignatureAlgorithm>,
+    ) -> Result<Self, SignerError> {
+        let source = || crate::device_key::DeviceKeyError::NoSshForm { algorithm: key.kind() };
+        let algorithm = algorithm
+            .or_else(|| SignatureAlgorithm::of_key(key.kind()))
+            .ok_or_else(|| Pkcs11Error::PublicKey { key: key.uri().to_string(), source: source() })?;
+        key.check(algorithm)?;
+        Ok(Self { key, id, template, template_name, algorithm })
+    }
+
+    fn judge(&self, timed: &TimedRequest) -> Explanation {
+        let authority = Authority { id: self.id, public: Some(self.key.public()) };
+        let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
+        Explanation::new(&self.template, request, timed.now(), Some(signature), authority)
+    }
+}
+
+impl Signer for TokenSigner {
+    fn enforced_by(&self) -> EnforcedBy {
+        EnforcedBy::Host
+    }
+
+    fn describe(&self) -> String {
+        self.key.uri().to_string()
+    }
+
+    fn key(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn template(&self) -> String {
+        self.template_name.clone()
+    }
+
+    fn ca_key(&self) -> &KeyData {
+        self.key.public()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.algorithm
+    }
+
+    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+        if !self.judge(timed).is_allowed() {
+            return Err(SignerError::Refused);
+        }
+        let request = timed.request();
+        let signature = self.key.sign(self.algorithm, request.as_bytes())?;
+        let mut field = Vec::new();
+        self.algorithm.encode_field(&signature, &mut field).map_err(BuildError::Encoding)?;
+        let certificate = request.append(&field)?;
+        certificate::verify(&certificate, request.as_bytes(), self.key.public(), self.algorithm)?;
+        Ok(certificate)
+    }
+
+    fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
+        Ok(self.judge(timed))
+    }
+}
+
+/// A key on a token that vouches for the time, by the clock of this system.
+pub struct TokenTimestamps {
+    key: TokenKey,
+    algorithm: SignatureAlgorithm,
+}
+
+impl TokenTimestamps {
+    /// Takes a key.
+    ///
+    /// # Errors
+    /// When the token cannot sign with it as templates want timestamps signed.
+    pub fn new(key: TokenKey) -> Result<Self, Pkcs11Error> {
+        // As timestamps are signed, RSA with SHA-256, ECDSA with the curve's hash.
+        let algorithm = match key.kind() {
+            AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
+                Some(SignatureAlgorithm::RsaSha256)
+            }
+            kind => SignatureAlgorithm::of_key(kind),
+        };
+        let source = || crate::device_key::DeviceKeyError::NoSshForm { algorithm: key.kind() };
+        let algorithm = algorithm
+            .ok_or_else(|| Pkcs11Error::PublicKey { key: key.uri().to_string(), source: source() })?;
+        key.check(algorithm)?;
+        Ok(Self { key, algorithm })
+    }
+
+    /// The public key that a template names.
+    #[must_use]
+    pub const fn public(&self) -> &KeyData {
+        self.key.public()
+    }
+}
+
+impl TimestampSource for TokenTimestamps {
+    fn describe(&self) -> String {
+        self.key.uri().to_string()
+    }
+
+    fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
+        Some(self.key.kind())
+    }
+
+    fn timestamp(&mut self, request: &[u8]) -> Result<(timestamp::Now, Vec<u8>), TimestampError> {
+        let now = now()?;
+        Ok((now, self.key.sign(self.algorithm, &timestamp::message(request, now))?))
+    }
+}
