@@ -81,11 +81,15 @@ pub(super) struct NewKey {
     #[arg(long, value_name = "NAMES", default_value = "sign-ssh-certificate")]
     #[arg(value_parser = arguments::capabilities)]
     capabilities: Capabilities,
+    /// Let it leave the device under a wrap key, for `sshsm backup`
+    #[arg(long)]
+    exportable: bool,
 }
 
 impl NewKey {
     fn object(&self, algorithm: AsymmetricAlgorithm) -> NewObject {
-        let (id, label, domains, capabilities) = (self.id.0, self.label, self.domains, self.capabilities);
+        let (id, label, domains) = (self.id.0, self.label, self.domains);
+        let capabilities = self.capabilities.union(arguments::exportable(self.exportable));
         NewObject { id, label, domains, capabilities, algorithm: algorithm.algorithm() }
     }
 }
