@@ -4,6 +4,7 @@
 
 mod arguments;
 mod authentication_key;
+mod backup;
 mod board;
 mod check;
 mod configuration;
@@ -106,6 +107,9 @@ enum Command {
     Template(template::Template),
     /// Make a fresh device a CA token: a new password, a CA key, a template, a key that can only sign
     Provision(provision::Provision),
+    /// The objects of a device in a file, and onto another device
+    #[command(subcommand)]
+    Backup(backup::BackupVerb),
     /// Give a board the sshsm firmware
     Flash(flash::Flash),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
@@ -209,6 +213,7 @@ pub fn run() -> ExitCode {
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
         Command::Provision(provision) => provision.run(&context),
+        Command::Backup(verb) => verb.run(&context),
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
