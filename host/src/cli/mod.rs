@@ -19,6 +19,7 @@ mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod shell;
 mod sign;
 mod signing;
 mod template;
@@ -116,6 +117,10 @@ enum Command {
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
+    /// Print what makes a shell complete the commands and options of sshsm
+    Completions(shell::Completions),
+    /// Write the man pages, one a command, to a directory
+    Man(shell::Manual),
 }
 
 /// What every command is given: the global options.
@@ -217,6 +222,8 @@ pub fn run() -> ExitCode {
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
+        Command::Completions(completions) => completions.run(&context),
+        Command::Man(manual) => manual.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),
