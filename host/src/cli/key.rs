@@ -61,6 +61,9 @@ pub(super) enum Key {
         #[arg(long = "type", value_name = "TYPE", default_value = "asymmetric-key")]
         #[arg(value_parser = arguments::object_type)]
         object_type: ObjectType,
+        /// Say what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -178,7 +181,16 @@ impl Key {
             }
             Self::List => list(context, &mut session),
             Self::Show { id } => show(context, &mut session, id),
-            Self::Delete { id, object_type } => {
+            Self::Delete { id, object_type, dry_run: true } => {
+                let info = session.object_info(id, object_type)?;
+                output::talk(format_args!(
+                    "{object_type} {id} {:?} would be deleted",
+                    info.label.to_string()
+                ));
+                context.format().print(&Object::from(&info), |_| String::new())?;
+                Ok(())
+            }
+            Self::Delete { id, object_type, dry_run: false } => {
                 session.delete_object(id, object_type)?;
                 output::talk(format_args!("{object_type} {id} deleted"));
                 context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
@@ -200,7 +212,8 @@ fn show(context: &Context, session: &mut Session<'_>, id: ObjectId) -> Result<()
     Ok(())
 }
 
-fn list(context: &Context, session: &mut Session<'_>) -> Result<(), CliError> {
+/// Prints the objects that the session sees.
+pub(super) fn list(context: &Context, session: &mut Session<'_>) -> Result<(), CliError> {
     let mut entries = session.list_objects(&ListFilter::default())?;
     entries.sort_by_key(|entry| (entry.object_type, entry.id));
     let infos = entries
