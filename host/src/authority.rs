@@ -73,11 +73,12 @@ pub fn ensure_ca_key(
     id: ObjectId,
     label: Label,
     algorithm: AsymmetricAlgorithm,
+    capabilities: Capabilities,
 ) -> Result<Outcome, ClientError> {
     if found(session.object_info(id, ObjectType::AsymmetricKey))?.is_some() {
         return Ok(Outcome::Kept);
     }
-    session.generate_asymmetric_key(&object(id, label, algorithm.algorithm(), CA_CAPABILITIES))?;
+    session.generate_asymmetric_key(&object(id, label, algorithm.algorithm(), capabilities))?;
     Ok(Outcome::Made)
 }
 
@@ -89,13 +90,14 @@ pub fn ensure_template(
     session: &mut Session<'_>,
     id: ObjectId,
     label: Label,
+    capabilities: Capabilities,
     template: &[u8],
 ) -> Result<Outcome, ClientError> {
     match found(session.template(id))? {
         Some(there) if there == template => Ok(Outcome::Kept),
         Some(_) => Ok(Outcome::Differs),
         None => {
-            session.put_template(&object(id, label, Algorithm::TemplateSsh, Capabilities::NONE), template)?;
+            session.put_template(&object(id, label, Algorithm::TemplateSsh, capabilities), template)?;
             Ok(Outcome::Made)
         }
     }

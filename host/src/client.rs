@@ -388,6 +388,57 @@ impl<'c> Session<'c> {
         self.create(Command::PutAuthenticationKey, object, &[&delegated, key.as_bytes()])
     }
 
+    /// Puts an AES wrap key on the device; returns its id. `delegated` is all that objects may do that pass under it.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn put_wrap_key(
+        &mut self,
+        object: &NewObject,
+        delegated: Capabilities,
+        key: &[u8],
+    ) -> Result<ObjectId> {
+        self.create(Command::PutWrapKey, object, &[&delegated.bits().to_be_bytes(), key])
+    }
+
+    /// An object sealed under a wrap key, `nonce[13] ‖ ciphertext ‖ tag[16]`; an Ed25519 key with its seed or without.
+    ///
+    /// # Errors
+    /// [`DeviceError::InsufficientPermissions`] when the object, or what it may do, may not leave under that key.
+    pub fn export_wrapped(
+        &mut self,
+        wrap_key: ObjectId,
+        object_type: ObjectType,
+        id: ObjectId,
+        with_seed: bool,
+    ) -> Result<Vec<u8>> {
+        let [wrap, id] = [wrap_key, id].map(|id| id.get().to_be_bytes());
+        let form: &[u8] = if with_seed { &[1] } else { &[] };
+        self.command(Command::ExportWrapped, &[&wrap, [object_type.code()].as_slice(), &id, form].concat())
+    }
+
+    /// Brings in what [`Session::export_wrapped`] gave; returns the object's name.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidData`] when it was not sealed under this wrap key, [`DeviceError::ObjectExists`] when
+    /// there is one of that name.
+    pub fn import_wrapped(&mut self, wrap_key: ObjectId, wrapped: &[u8]) -> Result<(ObjectType, ObjectId)> {
+        let command = Command::ImportWrapped;
+        let answer = self.command(command, &[&wrap_key.get().to_be_bytes(), wrapped].concat())?;
+        let (object_type, id) = read(command, &answer, |reader| Ok((reader.u8()?, reader.u16()?)))?;
+        let object_type =
+            ObjectType::from_code(object_type).ok_or_else(|| nonsense(command, "there is no such type"))?;
+        Ok((object_type, ObjectId::new(id).map_err(|error| nonsense(command, error))?))
+    }
+
+    /// The bytes of an opaque object.
+    ///
+    /// # Errors
+    /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
+    pub fn opaque(&mut self, id: ObjectId) -> Result<Vec<u8>> {
+        self.command(Command::GetOpaque, &id.get().to_be_bytes())
+    }
+
     /// Replaces the authentication key that this session was opened with.
     ///
     /// # Errors

@@ -1,4 +1,4 @@
-//! What is read from files: never more than 64 KiB, in memory that is cleared afterwards.
+//! What is read from files: never more than 64 KiB, or what its reader says, in memory that is cleared afterwards.
 
 use std::{
     fs::File,
@@ -16,7 +16,15 @@ const MAX_LENGTH: usize = 64 * 1024;
 /// # Errors
 /// When it cannot be read, or is longer than 64 KiB.
 pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    read_from(File::open(path)?)
+    read_at_most(path, MAX_LENGTH)
+}
+
+/// The whole file at `path`.
+///
+/// # Errors
+/// When it cannot be read, or is longer than `limit` bytes.
+pub fn read_at_most(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    limited(File::open(path)?, limit)
 }
 
 /// All that is left of `file`.
@@ -24,10 +32,14 @@ pub fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
 /// # Errors
 /// As [`read`].
 pub fn read_from(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
-    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_LENGTH + 1));
+    limited(file, MAX_LENGTH)
+}
+
+fn limited(file: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
     file.take(bytes.capacity() as u64).read_to_end(&mut bytes)?;
-    if bytes.len() > MAX_LENGTH {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("longer than {MAX_LENGTH} bytes")));
+    if bytes.len() > limit {
+        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
     }
     Ok(bytes)
 }

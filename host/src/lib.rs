@@ -10,10 +10,12 @@
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
 pub mod authority;
+pub mod backup;
 pub mod certificate;
 pub mod certificate_options;
 pub mod cli;
@@ -29,6 +31,7 @@ pub mod pkcs11;
 pub mod provision;
 pub mod quickstart;
 pub mod request;
+pub mod shares;
 pub mod signer;
 #[cfg(test)]
 mod ssh_keygen;

@@ -45,6 +45,18 @@ pub struct Plan {
     pub signer: ObjectId,
     /// Label of all that is made.
     pub label: Label,
+    /// Whether all that is made may leave the device under a wrap key, as a backup needs.
+    pub exportable: bool,
+}
+
+impl Plan {
+    /// `capabilities`, and to leave the device if that is wanted.
+    fn with(&self, capabilities: Capabilities) -> Capabilities {
+        match self.exportable {
+            true => capabilities.union(Capabilities::of(&[Capability::ExportableUnderWrap])),
+            false => capabilities,
+        }
+    }
 }
 
 /// The passwords that the device shall have.
@@ -246,23 +258,36 @@ impl<'p> Checked<'p> {
     }
 
     fn objects(&self) -> [Planned; 3] {
-        let Plan { algorithm, template, signer, label, .. } = *self.plan;
+        let plan = self.plan;
+        let Plan { algorithm, template, signer, label, .. } = *plan;
         let planned = |object_type, id, algorithm, capabilities, origin| Planned {
             object_type,
             id,
             object: authority::object(id, label, algorithm, capabilities),
             origin,
         };
-        let (ca_key, none) = (algorithm.algorithm(), Capabilities::NONE);
+        let ca_key = algorithm.algorithm();
         let authentication = Algorithm::Aes128YubicoAuthentication;
         [
-            planned(ObjectType::AsymmetricKey, self.ca_key, ca_key, CA_CAPABILITIES, Origin::GENERATED),
-            planned(ObjectType::Template, template, Algorithm::TemplateSsh, none, Origin::IMPORTED),
+            planned(
+                ObjectType::AsymmetricKey,
+                self.ca_key,
+                ca_key,
+                plan.with(CA_CAPABILITIES),
+                Origin::GENERATED,
+            ),
+            planned(
+                ObjectType::Template,
+                template,
+                Algorithm::TemplateSsh,
+                plan.with(Capabilities::NONE),
+                Origin::IMPORTED,
+            ),
             planned(
                 ObjectType::AuthenticationKey,
                 signer,
                 authentication,
-                SIGNER_CAPABILITIES,
+                plan.with(SIGNER_CAPABILITIES),
                 Origin::IMPORTED,
             ),
         ]
@@ -306,10 +331,11 @@ fn carry_out(
     }
     step(format!("the factory's password of authentication key {administrator} replaced"), outcome);
 
-    let outcome = authority::ensure_ca_key(&mut session, *ca_key, label, algorithm)?;
+    let outcome =
+        authority::ensure_ca_key(&mut session, *ca_key, label, algorithm, plan.with(CA_CAPABILITIES))?;
     step(format!("CA key {ca_key} ({algorithm}) generated"), outcome);
 
-    match authority::ensure_template(&mut session, template, label, tlv)? {
+    match authority::ensure_template(&mut session, template, label, plan.with(Capabilities::NONE), tlv)? {
         Outcome::Differs => {
             return Err(ProvisionError::NotFresh(vec![format!("another template {template}")]));
         }
@@ -320,7 +346,7 @@ fn carry_out(
         Some(_) => Outcome::Kept,
         None => {
             let algorithm = Algorithm::Aes128YubicoAuthentication;
-            let object = authority::object(signer, label, algorithm, SIGNER_CAPABILITIES);
+            let object = authority::object(signer, label, algorithm, plan.with(SIGNER_CAPABILITIES));
             let key = AuthenticationKey::from_password(passwords.signer.as_bytes());
             session.put_authentication_key(&object, Capabilities::NONE, &key)?;
             Outcome::Made
@@ -358,7 +384,7 @@ fn carry_out(
         administrator: administrator.get(),
         signer: Signer {
             id: signer.get(),
-            capabilities: SIGNER_CAPABILITIES.iter().map(|capability| capability.name()).collect(),
+            capabilities: plan.with(SIGNER_CAPABILITIES).iter().map(|capability| capability.name()).collect(),
         },
     })
 }

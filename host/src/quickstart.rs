@@ -16,7 +16,7 @@ use ssh_key::{
     private::{Ed25519Keypair, KeypairData},
 };
 use sshsm_protocol::{
-    AsymmetricAlgorithm, Label, ObjectId, ObjectType,
+    AsymmetricAlgorithm, Capabilities, Label, ObjectId, ObjectType,
     ssh::{Printable, request::CertificateKind, template::Template},
 };
 use zeroize::Zeroizing;
@@ -187,7 +187,13 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         &format!("password:  {}", shown(&place.path("password"))),
     ])?;
 
-    let made = authority::ensure_ca_key(&mut session, CA_KEY, label(), AsymmetricAlgorithm::Ed25519)?;
+    let made = authority::ensure_ca_key(
+        &mut session,
+        CA_KEY,
+        label(),
+        AsymmetricAlgorithm::Ed25519,
+        authority::CA_CAPABILITIES,
+    )?;
     let ca_info = session.object_info(CA_KEY, ObjectType::AsymmetricKey)?;
     let authority_key = place.key_pair("timestamp", "timestamp authority")?;
     let user_key = place.key_pair("user", "quickstart user")?;
@@ -300,8 +306,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     ))?;
 
     tale.step("What to try next", &[])?;
-    let sign =
-        format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp timestamp -I me -n {PRINCIPAL}");
+    let sign = format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp timestamp -I me -n {PRINCIPAL}");
     let too_late =
         decoded.ok().and_then(|template| template.not_after.seconds()).map_or_else(String::new, |most| {
             let later = duration::compact(u64::from(most) + 3600);
@@ -446,7 +451,7 @@ impl Place {
             self.write("template.toml", TEMPLATE_TEXT.as_bytes())?;
         }
         let wanted = template_file::load(&self.path("template.toml"))?;
-        Ok(authority::ensure_template(session, id, label(), &wanted)?)
+        Ok(authority::ensure_template(session, id, label(), Capabilities::NONE, &wanted)?)
     }
 }
 

@@ -112,3 +112,38 @@ fn passwords_are_asked_for_and_a_new_one_twice() {
     }
     assert_eq!(machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", "correct horse")]).code, 0);
 }
+
+#[test]
+fn shares_are_asked_for_line_by_line_and_a_wrong_line_is_told_at_once() {
+    let machine = Machine::new();
+    let made = machine.run(&["backup", "create", "backup.json", "--format", "json"]).json();
+    let lines = |share: usize| -> Vec<String> {
+        let text = made["shares"][share]["text"].as_str().unwrap();
+        text.lines().skip(1).map(|line| format!("{}\n", &line[3..])).collect()
+    };
+    let mut session = Session::new(&machine, &["backup", "restore", "backup.json"]);
+    let screen = Arc::clone(&session.screen);
+    let told = |text: &str| screen.lock().unwrap().contains(text);
+    let question = |share: usize, line: usize| {
+        format!(
+            "Share {share} of the 2 that backup {} needs, line {line}: ",
+            made["backup"].as_str().unwrap()
+        )
+    };
+    session.answer(&question(1, 1), "0000 0000 0000 0000 0000 0000\n");
+    session.wait("a mistyped line", || told("line 1 is mistyped, or belongs elsewhere; type it again"));
+    for (index, line) in lines(2).iter().enumerate() {
+        session.answer(&question(1, index + 1), line);
+    }
+    session.answer(&question(2, 1), &lines(2)[0]);
+    session.wait("the same share", || told("share 3 was given already; type it again"));
+    for (index, line) in lines(0).iter().enumerate() {
+        session.answer(&question(2, index + 1), line);
+    }
+    session.answer("Password of authentication key 0x0001", "password\n");
+    assert_eq!(session.end(), (true, true), "{:?}", screen.lock().unwrap());
+    assert!(told("share 3 is right") && told("share 1 is right") && told("already there"));
+    for line in lines(2).iter().chain(&lines(0)) {
+        assert!(!told(line.trim()), "a share is not shown");
+    }
+}

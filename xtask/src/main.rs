@@ -6,6 +6,7 @@
 mod bare_metal;
 mod board;
 mod cycles;
+mod dist;
 mod emulate;
 mod firmware;
 mod footprint;
@@ -29,7 +30,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 7] = [
+const CHORES: [Chore; 8] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -65,6 +66,12 @@ const CHORES: [Chore; 7] = [
         summary: "what signatures and certificates take, counted in the emulator, as a table",
         arguments: "",
         run: |_| cycles::chore(),
+    },
+    Chore {
+        name: "dist",
+        summary: "make the release archive: programs, man pages, completions, units, firmware",
+        arguments: "",
+        run: |_| dist::chore(),
     },
     Chore {
         name: "test",

@@ -194,6 +194,14 @@ pub(crate) fn capabilities(text: &str) -> Result<Capabilities, ArgumentError> {
     }
 }
 
+/// What `--exportable` adds.
+pub(crate) fn exportable(exportable: bool) -> Capabilities {
+    match exportable {
+        true => Capabilities::of(&[Capability::ExportableUnderWrap]),
+        false => Capabilities::NONE,
+    }
+}
+
 /// An object type by the name that YubiHSM's tools use.
 pub(crate) fn object_type(text: &str) -> Result<ObjectType, ArgumentError> {
     ObjectType::from_name(text).ok_or_else(|| ArgumentError::ObjectType(text.into()))

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use serde::Serialize;
 use sshsm_protocol::device_info::StorageInfo;
 
-use super::{Context, board, device_option::OptionVerb, error::CliError};
+use super::{Context, board, device_option::OptionVerb, error::CliError, key};
 use crate::output;
 
 /// The verbs of `device`.
@@ -22,6 +22,9 @@ pub(super) enum Device {
         /// Yes, everything: no key can be brought back
         #[arg(long, required = true)]
         delete_everything: bool,
+        /// Say what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
     },
     /// List the boards that are plugged in, and the tokens and keys of a PKCS#11 module (PKCS11_MODULE_PATH, or --device
     /// pkcs11:?module-path=…); needs no PIN
@@ -58,7 +61,7 @@ impl Device {
             Self::Info => info(context),
             Self::Storage => storage(context),
             Self::Option(verb) => verb.run(context),
-            Self::Reset { delete_everything: _ } => reset(context),
+            Self::Reset { delete_everything: _, dry_run } => reset(context, dry_run),
             Self::List => board::list(context),
             Self::Status => board::status(context),
             Self::Reboot { bootloader } => board::reboot(context, bootloader),
@@ -93,9 +96,14 @@ fn info(context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-fn reset(context: &Context) -> Result<(), CliError> {
+fn reset(context: &Context, dry_run: bool) -> Result<(), CliError> {
     let mut client = context.client()?;
-    context.session(&mut client)?.reset()?;
+    let mut session = context.session(&mut client)?;
+    if dry_run {
+        output::talk("would be deleted, and everything that this authentication key does not see:");
+        return key::list(context, &mut session);
+    }
+    session.reset()?;
     output::talk("everything on the device is deleted; its password is the factory's");
     Ok(())
 }

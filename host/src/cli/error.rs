@@ -13,12 +13,14 @@ use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
+    backup::BackupError,
     client::ClientError,
     flash::FlashError,
     output::shown,
     pkcs11::{Pkcs11Error, error::Tries},
     provision::ProvisionError,
     quickstart::QuickstartError,
+    shares::ShareError,
     signer::SignerError,
     timestamp::TimestampError,
     transport::TransportError,
@@ -114,6 +116,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Provision(Box<ProvisionError>),
     #[error(transparent)]
+    Backup(Box<BackupError>),
+    #[error(transparent)]
     Flash(Box<FlashError>),
     #[error(transparent)]
     Configuration(#[from] ConfigurationError),
@@ -158,6 +162,15 @@ impl From<ProvisionError> for CliError {
             ProvisionError::Client(error) => error.into(),
             ProvisionError::Signer(error) => error.into(),
             error => Self::Provision(Box::new(error)),
+        }
+    }
+}
+
+impl From<BackupError> for CliError {
+    fn from(error: BackupError) -> Self {
+        match error {
+            BackupError::Client(error) => error.into(),
+            error => Self::Backup(Box::new(error)),
         }
     }
 }
@@ -208,6 +221,11 @@ impl CliError {
                 | ProvisionError::WhichCaKey { .. }
                 | ProvisionError::SignerId => Exit::Usage,
                 ProvisionError::FactoryPassword | ProvisionError::SamePassword => Exit::Authentication,
+                error => file_or(error, Exit::Failed),
+            },
+            Self::Backup(error) => match error.as_ref() {
+                BackupError::Stopped { source, .. } => client_exit(source),
+                BackupError::NotPermitted { .. } => Exit::Refused,
                 error => file_or(error, Exit::Failed),
             },
             Self::Flash(error) => match error.as_ref() {
@@ -284,6 +302,19 @@ impl CliError {
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
             }
+            Self::Backup(error) => match error.as_ref() {
+                BackupError::NothingExportable(_) => {
+                    "make keys that shall have a backup with --exportable; those that are there stay as they are"
+                }
+                BackupError::NotPermitted { .. } => "name another authentication key with --auth-key",
+                BackupError::Different(_) => {
+                    "restore onto another device, or delete them: `sshsm key delete`"
+                }
+                BackupError::Share(ShareError::TooFew { .. }) => {
+                    "name files with --share-file, or run it on a terminal, which asks for the shares"
+                }
+                _ => return None,
+            },
             Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,

@@ -61,6 +61,9 @@ pub(super) enum Key {
         #[arg(long = "type", value_name = "TYPE", default_value = "asymmetric-key")]
         #[arg(value_parser = arguments::object_type)]
         object_type: ObjectType,
+        /// Say what would be deleted, and delete nothing
+        #[arg(long)]
+        dry_run: bool,
     },
 }
 
@@ -81,11 +84,15 @@ pub(super) struct NewKey {
     #[arg(long, value_name = "NAMES", default_value = "sign-ssh-certificate")]
     #[arg(value_parser = arguments::capabilities)]
     capabilities: Capabilities,
+    /// Let it leave the device under a wrap key, for `sshsm backup`
+    #[arg(long)]
+    exportable: bool,
 }
 
 impl NewKey {
     fn object(&self, algorithm: AsymmetricAlgorithm) -> NewObject {
-        let (id, label, domains, capabilities) = (self.id.0, self.label, self.domains, self.capabilities);
+        let (id, label, domains) = (self.id.0, self.label, self.domains);
+        let capabilities = self.capabilities.union(arguments::exportable(self.exportable));
         NewObject { id, label, domains, capabilities, algorithm: algorithm.algorithm() }
     }
 }
@@ -174,7 +181,16 @@ impl Key {
             }
             Self::List => list(context, &mut session),
             Self::Show { id } => show(context, &mut session, id),
-            Self::Delete { id, object_type } => {
+            Self::Delete { id, object_type, dry_run: true } => {
+                let info = session.object_info(id, object_type)?;
+                output::talk(format_args!(
+                    "{object_type} {id} {:?} would be deleted",
+                    info.label.to_string()
+                ));
+                context.format().print(&Object::from(&info), |_| String::new())?;
+                Ok(())
+            }
+            Self::Delete { id, object_type, dry_run: false } => {
                 session.delete_object(id, object_type)?;
                 output::talk(format_args!("{object_type} {id} deleted"));
                 context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
@@ -196,7 +212,8 @@ fn show(context: &Context, session: &mut Session<'_>, id: ObjectId) -> Result<()
     Ok(())
 }
 
-fn list(context: &Context, session: &mut Session<'_>) -> Result<(), CliError> {
+/// Prints the objects that the session sees.
+pub(super) fn list(context: &Context, session: &mut Session<'_>) -> Result<(), CliError> {
     let mut entries = session.list_objects(&ListFilter::default())?;
     entries.sort_by_key(|entry| (entry.object_type, entry.id));
     let infos = entries

@@ -4,6 +4,7 @@
 
 mod arguments;
 mod authentication_key;
+mod backup;
 mod board;
 mod check;
 mod configuration;
@@ -18,6 +19,7 @@ mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod shell;
 mod sign;
 mod signing;
 mod template;
@@ -108,12 +110,19 @@ enum Command {
     Template(template::Template),
     /// Make a fresh device a CA token: a new password, a CA key, a template, a key that can only sign
     Provision(provision::Provision),
+    /// The objects of a device in a file, and onto another device
+    #[command(subcommand)]
+    Backup(backup::BackupVerb),
     /// Give a board the sshsm firmware
     Flash(flash::Flash),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
+    /// Print what makes a shell complete the commands and options of sshsm
+    Completions(shell::Completions),
+    /// Write the man pages, one a command, to a directory
+    Man(shell::Manual),
 }
 
 /// What every command is given: the global options.
@@ -211,9 +220,12 @@ pub fn run() -> ExitCode {
         Command::AuthenticationKey(verb) => verb.run(&context),
         Command::Template(template) => template.run(&context),
         Command::Provision(provision) => provision.run(&context),
+        Command::Backup(verb) => verb.run(&context),
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
+        Command::Completions(completions) => completions.run(&context),
+        Command::Man(manual) => manual.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),

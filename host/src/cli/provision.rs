@@ -38,6 +38,9 @@ pub(super) struct Provision {
     /// A label of at most 40 bytes for all that is made
     #[arg(long, value_name = "TEXT", default_value = "sshsm CA", value_parser = arguments::label)]
     label: Label,
+    /// Let the CA key, the template and the key that signs leave the device under a wrap key, for `sshsm backup`
+    #[arg(long)]
+    exportable: bool,
     #[command(flatten)]
     new: NewPassword,
     /// File with the password of the key that signs; without it, SSHSM_SIGNER_PASSWORD or a prompt
@@ -62,6 +65,7 @@ impl Provision {
             template: self.template_id,
             signer: self.signer,
             label: self.label,
+            exportable: self.exportable,
         };
         let record = provision::run(&mut client, &plan, &passwords)?;
         if let Some(path) = &self.record {

@@ -8,9 +8,7 @@ use std::{
 use clap::Subcommand;
 use serde::Serialize;
 use ssh_key::HashAlg;
-use sshsm_protocol::{
-    Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType, object::NewObject, ssh::template,
-};
+use sshsm_protocol::{Algorithm, Domains, Label, ObjectId, ObjectType, object::NewObject, ssh::template};
 
 use super::{
     Context,
@@ -57,6 +55,9 @@ pub(super) enum Template {
         /// Domains that see the template: all, or numbers such as 1,5
         #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
         domains: Domains,
+        /// Let it leave the device under a wrap key, for `sshsm backup`
+        #[arg(long)]
+        exportable: bool,
     },
     /// Get a template's bytes (TLV) from the device
     Get {
@@ -121,9 +122,10 @@ impl Template {
                 write_tlv(context.format(), &tlv, output.as_deref())
             }
             Self::Show { template } => show(context, &template),
-            Self::Put { file, id, label, domains } => {
+            Self::Put { file, id, label, domains, exportable } => {
                 let tlv = load(&file)?;
-                put(context, &tlv, id.0, label, domains)
+                let (capabilities, algorithm) = (arguments::exportable(exportable), Algorithm::TemplateSsh);
+                put(context, &tlv, &NewObject { id: id.0, label, domains, capabilities, algorithm })
             }
             Self::Get { id, output } => {
                 let mut client = context.client()?;
@@ -158,13 +160,7 @@ fn show(context: &Context, template: &str) -> Result<(), CliError> {
     Ok(())
 }
 
-fn put(
-    context: &Context,
-    tlv: &[u8],
-    id: Option<ObjectId>,
-    label: Label,
-    domains: Domains,
-) -> Result<(), CliError> {
+fn put(context: &Context, tlv: &[u8], object: &NewObject) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct Put {
         id: u16,
@@ -174,12 +170,11 @@ fn put(
     }
     // Nothing but well-formed templates is put: the device would take any bytes and then refuse every request.
     let decoded = template::Template::decode(tlv).map_err(|error| CliError::content("no template", error))?;
-    let algorithm = Algorithm::TemplateSsh;
-    let object = NewObject { id, label, domains, capabilities: Capabilities::NONE, algorithm };
     let mut client = context.client()?;
-    let id = context.session(&mut client)?.put_template(&object, tlv)?;
+    let id = context.session(&mut client)?.put_template(object, tlv)?;
     output::talk(format_args!("template {id} put\n{}", template_file::describe(&decoded).trim_end()));
-    let put = Put { id: id.get(), object_type: ObjectType::Template.name(), algorithm: algorithm.name() };
+    let put =
+        Put { id: id.get(), object_type: ObjectType::Template.name(), algorithm: object.algorithm.name() };
     context.format().print(&put, |_| format!("{id}\n"))?;
     Ok(())
 }

@@ -1,0 +1,677 @@
+//! A device's objects in a file, to be brought onto another device; `docs/backup.md` has the format.
+//!
+//! Every object that its device lets go leaves under an AES-256 wrap key that is made here, is put on the device for as
+//! long as this takes, and is then shared ([`crate::shares`]): nothing secret is in the file. What the device does not
+//! let go is named in it. Restoring imports and never replaces: of an object that is there already it says whether it is
+//! the same.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use base64ct::{Base64, Encoding};
+use hkdf::Hkdf;
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use ssh_key::PublicKey;
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
+    ObjectType,
+    object::{ListFilter, NewObject, ObjectInfo, Origin},
+    wrapped::{NONCE_LENGTH, TAG_LENGTH, WrappedObject},
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    authority::found,
+    client::{ClientError, Identity, Session},
+    device_key, input,
+    output::shown,
+    shares::{self, BackupId, Key, Scheme, Share, ShareError},
+};
+
+/// What a backup file calls itself.
+pub const FORMAT: &str = "sshsm-backup-1";
+/// More than all objects of a device take, in bytes.
+const MAX_FILE_LENGTH: usize = 4 * 1024 * 1024;
+
+/// Why there is no backup, or nothing was restored.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The device lets nothing go.
+    #[error(
+        "the device lets no object go: none of the {0} that this authentication key sees is exportable-under-wrap"
+    )]
+    NothingExportable(usize),
+    /// The file cannot be read.
+    #[error("cannot read {}", shown(file))]
+    Read {
+        /// The backup.
+        file: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The file is no backup, or not as it was written.
+    #[error("{} is no backup, or damaged", shown(file))]
+    Malformed {
+        /// The backup.
+        file: PathBuf,
+        /// Where.
+        source: Malformed,
+    },
+    /// The shares make another key, or somebody changed the backup.
+    #[error(
+        "the key that the shares make is not that of the backup, or the backup was changed after it was made"
+    )]
+    NotAuthentic,
+    /// The authentication key may not bring these objects in.
+    #[error("authentication key {key} may not bring in {}: it has not their domains, or may not pass on what they may do", .objects.join(", "))]
+    NotPermitted {
+        /// The session's.
+        key: ObjectId,
+        /// What it may not bring in.
+        objects: Vec<String>,
+    },
+    /// Other objects had the names of some of the backup's.
+    #[error("on the device are other objects than the backup's: {}; they were left alone", .0.join(", "))]
+    Different(Vec<String>),
+    /// It stopped half-way.
+    #[error("restoring stopped half-way; imported are: {}. Run the same command again to go on", .done.join(", "))]
+    Stopped {
+        /// What was imported.
+        done: Vec<String>,
+        /// What stopped it.
+        source: ClientError,
+    },
+    /// A share is wrong, or there are too few.
+    #[error(transparent)]
+    Share(#[from] ShareError),
+    /// The device refuses a command.
+    #[error(transparent)]
+    Client(#[from] ClientError),
+    /// The operating system gave no key.
+    #[error("no random numbers from the operating system: {0}")]
+    Entropy(getrandom::Error),
+    /// The backup cannot be written down.
+    #[error("cannot encode the backup")]
+    Encode(#[from] serde_json::Error),
+}
+
+/// What is wrong with a file that should be a backup.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Malformed {
+    /// It is not the JSON of a backup.
+    #[error(transparent)]
+    Json(#[from] serde_json::Error),
+    /// Another format, or a later one.
+    #[error("its format is {0:?}; this program reads {FORMAT:?}")]
+    Format(String),
+    /// Its content is not what the checksum says.
+    #[error("its checksum does not fit its content")]
+    Checksum,
+    /// A field says what cannot be.
+    #[error("{0} makes no sense")]
+    Field(&'static str),
+}
+
+/// A backup file: JSON, in this order of fields.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    format: String,
+    backup: Backup,
+    /// SHA-256 of `backup` as compact JSON, in hexadecimal.
+    sha256: String,
+    /// HMAC-SHA256 of the same bytes, in hexadecimal, under a key that comes from the wrap key.
+    hmac_sha256: String,
+}
+
+/// What is in a backup file; no secret that the shares do not open.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Backup {
+    /// Its name, which the shares have too.
+    pub id: String,
+    /// When it was made, in RFC 3339's form.
+    pub created: String,
+    /// What it was made from.
+    pub device: Device,
+    /// How many shares make its key.
+    pub threshold: u8,
+    /// How many shares there are.
+    pub shares: u8,
+    /// What it restores.
+    pub objects: Vec<Exported>,
+    /// What the authentication key saw and the device did not let go.
+    pub not_exported: Vec<NotExported>,
+}
+
+/// The device of a [`Backup`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// Its serial number.
+    pub serial: u32,
+    /// Its firmware's version, as YubiHSM 2 clients see it.
+    pub version: String,
+}
+
+/// An object, all but its content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// Its id.
+    pub id: u16,
+    /// Its type.
+    #[serde(rename = "type")]
+    pub object_type: String,
+    /// Its algorithm.
+    pub algorithm: String,
+    /// Its label.
+    pub label: String,
+    /// The domains that see it.
+    pub domains: Vec<u16>,
+    /// What it may be used for: 64 bits in hexadecimal, as on the wire.
+    pub capabilities: String,
+    /// What it may pass on: 64 bits in hexadecimal, as on the wire.
+    pub delegated_capabilities: String,
+    /// Where its content came from: `generated` or `imported`.
+    pub origin: String,
+}
+
+/// An object of a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exported {
+    /// What it is.
+    pub object: Description,
+    /// Its OpenSSH public key, where it has one.
+    pub public_key: Option<String>,
+    /// SHA-256, in hexadecimal, of what the device shows of its content (public key, template, opaque data).
+    pub content_sha256: Option<String>,
+    /// The answer to EXPORT WRAPPED, in base64.
+    pub wrapped: String,
+}
+
+/// An object that is not in a backup.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NotExported {
+    /// What it is.
+    pub object: Description,
+    /// Why the device did not let it go.
+    pub reason: String,
+}
+
+impl Description {
+    fn new(info: &ObjectInfo) -> Self {
+        // Without the mark of an object that came in wrapped, as it has after each restoring.
+        let origin = Origin::from_code(info.origin.code() & 0x0f);
+        Self {
+            id: info.id.get(),
+            object_type: info.object_type.name().into(),
+            algorithm: info.algorithm.name().into(),
+            label: info.label.to_string(),
+            domains: info.domains.iter().collect(),
+            capabilities: format!("{:016x}", info.capabilities.bits()),
+            delegated_capabilities: format!("{:016x}", info.delegated_capabilities.bits()),
+            origin: origin.unwrap_or(info.origin).name().into(),
+        }
+    }
+
+    /// Type and id, as people are told.
+    #[must_use]
+    pub fn name(&self) -> String {
+        format!("{} {:#06x}", self.object_type, self.id)
+    }
+
+    /// What it may be used for.
+    #[must_use]
+    pub fn capabilities(&self) -> Option<Capabilities> {
+        capabilities(&self.capabilities)
+    }
+
+    fn object(&self) -> Option<(ObjectId, ObjectType)> {
+        Some((ObjectId::new(self.id).ok()?, ObjectType::from_name(&self.object_type)?))
+    }
+
+    fn domains(&self) -> Option<Domains> {
+        self.domains
+            .iter()
+            .try_fold(Domains::NONE, |all, &domain| Some(all.union(Domains::single(domain).ok()?)))
+    }
+
+    /// Whether a session that may pass on `delegated`, in `domains`, may bring it in.
+    fn permitted(&self, domains: Domains, delegated: Capabilities) -> bool {
+        let within = |text: &str| capabilities(text).is_some_and(|some| some.is_subset_of(delegated));
+        self.domains().is_some_and(|own| own.is_subset_of(domains))
+            && within(&self.capabilities)
+            && within(&self.delegated_capabilities)
+    }
+
+    fn check(&self) -> Result<(), Malformed> {
+        self.object().ok_or(Malformed::Field("an object's id or type"))?;
+        Algorithm::from_name(&self.algorithm).ok_or(Malformed::Field("an object's algorithm"))?;
+        self.domains().ok_or(Malformed::Field("an object's domains"))?;
+        let known = self.capabilities().is_some() && capabilities(&self.delegated_capabilities).is_some();
+        known.then_some(()).ok_or(Malformed::Field("an object's capabilities"))
+    }
+}
+
+fn capabilities(text: &str) -> Option<Capabilities> {
+    u64::from_str_radix(text, 16).ok().map(Capabilities::from_bits)
+}
+
+impl Exported {
+    fn wrapped(&self) -> Result<Vec<u8>, Malformed> {
+        const SHORTEST: usize = NONCE_LENGTH + WrappedObject::HEADER_LENGTH + TAG_LENGTH;
+        let wrapped = Base64::decode_vec(&self.wrapped).ok().filter(|wrapped| wrapped.len() > SHORTEST);
+        wrapped.ok_or(Malformed::Field("a wrapped object"))
+    }
+}
+
+impl Backup {
+    /// The backup in the file at `path`, whose checksum is right; that it is authentic only its key can tell.
+    ///
+    /// # Errors
+    /// [`BackupError::Read`], [`BackupError::Malformed`].
+    pub fn load(path: &Path) -> Result<Stored, BackupError> {
+        let file = || path.to_owned();
+        let bytes = input::read_at_most(path, MAX_FILE_LENGTH)
+            .map_err(|source| BackupError::Read { file: file(), source })?;
+        Self::parse(&bytes).map_err(|source| BackupError::Malformed { file: file(), source })
+    }
+
+    fn parse(bytes: &[u8]) -> Result<Stored, Malformed> {
+        let document: Document = serde_json::from_slice(bytes)?;
+        if document.format != FORMAT {
+            return Err(Malformed::Format(document.format));
+        }
+        let backup = document.backup;
+        if hexadecimal(&Sha256::digest(serde_json::to_vec(&backup)?)) != document.sha256 {
+            return Err(Malformed::Checksum);
+        }
+        let id = BackupId::parse(&backup.id).ok_or(Malformed::Field("its id"))?;
+        let scheme = Scheme::new(backup.threshold, backup.shares);
+        let scheme = scheme.map_err(|_| Malformed::Field("its number of shares"))?;
+        for object in &backup.objects {
+            object.object.check()?;
+            object.wrapped()?;
+        }
+        backup.not_exported.iter().try_for_each(|object| object.object.check())?;
+        Ok(Stored { backup, id, scheme, mac: document.hmac_sha256 })
+    }
+
+    /// The file's content.
+    ///
+    /// # Errors
+    /// [`BackupError::Encode`].
+    pub fn document(&self, key: &Key) -> Result<Vec<u8>, BackupError> {
+        let body = serde_json::to_vec(self)?;
+        let mac = mac(key, &self.id)?.chain_update(&body).finalize();
+        let document = Document {
+            format: FORMAT.into(),
+            backup: self.clone(),
+            sha256: hexadecimal(&Sha256::digest(&body)),
+            hmac_sha256: hexadecimal(&mac.into_bytes()),
+        };
+        let mut bytes = serde_json::to_vec_pretty(&document)?;
+        bytes.push(b'\n');
+        Ok(bytes)
+    }
+}
+
+/// A backup as it was in its file.
+#[derive(Debug)]
+pub struct Stored {
+    /// What is in it.
+    pub backup: Backup,
+    /// Its name.
+    pub id: BackupId,
+    /// What its shares are.
+    pub scheme: Scheme,
+    mac: String,
+}
+
+impl Stored {
+    /// The key that `shares` make, if it is this backup's and the backup is as it was made.
+    ///
+    /// # Errors
+    /// [`BackupError::Share`], [`BackupError::NotAuthentic`].
+    pub fn key(&self, shares: &[Share]) -> Result<Key, BackupError> {
+        if shares.is_empty() {
+            return Err(ShareError::TooFew { needed: self.scheme.threshold(), given: 0 }.into());
+        }
+        for share in shares {
+            shares::fits(share, &[], self.id, self.scheme)?;
+        }
+        let key = shares::combine(shares)?;
+        let expected = mac(&key, &self.backup.id)?.chain_update(serde_json::to_vec(&self.backup)?);
+        let given = base16(&self.mac).ok_or(BackupError::NotAuthentic)?;
+        expected.verify_slice(&given).map_err(|_| BackupError::NotAuthentic)?;
+        Ok(key)
+    }
+}
+
+/// What authenticates a backup; the wrap key itself is never used for two things.
+fn mac(key: &Key, backup: &str) -> Result<Hmac<Sha256>, BackupError> {
+    let mut derived = Zeroizing::new([0; 64]); // a block of SHA-256
+    let info = [b"sshsm backup 1 authentication ", backup.as_bytes()].concat();
+    let expanded = Hkdf::<Sha256>::new(None, key.as_slice()).expand(&info, derived.as_mut());
+    expanded.map_err(|_| BackupError::NotAuthentic)?;
+    Ok(Hmac::new((&*derived).into()))
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn base16(text: &str) -> Option<Vec<u8>> {
+    let digit = |at| text.get(at..at + 2).and_then(|pair| u8::from_str_radix(pair, 16).ok());
+    (0..text.len()).step_by(2).map(digit).collect()
+}
+
+/// What the session's authentication key may do for others.
+struct Rights {
+    key: ObjectId,
+    domains: Domains,
+    delegated: Capabilities,
+}
+
+impl Rights {
+    fn of(session: &mut Session<'_>, key: ObjectId) -> Result<Self, ClientError> {
+        let info = session.object_info(key, ObjectType::AuthenticationKey)?;
+        Ok(Self { key, domains: info.domains, delegated: info.delegated_capabilities })
+    }
+
+    /// Puts the wrap key on the device, able to do one thing.
+    fn put_wrap_key(
+        &self,
+        session: &mut Session<'_>,
+        backup: &str,
+        capability: Capability,
+        key: &Key,
+    ) -> Result<ObjectId, ClientError> {
+        let object = NewObject {
+            id: None,
+            label: Label::new(&format!("sshsm backup {backup}")).unwrap_or_default(),
+            domains: self.domains,
+            capabilities: Capabilities::of(&[capability]),
+            algorithm: Algorithm::Aes256CcmWrap,
+        };
+        session.put_wrap_key(&object, self.delegated, key.as_slice())
+    }
+}
+
+/// What became of the wrap key on a device.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "state")]
+pub enum WrapKey {
+    /// It is no longer there.
+    Deleted,
+    /// It is still there, as was asked for.
+    Kept {
+        /// Its id.
+        id: u16,
+    },
+    /// It is still there, because the device refused to delete it.
+    NotDeleted {
+        /// Its id.
+        id: u16,
+        /// What the device said.
+        reason: String,
+    },
+}
+
+fn leave(session: &mut Session<'_>, id: ObjectId, keep: bool) -> WrapKey {
+    if keep {
+        return WrapKey::Kept { id: id.get() };
+    }
+    match session.delete_object(id, ObjectType::WrapKey) {
+        Ok(()) => WrapKey::Deleted,
+        Err(error) => WrapKey::NotDeleted { id: id.get(), reason: error.to_string() },
+    }
+}
+
+/// A new backup, and what opens it.
+pub struct Created {
+    /// What goes into the file.
+    pub backup: Backup,
+    /// The file's content.
+    pub document: Vec<u8>,
+    /// The shares of its key, each for somebody else.
+    pub shares: Vec<Share>,
+    /// What became of the key on the device.
+    pub wrap_key: WrapKey,
+}
+
+/// Exports every object that the device lets go; `authentication_key` is the session's.
+///
+/// # Errors
+/// [`BackupError`]; the device then holds what it held before.
+pub fn create(
+    session: &mut Session<'_>,
+    identity: &Identity,
+    authentication_key: ObjectId,
+    scheme: Scheme,
+    keep_wrap_key: bool,
+) -> Result<Created, BackupError> {
+    let id = BackupId::random()?;
+    let mut key = Key::default();
+    getrandom::fill(key.as_mut()).map_err(BackupError::Entropy)?;
+    // Before the device is asked for anything: a key that cannot be shared opens nothing.
+    let shares = shares::split(&key, id, scheme)?;
+
+    let mut entries = session.list_objects(&ListFilter::default())?;
+    entries.sort_by_key(|entry| (entry.object_type, entry.id));
+    let infos = entries
+        .iter()
+        .map(|entry| session.object_info(entry.id, entry.object_type))
+        .collect::<Result<Vec<_>, _>>()?;
+    let rights = Rights::of(session, authentication_key)?;
+    let wrap = rights.put_wrap_key(session, &id.to_string(), Capability::ExportWrapped, &key)?;
+    let exported = export_all(session, &rights, wrap, &infos);
+    let wrap_key = leave(session, wrap, keep_wrap_key && exported.is_ok());
+    let (objects, not_exported) = exported?;
+    if objects.is_empty() {
+        return Err(BackupError::NothingExportable(infos.len()));
+    }
+    let backup = Backup {
+        id: id.to_string(),
+        created: jiff::Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        device: Device { serial: identity.serial, version: identity.version.to_string() },
+        threshold: scheme.threshold(),
+        shares: scheme.shares(),
+        objects,
+        not_exported,
+    };
+    let document = backup.document(&key)?;
+    Ok(Created { backup, document, shares, wrap_key })
+}
+
+type Sorted = (Vec<Exported>, Vec<NotExported>);
+
+fn export_all(
+    session: &mut Session<'_>,
+    rights: &Rights,
+    wrap: ObjectId,
+    infos: &[ObjectInfo],
+) -> Result<Sorted, ClientError> {
+    let (mut exported, mut refused) = (Vec::new(), Vec::new());
+    for info in infos {
+        let object = Description::new(info);
+        if !info.capabilities.contains(Capability::ExportableUnderWrap) {
+            let reason = "it is not exportable-under-wrap".into();
+            refused.push(NotExported { object, reason });
+            continue;
+        }
+        // Without its seed an Ed25519 key still signs, and cannot be shown whole to anybody else.
+        let with_seed = info.algorithm == Algorithm::Ed25519;
+        match session.export_wrapped(wrap, info.object_type, info.id, with_seed) {
+            Ok(wrapped) => {
+                let (content_sha256, public_key) = content(session, info)?;
+                let wrapped = Base64::encode_string(&wrapped);
+                exported.push(Exported { object, public_key, content_sha256, wrapped });
+            }
+            Err(ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
+                let reason = format!("it may do more than authentication key {} may pass on", rights.key);
+                refused.push(NotExported { object, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((exported, refused))
+}
+
+/// The digest of what the device shows of an object's content, and its public key, where there is one.
+fn content(
+    session: &mut Session<'_>,
+    info: &ObjectInfo,
+) -> Result<(Option<String>, Option<String>), ClientError> {
+    let shown = match info.object_type {
+        ObjectType::AsymmetricKey => session.public_key(info.id).map(|key| key.bytes),
+        ObjectType::Template => session.template(info.id),
+        ObjectType::Opaque => session.opaque(info.id),
+        _ => return Ok((None, None)),
+    };
+    let shown = match shown {
+        Ok(bytes) => bytes,
+        // Who may not read it may back it up all the same.
+        Err(ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
+            return Ok((None, None));
+        }
+        Err(error) => return Err(error),
+    };
+    let algorithm = AsymmetricAlgorithm::from_algorithm(info.algorithm);
+    let public_key = algorithm
+        .filter(|_| info.object_type == ObjectType::AsymmetricKey)
+        .and_then(|algorithm| device_key::ssh_public(algorithm, &shown).ok())
+        .and_then(|key| PublicKey::new(key, info.label.to_string()).to_openssh().ok());
+    Ok((Some(hexadecimal(&Sha256::digest(&shown))), public_key))
+}
+
+/// What restoring does, or did, with an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It was not there, and would be imported.
+    ToImport,
+    /// It was not there, and is now.
+    Imported,
+    /// It was there, and is the same.
+    Same,
+    /// One of the same description was there, whose content no device shows.
+    Unverified,
+    /// Another object has its type and id; it was left alone.
+    Different,
+}
+
+/// What restoring does with each object of a backup, in its order.
+///
+/// # Errors
+/// [`BackupError::NotPermitted`], or what the device says.
+pub fn plan(
+    session: &mut Session<'_>,
+    authentication_key: ObjectId,
+    backup: &Backup,
+) -> Result<Vec<Outcome>, BackupError> {
+    let rights = Rights::of(session, authentication_key)?;
+    let outcomes = backup
+        .objects
+        .iter()
+        .map(|object| outcome(session, object))
+        .collect::<Result<Vec<_>, ClientError>>()?;
+    let forbidden: Vec<String> = backup
+        .objects
+        .iter()
+        .zip(&outcomes)
+        .filter(|(_, outcome)| **outcome == Outcome::ToImport)
+        .filter(|(exported, _)| !exported.object.permitted(rights.domains, rights.delegated))
+        .map(|(exported, _)| exported.object.name())
+        .collect();
+    match forbidden.is_empty() {
+        true => Ok(outcomes),
+        false => Err(BackupError::NotPermitted { key: rights.key, objects: forbidden }),
+    }
+}
+
+fn outcome(session: &mut Session<'_>, exported: &Exported) -> Result<Outcome, ClientError> {
+    let Some((id, object_type)) = exported.object.object() else {
+        return Ok(Outcome::Different); // refused when the backup was read
+    };
+    let Some(info) = found(session.object_info(id, object_type))? else {
+        return Ok(Outcome::ToImport);
+    };
+    if Description::new(&info) != exported.object {
+        return Ok(Outcome::Different);
+    }
+    Ok(match (content(session, &info)?.0, &exported.content_sha256) {
+        (Some(there), Some(here)) if there == *here => Outcome::Same,
+        (Some(_), Some(_)) => Outcome::Different,
+        _ => Outcome::Unverified,
+    })
+}
+
+/// What was done to a device.
+pub struct Restored {
+    /// For each object of the backup, in its order.
+    pub outcomes: Vec<Outcome>,
+    /// What became of the key on the device; `None` when there was nothing to import.
+    pub wrap_key: Option<WrapKey>,
+}
+
+/// Imports every object of a backup that is not on the device; `authentication_key` is the session's.
+///
+/// # Errors
+/// [`BackupError`]; [`BackupError::Stopped`] when something was imported before, and what.
+pub fn restore(
+    session: &mut Session<'_>,
+    authentication_key: ObjectId,
+    backup: &Backup,
+    key: &Key,
+    keep_wrap_key: bool,
+) -> Result<Restored, BackupError> {
+    let mut outcomes = plan(session, authentication_key, backup)?;
+    if !outcomes.contains(&Outcome::ToImport) {
+        return Ok(Restored { outcomes, wrap_key: None });
+    }
+    let rights = Rights::of(session, authentication_key)?;
+    let wrap = rights.put_wrap_key(session, &backup.id, Capability::ImportWrapped, key)?;
+    let imported = import_all(session, wrap, backup, &mut outcomes);
+    let wrap_key = leave(session, wrap, keep_wrap_key && imported.is_ok());
+    match imported {
+        Ok(()) => Ok(Restored { outcomes, wrap_key: Some(wrap_key) }),
+        Err(source) => {
+            let done = backup.objects.iter().zip(&outcomes).filter(|(_, done)| **done == Outcome::Imported);
+            let done: Vec<String> = done.map(|(exported, _)| exported.object.name()).collect();
+            Err(if done.is_empty() { source.into() } else { BackupError::Stopped { done, source } })
+        }
+    }
+}
+
+fn import_all(
+    session: &mut Session<'_>,
+    wrap: ObjectId,
+    backup: &Backup,
+    outcomes: &mut [Outcome],
+) -> Result<(), ClientError> {
+    for (exported, outcome) in backup.objects.iter().zip(outcomes) {
+        if *outcome != Outcome::ToImport {
+            continue;
+        }
+        let wrapped = exported.wrapped().unwrap_or_default(); // read once before, without an error
+        match session.import_wrapped(wrap, &wrapped) {
+            Ok(_) => *outcome = Outcome::Imported,
+            // In a domain that this session does not see.
+            Err(ClientError::Device { error: DeviceError::ObjectExists, .. }) => {
+                *outcome = Outcome::Different;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}

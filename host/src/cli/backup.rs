@@ -1,0 +1,378 @@
+//! `sshsm backup …`: the objects of a device in a file, and onto another device from it.
+
+use std::{
+    io::ErrorKind,
+    path::{Path, PathBuf},
+};
+
+use clap::{Args, Subcommand};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::{
+    Context,
+    error::{CliError, FileError},
+    prompt,
+};
+use crate::{
+    backup::{self, Backup, BackupError, Created, Description, NotExported, Outcome, Stored, WrapKey},
+    client::Session,
+    input,
+    output::{self, columns, shown},
+    shares::{self, Entry, Scheme, Share, ShareError},
+};
+
+/// The verbs of `backup`.
+#[derive(Debug, Subcommand)]
+pub(super) enum BackupVerb {
+    /// Write every object that the device lets go to a file, and the shares of the key that opens it
+    ///
+    /// Only objects made with the capability exportable-under-wrap leave a device; every other that the authentication
+    /// key sees is named. The file holds no secret that the shares do not open. Whoever has as many of them as it takes
+    /// has every key in it: give each to somebody else, and keep none beside the file.
+    Create(Create),
+    /// Bring the objects of a backup onto the device, which keeps what it has
+    ///
+    /// Asks for the shares line by line and says at once when a line is mistyped. Try it on a simulator first:
+    /// --device sim:DIR.
+    Restore(Restore),
+    /// Show what is in a backup; needs no device
+    Show {
+        /// The backup
+        #[arg(value_name = "FILE")]
+        file: PathBuf,
+        #[command(flatten)]
+        shares: ShareFiles,
+    },
+}
+
+/// What `backup create` is told.
+#[derive(Debug, Args)]
+pub(super) struct Create {
+    /// The backup: a new file, or a directory for it
+    #[arg(value_name = "FILE|DIR")]
+    path: PathBuf,
+    /// How many shares it takes to restore
+    #[arg(short = 'm', long, value_name = "M", default_value = "2")]
+    threshold: u8,
+    /// How many shares to make
+    #[arg(short = 'n', long, value_name = "N", default_value = "3")]
+    shares: u8,
+    /// Write each share to a file of its own in this directory, readable by you only; without it, they go to stdout
+    #[arg(long, value_name = "DIR")]
+    shares_to: Option<PathBuf>,
+    /// Leave the wrap key on the device
+    #[arg(long)]
+    keep_wrap_key: bool,
+}
+
+/// What `backup restore` is told.
+#[derive(Debug, Args)]
+pub(super) struct Restore {
+    /// The backup
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    #[command(flatten)]
+    shares: ShareFiles,
+    /// Leave the wrap key on the device
+    #[arg(long)]
+    keep_wrap_key: bool,
+    /// Say what would be done with each object, and change nothing; needs no shares, and checks those it is given
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// Shares in files.
+#[derive(Debug, Args)]
+pub(super) struct ShareFiles {
+    /// A file with a share; may be given more than once
+    #[arg(long = "share-file", value_name = "FILE")]
+    files: Vec<PathBuf>,
+}
+
+/// A share that was made, as JSON shows it.
+#[derive(Serialize)]
+struct ShareView {
+    number: u8,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    file: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<Zeroizing<String>>,
+}
+
+#[derive(Serialize)]
+struct CreateView<'b> {
+    file: String,
+    backup: &'b str,
+    threshold: u8,
+    objects: Vec<&'b Description>,
+    not_exported: &'b [NotExported],
+    wrap_key: &'b WrapKey,
+    shares: Vec<ShareView>,
+}
+
+#[derive(Serialize)]
+struct RestoreView<'b> {
+    backup: &'b str,
+    device: String,
+    serial: u32,
+    dry_run: bool,
+    objects: Vec<RestoredObject<'b>>,
+    wrap_key: Option<WrapKey>,
+}
+
+#[derive(Serialize)]
+struct RestoredObject<'b> {
+    #[serde(flatten)]
+    object: &'b Description,
+    outcome: Outcome,
+}
+
+#[derive(Serialize)]
+struct BackupView<'b> {
+    #[serde(flatten)]
+    backup: &'b Backup,
+    /// Whether the shares that were given make its key and it is as it was made; `null` when too few were given.
+    authentic: Option<bool>,
+}
+
+impl BackupVerb {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Create(create) => create.run(context),
+            Self::Restore(restore) => restore.run(context),
+            Self::Show { file, shares } => show(context, &file, &shares),
+        }
+    }
+}
+
+impl Create {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        let Self { path, threshold, shares, shares_to, keep_wrap_key } = self;
+        let scheme = Scheme::new(threshold, shares).map_err(|error| CliError::Usage(error.to_string()))?;
+        let in_directory = path.is_dir();
+        if !in_directory {
+            refuse_existing(&path)?;
+        }
+        if let Some(directory) = shares_to.as_deref().filter(|directory| !directory.is_dir()) {
+            return Err(FileError::write(directory, ErrorKind::NotADirectory.into()).into());
+        }
+        let mut client = context.client()?;
+        let password = context.password(&client)?;
+        let (identity, key) = (client.identity().clone(), context.globals.auth_key);
+        let mut session = Session::open(&mut client, key, &password)?;
+        let Created { backup, document, shares, wrap_key } =
+            backup::create(&mut session, &identity, key, scheme, keep_wrap_key)?;
+        session.close()?;
+
+        let name = format!("sshsm-backup-{}-{}", identity.serial, backup.id);
+        let file = if in_directory { path.join(format!("{name}.json")) } else { path };
+        refuse_existing(&file)?;
+        let shares = shares
+            .iter()
+            .map(|share| write_share(share, &name, shares_to.as_deref()))
+            .collect::<Result<Vec<_>, _>>()?;
+        output::write_secret_file(&file, &document).map_err(|source| FileError::write(&file, source))?;
+
+        output::talk(format_args!(
+            "backup {} in {}: {} objects; any {scheme} shares open it",
+            backup.id,
+            shown(&file),
+            backup.objects.len(),
+        ));
+        for NotExported { object, reason } in &backup.not_exported {
+            output::talk(format_args!("NOT in the backup: {} {:?}: {reason}", object.name(), object.label));
+        }
+        tell_wrap_key(Some(&wrap_key));
+        let view = CreateView {
+            file: file.display().to_string(),
+            backup: &backup.id,
+            threshold,
+            objects: backup.objects.iter().map(|exported| &exported.object).collect(),
+            not_exported: &backup.not_exported,
+            wrap_key: &wrap_key,
+            shares,
+        };
+        context.format().print(&view, |view| {
+            let texts = view.shares.iter().filter_map(|share| share.text.as_ref());
+            texts.map(|text| text.as_str()).collect::<Vec<_>>().join("\n")
+        })?;
+        Ok(())
+    }
+}
+
+fn refuse_existing(file: &Path) -> Result<(), FileError> {
+    match file.try_exists() {
+        Ok(false) => Ok(()),
+        Ok(true) => Err(FileError::write(file, ErrorKind::AlreadyExists.into())),
+        Err(source) => Err(FileError::write(file, source)),
+    }
+}
+
+fn write_share(share: &Share, name: &str, directory: Option<&Path>) -> Result<ShareView, CliError> {
+    let (number, text) = (share.number(), share.text());
+    let Some(directory) = directory else {
+        return Ok(ShareView { number, file: None, text: Some(text) });
+    };
+    let file = directory.join(format!("{name}-share-{number}-of-{}.txt", share.scheme().shares()));
+    output::write_secret_file(&file, text.as_bytes()).map_err(|source| FileError::write(&file, source))?;
+    output::talk(format_args!("share {number} in {}", shown(&file)));
+    Ok(ShareView { number, file: Some(file.display().to_string()), text: None })
+}
+
+fn tell_wrap_key(wrap_key: Option<&WrapKey>) {
+    match wrap_key {
+        None | Some(WrapKey::Deleted) => {}
+        Some(WrapKey::Kept { id }) => {
+            output::talk(format_args!("the wrap key is still on the device: {id:#06x}"));
+        }
+        Some(WrapKey::NotDeleted { id, reason }) => output::talk(format_args!(
+            "WARNING: the wrap key {id:#06x} is still on the device: {reason}; delete it with: sshsm key delete {id:#06x} --type wrap-key"
+        )),
+    }
+}
+
+impl Restore {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        let stored = Backup::load(&self.file)?;
+        // All that is typed, before the session begins, which does not wait for it.
+        let shares = match self.dry_run {
+            true => self.shares.read(&stored)?,
+            false => self.shares.read_or_ask(&stored)?,
+        };
+        let key = if self.dry_run && too_few(&stored, &shares) { None } else { Some(stored.key(&shares)?) };
+        drop(shares);
+        let mut client = context.client()?;
+        let password = context.password(&client)?;
+        let (device, serial, own) = (client.describe(), client.identity().serial, context.globals.auth_key);
+        let mut session = Session::open(&mut client, own, &password)?;
+        let backup = &stored.backup;
+        let (outcomes, wrap_key) = match key.filter(|_| !self.dry_run) {
+            None => (backup::plan(&mut session, own, backup)?, None),
+            Some(key) => {
+                let restored = backup::restore(&mut session, own, backup, &key, self.keep_wrap_key)?;
+                (restored.outcomes, restored.wrap_key)
+            }
+        };
+        session.close()?;
+        tell_wrap_key(wrap_key.as_ref());
+        let objects = backup
+            .objects
+            .iter()
+            .zip(&outcomes)
+            .map(|(exported, &outcome)| RestoredObject { object: &exported.object, outcome })
+            .collect();
+        let view =
+            RestoreView { backup: &backup.id, device, serial, dry_run: self.dry_run, objects, wrap_key };
+        context.format().print(&view, |view| {
+            let row = |object: &RestoredObject<'_>| {
+                [object.object.name(), object.object.label.clone(), told(object.outcome).into()]
+            };
+            columns(&view.objects.iter().map(row).collect::<Vec<_>>())
+        })?;
+        let different: Vec<String> = view
+            .objects
+            .iter()
+            .filter(|object| object.outcome == Outcome::Different)
+            .map(|object| object.object.name())
+            .collect();
+        if different.is_empty() { Ok(()) } else { Err(BackupError::Different(different).into()) }
+    }
+}
+
+fn told(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::ToImport => "would be imported",
+        Outcome::Imported => "imported",
+        Outcome::Same => "already there, the same",
+        Outcome::Unverified => "already there; no device shows whether its secret is the same",
+        Outcome::Different => "already there, and DIFFERENT: left alone",
+    }
+}
+
+fn too_few(stored: &Stored, shares: &[Share]) -> bool {
+    shares.len() < usize::from(stored.scheme.threshold())
+}
+
+impl ShareFiles {
+    /// The shares in the files; each is of this backup, and none is there twice.
+    fn read(&self, stored: &Stored) -> Result<Vec<Share>, CliError> {
+        self.files.iter().try_fold(Vec::new(), |mut shares, file| {
+            let text = input::read_text(file).map_err(|source| FileError::read(file, source))?;
+            let share = Share::parse(&text)
+                .and_then(|share| shares::fits(&share, &shares, stored.id, stored.scheme).map(|()| share))
+                .map_err(|error| CliError::content(shown(file), error))?;
+            shares.push(share);
+            Ok(shares)
+        })
+    }
+
+    /// As many shares as it takes; those that are in no file are asked for on the terminal.
+    fn read_or_ask(&self, stored: &Stored) -> Result<Vec<Share>, CliError> {
+        let mut shares = self.read(stored)?;
+        while too_few(stored, &shares) {
+            let share = ask(stored, &shares)?.ok_or_else(|| {
+                let needed = stored.scheme.threshold();
+                BackupError::Share(ShareError::TooFew { needed, given: shares.len() })
+            })?;
+            output::talk(format_args!("share {} is right", share.number()));
+            shares.push(share);
+        }
+        Ok(shares)
+    }
+}
+
+/// Asks for one share, line by line; a line that is wrong is said to be, and asked for again. `None` where nobody can
+/// be asked.
+fn ask(stored: &Stored, given: &[Share]) -> Result<Option<Share>, CliError> {
+    let mut entry = Entry::of(stored.id, stored.scheme, given);
+    let (next, needed) = (given.len() + 1, stored.scheme.threshold());
+    loop {
+        let question =
+            format!("Share {next} of the {needed} that backup {} needs, line {}: ", stored.id, entry.line());
+        let Some(line) = prompt::secret(&question).map_err(CliError::Terminal)? else {
+            return Ok(None);
+        };
+        match entry.enter(&line) {
+            Ok(Some(share)) => return Ok(Some(share)),
+            Ok(None) => {}
+            Err(error) => output::talk(format_args!("{error}; type it again")),
+        }
+    }
+}
+
+fn show(context: &Context, file: &Path, shares: &ShareFiles) -> Result<(), CliError> {
+    let stored = Backup::load(file)?;
+    let shares = shares.read(&stored)?;
+    let authentic = match too_few(&stored, &shares) {
+        true => None,
+        false => Some(stored.key(&shares).map(|_| true)?),
+    };
+    let Stored { backup, scheme, .. } = &stored;
+    context.format().print(&BackupView { backup, authentic }, |_| {
+        let mut text = format!(
+            "backup:    {}\ncreated:   {}\ndevice:    serial {:010}, version {}\nshares:    any {scheme}\nkey:       {}\n",
+            backup.id,
+            backup.created,
+            backup.device.serial,
+            backup.device.version,
+            match authentic {
+                Some(_) => "the shares make it, and the backup is as it was made".into(),
+                None => format!("{} shares given, none of them wrong", shares.len()),
+            },
+        );
+        let heading = ["object", "algorithm", "label", "public key"].map(str::to_owned);
+        let row = |exported: &backup::Exported| {
+            let key = exported.public_key.as_deref().and_then(|key| ssh_key::PublicKey::from_openssh(key).ok());
+            let fingerprint = key.map(|key| key.fingerprint(ssh_key::HashAlg::Sha256).to_string());
+            let object = &exported.object;
+            [object.name(), object.algorithm.clone(), object.label.clone(), fingerprint.unwrap_or_default()]
+        };
+        text += &columns(&std::iter::once(heading).chain(backup.objects.iter().map(row)).collect::<Vec<_>>());
+        for NotExported { object, reason } in &backup.not_exported {
+            text += &format!("NOT in the backup: {} {:?}: {reason}\n", object.name(), object.label);
+        }
+        text
+    })?;
+    Ok(())
+}

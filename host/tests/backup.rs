@@ -1,0 +1,309 @@
+//! `sshsm backup`: from one device to another, with any m of n shares and never with fewer; what is damaged is refused,
+//! and what does not leave is named.
+
+#![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
+
+mod machine;
+
+use std::{fs, os::unix::fs::PermissionsExt, process::Command};
+
+use machine::{Machine, Run};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+/// A machine with the device `first`: CA key 5, template 10, authentication key 2 that signs, and key 6 that stays.
+fn machine() -> Machine {
+    let machine = Machine::with_device("sim:first");
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine.new_key("alice", machine::ed25519(3));
+    for line in [
+        "key generate --algorithm p256 --id 5 --label CA --exportable",
+        "key generate --algorithm ed25519 --id 6 --label stays",
+        "template put t.toml --id 10 --exportable",
+        "authentication-key put --id 2 --capabilities sign-ssh-certificate,get-template,exportable-under-wrap",
+    ] {
+        let words: Vec<_> = line.split(' ').collect();
+        let run = machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "battery staple")]);
+        assert_eq!(run.code, 0, "{run:?}");
+    }
+    machine
+}
+
+fn run(machine: &Machine, line: &str) -> Run {
+    machine.run(&line.split(' ').collect::<Vec<_>>())
+}
+
+/// Backs up `first` to `backup.json` and the shares to `share-1` to `share-3`, of which 2 are needed.
+fn back_up(machine: &Machine) -> Value {
+    let made = run(machine, "backup create backup.json --format json").json();
+    for share in made["shares"].as_array().unwrap() {
+        machine.write(&format!("share-{}", share["number"]), share["text"].as_str().unwrap());
+    }
+    made
+}
+
+fn outcomes(document: &Value) -> Vec<(String, u64, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let objects = document["objects"].as_array().unwrap();
+    objects.iter().map(|o| (text(&o["type"]), o["id"].as_u64().unwrap(), text(&o["outcome"]))).collect()
+}
+
+fn with_outcomes(ca: &str, template: &str, signer: &str) -> Vec<(String, u64, String)> {
+    [
+        ("authentication-key", 1, "unverified"), // the factory's password is on every device
+        ("authentication-key", 2, signer),
+        ("asymmetric-key", 5, ca),
+        ("template", 10, template),
+    ]
+    .map(|(object_type, id, outcome)| (object_type.to_owned(), id, outcome.to_owned()))
+    .to_vec()
+}
+
+/// Has `device` sign alice's key as the signer of the backup; what `ssh-keygen -L` says, without the date.
+fn signed(machine: &Machine, device: &str) -> String {
+    let line = format!(
+        "--device {device} --auth-key 2 sign -s 5 -t 10 -I alice -n alice -V +8h --timestamp-key timestamp alice.pub"
+    );
+    let words: Vec<_> = line.split(' ').collect();
+    let run = machine.with_environment(&words, &[("SSHSM_PASSWORD", "battery staple")]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let refused = line.replace("-n alice", "-n root");
+    let words: Vec<_> = refused.split(' ').collect();
+    let run = machine.with_environment(&words, &[("SSHSM_PASSWORD", "battery staple")]);
+    assert_eq!(run.code, 5, "{run:?}");
+    let output = Command::new("ssh-keygen").arg("-Lf").arg(machine.path("alice-cert.pub")).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    text.lines().filter(|line| !line.contains("Valid:")).map(|line| format!("{line}\n")).collect()
+}
+
+#[test]
+fn the_second_device_signs_as_the_first_did() {
+    let machine = machine();
+    let made = back_up(&machine);
+    assert_eq!(made["wrap_key"], json!({"state": "deleted"}));
+    let plan = run(&machine, "--device sim:second backup restore backup.json --dry-run --format json").json();
+    assert_eq!(outcomes(&plan), with_outcomes("to-import", "to-import", "to-import"));
+
+    let restore = "--device sim:second backup restore backup.json --share-file share-3 --share-file share-1 --format json";
+    let restored = run(&machine, restore).json();
+    assert_eq!(outcomes(&restored), with_outcomes("imported", "imported", "imported"));
+    assert_eq!(restored["wrap_key"], json!({"state": "deleted"}));
+    assert_eq!(signed(&machine, "sim:first"), signed(&machine, "sim:second"));
+    for device in ["sim:first", "sim:second"] {
+        let list = run(&machine, &format!("--device {device} key list")).stdout;
+        assert!(!list.contains("wrap-key"), "{list}");
+    }
+    // Once more: everything is there.
+    let again = run(&machine, restore).json();
+    assert_eq!(outcomes(&again), with_outcomes("same", "same", "unverified"));
+    assert_eq!(again["wrap_key"], Value::Null);
+}
+
+#[test]
+fn every_kind_of_ca_key_is_the_same_key_afterwards() {
+    let machine = Machine::with_device("sim:first");
+    for algorithm in ["ed25519", "ecp384", "ecp521", "rsa2048"] {
+        assert_eq!(run(&machine, &format!("key generate --algorithm {algorithm} --exportable")).code, 0);
+    }
+    back_up(&machine);
+    let line = "--device sim:second backup restore backup.json --share-file share-2 --share-file share-3";
+    let restored = run(&machine, line);
+    assert_eq!(restored.code, 0, "{restored:?}");
+    let list = run(&machine, "key list --format json").json();
+    for key in list.as_array().unwrap().iter().filter(|key| key["type"] == "asymmetric-key") {
+        let show = |device| run(&machine, &format!("--device sim:{device} key show {}", key["id"])).stdout;
+        assert_eq!(show("first"), show("second"));
+    }
+}
+
+#[test]
+fn what_does_not_leave_the_device_is_named() {
+    let machine = machine();
+    let made = run(&machine, "backup create backup.json");
+    assert_eq!(made.code, 0, "{made:?}");
+    let named = "NOT in the backup: asymmetric-key 0x0006 \"stays\": it is not exportable-under-wrap";
+    assert!(made.stderr.contains(named), "{made:?}");
+    let shown = run(&machine, "backup show backup.json");
+    assert!(shown.code == 0 && shown.stdout.contains(named), "{shown:?}");
+    let shown = run(&machine, "backup show backup.json --format json").json();
+    assert_eq!(shown["not_exported"][0]["object"]["id"], 6);
+    assert_eq!((&shown["threshold"], &shown["authentic"]), (&json!(2), &Value::Null));
+
+    // An authentication key that may not pass on what the CA key may do exports nothing that may do it.
+    let line =
+        "authentication-key put --id 3 --capabilities all --delegated exportable-under-wrap,export-wrapped";
+    let words: Vec<_> = line.split(' ').collect();
+    assert_eq!(machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
+    let weak = run(&machine, "--auth-key 3 backup create weak.json --format json").json();
+    let names: Vec<_> = weak["objects"].as_array().unwrap().iter().map(|o| o["id"].as_u64()).collect();
+    assert_eq!(names, [Some(10)]);
+    let reasons = weak["not_exported"].to_string();
+    assert!(reasons.contains("it may do more than authentication key 0x0003 may pass on"), "{reasons}");
+}
+
+#[test]
+fn a_device_that_lets_nothing_go_has_no_backup() {
+    let machine = Machine::new();
+    for (id, delegated, code, told) in
+        [(3, "none", 5, "put wrap key"), (4, "export-wrapped", 1, "the device lets no object go")]
+    {
+        let may = "put-wrap-key,export-wrapped,delete-wrap-key";
+        let line = format!("authentication-key put --id {id} --capabilities {may} --delegated {delegated}");
+        let words: Vec<_> = line.split(' ').collect();
+        assert_eq!(machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
+        let refused = run(&machine, &format!("--auth-key {id} backup create backup.json"));
+        assert_eq!((refused.code, refused.stdout.as_str()), (code, ""), "{refused:?}");
+        assert!(refused.stderr.contains(told), "{refused:?}");
+        assert!(!machine.path("backup.json").exists());
+        assert!(!run(&machine, "key list").stdout.contains("wrap-key "), "none was left behind");
+    }
+}
+
+#[test]
+fn fewer_shares_than_it_takes_restore_nothing() {
+    let machine = machine();
+    back_up(&machine);
+    for (shares, told) in [
+        ("", "2 shares are needed, and there are 0"),
+        (" --share-file share-2", "2 shares are needed, and there are 1"),
+        (" --share-file share-2 --share-file share-2", "share 2 was given already"),
+    ] {
+        let refused = run(&machine, &format!("--device sim:second backup restore backup.json{shares}"));
+        assert_eq!((refused.code, refused.stdout.as_str()), (1, ""), "{refused:?}");
+        assert!(refused.stderr.contains(told), "{refused:?}");
+    }
+    assert!(!machine.path("second").exists(), "no device was touched");
+}
+
+#[test]
+fn a_share_that_is_mistyped_or_of_another_backup_is_refused_with_its_line() {
+    let machine = machine();
+    back_up(&machine);
+    let share = fs::read_to_string(machine.path("share-1")).unwrap();
+    let third = share.lines().nth(3).unwrap();
+    let last = if third.ends_with('0') { "1" } else { "0" };
+    machine.write("wrong", &share.replace(third, &format!("{}{last}", &third[..third.len() - 1])));
+    let other = run(&machine, "backup create other.json --format json").json();
+    machine.write("foreign", other["shares"][1]["text"].as_str().unwrap());
+    let ids = ["backup.json", "other.json"].map(|file| {
+        let shown = run(&machine, &format!("backup show {file} --format json")).json();
+        shown["id"].as_str().unwrap().to_owned()
+    });
+    for (file, told) in [
+        ("wrong", "line 3 is mistyped".to_owned()),
+        ("foreign", format!("this share is of backup {}; the backup is {}", ids[1], ids[0])),
+        ("t.toml", "line 1 has".into()),
+    ] {
+        for verb in ["show", "restore"] {
+            let line = format!("backup {verb} backup.json --share-file share-2 --share-file {file}");
+            let refused = run(&machine, &line);
+            assert_eq!(refused.code, 1, "{refused:?}");
+            assert!(refused.stderr.contains(&told) && refused.stderr.contains(file), "{refused:?}");
+            refused.tells_no(&[&third[3..], share.lines().nth(2).unwrap()]);
+        }
+    }
+}
+
+#[test]
+fn a_damaged_backup_is_refused_wherever_it_is_damaged() {
+    let machine = machine();
+    back_up(&machine);
+    let good = fs::read_to_string(machine.path("backup.json")).unwrap();
+    let shown =
+        run(&machine, "backup show backup.json --share-file share-1 --share-file share-2 --format json");
+    assert_eq!(shown.json()["authentic"], true);
+    let document: Value = serde_json::from_str(&good).unwrap();
+    let wrapped = document["backup"]["objects"][2]["wrapped"].as_str().unwrap();
+    let fingerprint = document["backup"]["objects"][2]["content_sha256"].as_str().unwrap();
+    let swapped = |text: &str| text.chars().rev().collect::<String>();
+    let without_line: String = good.lines().take(20).map(|line| format!("{line}\n")).collect();
+    for damaged in [
+        good.replace(wrapped, &swapped(wrapped)),
+        good.replace(fingerprint, &swapped(fingerprint)),
+        good.replace("\"threshold\": 2", "\"threshold\": 3"),
+        good.replace("\"label\": \"CA\"", "\"label\": \"ca\""),
+        good.replace("sshsm-backup-1", "sshsm-backup-2"),
+        good.replace("\"created\"", "\"made\": 1, \"created\""),
+        without_line,
+        String::new(),
+    ] {
+        assert_ne!(damaged, good);
+        machine.write("damaged.json", &damaged);
+        let refused = run(&machine, "--device sim:second backup restore damaged.json --share-file share-1");
+        assert_eq!(refused.code, 1, "{refused:?}");
+        assert!(refused.stderr.contains("damaged.json is no backup, or damaged"), "{refused:?}");
+    }
+    // With a checksum that fits, it is the key that does not.
+    let forged = good.replace("\"label\": \"CA\"", "\"label\": \"ca\"");
+    let sum = document["sha256"].as_str().unwrap();
+    machine.write("forged.json", &forged.replace(sum, &checksum(&forged)));
+    let line = "--device sim:second backup restore forged.json --share-file share-1 --share-file share-2";
+    let refused = run(&machine, line);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("was changed after it was made"), "{refused:?}");
+    assert_eq!(run(&machine, "backup restore nowhere.json").code, 6);
+}
+
+/// The checksum of a backup, computed from its text: `backup` without the white space of its layout.
+fn checksum(document: &str) -> String {
+    let (_, body) = document.split_once("\"backup\": ").unwrap();
+    let (body, _) = body.split_once(",\n  \"sha256\"").unwrap();
+    let compact: String = body.lines().map(|line| line.trim_start().replacen("\": ", "\":", 1)).collect();
+    Sha256::digest(compact).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[test]
+fn another_object_of_the_same_name_is_left_alone_and_told() {
+    let machine = machine();
+    back_up(&machine);
+    assert_eq!(
+        run(&machine, "--device sim:second key generate --algorithm p256 --id 5 --label CA --exportable")
+            .code,
+        0
+    );
+    let before = run(&machine, "--device sim:second key show 5").stdout;
+    let line = "--device sim:second backup restore backup.json --share-file share-1 --share-file share-2";
+    let restored = run(&machine, line);
+    assert_eq!(restored.code, 1, "{restored:?}");
+    assert!(restored.stdout.contains("already there, and DIFFERENT"), "{restored:?}");
+    assert!(
+        restored.stderr.contains("other objects than the backup's: asymmetric-key 0x0005"),
+        "{restored:?}"
+    );
+    assert_eq!(run(&machine, "--device sim:second key show 5").stdout, before);
+    assert_eq!(
+        run(&machine, "--device sim:second template get 10 -o there.tlv").code,
+        0,
+        "the rest was imported"
+    );
+}
+
+#[test]
+fn shares_and_backup_are_for_their_owner_and_replace_nothing() {
+    let machine = machine();
+    fs::create_dir(machine.path("safe")).unwrap();
+    let made =
+        run(&machine, "backup create safe -m 3 -n 5 --shares-to safe --keep-wrap-key --format json").json();
+    let wrap_key = made["wrap_key"]["id"].as_u64().unwrap();
+    assert!(run(&machine, "key list").stdout.contains(&format!("{wrap_key:#06x}  wrap-key")));
+    let files: Vec<_> =
+        fs::read_dir(machine.path("safe")).unwrap().map(|file| file.unwrap().path()).collect();
+    assert_eq!(files.len(), 6);
+    for file in &files {
+        assert_eq!(fs::metadata(file).unwrap().permissions().mode() & 0o777, 0o600, "{}", file.display());
+    }
+    let backup = made["file"].as_str().unwrap();
+    let shares: String = made["shares"].as_array().unwrap()[..3]
+        .iter()
+        .map(|share| format!(" --share-file {}", share["file"].as_str().unwrap()))
+        .collect();
+    let shown = run(&machine, &format!("backup show {backup}{shares}"));
+    assert!(shown.code == 0 && shown.stdout.contains("the backup is as it was made"), "{shown:?}");
+    let again = run(&machine, &format!("backup create {backup}"));
+    assert!(again.code == 6 && again.stderr.contains("exists"), "{again:?}");
+    for wrong in ["-m 1", "-m 4 -n 3", "-n 300"] {
+        assert_eq!(run(&machine, &format!("backup create b.json {wrong}")).code, 2, "{wrong}");
+    }
+}
