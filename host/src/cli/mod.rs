@@ -21,6 +21,7 @@ mod quickstart;
 mod sign;
 mod signing;
 mod template;
+mod timestamp_source;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
