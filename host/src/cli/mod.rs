@@ -18,6 +18,7 @@ mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod request;
 mod sign;
 mod signing;
 mod template;
@@ -113,6 +114,9 @@ enum Command {
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
+    /// Requests for certificates, in files that travel
+    #[command(subcommand)]
+    Request(request::RequestVerb),
 }
 
 /// What every command is given: the global options.
@@ -213,6 +217,7 @@ pub fn run() -> ExitCode {
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
+        Command::Request(verb) => verb.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),
