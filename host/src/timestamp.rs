@@ -4,13 +4,17 @@
 //! |---|---|
 //! | a key in an ssh-agent | [`agent_key`] |
 //! | an authority at a URL | [`remote`] |
+//! | being that authority | [`service`], [`access`], [`clock`], [`tls`] |
 //!
 //! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
 //! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
 
+pub mod access;
 #[cfg(unix)]
 pub mod agent_key;
+pub mod clock;
 pub mod remote;
+pub mod service;
 pub mod tls;
 
 use std::{

@@ -19,7 +19,7 @@ use crate::{
     provision::ProvisionError,
     quickstart::QuickstartError,
     signer::SignerError,
-    timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError},
+    timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
     transport::TransportError,
 };
 
@@ -102,7 +102,12 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Bind(#[from] BindError),
     #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
     Timestamp(TimestampError),
+    /// Somebody else vouches, or nobody.
+    #[error("the timestamp of {} is not signed by {authority}", shown(request))]
+    Vouched { request: PathBuf, authority: String },
     #[error("the service failed")]
     Service(#[source] io::Error),
     /// The content of a file or of an object is not what it should be.
@@ -197,11 +202,13 @@ impl CliError {
             | Self::EmptyPassword
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
-            Self::Usage(_) | Self::Bind(BindError::Remote(_)) => {
+            Self::Usage(_) | Self::Bind(BindError::Remote(_)) | Self::Listen(ListenError::Insecure(_)) => {
                 Exit::Usage
             }
             Self::Bind(BindError::Io { .. })
-            | Self::Service(_) => Exit::Failed,
+            | Self::Listen(ListenError::Io { .. })
+            | Self::Service(_)
+            | Self::Vouched { .. } => Exit::Failed,
             Self::Timestamp(TimestampError::Remote(RemoteError::NotLetIn { .. })) => Exit::Authentication,
             Self::Timestamp(_) => Exit::Failed,
             Self::Quickstart(error) => match error.as_ref() {

@@ -19,9 +19,11 @@ mod prompt;
 mod provision;
 mod quickstart;
 mod request;
+mod service;
 mod sign;
 mod signing;
 mod template;
+mod timestamp;
 mod timestamp_source;
 
 use std::{env, path::PathBuf, process::ExitCode};
@@ -117,6 +119,9 @@ enum Command {
     /// Requests for certificates, in files that travel
     #[command(subcommand)]
     Request(request::RequestVerb),
+    /// The timestamp authority: who vouches for the time of requests
+    #[command(subcommand)]
+    Timestamp(timestamp::TimestampVerb),
 }
 
 /// What every command is given: the global options.
@@ -218,6 +223,7 @@ pub fn run() -> ExitCode {
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
         Command::Request(verb) => verb.run(&context),
+        Command::Timestamp(verb) => verb.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),
