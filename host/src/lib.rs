@@ -5,6 +5,7 @@
 //! | how a frame reaches a device | [`transport`] |
 //! | a device's commands, typed | [`client`] |
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
+//! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
@@ -12,6 +13,8 @@
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
+#[cfg(unix)]
+pub mod agent;
 pub mod authority;
 pub mod certificate;
 pub mod certificate_options;

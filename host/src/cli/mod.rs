@@ -2,6 +2,8 @@
 //!
 //! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
 
+#[cfg(unix)]
+mod agent;
 mod arguments;
 mod authentication_key;
 mod board;
@@ -116,6 +118,9 @@ enum Command {
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
+    /// Be an ssh-agent with the CA keys, for ssh-keygen -Us, that signs certificates under their templates and nothing else
+    #[cfg(unix)]
+    Agent(agent::Agent),
     /// Requests for certificates, in files that travel
     #[command(subcommand)]
     Request(request::RequestVerb),
@@ -222,6 +227,11 @@ pub fn run() -> ExitCode {
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
+        #[cfg(unix)]
+        Command::Agent(agent) => match agent.run(&context) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
         Command::Request(verb) => verb.run(&context),
         Command::Timestamp(verb) => verb.run(&context),
     };
