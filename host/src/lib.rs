@@ -6,6 +6,7 @@
 //! | keys on PKCS#11 tokens | [`pkcs11`] |
 //! | a device's commands, typed | [`client`] |
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
+//! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
@@ -14,6 +15,8 @@
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
+#[cfg(unix)]
+pub mod agent;
 pub mod authority;
 pub mod backup;
 pub mod certificate;

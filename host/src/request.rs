@@ -5,17 +5,19 @@
 //! was made under (the vendor tool's form), or cut out of a finished certificate.
 
 use ssh_encoding::{Base64Reader, Base64Writer, Encode, Reader, Writer};
-use ssh_key::PublicKey;
 use ssh_key::public::KeyData;
+use ssh_key::{Certificate, PublicKey};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
     CertificateKind, Field, MAX_PRINCIPALS, Options, Principals, Request, RequestError, SubjectKey,
 };
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::timestamp::Now;
 
 use crate::certificate_options::{CertificateOptions, OptionList};
-use crate::validity::Validity;
+use crate::timestamp::SIGNATURE_LENGTHS;
+use crate::validity::{Validity, ValidityError};
 
 /// Bytes of a nonce, as many as OpenSSH uses.
 const NONCE_LENGTH: usize = 32;
@@ -80,6 +82,9 @@ pub enum BuildError {
         /// Bytes there is room for.
         room: usize,
     },
+    /// It would never be valid.
+    #[error("the certificate would never be valid")]
+    Validity(#[source] ValidityError),
     /// The system gives no random numbers.
     #[error("the operating system gives no random numbers")]
     Entropy,
@@ -161,6 +166,51 @@ impl SigningRequest {
         // What the device would refuse to read is refused here, where there are words for it.
         Request::decode(&bytes).map_err(BuildError::Content)?;
         Ok(Self { bytes, comment: subject.comment().as_str_lossy().to_owned() })
+    }
+
+    /// A request that was built elsewhere.
+    ///
+    /// # Errors
+    /// When the bytes are no whole request.
+    pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BuildError> {
+        Request::decode(&bytes).map_err(BuildError::Content)?;
+        Ok(Self { bytes, comment: String::new() })
+    }
+
+    /// The key to be certified, and the CA's.
+    ///
+    /// # Errors
+    /// When the numbers of one are no key.
+    pub fn keys(&self) -> ssh_key::Result<(KeyData, KeyData)> {
+        // Read is what stands before the signature, so that any will do.
+        let mut blob = self.bytes.clone();
+        SignatureAlgorithm::Ed25519.encode_field(&[0; 64], &mut blob)?;
+        let certificate = Certificate::from_bytes(&blob)?;
+        Ok((certificate.public_key().clone(), certificate.signature_key().clone()))
+    }
+
+    /// What the certificate is to say.
+    ///
+    /// # Errors
+    /// When it would never be valid.
+    pub fn content(&self) -> Result<Content, BuildError> {
+        let request = Request::decode(&self.bytes).map_err(BuildError::Content)?;
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let options = |options: Options<'_>| {
+            options.iter().map(|(name, contents)| (text(name), contents.map(text))).collect()
+        };
+        Ok(Content {
+            kind: request.kind,
+            serial: request.serial,
+            key_id: text(request.key_id),
+            principals: request.principals.iter().map(text).collect(),
+            validity: Validity::new(request.valid_after, request.valid_before)
+                .map_err(BuildError::Validity)?,
+            options: CertificateOptions {
+                critical: options(request.critical_options),
+                extensions: options(request.extensions),
+            },
+        })
     }
 
     /// What is to be signed.
@@ -262,6 +312,20 @@ impl StoredRequest {
         })
     }
 
+    /// As [`Self::decode`], with a timestamp signature of any length that there is.
+    ///
+    /// # Errors
+    /// When it is none of the three forms.
+    pub fn detect(bytes: &[u8]) -> Result<Self, StoredRequestError> {
+        let whole = |length: &usize| {
+            Self::decode(bytes, *length).ok().filter(|stored| Request::decode(&stored.request).is_ok())
+        };
+        match SIGNATURE_LENGTHS.iter().find_map(whole) {
+            Some(stored) => Ok(stored),
+            None => Self::decode(bytes, SIGNATURE_LENGTHS[0]),
+        }
+    }
+
     /// The vendor tool's form when there is a timestamp, the bare bytes to be signed otherwise.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -337,7 +401,6 @@ mod tests {
     use crate::certificate;
     use crate::ssh_keygen::{SshKeygen, security_keys, to_be_signed, vector};
     use proptest::prelude::*;
-    use sshsm_protocol::ssh::signature::SignatureAlgorithm;
     use std::fs;
 
     const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti me";
@@ -477,6 +540,7 @@ mod tests {
             assert_eq!(StoredRequest::decode(&bare.encode(), length), Ok(bare.clone()));
             let unknown = Err(StoredRequestError::Unknown { timestamp_signature: length + 1 });
             assert_eq!(StoredRequest::decode(&stored.encode(), length + 1), unknown);
+            assert_eq!(StoredRequest::detect(&stored.encode()), Ok(stored.clone()));
             let line = request.append(&[0, 0, 0, 0]).unwrap();
             assert_eq!(StoredRequest::decode(line.as_bytes(), length), Ok(bare.clone()));
             assert_eq!(StoredRequest::decode(format!("\n{line}\r\n").as_bytes(), length), Ok(bare.clone()));
@@ -502,6 +566,18 @@ mod tests {
         assert_eq!(stored.request, request);
         assert_eq!(stored.timestamp, Some((Now::from_seconds(1_529_508_128), signature)));
         assert_eq!(stored.encode(), file);
+        assert_eq!(StoredRequest::detect(&file), Ok(stored));
+    }
+
+    #[test]
+    fn a_request_that_was_built_elsewhere_says_what_was_asked_for() {
+        let (subject, content) = (key(), content(CertificateKind::User));
+        let built = SigningRequest::new(&subject, &content, subject.key_data()).unwrap();
+        let read = SigningRequest::from_bytes(built.as_bytes().to_vec()).unwrap();
+        assert_eq!(read.content(), Ok(content));
+        assert_eq!(read.keys().unwrap(), (subject.key_data().clone(), subject.key_data().clone()));
+        let cut = built.as_bytes().split_last().unwrap().1.to_vec();
+        assert!(matches!(SigningRequest::from_bytes(cut), Err(BuildError::Content(_))));
     }
 
     proptest! {

@@ -180,11 +180,30 @@ impl TimedRequest {
         ca: &KeyData,
         source: &mut dyn TimestampSource,
     ) -> Result<Self, SignerError> {
-        let request = SigningRequest::new(subject, content, ca)?;
+        Self::of(SigningRequest::new(subject, content, ca)?, source)
+    }
+
+    /// Has `source` vouch for when `request` is made.
+    ///
+    /// # Errors
+    /// When it does not fit the device, or nobody vouches.
+    pub fn of(request: SigningRequest, source: &mut dyn TimestampSource) -> Result<Self, SignerError> {
         if let Some(algorithm) = source.algorithm() {
             request.check_length(algorithm.signature_length())?;
         }
         let (now, timestamp_signature) = source.timestamp(request.as_bytes())?;
+        Self::from_stored(request, now, timestamp_signature)
+    }
+
+    /// A request that somebody vouched for before.
+    ///
+    /// # Errors
+    /// When it does not fit the device.
+    pub fn from_stored(
+        request: SigningRequest,
+        now: Now,
+        timestamp_signature: Vec<u8>,
+    ) -> Result<Self, SignerError> {
         request.check_length(timestamp_signature.len())?;
         Ok(Self { request, now, timestamp_signature })
     }

@@ -1,7 +1,21 @@
 //! The timestamp authority: says what time it is, and signs that together with one request.
 //!
+//! | to learn about | open |
+//! |---|---|
+//! | a key in an ssh-agent | [`agent_key`] |
+//! | an authority at a URL | [`remote`] |
+//! | being that authority | [`service`], [`access`], [`clock`], [`tls`] |
+//!
 //! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
 //! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
+
+pub mod access;
+#[cfg(unix)]
+pub mod agent_key;
+pub mod clock;
+pub mod remote;
+pub mod service;
+pub mod tls;
 
 use std::{
     fmt,
@@ -15,8 +29,11 @@ use rsa::signature::{RandomizedSigner, SignatureEncoding, Signer};
 use sha2::Sha256;
 use ssh_key::PrivateKey;
 use ssh_key::private::KeypairData;
+use ssh_key::public::KeyData;
+use sshsm_firmware::crypto::RustCrypto;
+use sshsm_firmware::ssh::timestamp::{Authenticity, Timestamp};
 use sshsm_protocol::AsymmetricAlgorithm;
-use sshsm_protocol::ssh::timestamp::{Now, message};
+use sshsm_protocol::ssh::timestamp::{MESSAGE_LENGTH, Now, message};
 
 use crate::{
     device_key::{self, DeviceKeyError},
@@ -38,6 +55,28 @@ pub enum TimestampError {
     /// The signature could not be computed.
     #[error("signing the timestamp failed")]
     Signature,
+    /// The ssh-agent that has the key.
+    #[cfg(unix)]
+    #[error(transparent)]
+    Agent(#[from] agent_key::AgentKeyError),
+    /// The service.
+    #[error(transparent)]
+    Remote(#[from] remote::RemoteError),
+}
+
+/// The lengths that timestamp signatures have: Ed25519, P-256; P-384; P-521; RSA of 2048, 3072 and 4096 bits.
+pub const SIGNATURE_LENGTHS: [usize; 6] = [64, 96, 132, 256, 384, 512];
+
+/// Whether `signature`, in the form that the wire wants, is that of `key` for `request` at `now`.
+///
+/// # Errors
+/// When `key` is none that a template can name.
+pub fn verify(key: &KeyData, request: &[u8], now: Now, signature: &[u8]) -> Result<bool, DeviceKeyError> {
+    let (algorithm, public) = device_key::raw_public(key)?;
+    let key = sshsm_protocol::ssh::timestamp::TimestampKey::new(algorithm, &public)
+        .map_err(|_| DeviceKeyError::Public { algorithm })?;
+    let timestamp = Timestamp::verify::<RustCrypto>(&key, request, now, signature);
+    Ok(timestamp.authenticity() == Authenticity::Verified)
 }
 
 /// The system clock's time.
@@ -62,6 +101,51 @@ pub trait TimestampSource {
     fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError>;
 }
 
+/// A private key that signs timestamps, wherever it is kept.
+pub trait TimestampKey: Send {
+    /// Where it is kept, for people.
+    fn place(&self) -> String;
+
+    /// Its public half; one that a template can name.
+    fn public_key(&self) -> &KeyData;
+
+    /// Signs `SHA-256(request) ‖ now u32`; [`AsymmetricAlgorithm::signature_length`] bytes.
+    ///
+    /// # Errors
+    /// When it cannot, or whoever keeps it will not.
+    fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError>;
+}
+
+impl<K: TimestampKey + ?Sized> TimestampKey for Box<K> {
+    fn place(&self) -> String {
+        (**self).place()
+    }
+
+    fn public_key(&self) -> &KeyData {
+        (**self).public_key()
+    }
+
+    fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError> {
+        (**self).sign_message(message)
+    }
+}
+
+/// Whoever has the key can vouch for the time, by the clock of this system.
+impl<K: TimestampKey> TimestampSource for K {
+    fn describe(&self) -> String {
+        self.place()
+    }
+
+    fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
+        device_key::algorithm(self.public_key()).ok()
+    }
+
+    fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError> {
+        let now = now()?;
+        Ok((now, self.sign_message(&message(request, now))?))
+    }
+}
+
 /// Where a timestamp source is: the value of `--timestamp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceAddress {
@@ -69,6 +153,11 @@ pub enum SourceAddress {
     File(PathBuf),
     /// `pkcs11:…`: a key on a PKCS#11 token; the time is this system's.
     Pkcs11(pkcs11::Uri),
+    /// `agent:FILE.pub`: the private half of that public key, in the ssh-agent that `SSH_AUTH_SOCK` names; the time is
+    /// this system's.
+    Agent(PathBuf),
+    /// `http(s)://HOST[:PORT]`: a timestamp service, and its time.
+    Url(String),
 }
 
 impl SourceAddress {
@@ -78,6 +167,8 @@ impl SourceAddress {
         match self {
             Self::File(file) => Self::File(folder.join(file)),
             Self::Pkcs11(uri) => Self::Pkcs11(uri.beside(folder)),
+            Self::Agent(file) => Self::Agent(folder.join(file)),
+            Self::Url(url) => Self::Url(url),
         }
     }
 }
@@ -89,7 +180,11 @@ impl FromStr for SourceAddress {
         if text.starts_with(pkcs11::uri::SCHEME) {
             return text.parse().map(Self::Pkcs11);
         }
-        Ok(Self::File(text.into()))
+        Ok(match text.strip_prefix("agent:") {
+            Some(file) => Self::Agent(file.into()),
+            None if text.starts_with("http://") || text.starts_with("https://") => Self::Url(text.into()),
+            None => Self::File(text.into()),
+        })
     }
 }
 
@@ -98,6 +193,8 @@ impl fmt::Display for SourceAddress {
         match self {
             Self::File(file) => write!(f, "{}", file.display()),
             Self::Pkcs11(uri) => uri.fmt(f),
+            Self::Agent(file) => write!(f, "agent:{}", file.display()),
+            Self::Url(url) => f.write_str(url),
         }
     }
 }
@@ -106,6 +203,7 @@ impl fmt::Display for SourceAddress {
 pub struct TimestampAuthority {
     algorithm: AsymmetricAlgorithm,
     public: Vec<u8>,
+    public_key: KeyData,
     key: SigningKey,
     name: String,
 }
@@ -122,7 +220,8 @@ impl TimestampAuthority {
     /// Takes a decrypted key, and where it came from: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
     pub fn new(key: &PrivateKey, name: impl Into<String>) -> Result<Self, TimestampError> {
         let (algorithm, scalar) = device_key::raw_private(key)?;
-        let (_, public) = device_key::raw_public(key.public_key().key_data())?;
+        let public_key = key.public_key().key_data().clone();
+        let (_, public) = device_key::raw_public(&public_key)?;
         let broken = TimestampError::Key(DeviceKeyError::Private { algorithm });
         let key = match key.key_data() {
             KeypairData::Rsa(pair) => pair.try_into().ok().map(|key| SigningKey::Rsa(Box::new(key))),
@@ -133,7 +232,7 @@ impl TimestampAuthority {
                 _ => p521::ecdsa::SigningKey::from_slice(&scalar).ok().map(SigningKey::P521),
             },
         };
-        Ok(Self { algorithm, public, key: key.ok_or(broken)?, name: name.into() })
+        Ok(Self { algorithm, public, public_key, key: key.ok_or(broken)?, name: name.into() })
     }
 
     /// The algorithm of the key: template tag 1.
@@ -150,39 +249,40 @@ impl TimestampAuthority {
 
     /// Vouches that `request` was made at `now`; [`AsymmetricAlgorithm::signature_length`] bytes.
     pub fn sign(&self, request: &[u8], now: Now) -> Result<Vec<u8>, TimestampError> {
-        let message = message(request, now);
+        self.sign_bytes(&message(request, now))
+    }
+
+    fn sign_bytes(&self, message: &[u8]) -> Result<Vec<u8>, TimestampError> {
         match &self.key {
             SigningKey::Rsa(key) => {
-                key.try_sign_with_rng(&mut SysRng, &message).map(|signature| signature.to_vec())
+                key.try_sign_with_rng(&mut SysRng, message).map(|signature| signature.to_vec())
             }
             SigningKey::P256(key) => {
-                Signer::<p256::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+                Signer::<p256::ecdsa::Signature>::try_sign(key, message).map(|signature| signature.to_vec())
             }
             SigningKey::P384(key) => {
-                Signer::<p384::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+                Signer::<p384::ecdsa::Signature>::try_sign(key, message).map(|signature| signature.to_vec())
             }
             SigningKey::P521(key) => {
-                Signer::<p521::ecdsa::Signature>::try_sign(key, &message).map(|signature| signature.to_vec())
+                Signer::<p521::ecdsa::Signature>::try_sign(key, message).map(|signature| signature.to_vec())
             }
-            SigningKey::Ed25519(key) => key.try_sign(&message).map(|signature| signature.to_vec()),
+            SigningKey::Ed25519(key) => key.try_sign(message).map(|signature| signature.to_vec()),
         }
         .map_err(|_| TimestampError::Signature)
     }
 }
 
-/// By the clock of this system.
-impl TimestampSource for TimestampAuthority {
-    fn describe(&self) -> String {
+impl TimestampKey for TimestampAuthority {
+    fn place(&self) -> String {
         self.name.clone()
     }
 
-    fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
-        Some(self.algorithm)
+    fn public_key(&self) -> &KeyData {
+        &self.public_key
     }
 
-    fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError> {
-        let now = now()?;
-        Ok((now, self.sign(request, now)?))
+    fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError> {
+        self.sign_bytes(message)
     }
 }
 
@@ -241,6 +341,21 @@ mod tests {
         let message = message(&value("/sign/request").unwrap(), Now::from_seconds(1_529_508_128));
         let signature = value("/sign/timestamp_signature").unwrap();
         assert!(verifies(&public, key.algorithm(), &message, &signature));
+    }
+
+    #[test]
+    fn sources_are_told_apart_and_files_begin_at_the_folder() {
+        for (text, beside) in [
+            ("key", "folder/key"),
+            ("/key", "/key"),
+            ("agent:key.pub", "agent:folder/key.pub"),
+            ("https://h:1/x", "https://h:1/x"),
+            ("http://h", "http://h"),
+        ] {
+            let address: SourceAddress = text.parse().unwrap();
+            assert_eq!(address.to_string(), text);
+            assert_eq!(address.beside(Path::new("folder")).to_string(), beside);
+        }
     }
 
     #[test]

@@ -7,7 +7,12 @@ use crate::{
     requirement::{Missing, program},
     sshd::{Sshd, user},
 };
-use std::{fmt::Write as _, fs, process::Command};
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 use tempfile::TempDir;
 
 /// One user's `ssh`.
@@ -22,12 +27,33 @@ impl Ssh {
     pub fn with_certificate(key: &Key) -> Self {
         Self {
             configuration: format!(
-                "IdentityFile {}\nCertificateFile {}\n",
+                "IdentityAgent none\nIdentityFile {}\nCertificateFile {}\n",
                 key.private.display(),
                 key.certificate().display()
             ),
             known_hosts: String::new(),
         }
+    }
+
+    /// A client that logs in with `key`, whose private half is in the agent at `socket` (`SSH_AUTH_SOCK`: that of the
+    /// environment).
+    #[must_use]
+    pub fn with_agent(socket: &str, key: &Key) -> Self {
+        Self {
+            configuration: format!("IdentityAgent {socket}\nIdentityFile {}\n", key.public.display()),
+            known_hosts: String::new(),
+        }
+    }
+
+    /// The same, and the other side may use the agent at `socket`.
+    #[must_use]
+    pub fn forwarding(mut self, socket: &str) -> Self {
+        self.configuration = self.configuration.replacen(
+            "IdentityAgent none",
+            &format!("IdentityAgent {socket}\nForwardAgent yes"),
+            1,
+        );
+        self
     }
 
     /// Makes a server known as `name`, by its plain host key.
@@ -65,14 +91,36 @@ impl Ssh {
     /// When `ssh` cannot be run.
     pub fn login(&self, name: &str) -> Result<Finished, Missing> {
         let directory: TempDir = tempfile::tempdir().unwrap();
-        let known_hosts = directory.path().join("known_hosts");
+        let configuration = self.configure(directory.path());
+        Self::run(&configuration, name, &format!("echo {GREETING}"))
+    }
+
+    /// Runs a command on `name` by the configuration that [`Self::configure`] wrote.
+    ///
+    /// # Errors
+    /// [`Missing`] without `ssh`.
+    ///
+    /// # Panics
+    /// When `ssh` cannot be run.
+    pub fn run(configuration: &Path, name: &str, command: &str) -> Result<Finished, Missing> {
+        let mut ssh = Command::new(program("ssh", "openssh-client")?);
+        Ok(run(ssh.arg("-F").arg(configuration).arg(name).arg(command)))
+    }
+
+    /// Writes the configuration into a directory.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    #[must_use]
+    pub fn configure(&self, directory: &Path) -> PathBuf {
+        let known_hosts = directory.join("known_hosts");
         fs::write(&known_hosts, &self.known_hosts).unwrap();
-        let configuration = directory.path().join("config");
+        let configuration = directory.join("config");
         fs::write(
             &configuration,
             format!(
                 "UserKnownHostsFile {}\nGlobalKnownHostsFile none\nStrictHostKeyChecking yes\nUser {}\n\
-                 IdentitiesOnly yes\nIdentityAgent none\nBatchMode yes\nControlPath none\nUpdateHostKeys no\n\
+                 IdentitiesOnly yes\nBatchMode yes\nControlPath none\nUpdateHostKeys no\n\
                  ConnectTimeout 30\n{}",
                 known_hosts.display(),
                 user(),
@@ -80,11 +128,7 @@ impl Ssh {
             ),
         )
         .unwrap();
-        Ok(run(Command::new(program("ssh", "openssh-client")?)
-            .arg("-F")
-            .arg(&configuration)
-            .arg(name)
-            .arg(format!("echo {GREETING}"))))
+        configuration
     }
 }
 

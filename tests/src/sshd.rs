@@ -26,6 +26,8 @@ pub struct Server {
     pub trusted: Vec<Key>,
     /// `AuthorizedPrincipalsFile` for the user who runs the tests.
     pub principals: Vec<&'static str>,
+    /// `AuthorizedKeysFile`: keys that come in as they are.
+    pub authorized: Vec<Key>,
     /// `RevokedKeys`, a key revocation list.
     pub revoked: Option<PathBuf>,
     /// A key of the host's own, with a certificate beside it. Otherwise one is made.
@@ -85,14 +87,18 @@ impl Server {
             .unwrap();
         let principals = directory.join("principals");
         fs::write(&principals, self.principals.join("\n") + "\n").unwrap();
+        let authorized = directory.join("authorized_keys");
+        let keys: String = self.authorized.iter().map(|key| key.public_line() + "\n").collect();
+        fs::write(&authorized, keys).unwrap();
         let mut text = format!(
             "ListenAddress 127.0.0.1\nPort {port}\nPidFile none\nHostKey {}\nTrustedUserCAKeys {}\n\
-             AuthorizedPrincipalsFile {}\nAuthorizedKeysFile none\nAuthenticationMethods publickey\n\
+             AuthorizedPrincipalsFile {}\nAuthorizedKeysFile {}\nAuthenticationMethods publickey\n\
              PermitRootLogin prohibit-password\nUsePAM no\nStrictModes no\nUseDNS no\nPrintMotd no\n\
              PrintLastLog no\nMaxStartups 100\nLogLevel DEBUG2\n",
             host.private.display(),
             trusted.display(),
             principals.display(),
+            authorized.display(),
         );
         if host.certificate().exists() {
             writeln!(text, "HostCertificate {}", host.certificate().display()).unwrap();

@@ -4,8 +4,6 @@
 //! page says so and commands fail, and the first one after it came back finds it again. Its sessions are gone then, and
 //! its clients are told that by the device itself.
 
-use std::io;
-
 use clap::Args;
 use sshsm_simulator::connector::{Backend, Status, Timeouts, bind, serve};
 use tokio::{net::TcpListener, runtime};
@@ -13,6 +11,7 @@ use tokio::{net::TcpListener, runtime};
 use super::{
     Context,
     error::{CliError, line},
+    service,
 };
 use crate::{
     output::{self, Format},
@@ -40,31 +39,13 @@ impl Connector {
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Service)?;
         runtime.block_on(async {
-            let ended = ended().map_err(CliError::Service)?;
+            let ended = service::ended().map_err(CliError::Service)?;
             let listener = TcpListener::from_std(listener).map_err(CliError::Service)?;
             let address = listener.local_addr().map_err(CliError::Service)?;
             Format::Text.print(&(), |()| format!("listening on http://{address}\n"))?;
             serve(listener, device, Timeouts::default(), ended).await.map_err(CliError::Service)
         })
     }
-}
-
-/// Ready when a signal ends the program.
-#[cfg(unix)]
-fn ended() -> io::Result<impl Future<Output = ()>> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
-    Ok(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    })
-}
-
-#[cfg(not(unix))]
-fn ended() -> io::Result<impl Future<Output = ()>> {
-    Ok(async { drop(tokio::signal::ctrl_c().await) })
 }
 
 /// A device that may come and go.

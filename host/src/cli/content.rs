@@ -15,7 +15,7 @@ use crate::{
 pub(super) struct ContentArguments {
     /// Key identity: what sshd logs when the certificate is used
     #[arg(short = 'I', long, value_name = "KEY_ID", allow_hyphen_values = true)]
-    key_id: String,
+    pub(super) key_id: Option<String>,
     /// Principals: user or host names, with commas between
     #[arg(short = 'n', long, value_name = "NAMES", allow_hyphen_values = true)]
     principals: Option<String>,
@@ -43,7 +43,10 @@ impl ContentArguments {
         Ok(Content {
             kind,
             serial: 0,
-            key_id: self.key_id.clone(),
+            key_id: self
+                .key_id
+                .clone()
+                .ok_or_else(|| CliError::Usage("name the key identity: -I KEY_ID".into()))?,
             principals: principals.map_err(|error| usage(&error))?.unwrap_or_default(),
             validity: self.validity,
             options: CertificateOptions::parse(kind, &self.options).map_err(|error| usage(&error))?,

@@ -22,7 +22,7 @@ use crate::{
     quickstart::QuickstartError,
     shares::ShareError,
     signer::SignerError,
-    timestamp::TimestampError,
+    timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
     transport::TransportError,
 };
 
@@ -106,6 +106,13 @@ pub(crate) enum CliError {
     Usage(String),
     #[error(transparent)]
     Bind(#[from] BindError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    #[error(transparent)]
+    Timestamp(TimestampError),
+    /// Somebody else vouches, or nobody.
+    #[error("the timestamp of {} is not signed by {authority}", shown(request))]
+    Vouched { request: PathBuf, authority: String },
     #[error("the service failed")]
     Service(#[source] io::Error),
     /// The content of a file or of an object is not what it should be.
@@ -130,6 +137,17 @@ pub(crate) enum CliError {
     NotSigned { failed: usize, total: usize, exit: Exit },
 }
 
+impl From<TimestampError> for CliError {
+    fn from(error: TimestampError) -> Self {
+        match error {
+            TimestampError::Remote(
+                RemoteError::Url { .. } | RemoteError::TokenInTheClear { .. } | RemoteError::Token { .. },
+            ) => Self::Usage(error.to_string()),
+            error => Self::Timestamp(error),
+        }
+    }
+}
+
 /// What the device says is told as such, whoever asked it.
 impl From<SignerError> for CliError {
     fn from(error: SignerError) -> Self {
@@ -138,6 +156,7 @@ impl From<SignerError> for CliError {
             SignerError::Pkcs11(error) | SignerError::Timestamp(TimestampError::Pkcs11(error)) => {
                 Self::Pkcs11(error)
             }
+            SignerError::Timestamp(error) => error.into(),
             SignerError::Algorithm { .. } => Self::Usage(error.to_string()),
             error => Self::Signer(error),
         }
@@ -203,8 +222,15 @@ impl CliError {
             | Self::EmptyPassword
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
-            Self::Usage(_) | Self::Bind(BindError::Remote(_)) => Exit::Usage,
-            Self::Bind(BindError::Io { .. }) | Self::Service(_) => Exit::Failed,
+            Self::Usage(_) | Self::Bind(BindError::Remote(_)) | Self::Listen(ListenError::Insecure(_)) => {
+                Exit::Usage
+            }
+            Self::Bind(BindError::Io { .. })
+            | Self::Listen(ListenError::Io { .. })
+            | Self::Service(_)
+            | Self::Vouched { .. } => Exit::Failed,
+            Self::Timestamp(TimestampError::Remote(RemoteError::NotLetIn { .. })) => Exit::Authentication,
+            Self::Timestamp(_) => Exit::Failed,
             Self::Quickstart(error) => match error.as_ref() {
                 QuickstartError::NotOurs(_) => Exit::Failed,
                 QuickstartError::Locked(_) => Exit::Authentication,
@@ -315,6 +341,7 @@ impl CliError {
                 }
                 _ => return None,
             },
+            Self::Timestamp(error) => return timestamp_step(error),
             Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
@@ -338,6 +365,42 @@ impl CliError {
     pub(crate) fn line(&self) -> String {
         line(self)
     }
+}
+
+/// What to do when nobody vouches for the time.
+const fn timestamp_step(error: &TimestampError) -> Option<&'static str> {
+    Some(match error {
+        #[cfg(unix)]
+        TimestampError::Agent(error) => match error {
+            AgentKeyError::NoAgent | AgentKeyError::Unreachable { .. } => {
+                "start an ssh-agent, or name the key's file"
+            }
+            AgentKeyError::Absent { .. } => {
+                "add the key with ssh-add; `ssh-add -l` shows what the agent holds"
+            }
+            AgentKeyError::Refused { .. } => "unlock the agent, or confirm the use of the key",
+            _ => return None,
+        },
+        TimestampError::Remote(error) => match error {
+            RemoteError::Unreachable { .. } | RemoteError::Slow { .. } => {
+                "is `sshsm timestamp serve` running there?"
+            }
+            RemoteError::Tls { .. } => {
+                "name whom to trust with --timestamp-ca, and who you are with --timestamp-cert"
+            }
+            RemoteError::NotLetIn { .. } => {
+                "show a token with --timestamp-token-file, or a certificate with --timestamp-cert"
+            }
+            RemoteError::TooOften { .. } => "wait, and try again",
+            RemoteError::Status { .. } | RemoteError::Nonsense { .. } => "check the URL of --timestamp",
+            RemoteError::Unavailable { .. } => "have its operator look at its clock",
+            RemoteError::Skew { .. } => {
+                "set the clock that is wrong; a difference that is known can be allowed with --max-clock-skew"
+            }
+            _ => return None,
+        },
+        _ => return None,
+    })
 }
 
 /// An error and its causes on one line.

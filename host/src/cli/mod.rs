@@ -2,6 +2,8 @@
 //!
 //! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
 
+#[cfg(unix)]
+mod agent;
 mod arguments;
 mod authentication_key;
 mod backup;
@@ -19,10 +21,14 @@ mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod request;
+mod service;
 mod shell;
 mod sign;
 mod signing;
 mod template;
+mod timestamp;
+mod timestamp_source;
 
 use std::{env, path::PathBuf, process::ExitCode};
 
@@ -123,6 +129,15 @@ enum Command {
     Completions(shell::Completions),
     /// Write the man pages, one a command, to a directory
     Man(shell::Manual),
+    /// Be an ssh-agent with the CA keys, for ssh-keygen -Us, that signs certificates under their templates and nothing else
+    #[cfg(unix)]
+    Agent(agent::Agent),
+    /// Requests for certificates, in files that travel
+    #[command(subcommand)]
+    Request(request::RequestVerb),
+    /// The timestamp authority: who vouches for the time of requests
+    #[command(subcommand)]
+    Timestamp(timestamp::TimestampVerb),
 }
 
 /// What every command is given: the global options.
@@ -226,6 +241,13 @@ pub fn run() -> ExitCode {
         Command::Sign(sign) => sign.run(&context),
         Command::Completions(completions) => completions.run(&context),
         Command::Man(manual) => manual.run(&context),
+        #[cfg(unix)]
+        Command::Agent(agent) => match agent.run(&context) {
+            Ok(code) => return code,
+            Err(error) => Err(error),
+        },
+        Command::Request(verb) => verb.run(&context),
+        Command::Timestamp(verb) => verb.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),

@@ -15,20 +15,21 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use ssh_key::{Certificate, HashAlg, PublicKey, public::KeyData};
-use sshsm_protocol::ssh::{Printable, request::CertificateKind};
+use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 
 use super::{
     Context,
     arguments::Serials,
     content::ContentArguments,
     error::{CliError, Exit, FileError},
+    request,
     signing::SignerChoice,
 };
 use crate::{
     explanation::Explanation,
     key_file, output,
     pkcs11::Pkcs11Error,
-    request::Content,
+    request::{Content, SigningRequest, StoredRequest},
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{self, TimestampSource},
     validity::Validity,
@@ -59,8 +60,12 @@ pub(super) struct Sign {
     /// How many keys are signed at the same time, spread over the devices; one for each device if not given
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     jobs: Option<u16>,
+    /// Sign requests from files instead of keys, as `request build` and `timestamp sign` write them: X-cert.req and
+    /// X-cert.timed.req become X-cert.pub
+    #[arg(long = "request", value_name = "REQUEST", num_args = 1.., conflicts_with_all = ["keys", "key_id"])]
+    requests: Vec<PathBuf>,
     /// Public keys to sign; KEY.pub becomes KEY-cert.pub
-    #[arg(value_name = "KEY.pub", required = true)]
+    #[arg(value_name = "KEY.pub", required_unless_present = "requests")]
     keys: Vec<PathBuf>,
 }
 
@@ -71,13 +76,14 @@ struct Report<'a> {
     by: &'a By,
     /// No device answered, and the configuration's token signed.
     fallback: bool,
-    kind: String,
-    key_id: &'a str,
-    principals: &'a [String],
+    // What all certificates of the call have in common; null when each request says it for itself.
+    kind: Option<String>,
+    key_id: Option<&'a str>,
+    principals: Option<&'a [String]>,
     /// UNIX seconds.
-    valid_after: u64,
+    valid_after: Option<u64>,
     /// UNIX seconds; 18446744073709551615 is forever.
-    valid_before: u64,
+    valid_before: Option<u64>,
     keys: Vec<Outcome>,
 }
 
@@ -132,15 +138,26 @@ struct Subject {
     path: PathBuf,
     key: PublicKey,
     serial: u64,
+    stored: Option<Stored>,
+}
+
+/// A request that was built before.
+struct Stored {
+    request: SigningRequest,
+    content: Content,
+    /// When it was made, if somebody vouched for that already.
+    timestamp: Option<(Now, Vec<u8>)>,
 }
 
 /// All that the devices of a call share.
 struct Batch<'a> {
-    content: Content,
+    /// `None` when each request has its own.
+    content: Option<Content>,
     save_request: bool,
     resume: bool,
     subjects: &'a [Subject],
-    source: Mutex<Box<dyn TimestampSource + Send>>,
+    /// `None` when each request brings its time.
+    source: Mutex<Option<Box<dyn TimestampSource + Send>>>,
     by: OnceLock<By>,
     progress: ProgressBar,
     state: Mutex<State>,
@@ -160,15 +177,19 @@ struct State {
 impl Sign {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         // All that can be wrong without a device is found before anything is signed.
-        let content = self.content.content()?;
-        let subjects = self.subjects()?;
+        let content = self.requests.is_empty().then(|| self.content.content()).transpose()?;
+        let subjects = if self.requests.is_empty() { self.subjects()? } else { self.stored()? };
+        let timed = |subject: &Subject| matches!(subject.stored, Some(Stored { timestamp: Some(_), .. }));
         let ca = context.ca(&self.signer)?;
         let batch = Batch {
             content,
             save_request: self.save_request,
             resume: self.resume,
             subjects: &subjects,
-            source: Mutex::new(ca.timestamp_source()?),
+            source: Mutex::new(match subjects.iter().all(timed) {
+                true => None,
+                false => Some(ca.timestamp_source()?),
+            }),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
             state: Mutex::default(),
@@ -204,11 +225,11 @@ impl Sign {
         let report = Report {
             by: &by,
             fallback: fell_back,
-            kind: content.kind.to_string(),
-            key_id: &content.key_id,
-            principals: &content.principals,
-            valid_after: content.validity.after(),
-            valid_before: content.validity.before(),
+            kind: content.as_ref().map(|content| content.kind.to_string()),
+            key_id: content.as_ref().map(|content| content.key_id.as_str()),
+            principals: content.as_ref().map(|content| content.principals.as_slice()),
+            valid_after: content.as_ref().map(|content| content.validity.after()),
+            valid_before: content.as_ref().map(|content| content.validity.before()),
             keys: state.outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
         };
         context.format().print(&report, |_| String::new())?;
@@ -224,14 +245,32 @@ impl Sign {
 
     fn subjects(&self) -> Result<Vec<Subject>, CliError> {
         let subject = |(index, path): (usize, &PathBuf)| {
-            let serial = self.serials.get(index);
-            let serial =
-                serial.ok_or_else(|| CliError::Usage("the serial numbers run beyond 2⁶⁴ − 1".into()))?;
+            let serial = serial(self.serials, index)?;
             let key = key_file::read_public(path)
                 .map_err(|error| CliError::content("nothing was signed", error))?;
-            Ok(Subject { path: path.clone(), key, serial })
+            Ok(Subject { path: path.clone(), key, serial, stored: None })
         };
         self.keys.iter().enumerate().map(subject).collect()
+    }
+
+    fn stored(&self) -> Result<Vec<Subject>, CliError> {
+        let subject = |path: &PathBuf| {
+            let StoredRequest { request, timestamp } = request::read(path)?;
+            let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
+                CliError::content(output::shown(path), error)
+            };
+            let request = SigningRequest::from_bytes(request).map_err(|error| broken(error.into()))?;
+            let content = request.content().map_err(|error| broken(error.into()))?;
+            let (key, _) = request.keys().map_err(|error| broken(error.into()))?;
+            let serial = content.serial;
+            Ok(Subject {
+                path: path.clone(),
+                key: key.into(),
+                serial,
+                stored: Some(Stored { request, content, timestamp }),
+            })
+        };
+        self.requests.iter().map(subject).collect()
     }
 }
 
@@ -239,9 +278,12 @@ impl Batch<'_> {
     /// Takes keys from the queue until it is empty, or the signer can sign no more.
     fn work(&self, signer: &mut dyn Signer) -> Result<(), CliError> {
         self.insist(signer)?;
-        let mut content = self.content.clone();
         while let Some((index, subject)) = self.next() {
-            content.serial = subject.serial;
+            let content = match (&subject.stored, &self.content) {
+                (Some(stored), _) => stored.content.clone(),
+                (None, Some(content)) => Content { serial: subject.serial, ..content.clone() },
+                (None, None) => continue,
+            };
             let mut request = None;
             let (fate, end) = match self.sign(signer, subject, &content, &mut request) {
                 Ok(fate) => (fate, false),
@@ -315,9 +357,7 @@ impl Batch<'_> {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
-        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let timed = TimedRequest::new(&subject.key, content, signer.ca_key(), source.as_mut())?;
-        drop(source);
+        let timed = self.timed(subject, content, signer.ca_key())?;
         if self.save_request {
             let path = beside(&subject.path, "-cert.req");
             write(&path, &timed.encode())?;
@@ -332,6 +372,21 @@ impl Batch<'_> {
             Err(error) if error.is_refusal() => self.explain(signer, subject, &timed),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// The request for a subject, and when it was made.
+    fn timed(&self, subject: &Subject, content: &Content, ca: &KeyData) -> Result<TimedRequest, CliError> {
+        if let Some(Stored { request, timestamp: Some((now, signature)), .. }) = &subject.stored {
+            return Ok(TimedRequest::from_stored(request.clone(), *now, signature.clone())?);
+        }
+        let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(source) = source.as_mut() else {
+            return Err(CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()));
+        };
+        Ok(match &subject.stored {
+            Some(stored) => TimedRequest::of(stored.request.clone(), source.as_mut())?,
+            None => TimedRequest::new(&subject.key, content, ca, source.as_mut())?,
+        })
     }
 
     /// Shows why a request is refused, if that can be found out.
@@ -412,19 +467,25 @@ fn says_the_same(path: &Path, subject: &PublicKey, content: &Content, ca: &KeyDa
         && valid().is_some()
 }
 
-/// ssh-keygen's naming: `.pub` goes off, the suffix comes on.
-fn beside(key: &Path, suffix: &str) -> PathBuf {
-    let mut path = match key.extension() {
-        Some(extension) if extension == "pub" => key.with_extension(""),
-        _ => key.to_owned(),
-    }
-    .into_os_string();
+/// ssh-keygen's naming: `.pub`, or what the name of a request ends in, goes off, and the suffix comes on.
+pub(super) fn beside(key: &Path, suffix: &str) -> PathBuf {
+    const ENDINGS: [&str; 5] = ["-cert.timed.req", "-cert.req", ".timed.req", ".req", ".pub"];
+    let base = |ending: &&str| {
+        let name = key.file_name()?.to_str()?.strip_suffix(ending)?;
+        (!name.is_empty()).then(|| key.with_file_name(name))
+    };
+    let mut path = ENDINGS.iter().find_map(base).unwrap_or_else(|| key.to_owned()).into_os_string();
     path.push(suffix);
     path.into()
 }
 
-fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
+pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     output::write_file(path, content).map_err(|source| FileError::write(path, source))
+}
+
+/// The serial number of the `index`th key of a call.
+pub(super) fn serial(serials: Serials, index: usize) -> Result<u64, CliError> {
+    serials.get(index).ok_or_else(|| CliError::Usage("the serial numbers run beyond 2⁶⁴ − 1".into()))
 }
 
 /// What ssh-keygen says of a certificate it has written, and who enforced the template.
@@ -446,7 +507,7 @@ fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> St
 }
 
 /// ssh-keygen's words for a validity, in local time.
-fn validity_in_words(validity: Validity) -> String {
+pub(super) fn validity_in_words(validity: Validity) -> String {
     let local = |seconds: u64| {
         let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
         time.map_or_else(
@@ -468,9 +529,14 @@ mod tests {
 
     #[test]
     fn certificates_are_named_as_ssh_keygen_names_them() {
-        for (key, certificate) in
-            [("id.pub", "id-cert.pub"), ("a/b.c.pub", "a/b.c-cert.pub"), ("id", "id-cert.pub")]
-        {
+        for (key, certificate) in [
+            ("id.pub", "id-cert.pub"),
+            ("a/b.c.pub", "a/b.c-cert.pub"),
+            ("id", "id-cert.pub"),
+            ("d/id-cert.req", "d/id-cert.pub"),
+            ("id-cert.timed.req", "id-cert.pub"),
+            (".pub", ".pub-cert.pub"),
+        ] {
             assert_eq!(beside(Path::new(key), "-cert.pub"), Path::new(certificate));
         }
     }

@@ -10,49 +10,56 @@ use zeroize::Zeroizing;
 
 use super::{
     Context,
-    arguments::{Address, CaName, RsaSignature, TemplateName},
+    arguments::{CaName, RsaSignature, TemplateName},
     configuration::Authority,
     error::CliError,
     password, template,
+    timestamp_source::{self, TermsArguments, TimestampArguments},
 };
 use crate::{
     client::{Client, Session},
     key_file, output,
-    pkcs11::{self, TokenKey, TokenSigner, TokenTimestamps},
+    pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
-    timestamp::{SourceAddress, TimestampAuthority, TimestampSource},
+    timestamp::{SourceAddress, TimestampSource},
     transport::DeviceAddress,
 };
 
 /// A CA, and who vouches for the time of its requests.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub(super) struct SignerChoice {
     /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME]); for a key on a PKCS#11
     /// token, the id that its template lists it by
     #[arg(short = 's', long = "ca", value_name = "CA")]
-    ca: Option<CaName>,
+    pub(super) ca: Option<CaName>,
     /// The template that the CA key signs under: its id on the device, or, for a key on a PKCS#11 token, its file
     #[arg(short = 't', long, value_name = "TEMPLATE")]
     template: Option<TemplateName>,
-    /// Who vouches for the time of each request: private key of the timestamp authority that the template names, in a file
-    /// or on a token (pkcs11:…)
-    #[arg(long, alias = "timestamp-key", value_name = "SOURCE", value_parser = Address::<SourceAddress>::default())]
-    timestamp: Option<SourceAddress>,
+    #[command(flatten)]
+    timestamp: TimestampArguments,
     /// How an RSA CA key signs
     #[arg(long, value_name = "NAME")]
     signature_algorithm: Option<RsaSignature>,
+}
+
+impl SignerChoice {
+    /// The same of another CA.
+    pub(super) fn of(&self, ca: CaName) -> Self {
+        Self { ca: Some(ca), ..self.clone() }
+    }
 }
 
 /// A certificate authority, ready to be opened.
 pub(super) struct Ca {
     pub(super) devices: Vec<DeviceAddress>,
     pub(super) timestamp: Option<SourceAddress>,
+    terms: TermsArguments,
     authentication_key: ObjectId,
     password: Mutex<Password>,
     key: Option<ObjectId>,
     template: Option<TemplateName>,
-    public_key: Option<PublicKey>,
-    algorithm: Option<SignatureAlgorithm>,
+    pub(super) public_key: Option<PublicKey>,
+    pub(super) algorithm: Option<SignatureAlgorithm>,
     fallback: Option<pkcs11::Uri>,
     fallback_template: Option<TemplateName>,
 }
@@ -96,7 +103,8 @@ impl Context {
                 devices if !devices.is_empty() && !explicit.device => devices,
                 _ => globals.device.clone(),
             },
-            timestamp: choice.timestamp.clone().or(configured.timestamp),
+            timestamp: choice.timestamp.source.clone().or(configured.timestamp),
+            terms: choice.timestamp.terms.clone(),
             authentication_key: match configured.auth_key {
                 Some(id) if !explicit.auth_key => id.0,
                 _ => globals.auth_key,
@@ -227,27 +235,6 @@ impl Ca {
             .timestamp
             .as_ref()
             .ok_or_else(|| CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()))?;
-        timestamp_source(address)
-    }
-}
-
-/// Opens a timestamp source.
-///
-/// # Errors
-/// When it cannot be used.
-pub(super) fn timestamp_source(address: &SourceAddress) -> Result<Box<dyn TimestampSource + Send>, CliError> {
-    match address {
-        SourceAddress::File(path) => {
-            let mut ask = || password::key_passphrase(path);
-            let key = key_file::read_private(path, &mut ask)
-                .map_err(|error| CliError::content("no timestamp key", error))?;
-            let authority = TimestampAuthority::new(&key, address.to_string())
-                .map_err(|error| CliError::content(output::shown(path), error))?;
-            Ok(Box::new(authority))
-        }
-        SourceAddress::Pkcs11(uri) => {
-            let key = TokenKey::open(uri, &mut password::pin)?;
-            Ok(Box::new(TokenTimestamps::new(key)?))
-        }
+        timestamp_source::open(address, &self.terms)
     }
 }

@@ -7,7 +7,7 @@
 use ssh_key::public::KeyData;
 use sshsm_protocol::{
     AsymmetricAlgorithm, ObjectId,
-    ssh::{signature::SignatureAlgorithm, timestamp},
+    ssh::{signature::SignatureAlgorithm, timestamp::MESSAGE_LENGTH},
 };
 
 use super::{Pkcs11Error, TokenKey};
@@ -16,7 +16,7 @@ use crate::{
     explanation::{Authority, Explanation},
     request::BuildError,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
-    timestamp::{TimestampError, TimestampSource, now},
+    timestamp::{TimestampError, TimestampKey},
 };
 
 /// A CA key on a token, and the template that it signs under.
@@ -124,25 +124,18 @@ impl TokenTimestamps {
         key.check(algorithm)?;
         Ok(Self { key, algorithm })
     }
-
-    /// The public key that a template names.
-    #[must_use]
-    pub const fn public(&self) -> &KeyData {
-        self.key.public()
-    }
 }
 
-impl TimestampSource for TokenTimestamps {
-    fn describe(&self) -> String {
+impl TimestampKey for TokenTimestamps {
+    fn place(&self) -> String {
         self.key.uri().to_string()
     }
 
-    fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
-        Some(self.key.kind())
+    fn public_key(&self) -> &KeyData {
+        self.key.public()
     }
 
-    fn timestamp(&mut self, request: &[u8]) -> Result<(timestamp::Now, Vec<u8>), TimestampError> {
-        let now = now()?;
-        Ok((now, self.key.sign(self.algorithm, &timestamp::message(request, now))?))
+    fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError> {
+        Ok(self.key.sign(self.algorithm, message)?)
     }
 }

@@ -1,0 +1,303 @@
+//! `sshsm timestamp …`: being the timestamp authority, for one request in a file or for many over HTTP.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+use ssh_key::{HashAlg, PublicKey};
+use sshsm_protocol::ssh::template::Template;
+use tokio::{net::TcpListener, runtime};
+
+use super::{
+    Context,
+    arguments::Address,
+    error::{CliError, FileError},
+    request::{self, Summary, utc},
+    service, template, timestamp_source,
+};
+use crate::{
+    device_key, input, key_file, output,
+    request::StoredRequest,
+    timestamp::{
+        self, SourceAddress, TimestampKey, TimestampSource,
+        access::{Rate, Tokens},
+        clock::{self, Synchronisation},
+        service::{Settings, bind, serve},
+        tls::{self, Clients},
+    },
+};
+
+/// The verbs of `timestamp`.
+#[derive(Debug, Subcommand)]
+pub(super) enum TimestampVerb {
+    /// Vouch that requests in files are made now: REQ-cert.req becomes REQ-cert.timed.req
+    Sign(Sign),
+    /// Check who vouches for the time of a request in a file, and which time
+    Verify(Verify),
+    /// Be a timestamp service over HTTP
+    Serve(Serve),
+}
+
+/// Arguments of `timestamp sign`.
+#[derive(Debug, Args)]
+pub(super) struct Sign {
+    /// The timestamp key: a file, agent:KEY.pub, or pkcs11:… on a token
+    #[arg(long, value_name = "SOURCE", value_parser = Address::<SourceAddress>::default())]
+    key: SourceAddress,
+    /// Where the request with its timestamp goes, if there is one request
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+    /// Requests, as `request build` makes them
+    #[arg(value_name = "REQUEST", required = true)]
+    requests: Vec<PathBuf>,
+}
+
+/// Arguments of `timestamp verify`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("authority").required(true).args(["key", "template"]))]
+pub(super) struct Verify {
+    /// The public key of the timestamp authority
+    #[arg(long, value_name = "FILE.pub")]
+    key: Option<PathBuf>,
+    /// A template file (TOML or TLV): its timestamp authority
+    #[arg(long, value_name = "FILE")]
+    template: Option<PathBuf>,
+    /// A request with its timestamp
+    #[arg(value_name = "REQUEST")]
+    request: PathBuf,
+}
+
+/// Arguments of `timestamp serve`.
+#[derive(Debug, Args)]
+pub(super) struct Serve {
+    /// The timestamp key: a file, agent:KEY.pub, or pkcs11:… on a token
+    #[arg(long, value_name = "SOURCE", value_parser = Address::<SourceAddress>::default())]
+    key: SourceAddress,
+    /// Address and port to serve; port 0 picks a free one
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8322")]
+    listen: String,
+    /// TLS: the service's certificate and the chain behind it, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// TLS: the certificate's private key, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+    /// Let in clients with a certificate of this authority, PEM
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_client_ca: Option<PathBuf>,
+    /// Let in clients with a bearer token from this file, one to a line
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// How often one client may ask: 10/s, 30/m, 100/h
+    #[arg(long, value_name = "RATE", default_value = "10/s")]
+    rate: Rate,
+    /// Sign although the system says that its clock follows no other
+    #[arg(long)]
+    allow_unsynchronised_clock: bool,
+    /// Serve other computers without TLS, or without knowing them
+    #[arg(long)]
+    allow_insecure: bool,
+}
+
+impl TimestampVerb {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        match self {
+            Self::Sign(sign) => sign.run(context),
+            Self::Verify(verify) => verify.run(context),
+            Self::Serve(serve) => serve.run(context),
+        }
+    }
+}
+
+/// A request that was vouched for, as JSON shows it.
+#[derive(Serialize)]
+struct Vouched {
+    #[serde(serialize_with = "output::lossy")]
+    request: PathBuf,
+    #[serde(serialize_with = "output::lossy")]
+    output: PathBuf,
+    /// UNIX seconds.
+    now: u32,
+    authority: String,
+}
+
+impl Sign {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        if self.output.is_some() && self.requests.len() > 1 {
+            return Err(CliError::Usage("-o is for one request; leave it out for several".into()));
+        }
+        // All of them are read before the first is signed.
+        let read = |path: PathBuf| Ok((request::read(&path)?, path));
+        let requests = self.requests.into_iter().map(read).collect::<Result<Vec<_>, CliError>>()?;
+        let mut key = timestamp_source::open_key(&self.key)?;
+        let authority = fingerprint(key.as_ref());
+        let mut vouched = Vec::new();
+        for (StoredRequest { request, .. }, path) in requests {
+            let (now, signature) = key.timestamp(&request)?;
+            let output = self.output.clone().unwrap_or_else(|| timed(&path));
+            let content = StoredRequest { request, timestamp: Some((now, signature)) }.encode();
+            output::write_file(&output, &content).map_err(|source| FileError::write(&output, source))?;
+            output::talk(format_args!(
+                "{}: made at {}, says {authority}",
+                output::shown(&output),
+                utc(now.seconds())
+            ));
+            vouched.push(Vouched { request: path, output, now: now.seconds(), authority: authority.clone() });
+        }
+        context.format().print(&vouched, |_| String::new())?;
+        Ok(())
+    }
+}
+
+/// `X.req` becomes `X.timed.req`.
+fn timed(path: &Path) -> PathBuf {
+    let base = if path.extension().is_some_and(|extension| extension == "req") {
+        path.with_extension("")
+    } else {
+        path.to_owned()
+    };
+    let mut name = base.into_os_string();
+    name.push(".timed.req");
+    name.into()
+}
+
+fn fingerprint(key: &dyn TimestampKey) -> String {
+    key.public_key().fingerprint(HashAlg::Sha256).to_string()
+}
+
+/// Who vouches for a request, as JSON shows it.
+#[derive(Serialize)]
+struct Verified<'a> {
+    valid: bool,
+    authority: String,
+    /// UNIX seconds.
+    now: u32,
+    /// How long ago that is by the clock here, in seconds.
+    age: i64,
+    #[serde(flatten)]
+    summary: Summary<'a>,
+}
+
+impl Verify {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        let key = match (&self.key, &self.template) {
+            (Some(path), _) => key_file::read_public(path)
+                .map_err(|error| CliError::content("no public key of the timestamp authority", error))?,
+            (None, Some(path)) => template_authority(path)?,
+            (None, None) => return Err(CliError::Usage("name --key or --template".into())),
+        };
+        let stored = request::read(&self.request)?;
+        let Some((now, signature)) = &stored.timestamp else {
+            return Err(CliError::Content {
+                subject: output::shown(&self.request).to_string(),
+                source: "nobody vouches for its time yet; have it signed with `sshsm timestamp sign`".into(),
+            });
+        };
+        let valid = timestamp::verify(key.key_data(), &stored.request, *now, signature)
+            .map_err(|error| CliError::content("no timestamp key", error))?;
+        let here = timestamp::now()?;
+        let verified = Verified {
+            valid,
+            authority: key.fingerprint(HashAlg::Sha256).to_string(),
+            now: now.seconds(),
+            age: i64::from(here.seconds()) - i64::from(now.seconds()),
+            summary: Summary::of(&self.request, &stored)?,
+        };
+        context.format().print(&verified, |verified| {
+            let Verified { authority, now, age, summary, .. } = verified;
+            match valid {
+                true => format!(
+                    "made at:    {} ({age} s ago by the clock here)\nauthority:  {authority}\n{summary}",
+                    utc(*now)
+                ),
+                false => String::new(),
+            }
+        })?;
+        match valid {
+            true => Ok(()),
+            false => Err(CliError::Vouched { request: self.request.clone(), authority: verified.authority }),
+        }
+    }
+}
+
+fn template_authority(path: &Path) -> Result<PublicKey, CliError> {
+    let tlv = template::load(path)?;
+    let broken =
+        |error: Box<dyn std::error::Error + Send + Sync>| CliError::content(output::shown(path), error);
+    let template = Template::decode(&tlv).map_err(|error| broken(error.into()))?;
+    let key = &template.timestamp_key;
+    let public =
+        device_key::ssh_public(key.algorithm(), key.public()).map_err(|error| broken(error.into()))?;
+    Ok(public.into())
+}
+
+impl Serve {
+    fn run(self, context: &Context) -> Result<(), CliError> {
+        let tokens = self.token_file.as_deref().map(|path| {
+            let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
+            Tokens::parse(&text).map_err(|error| CliError::content(output::shown(path), error))
+        });
+        let tokens = tokens.transpose()?;
+        let clients = match &self.tls_client_ca {
+            Some(authorities) => Clients::Certified { authorities, others: tokens.is_some() },
+            None => Clients::Anybody,
+        };
+        let tls = self.tls_cert.as_deref().zip(self.tls_key.as_deref());
+        let tls = tls.map(|(certificate, key)| tls::server(certificate, key, clients)).transpose();
+        let tls = tls.map_err(|error| CliError::content("no TLS", error))?.map(Arc::new);
+        let known = tokens.is_some() || self.tls_client_ca.is_some();
+        let listener = bind(&self.listen, self.allow_insecure || (known && tls.is_some()))?;
+        let key = timestamp_source::open_key(&self.key)?;
+        let place = key.place();
+        let watched = !self.allow_unsynchronised_clock;
+        if watched {
+            output::talk(match clock::ask_system() {
+                Synchronisation::Synchronised => "the clock is synchronised",
+                Synchronisation::Unsynchronised => {
+                    "the clock is not synchronised: nothing is signed until it is"
+                }
+                Synchronisation::Unknown => "this system cannot tell whether its clock is synchronised",
+            });
+        }
+        let scheme = if tls.is_some() { "https" } else { "http" };
+        let settings = Settings {
+            key,
+            clock: watched.then(|| Box::new(clock::ask_system) as clock::AskClock),
+            rate: self.rate,
+            tokens,
+            tls,
+            certificates: self.tls_client_ca.is_some(),
+        };
+        let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Service)?;
+        runtime.block_on(async {
+            let ended = service::ended().map_err(CliError::Service)?;
+            let listener = TcpListener::from_std(listener).map_err(CliError::Service)?;
+            let address = listener.local_addr().map_err(CliError::Service)?;
+            output::talk(format_args!("signing with {place}"));
+            let listening = Listening { listening: format!("{scheme}://{address}") };
+            context.format().print(&listening, |here| format!("listening on {}\n", here.listening))?;
+            Ok::<_, CliError>(serve(listener, settings, ended).await?)
+        })
+    }
+}
+
+/// Where the service is, as JSON shows it.
+#[derive(Serialize)]
+struct Listening {
+    listening: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_with_its_time_has_a_name_of_its_own() {
+        for (request, output) in [("a-cert.req", "a-cert.timed.req"), ("d/x", "d/x.timed.req")] {
+            assert_eq!(timed(Path::new(request)), Path::new(output));
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Certificates and keys in PEM, for both ends of the timestamp service.
+//!
+//! Both ends use rustls on *ring*. Whom a client trusts is a file, or what the system trusts.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::{CryptoProvider, ring},
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    server::{VerifierBuilderError, WebPkiClientVerifier},
+};
+use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
+
+use crate::{input, output::shown};
+
+/// Why there is no TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file could not be read.
+    #[error("cannot read {}", shown(path))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is nothing of that kind in the file.
+    #[error("there is no {wanted} (PEM) in {}", shown(path))]
+    Absent {
+        /// What was looked for.
+        wanted: &'static str,
+        /// The file.
+        path: PathBuf,
+    },
+    /// The certificate, or the key that should belong to it, cannot be used.
+    #[error("the certificate {} cannot be used", shown(path))]
+    Certificate {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: rustls::Error,
+    },
+    /// The authority for clients' certificates cannot be used.
+    #[error("the authority for client certificates in {} cannot be used", shown(path))]
+    Authority {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        source: VerifierBuilderError,
+    },
+    /// The system trusts nobody.
+    #[error("the system has no list of trusted authorities; name a file")]
+    NoRoots,
+}
+
+/// Who may come in over TLS.
+#[derive(Clone, Copy, Debug)]
+pub enum Clients<'a> {
+    /// Everybody.
+    Anybody,
+    /// Who has a certificate of an authority in this file; with `others`, who has none is let in too, to show a token.
+    Certified {
+        /// The authorities, PEM.
+        authorities: &'a Path,
+        /// Whether a certificate is optional.
+        others: bool,
+    },
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(ring::default_provider())
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+    let absent = || TlsError::Absent { wanted: "certificate", path: path.to_owned() };
+    let pem = input::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let all: Vec<_> = CertificateDer::pem_slice_iter(&pem).collect::<Result<_, _>>().map_err(|_| absent())?;
+    if all.is_empty() { Err(absent()) } else { Ok(all) }
+}
+
+fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    let pem = input::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    PrivateKeyDer::from_pem_slice(&pem)
+        .map_err(|_| TlsError::Absent { wanted: "private key", path: path.to_owned() })
+}
+
+/// The server's side: its certificate (with the chain behind it), its key, and who may come in.
+///
+/// # Errors
+/// When a file cannot be read, or what it holds does not fit together.
+pub fn server(certificate: &Path, private: &Path, clients: Clients<'_>) -> Result<ServerConfig, TlsError> {
+    let broken = |source| TlsError::Certificate { path: certificate.to_owned(), source };
+    let builder = ServerConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()
+        .map_err(broken)?;
+    let builder = match clients {
+        Clients::Anybody => builder.with_no_client_auth(),
+        Clients::Certified { authorities, others } => {
+            let mut roots = RootCertStore::empty();
+            for root in certificates(authorities)? {
+                roots
+                    .add(root)
+                    .map_err(|source| TlsError::Certificate { path: authorities.to_owned(), source })?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
+            let verifier = if others { verifier.allow_unauthenticated() } else { verifier };
+            let verifier = verifier
+                .build()
+                .map_err(|source| TlsError::Authority { path: authorities.to_owned(), source })?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    builder.with_single_cert(certificates(certificate)?, key(private)?).map_err(broken)
+}
+
+/// The client's side: whom it trusts (else what the system trusts), and the certificate and key it shows.
+///
+/// # Errors
+/// When a file cannot be read, or the system trusts nobody.
+pub fn client(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<TlsConfig, TlsError> {
+    let owned = |certificates: Vec<CertificateDer<'static>>| -> Vec<_> {
+        certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
+    };
+    let roots = match authorities {
+        Some(path) => certificates(path)?,
+        None => rustls_native_certs::load_native_certs().certs,
+    };
+    if roots.is_empty() {
+        return Err(TlsError::NoRoots);
+    }
+    let identity = identity
+        .map(|(certificate, private)| -> Result<_, TlsError> {
+            let absent = || TlsError::Absent { wanted: "private key", path: private.to_owned() };
+            let pem =
+                input::read(private).map_err(|source| TlsError::Read { path: private.to_owned(), source })?;
+            let key = PrivateKey::from_pem(&pem).map_err(|_| absent())?;
+            Ok(ClientCert::new_with_certs(&owned(certificates(certificate)?), key))
+        })
+        .transpose()?;
+    Ok(TlsConfig::builder()
+        .root_certs(RootCerts::new_with_certs(&owned(roots)))
+        .client_cert(identity)
+        .unversioned_rustls_crypto_provider(provider())
+        .build())
+}
