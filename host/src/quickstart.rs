@@ -300,8 +300,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
     ))?;
 
     tale.step("What to try next", &[])?;
-    let sign =
-        format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp timestamp -I me -n {PRINCIPAL}");
+    let sign = format!("{program} sign -s {CA_KEY} -t {TEMPLATE} --timestamp timestamp -I me -n {PRINCIPAL}");
     let too_late =
         decoded.ok().and_then(|template| template.not_after.seconds()).map_or_else(String::new, |most| {
             let later = duration::compact(u64::from(most) + 3600);

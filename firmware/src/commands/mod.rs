@@ -19,6 +19,8 @@ pub(crate) mod object;
 pub(crate) mod opaque;
 #[cfg(feature = "otp")]
 pub(crate) mod otp_aead;
+#[cfg(feature = "ssh")]
+mod remembered;
 #[cfg(feature = "rsa-wrap")]
 pub(crate) mod rsa_wrapped;
 #[cfg(feature = "signatures")]

@@ -15,6 +15,7 @@ use crate::crypto::{MAX_SIGNATURE, sign_ssh};
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
+use crate::ssh::memory::Memory;
 use crate::ssh::policy::{CaKey, Decision, evaluate};
 use crate::ssh::timestamp::Timestamp;
 
@@ -37,7 +38,8 @@ pub(crate) fn sign<P: Platform>(
     let now = Now::from_seconds(reader.u32()?);
 
     let template = core.template(template_name.1)?;
-    let template = Template::decode(&template);
+    let template = Template::decode_dialect(&template, core.platform.dialect());
+    let rules = template.as_ref().map(|template| template.rules).unwrap_or_default();
     let timestamp_signature = match &template {
         Ok(template) => reader.take(template.timestamp_key.signature_length())?,
         Err(_) => &[],
@@ -52,14 +54,28 @@ pub(crate) fn sign<P: Platform>(
         Err(_) => Timestamp::unsigned(now),
     };
 
+    let memory = if rules.has_memory() { core.memory(template_name.1)? } else { Memory::default() };
     let wanted = core.options.presence();
     let (key, platform) = core.load(&ca_info)?;
     let public = PublicKey::from_raw(key.algorithm, &key.public).map_err(|_| DeviceError::StorageFailed)?;
-    let verdict = evaluate(&template, &request, &timestamp, &CaKey { id: ca_info.id, public });
+    let verdict = evaluate(
+        &template,
+        &request,
+        &timestamp,
+        &CaKey { id: ca_info.id, public, algorithm },
+        Some(&memory),
+    );
     let decision = Decision { ca_key: ca_info.id, template: template_name.1, algorithm, verdict };
     platform.decided(&decision);
     decision.verdict.permit()?;
-    presence::confirm(platform, wanted, PresenceMode::Certificates)?;
+    let Ok(request) = request else { return Err(DeviceError::InvalidData) };
+    let asked = rules.presence.is_some_and(|presence| presence.applies(request.lifetime()));
+    presence::confirm(platform, presence::at_least(wanted, asked), PresenceMode::Certificates)?;
+    if rules.has_memory() {
+        // Before the signature exists: a power cut wastes a permission, and grants none.
+        core.remember(template_name.1, &memory.after(&rules, &request, now))?;
+    }
+    let (key, platform) = core.load(&ca_info)?;
 
     let mut signature = [0; MAX_SIGNATURE];
     let length =

@@ -28,8 +28,7 @@
 use super::{
     network::{Network, NetworkError},
     pattern::{Pattern, PatternError},
-    public_key::KeyKind,
-    request::{CertificateKind, SubjectKind},
+    request::{CertificateKind, SubjectKey, SubjectKind},
     signature::SignatureAlgorithm,
 };
 use crate::{
@@ -341,12 +340,15 @@ impl<'a> SubjectKeys<'a> {
         self.kinds.iter().filter_map(|&code| kind(code))
     }
 
-    /// Whether a key of this kind, and of so many bits if it is RSA, may be certified.
+    /// Whether this key may be certified.
     #[must_use]
-    pub fn contains(&self, subject: SubjectKind, rsa_bits: usize) -> bool {
-        let long_enough =
-            subject != SubjectKind::Plain(KeyKind::Rsa) || rsa_bits >= usize::from(self.least_rsa_bits);
-        long_enough && self.iter().any(|kind| kind == subject)
+    pub fn contains(&self, subject: &SubjectKey<'_>) -> bool {
+        let bits = match subject {
+            SubjectKey::Plain(key) => key.rsa_bits(),
+            SubjectKey::SecurityKey { .. } => None,
+        };
+        bits.is_none_or(|bits| bits >= usize::from(self.least_rsa_bits))
+            && self.iter().any(|kind| subject.kind() == Some(kind))
     }
 
     /// A kind's number.
@@ -617,6 +619,7 @@ impl<'a> Rules<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::public_key::PublicKey;
     use proptest::prelude::*;
 
     fn set(tag: RuleTag, value: &[u8]) -> Result<Rules<'_>, RuleError> {
@@ -779,10 +782,16 @@ mod tests {
     #[test]
     fn a_short_rsa_key_is_no_subject_and_others_have_no_length() {
         let keys = SubjectKeys::decode(&[0x0c, 0, 1, 5]).unwrap();
-        let (rsa, ed25519) = (SubjectKind::Plain(KeyKind::Rsa), SubjectKind::Plain(KeyKind::Ed25519));
-        assert!(keys.contains(rsa, 3072) && !keys.contains(rsa, 3071) && keys.contains(ed25519, 0));
-        assert!(!keys.contains(SubjectKind::SecurityKeyEd25519, 0));
-        assert_eq!([rsa, ed25519].map(SubjectKeys::code), [1, 5]);
+        let long = [0x80; 384];
+        let short: [u8; 384] = core::array::from_fn(|index| if index == 0 { 0x7f } else { 0xff });
+        let rsa = |modulus| SubjectKey::Plain(PublicKey::Rsa { exponent: &[1, 0, 1], modulus });
+        assert!(
+            keys.contains(&rsa(&long)) && !keys.contains(&rsa(&short)) && !keys.contains(&rsa(&long[1..]))
+        );
+        let ed25519 = PublicKey::Ed25519(&[0; 32]);
+        assert!(keys.contains(&SubjectKey::Plain(ed25519)));
+        assert!(!keys.contains(&SubjectKey::SecurityKey { key: ed25519, application: b"ssh:" }));
+        assert_eq!(keys.iter().map(SubjectKeys::code).collect::<std::vec::Vec<_>>(), [1, 5]);
     }
 
     proptest! {

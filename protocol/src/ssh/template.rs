@@ -271,7 +271,12 @@ fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Re
 
 impl<'a> Template<'a> {
     /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers, no rule that another contradicts.
-    pub fn decode(bytes: &'a [u8], dialect: Dialect) -> Result<Self, TemplateError> {
+    pub fn decode(bytes: &'a [u8]) -> Result<Self, TemplateError> {
+        Self::decode_dialect(bytes, Dialect::Extended)
+    }
+
+    /// Reads a whole template that may have the tags of one dialect only.
+    pub fn decode_dialect(bytes: &'a [u8], dialect: Dialect) -> Result<Self, TemplateError> {
         let mut rules = Rules::default();
         let mut seen = [false; RuleTag::ALL.len()];
         let mut values: [Option<&'a [u8]>; Tag::ALL.len()] = [None; Tag::ALL.len()];
@@ -346,10 +351,6 @@ mod tests {
 
     const KEY: [u8; 32] = [7; 32];
 
-    fn decode(bytes: &[u8]) -> Result<Template<'_>, TemplateError> {
-        Template::decode(bytes, Dialect::Extended)
-    }
-
     fn sample() -> Template<'static> {
         Template {
             timestamp_key: TimestampKey::new(AsymmetricAlgorithm::Ed25519, &KEY).unwrap(),
@@ -372,7 +373,7 @@ mod tests {
     #[test]
     fn what_was_encoded_decodes_to_the_same() {
         let (buffer, length) = encoded(&sample());
-        assert_eq!(decode(&buffer[..length]), Ok(sample()));
+        assert_eq!(Template::decode(&buffer[..length]), Ok(sample()));
     }
 
     #[test]
@@ -382,29 +383,32 @@ mod tests {
         let mut twice = [0; 512];
         twice[..length].copy_from_slice(good);
         twice[length..length + 4].copy_from_slice(&[1, 0, 1, 46]);
-        assert_eq!(decode(&twice[..length + 4]), Err(TemplateError::DuplicateTag(Tag::TimestampAlgorithm)));
+        assert_eq!(
+            Template::decode(&twice[..length + 4]),
+            Err(TemplateError::DuplicateTag(Tag::TimestampAlgorithm))
+        );
         twice[length] = 0x7f;
-        assert_eq!(decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x7f)));
+        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x7f)));
         twice[length] = 0x93;
-        assert_eq!(decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x93)));
-        assert_eq!(decode(&good[4..]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
-        assert!(matches!(decode(&good[..length - 1]), Err(TemplateError::Truncated(_))));
-        assert_eq!(decode(&[]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
+        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x93)));
+        assert_eq!(Template::decode(&good[4..]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
+        assert!(matches!(Template::decode(&good[..length - 1]), Err(TemplateError::Truncated(_))));
+        assert_eq!(Template::decode(&[]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
 
         let mut other = buffer;
         other[3] = 43;
         assert_eq!(
-            decode(&other[..length]),
+            Template::decode(&other[..length]),
             Err(TemplateError::TimestampKey(TimestampKeyError::UnknownAlgorithm(43)))
         );
         other[3] = 12;
         assert!(matches!(
-            decode(&other[..length]),
+            Template::decode(&other[..length]),
             Err(TemplateError::TimestampKey(TimestampKeyError::WrongLength { .. }))
         ));
         let mut unterminated = buffer;
         unterminated[length - 1] = b'!';
-        assert_eq!(decode(&unterminated[..length]), Err(TemplateError::UnterminatedPrincipal));
+        assert_eq!(Template::decode(&unterminated[..length]), Err(TemplateError::UnterminatedPrincipal));
         assert!(matches!(CaKeys::decode(&[0, 1, 2]), Err(TemplateError::WrongLength { .. })));
     }
 
@@ -417,23 +421,26 @@ mod tests {
         assert_eq!(last, [0x82, 0, 4, 0, 0, 0x0e, 0x10, 0x92, 0, 0]);
         let together = |parts: &[&[u8]]| parts.concat();
         for bytes in [together(&[first, last]), together(&[last, first])] {
-            assert_eq!(decode(&bytes), Ok(template));
+            assert_eq!(Template::decode(&bytes), Ok(template));
             assert_eq!(
-                Template::decode(&bytes, Dialect::Yubihsm2).map(drop),
+                Template::decode_dialect(&bytes, Dialect::Yubihsm2).map(drop),
                 Err(TemplateError::UnknownTag(last[0]))
             );
         }
         let twice = together(&[first, last, &last[7..]]);
-        assert_eq!(decode(&twice), Err(TemplateError::DuplicateRule(RuleTag::Sealed)));
+        assert_eq!(Template::decode(&twice), Err(TemplateError::DuplicateRule(RuleTag::Sealed)));
         let defect = together(&[first, &[0x82, 0, 1, 0]]);
-        assert!(matches!(decode(&defect), Err(TemplateError::Rule { tag: RuleTag::MaxLifetime, .. })));
+        assert!(matches!(
+            Template::decode(&defect),
+            Err(TemplateError::Rule { tag: RuleTag::MaxLifetime, .. })
+        ));
         let contradiction = together(&[first, &[0x86, 0, 0, 0x87, 0, 2, b'a', 0]]);
         let error = RuleError::NotAllowed;
         assert_eq!(
-            decode(&contradiction),
+            Template::decode(&contradiction),
             Err(TemplateError::Rule { tag: RuleTag::RequireCriticalOptions, error })
         );
-        assert_eq!(Template::decode(&buffer[..length - 10], Dialect::Yubihsm2), Ok(sample()));
+        assert_eq!(Template::decode_dialect(&buffer[..length - 10], Dialect::Yubihsm2), Ok(sample()));
     }
 
     #[test]
@@ -459,7 +466,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_input_panics(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
-            if let Ok(template) = decode(&bytes) {
+            if let Ok(template) = Template::decode(&bytes) {
                 prop_assert_eq!(template.forbidden_principals.iter().map(|name| name.len() + 1).sum::<usize>(),
                     template.forbidden_principals.0.len());
             }
@@ -469,7 +476,7 @@ mod tests {
         fn a_changed_template_never_decodes_to_the_same(position in 0_usize..84, bit in 0_u32..8) {
             let (mut buffer, length) = encoded(&sample());
             buffer[position % length] ^= 1 << bit;
-            prop_assert_ne!(decode(&buffer[..length]).ok(), Some(sample()));
+            prop_assert_ne!(Template::decode(&buffer[..length]).ok(), Some(sample()));
         }
     }
 }
