@@ -12,7 +12,13 @@ use sshsm_firmware::{
 };
 use sshsm_protocol::{
     ObjectId,
-    ssh::{public_key::PublicKey, request::Request, template::Template, timestamp::Now},
+    ssh::{
+        public_key::{KeyKind, PublicKey},
+        request::Request,
+        signature::SignatureAlgorithm,
+        template::Template,
+        timestamp::Now,
+    },
 };
 
 /// The verdict on one request, every check of it.
@@ -48,6 +54,8 @@ pub struct Authority<'a> {
     pub id: ObjectId,
     /// Its public key; without one, the key that the request names is taken for it.
     pub public: Option<&'a KeyData>,
+    /// What it signs with; without it, what OpenSSH signs certificates with.
+    pub algorithm: Option<SignatureAlgorithm>,
 }
 
 impl Explanation {
@@ -75,7 +83,13 @@ impl Explanation {
             .or_else(|| decoded.as_ref().ok().map(|request| request.signature_key))
             // A request that cannot be read is judged no further, so that no key is compared.
             .unwrap_or(PublicKey::Ed25519(&[0; 32]));
-        let verdict = policy::evaluate(&template, &decoded, &timestamp, &CaKey { id: authority.id, public });
+        let usual = match public.kind() {
+            KeyKind::Rsa => SignatureAlgorithm::RsaSha512,
+            KeyKind::Ecdsa(curve) => SignatureAlgorithm::Ecdsa(curve),
+            KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
+        };
+        let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
+        let verdict = policy::evaluate(&template, &decoded, &timestamp, &ca_key, None);
         let outcome = match verdict.refusals().next() {
             Some(_) => Outcome::Refused,
             None if verdict.is_allowed() => Outcome::Allowed,

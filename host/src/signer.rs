@@ -276,7 +276,8 @@ impl Signer for DeviceSigner<'_, '_> {
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
         let template = self.session.template(self.template_id)?;
         let TimedRequest { request, now, timestamp_signature } = timed;
-        let authority = Authority { id: self.ca_id, public: Some(&self.ca_key) };
+        let authority =
+            Authority { id: self.ca_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
     }
 }

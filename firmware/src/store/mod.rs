@@ -86,7 +86,7 @@ pub const PAGE_SIZE: u16 = 126;
 /// Deleted objects whose sequence number is remembered, at most.
 pub const MAX_TOMBSTONES: usize = 512;
 /// Sectors that the flash has at least.
-pub const MIN_SECTORS: usize = 8;
+pub const MIN_SECTORS: usize = 9;
 /// Bytes of the largest word of the flash.
 const MAX_WORD: usize = 16;
 /// Sectors of 4 KiB that [`MAX_OBJECTS`] and [`MAX_PAGES`] need.
