@@ -14,13 +14,17 @@ use model::{ModelDevice, Object, Session};
 use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{Check, Outcome};
+use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
 use sshsm_protocol::ssh::rules::{
     CertificateTypes, Names, Networks, Patterns, Presence as PresenceRule, Quota, Rules, Serials,
     SignatureAlgorithms, SubjectKeys,
 };
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Command, DeviceError};
+use sshsm_protocol::ssh::template::Dialect;
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, Domains,
+};
 
 fn names(value: &'static [u8]) -> Option<Names<'static>> {
     Some(Names::decode(value).unwrap())
@@ -468,4 +472,110 @@ fn memory_is_read_back_and_damage_is_seen() {
         Memory::decode(&bytes[..12]).is_err() && Memory::decode(&[&bytes[..], &[0; 3]].concat()).is_err()
     );
     assert!(Memory::decode(&[&bytes[..], &[0; 4 * 65]].concat()).is_err());
+}
+
+/// What EXPLAIN SSH REQUEST says: check, outcome, asked and allowed.
+fn explained(asked: &mut Asked) -> Result<Vec<[String; 4]>, DeviceError> {
+    let answer = asked.session.send(&mut asked.device, Command::ExplainSshRequest, &asked.case.payload())?;
+    let (now, findings) = explanation::decode(&answer).unwrap();
+    assert_eq!(now, asked.case.now);
+    Ok(findings
+        .map(Result::unwrap)
+        .map(|finding| [finding.check, finding.outcome, finding.asked, finding.allowed].map(str::to_owned))
+        .collect())
+}
+
+#[test]
+fn a_request_is_explained_by_the_device_that_remembers_and_nothing_is_signed() {
+    let rules = Rules {
+        increasing_serials: true,
+        presence: Some(PresenceRule::Always),
+        max_principals: Some(1),
+        ..Rules::default()
+    };
+    let mut asked = Asked::new(rules);
+    asked.case.principals = vec![b"alice"];
+    asked.device.platform().presence = Presence::Confirmed;
+    assert_eq!(asked.ask(7, NOW), Ok(()));
+    let outcome = |lines: &[[String; 4]], check: &str| {
+        lines
+            .iter()
+            .find(|line| line[0] == check)
+            .map(|line| (line[1].clone(), line[2].clone(), line[3].clone()))
+    };
+    let told = |outcome: &str, asked: &str, allowed: &str| {
+        Some((outcome.to_owned(), asked.to_owned(), allowed.to_owned()))
+    };
+    let lines = explained(&mut asked).unwrap();
+    assert_eq!(outcome(&lines, "increasing-serial"), told("refused", "7", "greater than 7"));
+    assert_eq!(outcome(&lines, "principal-count"), told("allowed", "1", "at most 1"));
+    assert_eq!(outcome(&lines, "quota"), None, "the template has no such rule");
+    for _ in 0..2 {
+        asked.case.serial = 8;
+        assert!(explained(&mut asked).unwrap().iter().all(|line| line[1] == "allowed"));
+    }
+    assert_eq!(asked.device.platform().asked.len(), 1, "nobody was asked for a touch");
+    // It is the same as the signature's.
+    asked.case.principals = vec![b"root", b"alice"];
+    let lines = explained(&mut asked).unwrap();
+    assert_eq!(asked.ask(8, NOW), REFUSED);
+    let logged = asked.told();
+    for [check, outcome, asked, allowed] in &lines {
+        assert!(
+            logged.contains(&format!("  {check:<20}  {outcome:<9}  {asked:<44}  {allowed}\n")),
+            "{check}\n{logged}"
+        );
+    }
+    assert_eq!(logged.lines().count(), lines.len() + 2);
+}
+
+#[test]
+fn long_values_of_an_explanation_are_cut_and_short_ones_are_whole() {
+    let mut asked = Asked::new(Rules::default());
+    let names: Vec<&'static [u8]> = (0..100).map(|n| &*format!("name-{n:04}").into_bytes().leak()).collect();
+    asked.case.principals = names;
+    let lines = explained(&mut asked).unwrap();
+    let principals = lines.iter().find(|line| line[0] == "principals-present").unwrap();
+    assert!(
+        principals[2].starts_with("name-0000, name-0001") && principals[2].ends_with('…'),
+        "{principals:?}"
+    );
+    assert!(lines.iter().any(|line| line[3] == "anybody but root, toor"));
+}
+
+#[test]
+fn explaining_asks_for_what_signing_asks_for() {
+    let mut case = Case::new();
+    case.ca_keys = vec![3];
+    let (mut device, mut session) = case.device();
+    let mut payload = case.payload();
+    payload[..2].copy_from_slice(&[0, 99]);
+    let missing = session.send(&mut device, Command::ExplainSshRequest, &payload);
+    assert_eq!(missing, Err(DeviceError::ObjectNotFound));
+    let may = Capabilities::of(&[Capability::GetOpaque]);
+    let mut other = model::put_authentication_key(
+        &mut device,
+        &mut session,
+        7,
+        b"other",
+        Domains::ALL,
+        may,
+        Capabilities::NONE,
+    );
+    let refused = other.send(&mut device, Command::ExplainSshRequest, &case.payload());
+    assert_eq!(refused, Err(DeviceError::InsufficientPermissions));
+}
+
+#[test]
+fn a_strict_device_has_neither_our_rules_nor_our_command() {
+    let mut asked = Asked::new(Rules::default());
+    asked.device.platform().dialect = Dialect::Yubihsm2;
+    assert_eq!(asked.ask(1, NOW), Ok(()));
+    assert_eq!(explained(&mut asked), Err(DeviceError::InvalidCommand));
+    let mut asked = Asked::new(Rules { max_lifetime: Some(u32::MAX), ..Rules::default() });
+    assert_eq!(asked.ask(1, NOW), Ok(()));
+    asked.device.platform().dialect = Dialect::Yubihsm2;
+    assert_eq!(asked.ask(1, NOW), REFUSED);
+    let told = asked.told();
+    assert!(told.contains("malformed: unknown tag 0x82"), "{told}");
 }

@@ -481,9 +481,10 @@ mod tests {
                 TemplateTextError::Value { line, column, problem } => (line, column, problem),
                 other => panic!("{rule}: {other:?}"),
             };
-            let reasons: Vec<_> = std::iter::successors(Some(&problem as &dyn Error), |&error| error.source())
-                .map(ToString::to_string)
-                .collect();
+            let reasons: Vec<_> =
+                std::iter::successors(Some(&problem as &dyn Error), |&error| error.source())
+                    .map(ToString::to_string)
+                    .collect();
             let last = rule.lines().count() + 4;
             assert_eq!((line, found), (last, column), "{rule}: {reasons:?}");
             assert!(reasons.join(": ").contains(reason), "{rule}: {reasons:?}");

@@ -96,6 +96,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::DeriveEcdh => decrypt::ecdh,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "ssh")]
+        Command::ExplainSshRequest => ssh_certificate::explain,
         #[cfg(feature = "attestation")]
         Command::SignAttestationCertificate => attestation::sign,
         #[cfg(feature = "opaque")]

@@ -419,15 +419,28 @@ impl<'a> Verdict<'a> {
 
 impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {:<20}  {:<9}  {:<44}  allowed", "check", "outcome", "asked")?;
+        write_row(f, "check", "outcome", "asked", "allowed")?;
         // What the template has no rule for needs no line.
         for finding in self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted) {
             let asked = alloc::format!("{}", finding.asked);
-            let (check, outcome) = (finding.check.name(), finding.outcome.name());
-            writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {}", finding.allowed)?;
+            write_row(f, finding.check.name(), finding.outcome.name(), &asked, &finding.allowed)?;
         }
         Ok(())
     }
+}
+
+/// Writes a line of a verdict's table.
+///
+/// # Errors
+/// The formatter's.
+pub fn write_row(
+    f: &mut fmt::Formatter<'_>,
+    check: &str,
+    outcome: &str,
+    asked: &str,
+    allowed: impl fmt::Display,
+) -> fmt::Result {
+    writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {allowed}")
 }
 
 /// A decision of a device about one request.
