@@ -13,6 +13,7 @@ use sshsm_protocol::frame::{
     write_header,
 };
 use sshsm_protocol::object::Origin;
+use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, Domains, Label, ObjectId, ObjectType};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -318,6 +319,9 @@ impl<P: Platform> Device<P> {
         payload: &[u8],
         writer: &mut Writer<'_>,
     ) -> Result<(), DeviceError> {
+        if command.is_extension() && self.core.platform.dialect() == Dialect::Yubihsm2 {
+            return Err(DeviceError::InvalidCommand);
+        }
         let handler = commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?;
         authorization::may_send(caller, command, payload)?;
         if !command.request_length().contains(&payload.len()) {

@@ -39,7 +39,8 @@ fn key(command: Command) -> Option<(ObjectType, usize)> {
         | Command::DeriveEcdh
         | Command::DecryptPkcs1
         | Command::DecryptOaep
-        | Command::SignSshCertificate => (ObjectType::AsymmetricKey, 0),
+        | Command::SignSshCertificate
+        | Command::ExplainSshRequest => (ObjectType::AsymmetricKey, 0),
         Command::SignAttestationCertificate => (ObjectType::AsymmetricKey, 2),
         Command::EncryptEcb | Command::DecryptEcb | Command::EncryptCbc | Command::DecryptCbc => {
             (ObjectType::SymmetricKey, 0)
@@ -71,7 +72,7 @@ fn algorithms(command: Command, payload: &[u8], key: Algorithm) -> [Option<Algor
         Command::DecryptPkcs1 => [Some(A::RsaPkcs1Decrypt), None, None, None],
         // Behind the ciphertext, 256, 384 or 512 bytes, stands the label's digest.
         Command::DecryptOaep => [by_digest(length.saturating_sub(3) % 128, OAEP), named(2), None, None],
-        Command::SignSshCertificate => [named(4), None, None, None],
+        Command::SignSshCertificate | Command::ExplainSshRequest => [named(4), None, None, None],
         Command::SignAttestationCertificate => match AsymmetricAlgorithm::from_algorithm(key) {
             Some(AsymmetricAlgorithm::Ec(_)) => [Some(A::EcdsaSha256), None, None, None],
             _ => [Some(A::RsaPkcs1Sha256), None, None, None],

@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;
+use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Command, DeviceError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
@@ -94,6 +95,12 @@ pub trait Platform {
     fn confirm_presence(&mut self, timeout: Duration) -> Presence {
         let _ = timeout;
         Presence::Unsupported
+    }
+
+    /// Which tags templates may have, and whether there are commands beyond YubiHSM 2's. The default knows all, unless the
+    /// firmware is built with the feature `strict-yubihsm2`.
+    fn dialect(&self) -> Dialect {
+        if cfg!(feature = "strict-yubihsm2") { Dialect::Yubihsm2 } else { Dialect::Extended }
     }
 
     /// Learns how a command ended, for logs; the default ignores it. Messages that are no command at all, or whose

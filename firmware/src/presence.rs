@@ -19,6 +19,16 @@ pub(crate) fn confirm<P: Platform>(
     if presence.mode < least { Ok(()) } else { touch(platform, presence) }
 }
 
+/// The option, or more where a template asks for a touch by itself.
+#[cfg(feature = "ssh")]
+pub(crate) fn at_least(option: UserPresence, asked: bool) -> UserPresence {
+    if !asked || option.mode >= PresenceMode::Certificates {
+        return option;
+    }
+    let timeout = if option.timeout == 0 { UserPresence::DEFAULT.timeout } else { option.timeout };
+    UserPresence { mode: PresenceMode::Certificates, timeout }
+}
+
 /// Waits for a touch before the option changes: so it is only ever in force on a device that can ask, and whoever has
 /// no more than a session cannot end it.
 #[cfg(feature = "audit")]

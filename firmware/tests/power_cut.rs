@@ -133,6 +133,7 @@ const READING: &[Command] = &[
     Command::DecryptOaep,
     Command::VerifyHmac,
     Command::SignSshCertificate,
+    Command::ExplainSshRequest,
     Command::GetTemplate,
     Command::DecryptOtp,
     Command::CreateOtpAead,

@@ -521,6 +521,22 @@ impl<'c> Session<'c> {
         self.command(Command::SignSshCertificate, &[&names, [algorithm.code()].as_slice(), request].concat())
     }
 
+    /// What would come of [`Session::sign_ssh_certificate`] with the same arguments: the answer of EXPLAIN SSH REQUEST, which
+    /// [`sshsm_protocol::ssh::explanation`] reads. Nothing is signed.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidCommand`] from a YubiHSM 2, and from a device that is as strict.
+    pub fn explain_ssh_request(
+        &mut self,
+        ca_key: ObjectId,
+        template: ObjectId,
+        algorithm: Algorithm,
+        request: &[u8],
+    ) -> Result<Vec<u8>> {
+        let names = [ca_key.get().to_be_bytes(), template.get().to_be_bytes()].concat();
+        self.command(Command::ExplainSshRequest, &[&names, [algorithm.code()].as_slice(), request].concat())
+    }
+
     /// RSASSA-PKCS1-v1_5 over a digest of 20, 32, 48 or 64 bytes.
     ///
     /// # Errors

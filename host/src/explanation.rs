@@ -1,18 +1,28 @@
 //! Why a request is refused, or would be: the device's own policy, run here, and kept for printing.
 
+use std::fmt;
+
 use serde::Serialize;
 use ssh_encoding::Encode;
 use ssh_key::public::KeyData;
 use sshsm_firmware::{
     crypto::RustCrypto,
     ssh::{
-        policy::{self, CaKey, Outcome},
+        policy::{self, CaKey, Outcome, Value},
         timestamp::Timestamp,
     },
 };
 use sshsm_protocol::{
     ObjectId,
-    ssh::{public_key::PublicKey, request::Request, template::Template, timestamp::Now},
+    ssh::{
+        Printable,
+        explanation::{self, ExplanationError},
+        public_key::{KeyKind, PublicKey},
+        request::Request,
+        signature::SignatureAlgorithm,
+        template::Template,
+        timestamp::Now,
+    },
 };
 
 /// The verdict on one request, every check of it.
@@ -22,19 +32,17 @@ pub struct Explanation {
     pub outcome: &'static str,
     /// UNIX seconds that the template's window was measured from.
     pub now: u32,
-    /// The checks, in the policy's order.
+    /// The checks, in the policy's order, without rules that the template does not have.
     pub checks: Vec<Finding>,
-    #[serde(skip)]
-    table: String,
 }
 
 /// One check.
 #[derive(Debug, Clone, Serialize)]
 pub struct Finding {
     /// The policy's name of the rule.
-    pub check: &'static str,
+    pub check: String,
     /// `allowed`, `refused` or `undecided`.
-    pub outcome: &'static str,
+    pub outcome: String,
     /// What was asked.
     pub asked: String,
     /// What is allowed.
@@ -48,6 +56,8 @@ pub struct Authority<'a> {
     pub id: ObjectId,
     /// Its public key; without one, the key that the request names is taken for it.
     pub public: Option<&'a KeyData>,
+    /// What it signs with; without it, what OpenSSH signs certificates with.
+    pub algorithm: Option<SignatureAlgorithm>,
 }
 
 impl Explanation {
@@ -75,24 +85,45 @@ impl Explanation {
             .or_else(|| decoded.as_ref().ok().map(|request| request.signature_key))
             // A request that cannot be read is judged no further, so that no key is compared.
             .unwrap_or(PublicKey::Ed25519(&[0; 32]));
-        let verdict = policy::evaluate(&template, &decoded, &timestamp, &CaKey { id: authority.id, public });
-        let outcome = match verdict.refusals().next() {
-            Some(_) => Outcome::Refused,
-            None if verdict.is_allowed() => Outcome::Allowed,
-            None => Outcome::Undecided,
+        let usual = match public.kind() {
+            KeyKind::Rsa => SignatureAlgorithm::RsaSha512,
+            KeyKind::Ecdsa(curve) => SignatureAlgorithm::Ecdsa(curve),
+            KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
         };
-        let finding = |finding: &policy::Finding<'_>| Finding {
-            check: finding.check.name(),
-            outcome: finding.outcome.name(),
+        let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
+        let verdict = policy::evaluate(&template, &decoded, &timestamp, &ca_key, None);
+        let found = verdict.findings().iter().filter(|finding| finding.allowed != Value::Unrestricted);
+        let checks = found.map(|finding| Finding {
+            check: finding.check.name().to_owned(),
+            outcome: finding.outcome.name().to_owned(),
             asked: finding.asked.to_string(),
             allowed: finding.allowed.to_string(),
+        });
+        Self::of(now.seconds(), checks.collect())
+    }
+
+    /// Reads a device's answer to EXPLAIN SSH REQUEST.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn from_device(answer: &[u8]) -> Result<Self, ExplanationError> {
+        let (now, findings) = explanation::decode(answer)?;
+        let checks = findings.map(|finding| {
+            let explanation::Finding { check, outcome, asked, allowed } = finding?;
+            let [check, outcome, asked, allowed] = [check, outcome, asked, allowed].map(plain);
+            Ok(Finding { check, outcome, asked, allowed })
+        });
+        Ok(Self::of(now, checks.collect::<Result<_, _>>()?))
+    }
+
+    fn of(now: u32, checks: Vec<Finding>) -> Self {
+        let any = |outcome: Outcome| checks.iter().any(|check| check.outcome == outcome.name());
+        let outcome = match (any(Outcome::Refused), any(Outcome::Undecided)) {
+            (true, _) => Outcome::Refused,
+            (_, true) => Outcome::Undecided,
+            _ => Outcome::Allowed,
         };
-        Self {
-            outcome: outcome.name(),
-            now: now.seconds(),
-            checks: verdict.findings().iter().map(finding).collect(),
-            table: verdict.to_string(),
-        }
+        Self { outcome: outcome.name(), now, checks }
     }
 
     /// Whether every check allows it.
@@ -108,9 +139,20 @@ impl Explanation {
     }
 }
 
+/// What a device says, which has escaped what it quotes; nothing else that could make a line lie is let through.
+fn plain(text: &str) -> String {
+    let character = |character: char| match character {
+        '\\' | '…' => character.to_string(),
+        other => Printable(other.encode_utf8(&mut [0; 4]).as_bytes()).to_string(),
+    };
+    text.chars().map(character).collect()
+}
+
 /// A table with a line for each check.
-impl std::fmt::Display for Explanation {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.table)
+impl fmt::Display for Explanation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        policy::write_row(f, "check", "outcome", "asked", "allowed")?;
+        let mut rows = self.checks.iter();
+        rows.try_for_each(|row| policy::write_row(f, &row.check, &row.outcome, &row.asked, &row.allowed))
     }
 }

@@ -8,7 +8,7 @@
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
 //! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
-//! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
+//! | templates and keys in files | [`template_file`], [`template_rules`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
@@ -39,6 +39,7 @@ pub mod signer;
 #[cfg(test)]
 mod ssh_keygen;
 pub mod template_file;
+pub mod template_rules;
 pub mod timestamp;
 pub mod transport;
 pub mod validity;

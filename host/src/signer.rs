@@ -10,7 +10,7 @@ use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_protocol::{
     AsymmetricAlgorithm, DeviceError, ObjectId, ObjectType,
-    ssh::{signature::SignatureAlgorithm, timestamp::Now},
+    ssh::{explanation::ExplanationError, signature::SignatureAlgorithm, timestamp::Now},
 };
 
 use crate::{
@@ -68,6 +68,9 @@ pub enum SignerError {
     /// There is no timestamp.
     #[error(transparent)]
     Timestamp(#[from] TimestampError),
+    /// The device's explanation is none.
+    #[error("the device's explanation cannot be read")]
+    Explanation(#[from] ExplanationError),
     /// What the device signed is not what was asked for.
     #[error("the device's certificate is wrong and was thrown away")]
     Certificate(#[from] CertificateError),
@@ -304,9 +307,17 @@ impl Signer for DeviceSigner<'_, '_> {
     }
 
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
+        let algorithm = self.algorithm.algorithm();
+        match self.session.explain_ssh_request(self.ca_id, self.template_id, algorithm, &timed.encode()) {
+            Ok(answer) => return Ok(Explanation::from_device(&answer)?),
+            // A YubiHSM 2, or a device as strict: its policy is run here.
+            Err(ClientError::Device { error: DeviceError::InvalidCommand, .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
         let template = self.session.template(self.template_id)?;
         let TimedRequest { request, now, timestamp_signature } = timed;
-        let authority = Authority { id: self.ca_id, public: Some(&self.ca_key) };
+        let authority =
+            Authority { id: self.ca_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
     }
 }

@@ -25,6 +25,9 @@ use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::Printable;
+use sshsm_protocol::ssh::network::NetworkError;
+use sshsm_protocol::ssh::pattern::PatternError;
+use sshsm_protocol::ssh::rules::{RuleError, Rules};
 use sshsm_protocol::ssh::template::{
     CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template, TemplateError,
 };
@@ -36,6 +39,7 @@ use crate::duration::{self, DurationError};
 use crate::input;
 use crate::key_file::{self, KeyFileError, KeyFormatError};
 use crate::output::shown;
+use crate::template_rules::{self, ClockText, PresenceText, QuotaText, Rule, RulesText, SerialsText};
 
 /// The longest template that a PUT TEMPLATE message has room for.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
@@ -51,6 +55,7 @@ pub struct TemplateFile {
     not_after: NotAfterOffset,
     forbidden_principals: Vec<String>,
     timestamp_key: PublicKey,
+    rules: Vec<Rule>,
 }
 
 /// Why a file is no template.
@@ -167,6 +172,60 @@ pub enum Problem {
     /// A principal twice.
     #[error("the forbidden principal {0:?} stands twice")]
     PrincipalTwice(String),
+    /// A word that means nothing there.
+    #[error("{name:?} is unknown; known are {known}")]
+    Unknown {
+        /// What stands there.
+        name: String,
+        /// What might.
+        known: String,
+    },
+    /// An entry of a list twice.
+    #[error("{0:?} stands twice")]
+    Twice(String),
+    /// A pattern that is none.
+    #[error("the pattern {pattern:?} cannot be used")]
+    Pattern {
+        /// As it stands.
+        pattern: String,
+        /// What is wrong with it.
+        source: PatternError,
+    },
+    /// A network that is none.
+    #[error("the network {network:?} cannot be used")]
+    Network {
+        /// As it stands.
+        network: String,
+        /// What is wrong with it.
+        source: NetworkError,
+    },
+    /// A name that no option has, or a command that cannot be told from two.
+    #[error("a name is empty, or contains a NUL, which ends a name in a template")]
+    Name,
+    /// A number out of its range.
+    #[error("{name} is a number from {least} to {most}")]
+    Range {
+        /// Which number.
+        name: &'static str,
+        /// The least that it can be.
+        least: u64,
+        /// The most that it can be.
+        most: u64,
+    },
+    /// A rule that would be none.
+    #[error("{name} cannot be \"unbounded\"; leave the rule out")]
+    NoRule {
+        /// Which rule.
+        name: &'static str,
+    },
+    /// A rule that the device would refuse, or that another contradicts.
+    #[error("{name} cannot be kept")]
+    Rule {
+        /// Which rule.
+        name: &'static str,
+        /// Why.
+        source: RuleError,
+    },
     /// The timestamp key's file could not be used.
     #[error("timestamp-key cannot be used")]
     TimestampKeyFile(#[from] KeyFileError),
@@ -178,6 +237,8 @@ pub enum Problem {
     TimestampKeyKind(#[from] DeviceKeyError),
 }
 
+type Entries = Option<Spanned<Vec<Spanned<String>>>>;
+
 /// The file as it is written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -188,6 +249,24 @@ struct Text {
     #[serde(default)]
     forbid_principals: Vec<Spanned<String>>,
     timestamp_key: Spanned<String>,
+    certificate_types: Entries,
+    allow_principals: Entries,
+    max_lifetime: Option<Spanned<String>>,
+    max_principals: Option<Spanned<i64>>,
+    allow_empty_principals: Option<Spanned<bool>>,
+    allow_extensions: Entries,
+    allow_critical_options: Entries,
+    require_critical_options: Entries,
+    force_command: Entries,
+    source_address: Entries,
+    subject_keys: Entries,
+    key_id: Entries,
+    serials: Option<Spanned<SerialsText>>,
+    signature_algorithms: Entries,
+    clock: Option<Spanned<ClockText>>,
+    quota: Option<Spanned<QuotaText>>,
+    presence: Option<Spanned<PresenceText>>,
+    sealed: Option<Spanned<bool>>,
 }
 
 impl TemplateFile {
@@ -243,16 +322,49 @@ impl TemplateFile {
             .map_err(at(file.not_after_offset.span().start))?;
         let timestamp_key = timestamp_key(file.timestamp_key.get_ref(), folder)
             .map_err(at(file.timestamp_key.span().start))?;
+        let compiled = RulesText {
+            certificate_types: file.certificate_types,
+            allow_principals: file.allow_principals,
+            max_lifetime: file.max_lifetime,
+            max_principals: file.max_principals,
+            allow_empty_principals: file.allow_empty_principals,
+            allow_extensions: file.allow_extensions,
+            allow_critical_options: file.allow_critical_options,
+            require_critical_options: file.require_critical_options,
+            force_command: file.force_command,
+            source_address: file.source_address,
+            subject_keys: file.subject_keys,
+            key_id: file.key_id,
+            serials: file.serials,
+            signature_algorithms: file.signature_algorithms,
+            clock: file.clock,
+            quota: file.quota,
+            presence: file.presence,
+            sealed: file.sealed,
+        }
+        .compile()
+        .map_err(|(place, problem)| at(place)(problem))?;
+        let (places, rules): (Vec<_>, Vec<_>) =
+            compiled.into_iter().map(|(place, rule)| ((rule.0, place), rule)).unzip();
         let template = Self {
             ca_keys,
             not_before,
             not_after,
             forbidden_principals: file.forbid_principals.into_iter().map(Spanned::into_inner).collect(),
             timestamp_key,
+            rules,
         };
-        match template.to_tlv().len() {
-            0..=MAX_TEMPLATE_LENGTH => Ok(template),
-            length => Err(TemplateTextError::TooLong { length }),
+        let tlv = template.to_tlv();
+        if tlv.len() > MAX_TEMPLATE_LENGTH {
+            return Err(TemplateTextError::TooLong { length: tlv.len() });
+        }
+        // A device has the last word on what the rules mean together.
+        match Template::decode(&tlv) {
+            Err(TemplateError::Rule { tag, error: source }) => {
+                let place = places.iter().find(|(of, _)| *of == tag).map_or(0, |(_, place)| *place);
+                Err(at(place)(Problem::Rule { name: tag.name(), source }))
+            }
+            _ => Ok(template),
         }
     }
 
@@ -262,6 +374,14 @@ impl TemplateFile {
         let ids: Vec<u8> = self.ca_keys.iter().flat_map(|id| id.get().to_be_bytes()).collect();
         let names: Vec<u8> =
             self.forbidden_principals.iter().flat_map(|name| name.bytes().chain([0])).collect();
+        let rules: Vec<u8> = self
+            .rules
+            .iter()
+            .flat_map(|(tag, value)| {
+                let length = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
+                [&[*tag as u8], length.as_slice(), value].concat()
+            })
+            .collect();
         let mut tlv = vec![0; 6 * 3 + 1 + 512 + ids.len() + 4 + 4 + names.len()];
         let written =
             device_key::raw_public(self.timestamp_key.key_data()).ok().and_then(|(algorithm, public)| {
@@ -272,6 +392,7 @@ impl TemplateFile {
                     not_before: self.not_before,
                     not_after: self.not_after,
                     forbidden_principals: ForbiddenPrincipals::decode(&names).ok()?,
+                    rules: Rules::default(),
                 };
                 template.encode(&mut writer).ok()?;
                 Some(writer.len())
@@ -280,6 +401,7 @@ impl TemplateFile {
         if let Some(length) = written {
             tlv.truncate(length);
         }
+        tlv.extend(rules);
         tlv
     }
 }
@@ -339,10 +461,13 @@ pub fn describe(template: &Template<'_>) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(text, "{:<22}{words}", format!("{part}:"));
     }
+    for (name, words) in template_rules::describe(&template.rules) {
+        let _ = writeln!(text, "{:<22}{words}", format!("{name}:"));
+    }
     text
 }
 
-fn bound(name: &'static str, text: &str, most: u32) -> Result<Option<u32>, Problem> {
+pub(crate) fn bound(name: &'static str, text: &str, most: u32) -> Result<Option<u32>, Problem> {
     if text == UNBOUNDED {
         return Ok(None);
     }

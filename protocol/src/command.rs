@@ -214,6 +214,7 @@ commands! {
     0x76 ExportRsaWrapped "export rsa wrapped" RsaWrap Session [first second(3)] (ExportWrapped)
         RSA_WRAP_NAMES + 3 + 20, RSA_WRAP_NAMES + 3 + 64;
     0x77 ImportRsaWrapped "import rsa wrapped" RsaWrap Session [first reply(1)] (ImportWrapped) 2 + 2 + 256 + 24 + 20, MAX;
+    0x7d ExplainSshRequest "explain ssh request" Ssh Session [first second(2)] (SignSshCertificate) 2 + 2 + 1 + 4 + 1, MAX;
 }
 
 impl Command {
@@ -221,6 +222,12 @@ impl Command {
     #[must_use]
     pub const fn code(self) -> u8 {
         self as u8
+    }
+
+    /// Whether it is one of ours, which YubiHSM 2 does not have.
+    #[must_use]
+    pub const fn is_extension(self) -> bool {
+        matches!(self, Self::ExplainSshRequest)
     }
 }
 

@@ -19,6 +19,8 @@ pub(crate) mod object;
 pub(crate) mod opaque;
 #[cfg(feature = "otp")]
 pub(crate) mod otp_aead;
+#[cfg(feature = "ssh")]
+mod remembered;
 #[cfg(feature = "rsa-wrap")]
 pub(crate) mod rsa_wrapped;
 #[cfg(feature = "signatures")]
@@ -94,6 +96,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::DeriveEcdh => decrypt::ecdh,
         #[cfg(feature = "ssh")]
         Command::SignSshCertificate => ssh_certificate::sign,
+        #[cfg(feature = "ssh")]
+        Command::ExplainSshRequest => ssh_certificate::explain,
         #[cfg(feature = "attestation")]
         Command::SignAttestationCertificate => attestation::sign,
         #[cfg(feature = "opaque")]

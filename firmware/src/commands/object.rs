@@ -53,6 +53,10 @@ pub(crate) fn delete<P: Platform>(
 ) -> Result<(), DeviceError> {
     let name = name(reader)?;
     visible(&core.store, caller, name)?;
+    #[cfg(feature = "ssh")]
+    if name.0 == ObjectType::Template {
+        super::template::insist_unsealed(core, name.1)?;
+    }
     #[cfg(feature = "private-keys")]
     core.loaded.forget(name);
     Ok(core.store.delete(name)?)

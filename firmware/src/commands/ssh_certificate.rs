@@ -1,70 +1,195 @@
-//! SIGN SSH CERTIFICATE: what this device is for.
+//! SIGN SSH CERTIFICATE, what this device is for, and EXPLAIN SSH REQUEST, which says what would come of it.
+
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 
 use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
+use sshsm_protocol::object::ObjectInfo;
 use sshsm_protocol::option::PresenceMode;
+use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::PublicKey;
-use sshsm_protocol::ssh::request::Request;
+use sshsm_protocol::ssh::request::{Request, RequestError};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
-use sshsm_protocol::ssh::template::Template;
+use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, DeviceError, ObjectId, ObjectType};
 
 use super::{Core, existing_id};
 use crate::authorization::{usable, visible};
-use crate::crypto::{MAX_SIGNATURE, sign_ssh};
+use crate::crypto::{MAX_SIGNATURE, Provider, sign_ssh};
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
-use crate::ssh::policy::{CaKey, Decision, evaluate};
+use crate::ssh::memory::Memory;
+use crate::ssh::policy::{CaKey, Decision, Value, evaluate};
 use crate::ssh::timestamp::Timestamp;
 
-/// `CA key id u16 ‖ template id u16 ‖ algorithm u8 ‖ now u32 ‖ timestamp signature ‖ request`; the certificate's
-/// signature field. The timestamp signature is as long as the template's timestamp key makes it.
+/// What is asked of a CA key and a template.
+struct Question<'r> {
+    ca: ObjectInfo,
+    /// The CA's raw public key.
+    public: Vec<u8>,
+    key: AsymmetricAlgorithm,
+    algorithm: SignatureAlgorithm,
+    template_id: ObjectId,
+    template: Vec<u8>,
+    dialect: Dialect,
+    memory: Memory,
+    now: Now,
+    timestamp_signature: &'r [u8],
+    request: &'r [u8],
+}
+
+impl<'r> Question<'r> {
+    /// `CA key id u16 ‖ template id u16 ‖ algorithm u8 ‖ now u32 ‖ timestamp signature ‖ request`, for somebody who may have
+    /// it signed. The timestamp signature is as long as the template's timestamp key makes it.
+    fn read<P: Platform>(
+        core: &mut Core<P>,
+        caller: &Caller,
+        mut reader: Reader<'r>,
+    ) -> Result<Self, DeviceError> {
+        let ca_name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
+        let template_name = (ObjectType::Template, existing_id(&mut reader)?);
+        let ca = usable(&core.store, caller, ca_name, Capability::SignSshCertificate)?;
+        visible(&core.store, caller, template_name)?;
+        let algorithm = Algorithm::from_code(reader.u8()?)
+            .zip(AsymmetricAlgorithm::from_algorithm(ca.algorithm))
+            .and_then(|(algorithm, key)| SignatureAlgorithm::from_algorithm(algorithm, key))
+            .ok_or(DeviceError::InvalidData)?;
+        let now = Now::from_seconds(reader.u32()?);
+        let (template, dialect) = (core.template(template_name.1)?, core.platform.dialect());
+        let (timestamp_signature, remembers) = match Template::decode_dialect(&template, dialect) {
+            Ok(template) => {
+                (reader.take(template.timestamp_key.signature_length())?, template.rules.has_memory())
+            }
+            Err(_) => (&[][..], false),
+        };
+        let memory = if remembers { core.memory(template_name.1)? } else { Memory::default() };
+        let (key, _) = core.load(&ca)?;
+        let (public, key) = (key.public.clone(), key.algorithm);
+        let (template_id, request) = (template_name.1, reader.rest());
+        Ok(Self {
+            ca,
+            public,
+            key,
+            algorithm,
+            template_id,
+            template,
+            dialect,
+            memory,
+            now,
+            timestamp_signature,
+            request,
+        })
+    }
+
+    /// What the policy says.
+    fn judge<C: Provider>(&self) -> Result<Judgement<'_>, DeviceError> {
+        let template = Template::decode_dialect(&self.template, self.dialect);
+        let request = Request::decode(self.request);
+        let timestamp = match &template {
+            Ok(template) => Timestamp::verify::<C>(
+                &template.timestamp_key,
+                self.request,
+                self.now,
+                self.timestamp_signature,
+            ),
+            Err(_) => Timestamp::unsigned(self.now),
+        };
+        let public = PublicKey::from_raw(self.key, &self.public).map_err(|_| DeviceError::StorageFailed)?;
+        let ca_key = CaKey { id: self.ca.id, public, algorithm: self.algorithm };
+        let verdict = evaluate(&template, &request, &timestamp, &ca_key, Some(&self.memory));
+        let (ca_key, template_id, algorithm) = (self.ca.id, self.template_id, self.algorithm);
+        let decision = Decision { ca_key, template: template_id, algorithm, verdict };
+        Ok(Judgement { decision, template, request })
+    }
+}
+
+/// A decision, and what it was about.
+struct Judgement<'q> {
+    decision: Decision<'q>,
+    template: Result<Template<'q>, TemplateError>,
+    request: Result<Request<'q>, RequestError>,
+}
+
+/// SIGN SSH CERTIFICATE: the [`Question`]; the certificate's signature field.
 pub(crate) fn sign<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let ca_name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
-    let template_name = (ObjectType::Template, existing_id(&mut reader)?);
-    let ca_info = usable(&core.store, caller, ca_name, Capability::SignSshCertificate)?;
-    visible(&core.store, caller, template_name)?;
-    let algorithm = Algorithm::from_code(reader.u8()?)
-        .zip(AsymmetricAlgorithm::from_algorithm(ca_info.algorithm))
-        .and_then(|(algorithm, key)| SignatureAlgorithm::from_algorithm(algorithm, key))
-        .ok_or(DeviceError::InvalidData)?;
-    let now = Now::from_seconds(reader.u32()?);
-
-    let template = core.template(template_name.1)?;
-    let template = Template::decode(&template);
-    let timestamp_signature = match &template {
-        Ok(template) => reader.take(template.timestamp_key.signature_length())?,
-        Err(_) => &[],
-    };
-    let request_bytes = reader.rest();
-    let request = Request::decode(request_bytes);
-    let timestamp = match &template {
-        Ok(template) => {
-            let key = &template.timestamp_key;
-            Timestamp::verify::<P::Crypto>(key, request_bytes, now, timestamp_signature)
-        }
-        Err(_) => Timestamp::unsigned(now),
-    };
-
-    let wanted = core.options.presence();
-    let (key, platform) = core.load(&ca_info)?;
-    let public = PublicKey::from_raw(key.algorithm, &key.public).map_err(|_| DeviceError::StorageFailed)?;
-    let verdict = evaluate(&template, &request, &timestamp, &CaKey { id: ca_info.id, public });
-    let decision = Decision { ca_key: ca_info.id, template: template_name.1, algorithm, verdict };
-    platform.decided(&decision);
+    let question = Question::read(core, caller, reader)?;
+    let Judgement { decision, template, request } = question.judge::<P::Crypto>()?;
+    core.platform.decided(&decision);
     decision.verdict.permit()?;
-    presence::confirm(platform, wanted, PresenceMode::Certificates)?;
-
+    // What is permitted was read.
+    let (Ok(template), Ok(request)) = (template, request) else { return Err(DeviceError::InvalidData) };
+    let rules = template.rules;
+    let asked = rules.presence.is_some_and(|presence| presence.applies(request.lifetime()));
+    let wanted = presence::at_least(core.options.presence(), asked);
+    presence::confirm(&mut core.platform, wanted, PresenceMode::Certificates)?;
+    if rules.has_memory() {
+        // Before the signature exists: a power cut wastes a permission, and grants none.
+        core.remember(question.template_id, &question.memory.after(&rules, &request, question.now))?;
+    }
+    let (key, platform) = core.load(&question.ca)?;
     let mut signature = [0; MAX_SIGNATURE];
-    let length =
-        sign_ssh::<P::Crypto>(&key.private, algorithm, request_bytes, platform.entropy(), &mut signature)?;
-    algorithm
+    let length = sign_ssh::<P::Crypto>(
+        &key.private,
+        question.algorithm,
+        question.request,
+        platform.entropy(),
+        &mut signature,
+    )?;
+    question
+        .algorithm
         .encode_field(signature.get(..length).unwrap_or_default(), writer)
         .map_err(|_| DeviceError::WrongLength)
+}
+
+/// EXPLAIN SSH REQUEST: the [`Question`]; the verdict in words, as [`explanation`] has it. Nothing is signed, nothing is
+/// used up and nobody is asked for a touch.
+pub(crate) fn explain<P: Platform>(
+    core: &mut Core<P>,
+    caller: &Caller,
+    reader: Reader<'_>,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let question = Question::read(core, caller, reader)?;
+    let Judgement { decision, .. } = question.judge::<P::Crypto>()?;
+    let mut lines: Vec<(&str, &str, [String; 2])> = decision
+        .verdict
+        .findings()
+        .iter()
+        .filter(|finding| finding.allowed != Value::Unrestricted)
+        .map(|finding| {
+            let values = [finding.asked.to_string(), finding.allowed.to_string()];
+            (finding.check.name(), finding.outcome.name(), values)
+        })
+        .collect();
+    // Names, outcomes and lengths; the rest is for the values, the longest of which are cut.
+    let room = MAX_INNER_PAYLOAD - 16 - lines.len() * 40;
+    let mut limit = 450;
+    let taken = |lines: &[(&str, &str, [String; 2])], limit: usize| {
+        lines.iter().flat_map(|(_, _, values)| values).map(|value| value.len().min(limit)).sum::<usize>()
+    };
+    while taken(&lines, limit) > room {
+        limit -= 1;
+    }
+    for value in lines.iter_mut().flat_map(|(_, _, values)| values) {
+        if value.len() > limit {
+            let cut = value.floor_char_boundary(limit.saturating_sub('…'.len_utf8()));
+            value.truncate(cut);
+            value.push('…');
+        }
+    }
+    let findings = lines.iter().map(|(check, outcome, [asked, allowed])| explanation::Finding {
+        check,
+        outcome,
+        asked,
+        allowed,
+    });
+    Ok(explanation::encode(question.now.seconds(), findings, writer)?)
 }

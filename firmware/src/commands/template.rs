@@ -2,7 +2,8 @@
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectType};
+use sshsm_protocol::ssh::template::Template;
+use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
 
 use super::{Core, existing_id};
 use crate::authorization::visible;
@@ -23,6 +24,15 @@ pub(crate) fn put<P: Platform>(
     let name = core.authorize_creation(caller, ObjectType::Template, &object, Capabilities::NONE)?;
     let body = reader.rest();
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
+}
+
+/// Refuses to delete a template that its own rules seal.
+pub(crate) fn insist_unsealed<P: Platform>(core: &mut Core<P>, id: ObjectId) -> Result<(), DeviceError> {
+    let template = core.template(id)?;
+    match Template::decode_dialect(&template, core.platform.dialect()) {
+        Ok(template) if template.rules.sealed => Err(DeviceError::InsufficientPermissions),
+        _ => Ok(()),
+    }
 }
 
 /// GET TEMPLATE: `id u16`; the bytes. The template's own capabilities do not matter.

@@ -1,4 +1,5 @@
 //! What makes this device an SSH certificate authority: the signed clock and the policy.
 
+pub mod memory;
 pub mod policy;
 pub mod timestamp;

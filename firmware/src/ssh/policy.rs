@@ -9,11 +9,19 @@ use core::fmt;
 
 use sshsm_protocol::ssh::Printable;
 use sshsm_protocol::ssh::public_key::PublicKey;
-use sshsm_protocol::ssh::request::{Principals, Request, RequestError};
+use sshsm_protocol::ssh::request::{
+    CertificateKind, Options, Principals, Request, RequestError, SubjectKey, SubjectKind,
+};
+use sshsm_protocol::ssh::rules::{
+    CertificateTypes, FORCE_COMMAND, Names, Networks, Patterns, Presence, Quota, Rules, SOURCE_ADDRESS,
+    Serials, SignatureAlgorithms, SubjectKeys,
+};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, Template, TemplateError};
+use sshsm_protocol::ssh::timestamp::Now;
 use sshsm_protocol::{DeviceError, ObjectId};
 
+use super::memory::Memory;
 use super::timestamp::{Authenticity, Timestamp};
 
 /// One rule.
@@ -37,11 +45,45 @@ pub enum Check {
     PrincipalsPresent,
     /// The certificate names nobody whom the template forbids.
     ForbiddenPrincipals,
+    /// The certificate is of an allowed type.
+    CertificateType,
+    /// The certificate names nobody but whom the template allows.
+    AllowedPrincipals,
+    /// The certificate names no more than so many.
+    PrincipalCount,
+    /// The certificate does not last too long.
+    Lifetime,
+    /// The certificate has no extensions but allowed ones.
+    Extensions,
+    /// The certificate has no critical options but allowed ones.
+    CriticalOptions,
+    /// The certificate has the critical options that it must have.
+    RequiredOptions,
+    /// If the certificate forces a command, it is an allowed one.
+    ForceCommand,
+    /// If the certificate says where from it may be used, that is allowed.
+    SourceAddress,
+    /// The certified key is of an allowed kind and length.
+    SubjectKey,
+    /// The key id matches.
+    KeyId,
+    /// The serial number is in the range.
+    Serial,
+    /// The serial number is greater than the last one.
+    IncreasingSerial,
+    /// The CA key signs with an allowed algorithm.
+    SignatureAlgorithm,
+    /// Now is not before an earlier now, but for the tolerance.
+    Clock,
+    /// There were fewer signatures in the window than the quota.
+    Quota,
+    /// Whether somebody has to touch the device: asked of the one at the device, once nothing else stands in the way.
+    Presence,
 }
 
 impl Check {
     /// All checks, in the order in which they are reported.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 26] = [
         Self::Template,
         Self::Request,
         Self::Timestamp,
@@ -51,6 +93,23 @@ impl Check {
         Self::ValidBefore,
         Self::PrincipalsPresent,
         Self::ForbiddenPrincipals,
+        Self::CertificateType,
+        Self::AllowedPrincipals,
+        Self::PrincipalCount,
+        Self::Lifetime,
+        Self::Extensions,
+        Self::CriticalOptions,
+        Self::RequiredOptions,
+        Self::ForceCommand,
+        Self::SourceAddress,
+        Self::SubjectKey,
+        Self::KeyId,
+        Self::Serial,
+        Self::IncreasingSerial,
+        Self::SignatureAlgorithm,
+        Self::Clock,
+        Self::Quota,
+        Self::Presence,
     ];
 
     /// A stable name, for logs and machine-readable output.
@@ -66,6 +125,23 @@ impl Check {
             Self::ValidBefore => "valid-before",
             Self::PrincipalsPresent => "principals-present",
             Self::ForbiddenPrincipals => "forbidden-principals",
+            Self::CertificateType => "certificate-type",
+            Self::AllowedPrincipals => "allowed-principals",
+            Self::PrincipalCount => "principal-count",
+            Self::Lifetime => "lifetime",
+            Self::Extensions => "extensions",
+            Self::CriticalOptions => "critical-options",
+            Self::RequiredOptions => "required-options",
+            Self::ForceCommand => "force-command",
+            Self::SourceAddress => "source-address",
+            Self::SubjectKey => "subject-key",
+            Self::KeyId => "key-id",
+            Self::Serial => "serial",
+            Self::IncreasingSerial => "increasing-serial",
+            Self::SignatureAlgorithm => "signature-algorithm",
+            Self::Clock => "clock",
+            Self::Quota => "quota",
+            Self::Presence => "presence",
         }
     }
 }
@@ -133,6 +209,42 @@ pub enum Value<'a> {
     Principal(&'a [u8]),
     /// The principals that are forbidden.
     AnyBut(ForbiddenPrincipals<'a>),
+    /// The template has no such rule.
+    Unrestricted,
+    /// User or host.
+    Kind(CertificateKind),
+    /// User, host or both.
+    Kinds(CertificateTypes),
+    /// Names, or texts, one of which it must be.
+    OneOf(Names<'a>),
+    /// Patterns, one of which it must match.
+    Matching(Patterns<'a>),
+    /// A text of the request; `None` where it has none.
+    Name(Option<&'a [u8]>),
+    /// Critical options or extensions.
+    Options(Options<'a>),
+    /// Networks that it must lie in.
+    Networks(Networks<'a>),
+    /// Seconds.
+    Seconds(u64),
+    /// A number.
+    Number(u64),
+    /// At most this number.
+    AtMost(u64),
+    /// A key that is to be certified.
+    Subject(SubjectKey<'a>),
+    /// Kinds of keys.
+    Subjects(SubjectKeys<'a>),
+    /// A range of serial numbers.
+    Serials(Serials),
+    /// Greater than this serial number; `None` is any.
+    Above(Option<u64>),
+    /// A signature algorithm.
+    Algorithm(SignatureAlgorithm),
+    /// Signature algorithms.
+    Algorithms(SignatureAlgorithms<'a>),
+    /// So many signatures.
+    Quota(Quota),
 }
 
 fn join(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = impl fmt::Display>) -> fmt::Result {
@@ -199,6 +311,45 @@ impl fmt::Display for Value<'_> {
                 f.write_str("anybody but ")?;
                 join(f, forbidden.iter().map(Printable))
             }
+            Self::Unrestricted => f.write_str("anything"),
+            Self::Kind(kind) => write!(f, "{kind}"),
+            Self::Kinds(types) => {
+                let kinds = [CertificateKind::User, CertificateKind::Host];
+                join(f, kinds.into_iter().filter(|kind| types.contains(*kind)))
+            }
+            Self::OneOf(names) => join(f, names.iter().map(Printable)),
+            Self::Matching(patterns) => join(f, patterns.iter().map(|pattern| Printable(pattern.as_bytes()))),
+            Self::Name(None) => f.write_str("none"),
+            Self::Name(Some(name)) => write!(f, "{}", Printable(name)),
+            Self::Options(options) => join(f, options.iter().map(|(name, _)| Printable(name))),
+            Self::Networks(networks) => join(f, networks.iter()),
+            Self::Seconds(seconds) => write!(f, "{seconds} s"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::Subject(key) => {
+                f.write_str(key.kind().map_or("?", SubjectKind::name))?;
+                match key {
+                    SubjectKey::Plain(key) => {
+                        key.rsa_bits().map_or(Ok(()), |bits| write!(f, " of {bits} bits"))
+                    }
+                    SubjectKey::SecurityKey { .. } => Ok(()),
+                }
+            }
+            Self::Subjects(keys) => {
+                join(f, keys.iter().map(SubjectKind::name))?;
+                if keys.least_rsa_bits > 0 {
+                    write!(f, "; RSA of at least {} bits", keys.least_rsa_bits)?;
+                }
+                Ok(())
+            }
+            Self::Serials(Serials { first, last }) => write!(f, "{first} to {last}"),
+            Self::Above(None) => f.write_str("anything, and then only greater ones"),
+            Self::Above(Some(serial)) => write!(f, "greater than {serial}"),
+            Self::Algorithm(algorithm) => f.write_str(algorithm.name()),
+            Self::Algorithms(algorithms) => join(f, algorithms.iter().map(SignatureAlgorithm::name)),
+            Self::Quota(Quota { signatures, window }) => {
+                write!(f, "fewer than {signatures} in {window} s before")
+            }
         }
     }
 }
@@ -216,13 +367,15 @@ pub struct Finding<'a> {
     pub allowed: Value<'a>,
 }
 
-/// The CA key that is to sign.
+/// The CA key that is to sign, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaKey<'a> {
     /// Its id on the device.
     pub id: ObjectId,
     /// Its public key.
     pub public: PublicKey<'a>,
+    /// What it signs with.
+    pub algorithm: SignatureAlgorithm,
 }
 
 /// All findings about one request, in the order of [`Check::ALL`].
@@ -266,14 +419,28 @@ impl<'a> Verdict<'a> {
 
 impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "  {:<20}  {:<9}  {:<44}  allowed", "check", "outcome", "asked")?;
-        for finding in &self.findings {
+        write_row(f, "check", "outcome", "asked", "allowed")?;
+        // What the template has no rule for needs no line.
+        for finding in self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted) {
             let asked = alloc::format!("{}", finding.asked);
-            let (check, outcome) = (finding.check.name(), finding.outcome.name());
-            writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {}", finding.allowed)?;
+            write_row(f, finding.check.name(), finding.outcome.name(), &asked, &finding.allowed)?;
         }
         Ok(())
     }
+}
+
+/// Writes a line of a verdict's table.
+///
+/// # Errors
+/// The formatter's.
+pub fn write_row(
+    f: &mut fmt::Formatter<'_>,
+    check: &str,
+    outcome: &str,
+    asked: &str,
+    allowed: impl fmt::Display,
+) -> fmt::Result {
+    writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {allowed}")
 }
 
 /// A decision of a device about one request.
@@ -300,17 +467,20 @@ impl fmt::Display for Decision<'_> {
 
 /// Judges a request.
 ///
-/// `timestamp` must have been verified with this template's key for this request's bytes.
+/// `timestamp` must have been verified with this template's key for this request's bytes. `memory` is what the device
+/// remembers of its signatures under this template; without a device (`None`), rules that only a device can keep are
+/// undecided.
 #[must_use]
 pub fn evaluate<'a>(
     template: &Result<Template<'a>, TemplateError>,
     request: &Result<Request<'a>, RequestError>,
     timestamp: &Timestamp,
     ca_key: &CaKey<'a>,
+    memory: Option<&Memory>,
 ) -> Verdict<'a> {
     Verdict {
         findings: Check::ALL.map(|check| {
-            let (outcome, asked, allowed) = find(check, template, request, timestamp, ca_key);
+            let (outcome, asked, allowed) = find(check, template, request, timestamp, ca_key, memory);
             Finding { check, outcome, asked, allowed }
         }),
     }
@@ -322,6 +492,7 @@ fn find<'a>(
     request: &Result<Request<'a>, RequestError>,
     timestamp: &Timestamp,
     ca_key: &CaKey<'a>,
+    memory: Option<&Memory>,
 ) -> (Outcome, Value<'a>, Value<'a>) {
     let well_formed = Value::Text("well-formed");
     let (template, request) = match (check, template, request) {
@@ -378,9 +549,9 @@ fn find<'a>(
             )
         }
         Check::PrincipalsPresent => (
-            Outcome::of(!request.principals.is_empty()),
+            Outcome::of(template.rules.allow_empty_principals || !request.principals.is_empty()),
             Value::Principals(request.principals),
-            Value::Text("at least one"),
+            Value::Text(if template.rules.allow_empty_principals { "any number" } else { "at least one" }),
         ),
         Check::ForbiddenPrincipals => {
             let forbidden = template.forbidden_principals;
@@ -389,5 +560,118 @@ fn find<'a>(
                 None => (Outcome::Allowed, Value::Principals(request.principals), Value::AnyBut(forbidden)),
             }
         }
+        _ => find_rule(check, &template.rules, request, timestamp.now(), ca_key.algorithm, memory),
+    }
+}
+
+/// The finding of a rule that an extension tag makes.
+fn find_rule<'a>(
+    check: Check,
+    rules: &Rules<'a>,
+    request: &Request<'a>,
+    now: Now,
+    algorithm: SignatureAlgorithm,
+    memory: Option<&Memory>,
+) -> (Outcome, Value<'a>, Value<'a>) {
+    let lifetime = request.lifetime();
+    let option = |wanted: &[u8]| {
+        request.critical_options.iter().find(|(name, _)| *name == wanted).map(|(_, value)| value)
+    };
+    // What cannot be said without a device.
+    let remembered = |outcome: &dyn Fn(&Memory) -> bool| match memory {
+        Some(memory) => Outcome::of(outcome(memory)),
+        None => Outcome::Undecided,
+    };
+    let found = match check {
+        Check::CertificateType => rules.certificate_types.map(|types| {
+            (Outcome::of(types.contains(request.kind)), Value::Kind(request.kind), Value::Kinds(types))
+        }),
+        Check::AllowedPrincipals => rules.allow_principals.map(|patterns| {
+            let allowed = Value::Matching(patterns);
+            match request.principals.iter().find(|principal| !patterns.matches(principal)) {
+                Some(principal) => (Outcome::Refused, Value::Principal(principal), allowed),
+                None => (Outcome::Allowed, Value::Principals(request.principals), allowed),
+            }
+        }),
+        Check::PrincipalCount => rules.max_principals.map(|most| {
+            let (count, most) = (request.principals.iter().count(), u64::from(most));
+            let count = u64::try_from(count).unwrap_or(u64::MAX);
+            (Outcome::of(count <= most), Value::Number(count), Value::AtMost(most))
+        }),
+        Check::Lifetime => rules.max_lifetime.map(|most| {
+            let most = u64::from(most);
+            (Outcome::of(lifetime <= most), Value::Seconds(lifetime), Value::AtMost(most))
+        }),
+        Check::Extensions => rules.allow_extensions.map(|names| options_within(request.extensions, names)),
+        Check::CriticalOptions => {
+            rules.allow_critical_options.map(|names| options_within(request.critical_options, names))
+        }
+        Check::RequiredOptions => rules.require_critical_options.map(|names| {
+            let present = names.iter().all(|name| option(name).is_some());
+            (Outcome::of(present), Value::Options(request.critical_options), Value::OneOf(names))
+        }),
+        Check::ForceCommand => rules.force_command.map(|commands| {
+            let asked = option(FORCE_COMMAND);
+            let allowed =
+                asked.is_none_or(|command| command.is_some_and(|command| commands.contains(command)));
+            (Outcome::of(allowed), Value::Name(asked.flatten()), Value::OneOf(commands))
+        }),
+        Check::SourceAddress => rules.source_address.map(|networks| {
+            let asked = option(SOURCE_ADDRESS);
+            let allowed = asked.is_none_or(|list| list.is_some_and(|list| networks.contain(list)));
+            (Outcome::of(allowed), Value::Name(asked.flatten()), Value::Networks(networks))
+        }),
+        Check::SubjectKey => rules.subject_keys.map(|keys| {
+            let subject = request.subject_key;
+            (Outcome::of(keys.contains(&subject)), Value::Subject(subject), Value::Subjects(keys))
+        }),
+        Check::KeyId => rules.key_id.map(|patterns| {
+            let allowed = Outcome::of(patterns.matches(request.key_id));
+            (allowed, Value::Name(Some(request.key_id)), Value::Matching(patterns))
+        }),
+        Check::Serial => rules.serials.map(|serials| {
+            let inside = (serials.first..=serials.last).contains(&request.serial);
+            (Outcome::of(inside), Value::Number(request.serial), Value::Serials(serials))
+        }),
+        Check::IncreasingSerial => rules.increasing_serials.then(|| {
+            let last = memory.and_then(|memory| memory.last_serial);
+            let outcome = remembered(&|_| last.is_none_or(|last| request.serial > last));
+            (outcome, Value::Number(request.serial), Value::Above(last))
+        }),
+        Check::SignatureAlgorithm => rules.signature_algorithms.map(|algorithms| {
+            let allowed = Outcome::of(algorithms.contains(algorithm));
+            (allowed, Value::Algorithm(algorithm), Value::Algorithms(algorithms))
+        }),
+        Check::Clock => rules.clock.map(|tolerance| {
+            let earliest = memory.and_then(|memory| memory.highest_now).unwrap_or_default();
+            let earliest = earliest.saturating_sub(tolerance);
+            let (asked, bound) = (u64::from(now.seconds()), u64::from(earliest));
+            let excess = bound.saturating_sub(asked);
+            let time = Value::Time { seconds: asked, excess };
+            (remembered(&|_| excess == 0), time, Value::NotBefore(Some(bound)))
+        }),
+        Check::Quota => rules.quota.map(|quota| {
+            let used = memory.map_or(0, |memory| memory.signatures_in(quota.window, now));
+            let outcome = remembered(&|_| used < usize::from(quota.signatures));
+            (outcome, Value::Number(u64::try_from(used).unwrap_or(u64::MAX)), Value::Quota(quota))
+        }),
+        Check::Presence => rules.presence.map(|presence| {
+            let asked = if presence.applies(lifetime) { "a touch is waited for" } else { "no touch" };
+            let allowed = match presence {
+                Presence::Always => "a touch for every signature",
+                Presence::Above(_) => "a touch above a lifetime",
+            };
+            (remembered(&|_| true), Value::Text(asked), Value::Text(allowed))
+        }),
+        _ => None,
+    };
+    found.unwrap_or((Outcome::Allowed, Value::Unrestricted, Value::Unrestricted))
+}
+
+/// The finding about options that may have these names only.
+fn options_within<'a>(options: Options<'a>, names: Names<'a>) -> (Outcome, Value<'a>, Value<'a>) {
+    match options.iter().find(|(name, _)| !names.contains(name)) {
+        Some((name, _)) => (Outcome::Refused, Value::Name(Some(name)), Value::OneOf(names)),
+        None => (Outcome::Allowed, Value::Options(options), Value::OneOf(names)),
     }
 }

@@ -69,7 +69,8 @@ impl<F: NorFlash> Capacity<F> {
             Record::AttestationCertificate,
             Record::AttestationCertificate,
         ];
-        log + others.into_iter().map(record).sum::<usize>()
+        let memories = usize::from(Record::MEMORIES) * record(Record::SshMemory(0));
+        log + memories + others.into_iter().map(record).sum::<usize>()
     }
 
     /// Objects of a page that fit into `free` bytes.

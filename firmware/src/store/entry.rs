@@ -76,6 +76,7 @@ pub(super) fn record_key(record: Record) -> u32 {
         Record::AttestationKey => 4,
         Record::AttestationCertificate => 5,
         Record::LogEntry(slot) => 0x100 | u32::from(slot),
+        Record::SshMemory(slot) => 0x200 | u32::from(slot),
     }
 }
 

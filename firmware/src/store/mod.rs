@@ -86,7 +86,7 @@ pub const PAGE_SIZE: u16 = 126;
 /// Deleted objects whose sequence number is remembered, at most.
 pub const MAX_TOMBSTONES: usize = 512;
 /// Sectors that the flash has at least.
-pub const MIN_SECTORS: usize = 8;
+pub const MIN_SECTORS: usize = 9;
 /// Bytes of the largest word of the flash.
 const MAX_WORD: usize = 16;
 /// Sectors of 4 KiB that [`MAX_OBJECTS`] and [`MAX_PAGES`] need.
@@ -179,11 +179,15 @@ pub enum Record {
     AttestationKey,
     /// The certificate of that key, up to 1280 bytes.
     AttestationCertificate,
+    /// What is remembered of the signatures under one template (slot 0 to 7), up to 271 bytes.
+    SshMemory(u8),
 }
 
 impl Record {
     /// Places in the audit log.
     pub const LOG_ENTRIES: u8 = 62;
+    /// Templates whose signatures are remembered.
+    pub const MEMORIES: u8 = 8;
 
     /// Bytes that a value may have.
     #[must_use]
@@ -194,6 +198,7 @@ impl Record {
             Self::LogState | Self::DeviceKey => 64,
             Self::AttestationKey => 1024,
             Self::AttestationCertificate => 1280,
+            Self::SshMemory(_) => 271,
         }
     }
 }
@@ -433,7 +438,12 @@ impl<F: MultiwriteNorFlash> Store<F> {
     /// Gives a record a value, atomically. Longer ones than [`Record::max_length`] find no room.
     pub fn put_record(&mut self, record: Record, value: &[u8]) -> Result<(), StoreError> {
         self.usable()?;
-        if value.len() > record.max_length() || matches!(record, Record::LogEntry(Record::LOG_ENTRIES..)) {
+        let none = match record {
+            Record::LogEntry(slot) => slot >= Record::LOG_ENTRIES,
+            Record::SshMemory(slot) => slot >= Record::MEMORIES,
+            _ => false,
+        };
+        if none || value.len() > record.max_length() {
             return Err(StoreError::Full);
         }
         self.write(record_key(record), Content::Record, value)

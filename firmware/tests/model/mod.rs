@@ -29,6 +29,7 @@ use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
 use sshsm_protocol::object::NewObject;
+use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId};
 
 pub const SECTOR: usize = 4096;
@@ -266,6 +267,7 @@ pub struct Model<const WORD: usize = 4> {
     /// What comes of asking for a touch, and for how long each has been waited for.
     pub presence: Presence,
     pub asked: Vec<Duration>,
+    pub dialect: Dialect,
 }
 
 impl Model {
@@ -283,6 +285,7 @@ impl<const WORD: usize> Model<WORD> {
             handled: Vec::new(),
             presence: Presence::Unsupported,
             asked: Vec::new(),
+            dialect: Dialect::Extended,
         }
     }
 }
@@ -316,6 +319,10 @@ impl<const WORD: usize> Platform for Model<WORD> {
     fn confirm_presence(&mut self, timeout: Duration) -> Presence {
         self.asked.push(timeout);
         self.presence
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {

@@ -74,7 +74,7 @@ impl Check {
             }
             None => None,
         };
-        let authority = Authority { id, public: ca_key.as_ref().map(|key| key.key_data()) };
+        let authority = Authority { id, public: ca_key.as_ref().map(|key| key.key_data()), algorithm: None };
         let signature_length = decoded.timestamp_key.signature_length();
         let requests = self
             .requests

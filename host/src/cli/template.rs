@@ -82,6 +82,8 @@ struct View {
     /// Seconds after now; null is unbounded.
     not_after_offset: Option<u32>,
     forbidden_principals: Vec<String>,
+    /// The rules beyond YubiHSM 2's, by their names in template files, in words.
+    rules: std::collections::BTreeMap<&'static str, String>,
 }
 
 #[derive(Serialize)]
@@ -110,6 +112,7 @@ impl View {
                 .iter()
                 .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
+            rules: crate::template_rules::describe(&template.rules).into_iter().collect(),
         }
     }
 }

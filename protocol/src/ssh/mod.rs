@@ -4,8 +4,12 @@
 //! [`timestamp`] is the signed clock that the template's window is measured from; the [`signature`] is what
 //! turns a request into a certificate.
 
+pub mod explanation;
+pub mod network;
+pub mod pattern;
 pub mod public_key;
 pub mod request;
+pub mod rules;
 pub mod signature;
 pub mod template;
 pub mod timestamp;

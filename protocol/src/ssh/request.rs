@@ -167,6 +167,20 @@ impl SubjectKind {
         Self::SecurityKeyEd25519,
     ];
 
+    /// A short name, for template files and verdicts.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain(KeyKind::Rsa) => "rsa",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P256)) => "ecdsa-p256",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P384)) => "ecdsa-p384",
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P521)) => "ecdsa-p521",
+            Self::Plain(KeyKind::Ed25519) => "ed25519",
+            Self::SecurityKeyEcdsa => "sk-ecdsa-p256",
+            Self::SecurityKeyEd25519 => "sk-ed25519",
+        }
+    }
+
     /// OpenSSH's name of the certificate type.
     #[must_use]
     pub const fn certificate_type(self) -> &'static str {
@@ -403,6 +417,12 @@ impl<'a> Request<'a> {
             extensions,
             signature_key,
         })
+    }
+
+    /// Seconds that the certificate is valid for; 0 if it is never.
+    #[must_use]
+    pub const fn lifetime(&self) -> u64 {
+        self.valid_before.saturating_sub(self.valid_after)
     }
 
     /// Writes the request. A security key that is neither P-256 nor Ed25519 has no encoding.

@@ -1,6 +1,7 @@
 //! SSH templates: the TLV that a device judges every certificate request by.
 //!
-//! `tag u8 ‖ length u16 ‖ value`, each of the six tags exactly once, in any order:
+//! `tag u8 ‖ length u16 ‖ value`, each of the six tags exactly once, and each extension tag of [`super::rules`] at most
+//! once, in any order:
 //!
 //! | tag | value |
 //! |---|---|
@@ -13,6 +14,7 @@
 //!
 //! Tags 1 and 2 with an algorithm other than RSA are an extension of YubiHSM 2's templates.
 
+use super::rules::{RuleError, RuleTag, Rules};
 use super::timestamp::{Now, TimestampKey, TimestampKeyError};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::object::ObjectId;
@@ -88,6 +90,17 @@ pub enum TemplateError {
     /// Tags 1 and 2 are not a key.
     #[error(transparent)]
     TimestampKey(#[from] TimestampKeyError),
+    /// An extension tag that stands twice.
+    #[error("tag {:#04x} ({}) stands twice", *.0 as u8, .0.name())]
+    DuplicateRule(RuleTag),
+    /// The value of an extension tag.
+    #[error("tag {:#04x} ({}): {error}", *tag as u8, tag.name())]
+    Rule {
+        /// The tag.
+        tag: RuleTag,
+        /// What is wrong with it.
+        error: RuleError,
+    },
     /// The last forbidden principal has no NUL behind it.
     #[error("the last forbidden principal is not NUL-terminated")]
     UnterminatedPrincipal,
@@ -238,6 +251,18 @@ pub struct Template<'a> {
     pub not_after: NotAfterOffset,
     /// Whom it must not name.
     pub forbidden_principals: ForbiddenPrincipals<'a>,
+    /// What the extension tags say.
+    pub rules: Rules<'a>,
+}
+
+/// Which tags a template may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Dialect {
+    /// YubiHSM 2's six and the extension tags.
+    #[default]
+    Extended,
+    /// YubiHSM 2's six; any other makes the template malformed, as it does there.
+    Yubihsm2,
 }
 
 fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Result<[u8; N], TemplateError> {
@@ -245,14 +270,31 @@ fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Re
 }
 
 impl<'a> Template<'a> {
-    /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers.
+    /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers, no rule that another contradicts.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, TemplateError> {
+        Self::decode_dialect(bytes, Dialect::Extended)
+    }
+
+    /// Reads a whole template that may have the tags of one dialect only.
+    pub fn decode_dialect(bytes: &'a [u8], dialect: Dialect) -> Result<Self, TemplateError> {
+        let mut rules = Rules::default();
+        let mut seen = [false; RuleTag::ALL.len()];
         let mut values: [Option<&'a [u8]>; Tag::ALL.len()] = [None; Tag::ALL.len()];
         let mut reader = Reader::new(bytes);
         while reader.remaining() > 0 {
             let code = reader.u8().map_err(TemplateError::Truncated)?;
             let length = reader.u16().map_err(TemplateError::Truncated)?;
             let value = reader.take(usize::from(length)).map_err(TemplateError::Truncated)?;
+            if dialect == Dialect::Extended
+                && let Some((tag, seen)) =
+                    RuleTag::ALL.into_iter().zip(&mut seen).find(|(tag, _)| *tag as u8 == code)
+            {
+                if core::mem::replace(seen, true) {
+                    return Err(TemplateError::DuplicateRule(tag));
+                }
+                rules.set(tag, value).map_err(|error| TemplateError::Rule { tag, error })?;
+                continue;
+            }
             let (&tag, slot) = Tag::ALL
                 .iter()
                 .zip(&mut values)
@@ -267,6 +309,7 @@ impl<'a> Template<'a> {
                 return Err(TemplateError::MissingTag(tag));
             }
         }
+        rules.check().map_err(|(tag, error)| TemplateError::Rule { tag, error })?;
         let [algorithm, key, ca_keys, not_before, not_after, principals] =
             values.map(Option::unwrap_or_default);
         let [algorithm] = exactly(Tag::TimestampAlgorithm, "1", algorithm)?;
@@ -277,6 +320,7 @@ impl<'a> Template<'a> {
             not_before: NotBeforeOffset(offset(Tag::NotBefore, not_before)?),
             not_after: NotAfterOffset(offset(Tag::NotAfter, not_after)?),
             forbidden_principals: ForbiddenPrincipals::decode(principals)?,
+            rules,
         })
     }
 
@@ -294,7 +338,8 @@ impl<'a> Template<'a> {
         field(Tag::CaKeys, self.ca_keys.0.as_flattened())?;
         field(Tag::NotBefore, &self.not_before.0.to_be_bytes())?;
         field(Tag::NotAfter, &self.not_after.0.to_be_bytes())?;
-        field(Tag::ForbiddenPrincipals, self.forbidden_principals.0)
+        field(Tag::ForbiddenPrincipals, self.forbidden_principals.0)?;
+        self.rules.encode(writer)
     }
 }
 
@@ -313,6 +358,7 @@ mod tests {
             not_before: NotBeforeOffset::from_wire(300),
             not_after: NotAfterOffset::from_wire(36_000),
             forbidden_principals: ForbiddenPrincipals::decode(b"root\0toor\0").unwrap(),
+            rules: Rules::default(),
         }
     }
 
@@ -341,8 +387,10 @@ mod tests {
             Template::decode(&twice[..length + 4]),
             Err(TemplateError::DuplicateTag(Tag::TimestampAlgorithm))
         );
-        twice[length] = 0x80;
-        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x80)));
+        twice[length] = 0x7f;
+        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x7f)));
+        twice[length] = 0x93;
+        assert_eq!(Template::decode(&twice[..length + 4]), Err(TemplateError::UnknownTag(0x93)));
         assert_eq!(Template::decode(&good[4..]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
         assert!(matches!(Template::decode(&good[..length - 1]), Err(TemplateError::Truncated(_))));
         assert_eq!(Template::decode(&[]), Err(TemplateError::MissingTag(Tag::TimestampAlgorithm)));
@@ -362,6 +410,37 @@ mod tests {
         unterminated[length - 1] = b'!';
         assert_eq!(Template::decode(&unterminated[..length]), Err(TemplateError::UnterminatedPrincipal));
         assert!(matches!(CaKeys::decode(&[0, 1, 2]), Err(TemplateError::WrongLength { .. })));
+    }
+
+    #[test]
+    fn extension_tags_stand_anywhere_and_once_and_are_unknown_to_yubihsm2() {
+        let rules = Rules { max_lifetime: Some(3600), sealed: true, ..Rules::default() };
+        let template = Template { rules, ..sample() };
+        let (buffer, length) = encoded(&template);
+        let (first, last) = (&buffer[..length - 10], &buffer[length - 10..length]);
+        assert_eq!(last, [0x82, 0, 4, 0, 0, 0x0e, 0x10, 0x92, 0, 0]);
+        let together = |parts: &[&[u8]]| parts.concat();
+        for bytes in [together(&[first, last]), together(&[last, first])] {
+            assert_eq!(Template::decode(&bytes), Ok(template));
+            assert_eq!(
+                Template::decode_dialect(&bytes, Dialect::Yubihsm2).map(drop),
+                Err(TemplateError::UnknownTag(last[0]))
+            );
+        }
+        let twice = together(&[first, last, &last[7..]]);
+        assert_eq!(Template::decode(&twice), Err(TemplateError::DuplicateRule(RuleTag::Sealed)));
+        let defect = together(&[first, &[0x82, 0, 1, 0]]);
+        assert!(matches!(
+            Template::decode(&defect),
+            Err(TemplateError::Rule { tag: RuleTag::MaxLifetime, .. })
+        ));
+        let contradiction = together(&[first, &[0x86, 0, 0, 0x87, 0, 2, b'a', 0]]);
+        let error = RuleError::NotAllowed;
+        assert_eq!(
+            Template::decode(&contradiction),
+            Err(TemplateError::Rule { tag: RuleTag::RequireCriticalOptions, error })
+        );
+        assert_eq!(Template::decode_dialect(&buffer[..length - 10], Dialect::Yubihsm2), Ok(sample()));
     }
 
     #[test]

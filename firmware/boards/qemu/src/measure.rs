@@ -37,6 +37,7 @@ use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::ssh::rules::Rules;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
 use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
 use sshsm_protocol::{
@@ -377,6 +378,7 @@ fn template(authority: AsymmetricAlgorithm, public: &[u8]) -> Vec<u8> {
         not_before: NotBeforeOffset::from_wire(300),
         not_after: NotAfterOffset::from_wire(36_000),
         forbidden_principals: sure(ForbiddenPrincipals::decode(b"root\0").ok()),
+        rules: Rules::default(),
     };
     let mut buffer = [0; 2048];
     let mut writer = Writer::new(&mut buffer);

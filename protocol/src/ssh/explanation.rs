@@ -1,0 +1,115 @@
+//! The answer of EXPLAIN SSH REQUEST: a verdict in words, which crosses the wire as `postcard` of
+//! `{ now: u32, findings: [{ check, outcome, asked, allowed: string }] }`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{CodecError, Writer};
+
+/// One check of a verdict; rules that the template does not have are left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Finding<'a> {
+    /// The check's name.
+    pub check: &'a str,
+    /// `allowed`, `refused` or `undecided`.
+    pub outcome: &'a str,
+    /// What was asked; one that ends in `…` was cut, since the answer has no more room.
+    pub asked: &'a str,
+    /// What is allowed, as above.
+    pub allowed: &'a str,
+}
+
+/// Bytes that one finding may take.
+const LONGEST: usize = 1024;
+
+/// Why an answer is none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the answer is no verdict")]
+pub struct ExplanationError;
+
+/// Writes a verdict. `now` is UNIX seconds.
+///
+/// # Errors
+/// When there is no room for it.
+pub fn encode<'a>(
+    now: u32,
+    findings: impl ExactSizeIterator<Item = Finding<'a>>,
+    writer: &mut Writer<'_>,
+) -> Result<(), CodecError> {
+    let mut buffer = [0; LONGEST];
+    let mut part = |value: &dyn Fn(&mut [u8]) -> postcard::Result<usize>| {
+        let length = value(&mut buffer).map_err(|_| CodecError::NoSpace { needed: LONGEST, available: 0 })?;
+        writer.bytes(buffer.get(..length).unwrap_or_default())
+    };
+    part(&|buffer| postcard::to_slice(&(now, findings.len()), buffer).map(|written| written.len()))?;
+    findings.into_iter().try_for_each(|finding| {
+        part(&|buffer| postcard::to_slice(&finding, buffer).map(|written| written.len()))
+    })
+}
+
+/// Reads what [`encode`] wrote: the time, and the findings one by one.
+///
+/// # Errors
+/// When it does not begin as a verdict; each finding may turn out to be none, too.
+pub fn decode(
+    bytes: &[u8],
+) -> Result<(u32, impl Iterator<Item = Result<Finding<'_>, ExplanationError>>), ExplanationError> {
+    let ((now, count), mut rest) =
+        postcard::take_from_bytes::<(u32, usize)>(bytes).map_err(|_| ExplanationError)?;
+    let mut left = count;
+    let findings = core::iter::from_fn(move || {
+        left = left.checked_sub(1)?;
+        Some(match postcard::take_from_bytes(rest) {
+            Ok((finding, after)) if left > 0 || after.is_empty() => {
+                rest = after;
+                Ok(finding)
+            }
+            _ => {
+                left = 0;
+                Err(ExplanationError)
+            }
+        })
+    });
+    Ok((now, findings))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::vec::Vec;
+
+    fn finding<'a>(asked: &'a str) -> Finding<'a> {
+        Finding { check: "lifetime", outcome: "refused", asked, allowed: "at most 1" }
+    }
+
+    #[test]
+    fn a_verdict_is_read_back_and_damage_is_seen() {
+        let findings = [finding("2 s"), finding("")];
+        let mut buffer = [0; 256];
+        let mut writer = Writer::new(&mut buffer);
+        encode(7, findings.into_iter(), &mut writer).unwrap();
+        let bytes = writer.written().to_vec();
+        let read = |bytes: &[u8]| -> Result<Vec<(std::string::String, u32)>, ExplanationError> {
+            let (now, findings) = decode(bytes)?;
+            findings.map(|finding| finding.map(|finding| (finding.asked.into(), now))).collect()
+        };
+        assert_eq!(read(&bytes), Ok(std::vec![("2 s".into(), 7), (std::string::String::new(), 7)]));
+        for cut in 0..bytes.len() {
+            assert_eq!(read(&bytes[..cut]), Err(ExplanationError), "{cut}");
+        }
+        assert_eq!(read(&[&bytes[..], &[0]].concat()), Err(ExplanationError));
+        let mut small = [0; 20];
+        assert!(encode(7, findings.into_iter(), &mut Writer::new(&mut small)).is_err());
+        let long = "x".repeat(1024);
+        assert!(encode(7, [finding(&long)].into_iter(), &mut Writer::new(&mut [0; 4096])).is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            if let Ok((_, findings)) = decode(&bytes) {
+                prop_assert!(findings.count() <= bytes.len() + 1);
+            }
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! Patterns for names: a literal, or one `*` at the beginning or at the end for any bytes, none included.
+//!
+//! `\*` and `\\` stand for a `*` and a `\` of the name itself; a `*` elsewhere, or a `\` before anything else, makes no
+//! pattern. Bytes are compared as they are. There are no regular expressions on a device: what a pattern matches can be
+//! seen by looking at it, and takes one comparison to decide.
+
+/// Bytes of the longest pattern.
+pub const MAX_PATTERN: usize = 255;
+
+/// Why bytes are no pattern.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PatternError {
+    /// Nothing would match it.
+    #[error("a pattern is empty")]
+    Empty,
+    /// Longer than [`MAX_PATTERN`].
+    #[error("a pattern has {0} bytes, and {MAX_PATTERN} is the most")]
+    TooLong(usize),
+    /// A wildcard where there may be none.
+    #[error(
+        "a pattern has a * that is neither its first nor its last character, or two of them; \\* is a literal one"
+    )]
+    Wildcard,
+    /// An escape that is none.
+    #[error("a pattern has a \\ that is followed by neither * nor \\")]
+    Escape,
+    /// It would end the pattern in a list.
+    #[error("a pattern contains a NUL byte")]
+    NulByte,
+}
+
+/// Where the wildcard is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wildcard {
+    None,
+    First,
+    Last,
+}
+
+/// A pattern, borrowed as it is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pattern<'a> {
+    text: &'a [u8],
+    /// The text without its wildcard, its escapes still in it.
+    literal: &'a [u8],
+    wildcard: Wildcard,
+}
+
+impl<'a> Pattern<'a> {
+    /// Reads a pattern as it is written.
+    pub const fn new(text: &'a [u8]) -> Result<Self, PatternError> {
+        if text.len() > MAX_PATTERN {
+            return Err(PatternError::TooLong(text.len()));
+        }
+        let (wildcard, literal) = match text {
+            [] => return Err(PatternError::Empty),
+            [b'*', literal @ ..] => (Wildcard::First, literal),
+            [literal @ .., b'\\', b'*'] if ends_escaped(literal) => {
+                (Wildcard::Last, text.split_at(text.len() - 1).0)
+            }
+            [.., b'\\', b'*'] => (Wildcard::None, text),
+            [literal @ .., b'*'] => (Wildcard::Last, literal),
+            text => (Wildcard::None, text),
+        };
+        let mut rest = literal;
+        loop {
+            rest = match rest {
+                [] => return Ok(Self { text, literal, wildcard }),
+                [b'\\', b'*' | b'\\', rest @ ..] => rest,
+                [b'\\', ..] => return Err(PatternError::Escape),
+                [b'*', ..] => return Err(PatternError::Wildcard),
+                [0, ..] => return Err(PatternError::NulByte),
+                [_, rest @ ..] => rest,
+            }
+        }
+    }
+
+    /// As it is written.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Whether it matches whatever there is.
+    #[must_use]
+    pub const fn is_anything(&self) -> bool {
+        self.literal.is_empty()
+    }
+
+    /// Whether `name` matches.
+    #[must_use]
+    pub fn matches(&self, name: &[u8]) -> bool {
+        let length = self.bytes().count();
+        let part = match self.wildcard {
+            Wildcard::None => Some(name),
+            Wildcard::First => name.len().checked_sub(length).and_then(|start| name.get(start..)),
+            Wildcard::Last => name.get(..length),
+        };
+        part.is_some_and(|part| self.bytes().eq(part.iter().copied()))
+    }
+
+    /// The literal part, its escapes undone.
+    fn bytes(&self) -> impl Iterator<Item = u8> + use<'a> {
+        let mut rest = self.literal.iter();
+        core::iter::from_fn(move || match rest.next() {
+            Some(b'\\') => rest.next().copied(),
+            byte => byte.copied(),
+        })
+    }
+}
+
+/// Whether a text ends in an odd number of backslashes, so that one more would be escaped.
+const fn ends_escaped(text: &[u8]) -> bool {
+    let mut rest = text;
+    let mut odd = false;
+    while let [before @ .., b'\\'] = rest {
+        rest = before;
+        odd = !odd;
+    }
+    odd
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn matches(pattern: &str, name: &str) -> bool {
+        Pattern::new(pattern.as_bytes()).unwrap().matches(name.as_bytes())
+    }
+
+    #[test]
+    fn a_literal_matches_itself_only() {
+        assert!(matches("zone-web", "zone-web"));
+        for name in ["", "zone-we", "zone-webs", "xzone-web", "Zone-web"] {
+            assert!(!matches("zone-web", name), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_wildcard_stands_for_any_bytes_and_for_none() {
+        for name in ["zone-", "zone-web", "zone-*"] {
+            assert!(matches("zone-*", name), "{name}");
+        }
+        for name in ["", "zone", "a-zone-", "Zone-web"] {
+            assert!(!matches("zone-*", name), "{name}");
+        }
+        assert!(matches("*.example.com", "web.example.com") && matches("*.example.com", ".example.com"));
+        assert!(
+            !matches("*.example.com", "example.com") && !matches("*.example.com", "web.example.com.evil")
+        );
+        assert!(matches("*", "") && matches("*", "anything"));
+    }
+
+    #[test]
+    fn an_escape_is_the_character_itself() {
+        assert!(matches("a\\*", "a*") && !matches("a\\*", "ab") && !matches("a\\*", "a\\*"));
+        assert!(
+            matches("a\\\\*", "a\\b") && !matches("a\\\\*", "ab"),
+            "an escaped backslash, then a wildcard"
+        );
+        assert!(matches("a\\\\\\*", "a\\*") && !matches("a\\\\\\*", "a\\b"));
+        assert!(matches("\\*a", "*a") && !matches("\\*a", "ba"));
+        assert!(matches("*\\*", "x*") && !matches("*\\*", "x"));
+    }
+
+    #[test]
+    fn what_is_no_pattern_has_its_own_error() {
+        let error = |text: &str| Pattern::new(text.as_bytes()).unwrap_err();
+        assert_eq!(error(""), PatternError::Empty);
+        for text in ["**", "a*b", "*a*", "a**"] {
+            assert_eq!(error(text), PatternError::Wildcard, "{text}");
+        }
+        for text in ["\\", "\\a", "a\\", "*\\"] {
+            assert_eq!(error(text), PatternError::Escape, "{text}");
+        }
+        assert_eq!(error("a\0b"), PatternError::NulByte);
+        assert_eq!(Pattern::new(&[b'a'; 256]), Err(PatternError::TooLong(256)));
+        assert!(Pattern::new(&[b'a'; 255]).is_ok());
+    }
+
+    proptest::proptest! {
+        /// An independent matcher: the pattern unescaped, then compared at both ends.
+        #[test]
+        fn every_pattern_agrees_with_a_simple_reading(text in "[*\\\\ab]{0,6}", name in "[*\\\\ab]{0,6}") {
+            let Ok(pattern) = Pattern::new(text.as_bytes()) else { return Ok(()) };
+            let mut literal = std::string::String::new();
+            let mut stars = std::vec::Vec::new();
+            let mut characters = text.chars();
+            while let Some(character) = characters.next() {
+                match character {
+                    '\\' => literal.push(characters.next().unwrap()),
+                    '*' => stars.push(literal.len()),
+                    other => literal.push(other),
+                }
+            }
+            let expected = match stars.as_slice() {
+                [] => name == literal,
+                [0] if text.starts_with('*') => name.ends_with(&literal),
+                [_] => name.starts_with(&literal),
+                _ => unreachable!(),
+            };
+            proptest::prop_assert_eq!(pattern.matches(name.as_bytes()), expected);
+        }
+    }
+}
