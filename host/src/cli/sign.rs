@@ -398,8 +398,12 @@ impl Batch<'_> {
     ) -> Result<Fate, CliError> {
         let verdict = match signer.explain(timed) {
             Ok(verdict) => {
-                if !verdict.is_refusal() {
-                    self.talk("the device refused for a reason that is not known here");
+                match signer.enforced_by() {
+                    _ if verdict.is_refusal() => {}
+                    EnforcedBy::Host => {
+                        self.talk("what is undecided can be kept by a device only, not for a token")
+                    }
+                    EnforcedBy::Device => self.talk("the device refused for a reason that is not known here"),
                 }
                 Some(verdict)
             }

@@ -50,7 +50,8 @@ impl TokenSigner {
     }
 
     fn judge(&self, timed: &TimedRequest) -> Explanation {
-        let authority = Authority { id: self.id, public: Some(self.key.public()) };
+        let authority =
+            Authority { id: self.id, public: Some(self.key.public()), algorithm: Some(self.algorithm) };
         let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
         Explanation::new(&self.template, request, timed.now(), Some(signature), authority)
     }
