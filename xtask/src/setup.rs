@@ -31,7 +31,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 8] = [
+const PACKAGES: [Package; 9] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",

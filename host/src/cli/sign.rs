@@ -401,7 +401,7 @@ impl Batch<'_> {
                 match signer.enforced_by() {
                     _ if verdict.is_refusal() => {}
                     EnforcedBy::Host => {
-                        self.talk("what is undecided can be kept by a device only, not for a token")
+                        self.talk("what is undecided can be kept by a device only, not for a token");
                     }
                     EnforcedBy::Device => self.talk("the device refused for a reason that is not known here"),
                 }

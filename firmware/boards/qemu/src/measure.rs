@@ -36,8 +36,8 @@ use sshsm_protocol::link::{Answer, Deframer, MAX_FRAME, Request as Asked, ResetR
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
-use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::rules::Rules;
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
 use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
 use sshsm_protocol::{
