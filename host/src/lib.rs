@@ -10,6 +10,7 @@
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | what was revoked, for sshd | [`krl`] |
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
@@ -24,6 +25,7 @@ pub mod explanation;
 pub mod flash;
 pub mod input;
 pub mod key_file;
+pub mod krl;
 pub mod output;
 pub mod pkcs11;
 pub mod provision;
