@@ -79,6 +79,12 @@ mod section {
 const MAX_BITMAP: u64 = 16_000;
 
 impl RevocationList {
+    /// An empty list with this number, made at this time.
+    #[must_use]
+    pub fn new(number: u64, generated: u64) -> Self {
+        Self { number, generated, ..Self::default() }
+    }
+
     /// Revokes the certificates with these serial numbers, of one CA or of any.
     ///
     /// # Errors

@@ -10,10 +10,11 @@
 //! | templates and keys in files | [`template_file`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
-//! | what was revoked, for sshd | [`krl`] |
+//! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
+pub mod audit;
 pub mod authority;
 pub mod certificate;
 pub mod certificate_options;
@@ -26,6 +27,7 @@ pub mod flash;
 pub mod input;
 pub mod key_file;
 pub mod krl;
+pub mod ledger;
 pub mod output;
 pub mod pkcs11;
 pub mod provision;
