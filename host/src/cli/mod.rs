@@ -3,6 +3,7 @@
 //! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
 
 mod arguments;
+mod audit;
 mod authentication_key;
 mod board;
 mod check;
@@ -14,10 +15,12 @@ mod device_option;
 mod error;
 mod flash;
 mod key;
+mod ledger;
 mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod revocation;
 mod sign;
 mod signing;
 mod template;
@@ -80,6 +83,11 @@ struct Globals {
     /// Read this configuration file, and not /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
     #[arg(long, global = true, env = "SSHSM_CONFIG", value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
+    /// The ledger: the SQLite file that every certificate is recorded in; none for none
+    ///
+    /// Without this option, $XDG_STATE_HOME/sshsm/ledger.sqlite (~/.local/state/sshsm/ledger.sqlite).
+    #[arg(long, global = true, env = "SSHSM_LEDGER", value_name = "FILE", help_heading = "Output")]
+    ledger: Option<arguments::LedgerChoice>,
     /// How data is printed on stdout
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
     format: Format,
@@ -114,6 +122,16 @@ enum Command {
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
     Sign(sign::Sign),
+    /// What was signed, for whom and when
+    #[command(subcommand)]
+    Ledger(ledger::LedgerVerb),
+    /// Revoke certificates, keys, or a CA; `krl build` tells sshd
+    Revoke(revocation::Revoke),
+    /// Key revocation lists for sshd
+    #[command(subcommand)]
+    Krl(revocation::Krl),
+    /// The device's audit log: kept, checked, and compared with the ledger
+    Audit(audit::Audit),
 }
 
 /// What every command is given: the global options.
@@ -214,6 +232,10 @@ pub fn run() -> ExitCode {
         Command::Flash(flash) => flash.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
+        Command::Ledger(verb) => verb.run(&context),
+        Command::Revoke(revoke) => revoke.run(&context),
+        Command::Krl(krl) => krl.run(&context),
+        Command::Audit(audit) => audit.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),

@@ -21,12 +21,14 @@ use super::{
     Context,
     arguments::Serials,
     content::ContentArguments,
-    error::{CliError, Exit, FileError},
+    error::{self, CliError, Exit, FileError},
     signing::SignerChoice,
 };
 use crate::{
     explanation::Explanation,
-    key_file, output,
+    key_file,
+    ledger::{self, Recorder, Serial},
+    output,
     pkcs11::Pkcs11Error,
     request::Content,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
@@ -41,7 +43,7 @@ pub(super) struct Sign {
     signer: SignerChoice,
     #[command(flatten)]
     content: ContentArguments,
-    /// Serial number; +n starts at n and counts up from key to key
+    /// Serial number; +n starts at n and counts up from key to key, + alone takes the next ones of the ledger
     #[arg(
         short = 'z',
         long = "serial",
@@ -99,7 +101,8 @@ struct By {
 struct Outcome {
     #[serde(serialize_with = "output::lossy")]
     key: PathBuf,
-    serial: u64,
+    /// None was reserved if there is none.
+    serial: Option<u64>,
     device: String,
     /// The file that the request was written to.
     request: Option<String>,
@@ -131,7 +134,7 @@ enum Fate {
 struct Subject {
     path: PathBuf,
     key: PublicKey,
-    serial: u64,
+    serial: Serial,
 }
 
 /// All that the devices of a call share.
@@ -141,6 +144,7 @@ struct Batch<'a> {
     resume: bool,
     subjects: &'a [Subject],
     source: Mutex<Box<dyn TimestampSource + Send>>,
+    recorder: Recorder,
     by: OnceLock<By>,
     progress: ProgressBar,
     state: Mutex<State>,
@@ -169,6 +173,7 @@ impl Sign {
             resume: self.resume,
             subjects: &subjects,
             source: Mutex::new(ca.timestamp_source()?),
+            recorder: Recorder::new(context.ledger()?),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
             state: Mutex::default(),
@@ -241,9 +246,8 @@ impl Batch<'_> {
         self.insist(signer)?;
         let mut content = self.content.clone();
         while let Some((index, subject)) = self.next() {
-            content.serial = subject.serial;
-            let mut request = None;
-            let (fate, end) = match self.sign(signer, subject, &content, &mut request) {
+            let (mut serial, mut request) = (None, None);
+            let (fate, end) = match self.record(signer, subject, &mut content, &mut serial, &mut request) {
                 Ok(fate) => (fate, false),
                 Err(error) => {
                     self.talk(format_args!("{} not signed: {}", output::shown(&subject.path), error.line()));
@@ -251,6 +255,8 @@ impl Batch<'_> {
                     let end = match &error {
                         CliError::Client(error) => error.ends_session(),
                         CliError::Pkcs11(error) => matches!(error, Pkcs11Error::Gone { .. }),
+                        // What a ledger has no room for, it has none for with the next key.
+                        CliError::Ledger(_) | CliError::NotRecorded(_) => true,
                         _ => false,
                     };
                     (Fate::Failed { error: error.line() }, end)
@@ -262,7 +268,7 @@ impl Batch<'_> {
                 Fate::Failed { .. } => state.failed += 1,
                 Fate::Signed { .. } | Fate::Kept { .. } => {}
             }
-            let (key, serial, device) = (subject.path.clone(), subject.serial, signer.describe());
+            let (key, device) = (subject.path.clone(), signer.describe());
             state.outcomes.push((index, Outcome { key, serial, device, request, fate }));
             self.progress.inc(1);
             if end {
@@ -302,12 +308,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Signs one key and writes its certificate; `saved` becomes the file that its request was written to.
-    fn sign(
+    /// Signs one key and writes its certificate, with the ledger told before either: `serial` becomes the one that was
+    /// reserved, `saved` the file that the request was written to.
+    fn record(
         &self,
         signer: &mut dyn Signer,
         subject: &Subject,
-        content: &Content,
+        content: &mut Content,
+        serial: &mut Option<u64>,
         saved: &mut Option<String>,
     ) -> Result<Fate, CliError> {
         let certificate = beside(&subject.path, "-cert.pub");
@@ -315,23 +323,63 @@ impl Batch<'_> {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
+        let reservation = self.recorder.reserve(signer, subject.key.key_data(), content, subject.serial)?;
+        *serial = Some(content.serial);
+        let (mut timed, mut refused) = (None, false);
+        let signed = self.request(signer, subject, content, &mut timed, saved).and_then(|timed| {
+            signer.sign(timed).map_err(|error| {
+                refused = error.is_refusal();
+                error.into()
+            })
+        });
+        let outcome = signed.as_deref().map_err(|error| {
+            (if refused { ledger::State::Refused } else { ledger::State::Failed }, error.line())
+        });
+        let audit_entry = match (&reservation, &timed) {
+            (Some(_), Some(timed)) => signer.audit_entry(timed),
+            _ => None,
+        };
+        let settled = self.recorder.settle(reservation, outcome, audit_entry);
+        match (signed, settled) {
+            (Ok(_), Err(error)) => Err(CliError::NotRecorded(error)),
+            (Ok(line), Ok(())) => {
+                write(&certificate, line.as_bytes())?;
+                self.talk(signed_line(&certificate, content, signer));
+                Ok(Fate::Signed { certificate })
+            }
+            (Err(error), settled) => {
+                if let Err(error) = settled {
+                    self.talk(format_args!(
+                        "the ledger does not know that it failed: {}",
+                        error::line(&error)
+                    ));
+                }
+                match &timed {
+                    Some(timed) if refused => self.explain(signer, subject, timed),
+                    _ => Err(error),
+                }
+            }
+        }
+    }
+
+    /// What one key is to be signed with, and keeps it where that was asked for.
+    fn request<'t>(
+        &self,
+        signer: &dyn Signer,
+        subject: &Subject,
+        content: &Content,
+        timed: &'t mut Option<TimedRequest>,
+        saved: &mut Option<String>,
+    ) -> Result<&'t TimedRequest, CliError> {
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
-        let timed = TimedRequest::new(&subject.key, content, signer.ca_key(), source.as_mut())?;
+        let timed = timed.insert(TimedRequest::new(&subject.key, content, signer.ca_key(), source.as_mut())?);
         drop(source);
         if self.save_request {
             let path = beside(&subject.path, "-cert.req");
             write(&path, &timed.encode())?;
             *saved = Some(path.display().to_string());
         }
-        match signer.sign(&timed) {
-            Ok(line) => {
-                write(&certificate, line.as_bytes())?;
-                self.talk(signed_line(&certificate, content, signer));
-                Ok(Fate::Signed { certificate })
-            }
-            Err(error) if error.is_refusal() => self.explain(signer, subject, &timed),
-            Err(error) => Err(error.into()),
-        }
+        Ok(timed)
     }
 
     /// Shows why a request is refused, if that can be found out.
