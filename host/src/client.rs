@@ -5,12 +5,13 @@
 
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
+    audit::{LogEntry, LogHeader},
     channel::{AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS},
     codec::{CodecError, Reader, Writer},
     device_info::{DeviceInfo, StorageInfo, Version},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
-    option::{DeviceOption, UserPresence},
+    option::{AuditMode, DeviceOption, UserPresence},
 };
 use zeroize::Zeroizing;
 
@@ -246,6 +247,12 @@ impl<'c> Session<'c> {
     #[must_use]
     pub fn describe(&self) -> String {
         self.client.describe()
+    }
+
+    /// The device's serial number.
+    #[must_use]
+    pub const fn serial(&self) -> u32 {
+        self.client.identity.serial
     }
 
     /// Sends a command inside the session and returns the payload of its answer.
@@ -494,6 +501,64 @@ impl<'c> Session<'c> {
         let [mode, timeout] = presence.encode();
         let payload = [DeviceOption::UserPresence.code(), 0, 2, mode, timeout];
         self.command_without_answer(Command::SetOption, &payload)
+    }
+
+    /// Changes whether every command is logged, and refused when it cannot be.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn set_force_audit(&mut self, mode: AuditMode) -> Result<()> {
+        let payload = [DeviceOption::ForceAudit.code(), 0, 1, mode.code()];
+        self.command_without_answer(Command::SetOption, &payload)
+    }
+
+    /// The commands that the device can log, by their codes, and whether it does.
+    ///
+    /// # Errors
+    /// As [`Session::option`].
+    pub fn command_audit(&mut self) -> Result<Vec<(u8, AuditMode)>> {
+        let value = self.option(DeviceOption::CommandAudit)?;
+        let pair = |pair: &[u8]| match pair {
+            &[code, mode] => AuditMode::from_code(mode).map(|mode| (code, mode)),
+            _ => None,
+        };
+        let pairs: Option<Vec<_>> = value.chunks(2).map(pair).collect();
+        pairs.ok_or_else(|| nonsense(Command::GetOption, "it is no list of commands"))
+    }
+
+    /// Changes whether commands, named by their codes, are logged.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn set_command_audit(&mut self, commands: &[(u8, AuditMode)]) -> Result<()> {
+        let value: Vec<u8> = commands.iter().flat_map(|&(code, mode)| [code, mode.code()]).collect();
+        let length = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
+        let payload = [&[DeviceOption::CommandAudit.code()], length.as_slice(), &value].concat();
+        self.command_without_answer(Command::SetOption, &payload)
+    }
+
+    /// What the audit log lost count of, and its entries that were not consumed, oldest first.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn log_entries(&mut self) -> Result<(LogHeader, Vec<LogEntry>)> {
+        let command = Command::GetLogEntries;
+        let answer = self.command(command, &[])?;
+        read(command, &answer, |reader| {
+            let header = LogHeader::decode(reader)?;
+            let entries = (0..header.entries)
+                .map(|_| LogEntry::decode(reader))
+                .collect::<std::result::Result<_, _>>()?;
+            Ok((header, entries))
+        })
+    }
+
+    /// Has the audit log forget the entries up to the one with this number.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidData`] when there is no such entry.
+    pub fn set_log_index(&mut self, number: u16) -> Result<()> {
+        self.command_without_answer(Command::SetLogIndex, &number.to_be_bytes())
     }
 
     /// Has the device blink for so many seconds.

@@ -11,12 +11,14 @@
 //! | templates and keys in files | [`template_file`], [`template_rules`], [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
 #[cfg(unix)]
 pub mod agent;
+pub mod audit;
 pub mod authority;
 pub mod backup;
 pub mod certificate;
@@ -29,6 +31,8 @@ pub mod explanation;
 pub mod flash;
 pub mod input;
 pub mod key_file;
+pub mod krl;
+pub mod ledger;
 pub mod output;
 pub mod pkcs11;
 pub mod provision;

@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_protocol::{
-    AsymmetricAlgorithm, DeviceError, ObjectId, ObjectType,
+    AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType,
     ssh::{explanation::ExplanationError, signature::SignatureAlgorithm, timestamp::Now},
 };
 
@@ -151,6 +151,18 @@ pub trait Signer {
     /// What the certificates are signed with.
     fn algorithm(&self) -> SignatureAlgorithm;
 
+    /// The serial number of the device that has the CA key, if it is one.
+    fn device_serial(&self) -> Option<u32> {
+        None
+    }
+
+    /// The number of the entry in the device's audit log about the request that was signed or refused last; `None` when
+    /// the device does not log it, this session may not read the log, or several entries could be it.
+    fn audit_entry(&mut self, timed: &TimedRequest) -> Option<u16> {
+        let _ = timed;
+        None
+    }
+
     /// Has the request signed; returns the verified certificate as the line of a `-cert.pub` file.
     ///
     /// # Errors
@@ -244,6 +256,17 @@ pub struct DeviceSigner<'s, 'c> {
     ca_key: KeyData,
     template_id: ObjectId,
     algorithm: SignatureAlgorithm,
+    log: Log,
+}
+
+/// What is known of the device's audit log.
+#[derive(Clone, Copy)]
+enum Log {
+    Unread,
+    /// Its newest entry.
+    ReadUpTo(Option<u16>),
+    /// It cannot be read, or signatures are not in it.
+    Useless,
 }
 
 impl<'s, 'c> DeviceSigner<'s, 'c> {
@@ -268,7 +291,7 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key).is_none() {
             return Err(SignerError::Algorithm { id: ca_id, key, algorithm });
         }
-        Ok(Self { session, ca_id, ca_key, template_id, algorithm })
+        Ok(Self { session, ca_id, ca_key, template_id, algorithm, log: Log::Unread })
     }
 }
 
@@ -297,7 +320,38 @@ impl Signer for DeviceSigner<'_, '_> {
         self.algorithm
     }
 
+    fn device_serial(&self) -> Option<u32> {
+        Some(self.session.serial())
+    }
+
+    fn audit_entry(&mut self, timed: &TimedRequest) -> Option<u16> {
+        let Log::ReadUpTo(last) = self.log else { return None };
+        let Ok((_, entries)) = self.session.log_entries() else {
+            self.log = Log::Useless;
+            return None;
+        };
+        let read = entries.iter().position(|entry| Some(entry.number) == last).map_or(0, |last| last + 1);
+        let length = 2 + 2 + 1 + timed.encode().len();
+        let mut ours = entries.iter().skip(read).filter(|entry| {
+            entry.command == Command::SignSshCertificate.code()
+                && (entry.target_key, entry.second_key) == (self.ca_id.get(), self.template_id.get())
+                && usize::from(entry.length) == length
+        });
+        let (first, second) = (ours.next(), ours.next());
+        self.log = match first {
+            Some(_) => Log::ReadUpTo(entries.last().map(|entry| entry.number)),
+            None => Log::Useless,
+        };
+        first.filter(|_| second.is_none()).map(|entry| entry.number)
+    }
+
     fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+        if matches!(self.log, Log::Unread) {
+            self.log = match self.session.log_entries() {
+                Ok((_, entries)) => Log::ReadUpTo(entries.last().map(|entry| entry.number)),
+                Err(_) => Log::Useless,
+            };
+        }
         let algorithm = self.algorithm.algorithm();
         let signature =
             self.session.sign_ssh_certificate(self.ca_id, self.template_id, algorithm, &timed.encode())?;

@@ -180,6 +180,8 @@ impl Sshsm {
         command
             .env("SSHSM_DEVICE", format!("sim:{}", self.directory().join("simulator").display()))
             .env("SSHSM_PASSWORD", "password")
+            // The user's own ledger is not for tests.
+            .env("SSHSM_LEDGER", "none")
             .env_remove("SSHSM_AUTH_KEY");
         command
     }

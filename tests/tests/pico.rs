@@ -50,6 +50,7 @@ impl Host<'_> {
             .env("SSHSM_NEW_PASSWORD", "correct horse")
             .env("SSHSM_SIGNER_PASSWORD", "battery staple")
             .env("SSHSM_PASSWORD", "battery staple")
+            .env("SSHSM_LEDGER", "ledger.sqlite")
             .env("SSHSM_AUTH_KEY", "2");
         command
     }

@@ -66,6 +66,7 @@ impl Owner {
             .current_dir(&self.directory)
             .env("SSHSM_DEVICE", format!("serial:{}", self.board.port().display()))
             .env("SSHSM_PASSWORD", password)
+            .env("SSHSM_LEDGER", "ledger.sqlite")
             .env("SSHSM_AUTH_KEY", key)
             .env("SSHSM_NEW_PASSWORD", ADMINISTRATOR)
             .env("SSHSM_SIGNER_PASSWORD", SIGNER)

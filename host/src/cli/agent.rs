@@ -31,13 +31,15 @@ use super::{
     Context,
     arguments::CaName,
     error::{CliError, FileError, line},
+    recorded::{self, Tried},
     service,
     signing::{Ca, SignerChoice},
 };
 use crate::{
     agent::{Authority, CaAgent, CaIdentity, Data, Refusal},
+    ledger::{Recorder, Serial},
     output,
-    request::SigningRequest,
+    request::{Content, SigningRequest},
     signer::{Signer, TimedRequest},
     timestamp::TimestampSource,
 };
@@ -110,7 +112,11 @@ impl Agent {
             [] => vec![self.signer.clone()],
             names => names.iter().map(|name| self.signer.of(CaName::Name(name.clone()))).collect(),
         };
-        let mut authorities = Authorities { identities: Vec::new(), cas: Vec::new() };
+        let mut authorities = Authorities {
+            recorder: Recorder::new(context.ledger()?),
+            identities: Vec::new(),
+            cas: Vec::new(),
+        };
         for choice in choices {
             let ca = context.ca(&choice)?;
             let source = ca.timestamp_source()?;
@@ -183,6 +189,7 @@ fn at_a_device<T>(
 
 /// The CAs that the agent has sign. Each signs one certificate at a time.
 struct Authorities {
+    recorder: Recorder,
     identities: Vec<CaIdentity>,
     cas: Vec<Mutex<(Ca, Box<dyn TimestampSource + Send>)>>,
 }
@@ -199,37 +206,39 @@ impl Authorities {
         let mut ca = ca.lock().unwrap_or_else(PoisonError::into_inner);
         let (ca, source) = &mut *ca;
         ca.algorithm = matches!(identity.key, ssh_key::public::KeyData::Rsa(_)).then_some(rsa);
-        let timed = TimedRequest::of(request.clone(), source.as_mut())?;
-        at_a_device(ca, |signer| match signer.sign(&timed) {
-            Ok(certificate) => {
-                let signature = signature(&certificate, request);
-                let content = request.content().map_err(|error| CliError::content("signed", error))?;
-                output::talk(format_args!(
-                    "{}: signed {} certificate \"{}\" serial {} (template {} enforced by {})",
-                    Printable(identity.name.as_bytes()),
-                    content.kind,
-                    Printable(content.key_id.as_bytes()),
-                    content.serial,
-                    signer.template(),
-                    signer.enforced_by()
-                ));
-                Ok(signature)
+        let mut content = request.content().map_err(|error| CliError::content("the request", error))?;
+        let (subject, _) = request.keys().map_err(|error| CliError::content("the request", error))?;
+        let serial = Serial::Given(content.serial);
+        at_a_device(ca, |signer| {
+            let timed = |_: &Content, _: &dyn Signer| Ok(TimedRequest::of(request.clone(), source.as_mut())?);
+            match recorded::sign(&self.recorder, signer, &subject, &mut content, serial, timed)? {
+                Tried::Signed(certificate) => {
+                    output::talk(format_args!(
+                        "{}: signed {} certificate \"{}\" serial {} (template {} enforced by {})",
+                        Printable(identity.name.as_bytes()),
+                        content.kind,
+                        Printable(content.key_id.as_bytes()),
+                        content.serial,
+                        signer.template(),
+                        signer.enforced_by()
+                    ));
+                    Ok(signature(&certificate, request))
+                }
+                Tried::Refused(timed) => {
+                    let table = match signer.explain(&timed) {
+                        Ok(verdict) => verdict.to_string(),
+                        Err(error) => format!("  the refusal cannot be explained: {}", line(&error)),
+                    };
+                    output::talk(format_args!(
+                        "{}: refused by template {}, enforced by {}\n{}",
+                        Printable(identity.name.as_bytes()),
+                        signer.template(),
+                        signer.enforced_by(),
+                        table.trim_end()
+                    ));
+                    Ok(None)
+                }
             }
-            Err(error) if error.is_refusal() => {
-                let table = match signer.explain(&timed) {
-                    Ok(verdict) => verdict.to_string(),
-                    Err(error) => format!("  the refusal cannot be explained: {}", line(&error)),
-                };
-                output::talk(format_args!(
-                    "{}: refused by template {}, enforced by {}\n{}",
-                    Printable(identity.name.as_bytes()),
-                    signer.template(),
-                    signer.enforced_by(),
-                    table.trim_end()
-                ));
-                Ok(None)
-            }
-            Err(error) => Err(error.into()),
         })
     }
 }

@@ -1,6 +1,12 @@
 //! What an argument's text means: ids, domains, capabilities, algorithms, serial numbers.
 
-use std::{ffi::OsStr, marker::PhantomData, path::PathBuf, str::FromStr};
+use std::{
+    convert::Infallible,
+    ffi::OsStr,
+    marker::PhantomData,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use clap::{builder::TypedValueParser, error::ErrorKind};
 use sshsm_protocol::{
@@ -9,6 +15,7 @@ use sshsm_protocol::{
 };
 
 use crate::{
+    ledger::Serial,
     pkcs11::UriError,
     validity::{Validity, ValidityError},
 };
@@ -27,7 +34,8 @@ pub(crate) enum ArgumentError {
     #[error("a label has at most 40 bytes; this one has {0}")]
     Label(usize),
     #[error(
-        "a serial number is a decimal number from 0 to 18446744073709551615, with + before it to count up"
+        "a serial number is a decimal number from 0 to 18446744073709551615, with + before it to count up; \
+         a + alone takes the next one of the ledger"
     )]
     Serial,
     #[error(transparent)]
@@ -218,20 +226,24 @@ pub(crate) fn now(text: &str) -> Result<Now, ArgumentError> {
     u32::try_from(seconds).map(Now::from_seconds).map_err(|_| ArgumentError::TimeRange)
 }
 
-/// Serial numbers as `ssh-keygen -z` takes them: one for all certificates, or `+n`, counting up from n.
+/// Serial numbers as `ssh-keygen -z` takes them: one for all certificates, `+n`, counting up from n; or `+`,
+/// the next ones of the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Serials {
-    first: u64,
-    count_up: bool,
+pub(crate) enum Serials {
+    Same(u64),
+    From(u64),
+    /// The ledger chooses.
+    Next,
 }
 
 impl Serials {
     /// The serial number of the `index`th key of a call; `None` beyond 2⁶⁴ − 1.
-    pub(crate) fn get(self, index: usize) -> Option<u64> {
-        match self.count_up {
-            true => self.first.checked_add(u64::try_from(index).ok()?),
-            false => Some(self.first),
-        }
+    pub(crate) fn get(self, index: usize) -> Option<Serial> {
+        Some(match self {
+            Self::Same(serial) => Serial::Given(serial),
+            Self::From(first) => Serial::Given(first.checked_add(u64::try_from(index).ok()?)?),
+            Self::Next => Serial::Next,
+        })
     }
 }
 
@@ -239,15 +251,48 @@ impl FromStr for Serials {
     type Err = ArgumentError;
 
     fn from_str(text: &str) -> Result<Self, ArgumentError> {
-        let (digits, count_up) = match text.strip_prefix('+') {
-            Some(digits) => (digits, true),
-            None => (text, false),
-        };
-        let decimal = digits.bytes().all(|byte| byte.is_ascii_digit());
-        match digits.parse() {
-            Ok(first) if decimal => Ok(Self { first, count_up }),
-            _ => Err(ArgumentError::Serial),
+        match text.strip_prefix('+') {
+            Some("") => Ok(Self::Next),
+            Some(digits) => serial(digits).map(Self::From),
+            None => serial(text).map(Self::Same),
         }
+    }
+}
+
+/// A serial number, in decimal digits.
+pub(crate) fn serial(text: &str) -> Result<u64, ArgumentError> {
+    let decimal = text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|_| decimal).ok_or(ArgumentError::Serial)
+}
+
+/// A serial number, or a range `first-last`.
+pub(crate) fn serial_range(text: &str) -> Result<(u64, u64), ArgumentError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    Ok((serial(first)?, serial(last)?))
+}
+
+/// The ledger of a call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum LedgerChoice {
+    None,
+    File(PathBuf),
+}
+
+impl LedgerChoice {
+    /// With a relative path begun at `folder`.
+    pub(crate) fn beside(self, folder: &Path) -> PathBuf {
+        match self {
+            Self::None => "none".into(),
+            Self::File(path) => folder.join(path),
+        }
+    }
+}
+
+impl FromStr for LedgerChoice {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(if text == "none" { Self::None } else { Self::File(text.into()) })
     }
 }
 
@@ -318,10 +363,14 @@ mod tests {
     #[test]
     fn serial_numbers_count_up_only_after_a_plus() {
         let serials = |text: &str| text.parse::<Serials>().unwrap();
-        assert_eq!((serials("7").get(0), serials("7").get(3)), (Some(7), Some(7)));
-        assert_eq!((serials("+7").get(0), serials("+7").get(3)), (Some(7), Some(10)));
+        assert_eq!([0, 3].map(|index| serials("7").get(index)), [Some(Serial::Given(7)); 2]);
+        assert_eq!(
+            [0, 3].map(|index| serials("+7").get(index)),
+            [7, 10].map(|serial| Some(Serial::Given(serial)))
+        );
         assert_eq!(serials("+18446744073709551615").get(1), None);
-        for text in ["", "+", "-1", "++1", "0x1", "1a", "18446744073709551616"] {
+        assert_eq!(serials("+").get(1), Some(Serial::Next));
+        for text in ["", "-1", "++1", "0x1", "1a", "18446744073709551616"] {
             assert!(text.parse::<Serials>().is_err(), "{text:?}");
         }
     }

@@ -19,7 +19,7 @@ use clap::{Arg, ArgAction, Command};
 use serde::{Deserialize, Deserializer, de};
 use sshsm_protocol::ObjectId;
 
-use super::arguments::{self, RsaSignature, TemplateName};
+use super::arguments::{self, LedgerChoice, RsaSignature, TemplateName};
 use crate::{input, output::shown, pkcs11, timestamp::SourceAddress, transport::DeviceAddress};
 
 /// The table of certificate authorities; every other table is a command's.
@@ -294,6 +294,11 @@ fn beside(argument: &Arg, value: &str, folder: &Path) -> OsString {
         && let Ok(address) = value.parse::<SourceAddress>()
     {
         return address.beside(folder).to_string().into();
+    }
+    if kind == TypeId::of::<LedgerChoice>()
+        && let Ok(ledger) = value.parse::<LedgerChoice>()
+    {
+        return ledger.beside(folder).into_os_string();
     }
     value.into()
 }

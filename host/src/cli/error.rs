@@ -13,9 +13,11 @@ use sshsm_protocol::{Command, DeviceError, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
+    audit::AuditError,
     backup::BackupError,
     client::ClientError,
     flash::FlashError,
+    ledger::LedgerError,
     output::shown,
     pkcs11::{Pkcs11Error, error::Tries},
     provision::ProvisionError,
@@ -131,6 +133,14 @@ pub(crate) enum CliError {
     /// The key is another than the configuration's, or another device's.
     #[error("CA key {key} at {device} is {found}, and {wanted}; nothing was signed with it")]
     OtherCa { device: String, key: String, found: String, wanted: String },
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+    #[error("the certificate was signed, but cannot be recorded; it was thrown away")]
+    NotRecorded(#[source] LedgerError),
+    #[error(transparent)]
+    Audit(Box<AuditError>),
+    #[error("{0}")]
+    Findings(String),
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
@@ -190,6 +200,15 @@ impl From<BackupError> for CliError {
         match error {
             BackupError::Client(error) => error.into(),
             error => Self::Backup(Box::new(error)),
+        }
+    }
+}
+
+impl From<AuditError> for CliError {
+    fn from(error: AuditError) -> Self {
+        match error {
+            AuditError::Client(error) => error.into(),
+            error => Self::Audit(Box::new(error)),
         }
     }
 }
@@ -263,6 +282,17 @@ impl CliError {
             Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
             Self::Signer(SignerError::Certificate(_) | SignerError::CaKey { .. }) => Exit::Device,
             Self::Signer(_) | Self::OtherCa { .. } => Exit::Failed,
+            Self::Ledger(error) => match error {
+                LedgerError::WhichCa { .. } | LedgerError::Krl(_) | LedgerError::None => Exit::Usage,
+                LedgerError::Exhausted(_) | LedgerError::Key(_) => Exit::Failed,
+                _ => Exit::File,
+            },
+            Self::NotRecorded(_) => Exit::File,
+            Self::Audit(error) => match error.as_ref() {
+                AuditError::File { .. } | AuditError::Absent(_) | AuditError::Locked(_) => Exit::File,
+                _ => Exit::Failed,
+            },
+            Self::Findings(_) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
             Self::Refused { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
@@ -342,6 +372,35 @@ impl CliError {
                 _ => return None,
             },
             Self::Timestamp(error) => return timestamp_step(error),
+            Self::Ledger(error) | Self::NotRecorded(error) => match error {
+                LedgerError::Locked(_) => "wait until the other process has ended",
+                LedgerError::Full(_) => "make room on its disk",
+                LedgerError::ReadOnly(_) | LedgerError::Open { .. } => {
+                    "name a ledger that you may write with --ledger or SSHSM_LEDGER; none works without one"
+                }
+                LedgerError::Damaged { .. } => {
+                    "put a copy in its place; `sqlite3 FILE .recover` saves what can be read"
+                }
+                LedgerError::NotALedger(_) => "name another file with --ledger; this one was left alone",
+                LedgerError::Version { .. } => "use the sshsm that wrote it, or name another with --ledger",
+                LedgerError::Absent(_) => "the first `sshsm sign` makes it; --ledger names another",
+                LedgerError::None => "name one with --ledger, or the serial number with -z N",
+                LedgerError::WhichCa { .. } => {
+                    "name the CA with --ca: its fingerprint or its public key file"
+                }
+                _ => return None,
+            },
+            Self::Audit(error) => match error.as_ref() {
+                AuditError::OtherDevice { .. } => {
+                    "give each device a journal of its own, as without --journal"
+                }
+                AuditError::Absent(_) => "`sshsm audit log` makes it",
+                AuditError::Contradiction { .. } => {
+                    "keep the journal as evidence; --accept-break stores the log behind a note of the break"
+                }
+                AuditError::Locked(_) => "`audit follow` may run; it stores the log already",
+                _ => return None,
+            },
             Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,

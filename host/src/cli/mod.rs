@@ -5,6 +5,7 @@
 #[cfg(unix)]
 mod agent;
 mod arguments;
+mod audit;
 mod authentication_key;
 mod backup;
 mod board;
@@ -17,11 +18,14 @@ mod device_option;
 mod error;
 mod flash;
 mod key;
+mod ledger;
 mod password;
 mod prompt;
 mod provision;
 mod quickstart;
+mod recorded;
 mod request;
+mod revocation;
 mod service;
 mod shell;
 mod sign;
@@ -88,6 +92,11 @@ struct Globals {
     /// Read this configuration file, and not /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
     #[arg(long, global = true, env = "SSHSM_CONFIG", value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
+    /// The ledger: the SQLite file that every certificate is recorded in; none for none
+    ///
+    /// Without this option, $XDG_STATE_HOME/sshsm/ledger.sqlite (~/.local/state/sshsm/ledger.sqlite).
+    #[arg(long, global = true, env = "SSHSM_LEDGER", value_name = "FILE", help_heading = "Output")]
+    ledger: Option<arguments::LedgerChoice>,
     /// How data is printed on stdout
     #[arg(long, global = true, value_name = "FORMAT", default_value = "text", help_heading = "Output")]
     format: Format,
@@ -138,6 +147,16 @@ enum Command {
     /// The timestamp authority: who vouches for the time of requests
     #[command(subcommand)]
     Timestamp(timestamp::TimestampVerb),
+    /// What was signed, for whom and when
+    #[command(subcommand)]
+    Ledger(ledger::LedgerVerb),
+    /// Revoke certificates, keys, or a CA; `krl build` tells sshd
+    Revoke(revocation::Revoke),
+    /// Key revocation lists for sshd
+    #[command(subcommand)]
+    Krl(revocation::Krl),
+    /// The device's audit log: kept, checked, and compared with the ledger
+    Audit(audit::Audit),
 }
 
 /// What every command is given: the global options.
@@ -248,6 +267,10 @@ pub fn run() -> ExitCode {
         },
         Command::Request(verb) => verb.run(&context),
         Command::Timestamp(verb) => verb.run(&context),
+        Command::Ledger(verb) => verb.run(&context),
+        Command::Revoke(revoke) => revoke.run(&context),
+        Command::Krl(krl) => krl.run(&context),
+        Command::Audit(audit) => audit.run(&context),
     };
     match result {
         Ok(()) => Exit::Done.into(),

@@ -21,7 +21,9 @@ use super::{
     sign::{self, beside},
 };
 use crate::{
-    input, key_file, output,
+    input, key_file,
+    ledger::Serial,
+    output,
     request::{SigningRequest, StoredRequest},
     validity::Validity,
 };
@@ -91,7 +93,14 @@ impl Build {
             .map_err(|error| CliError::content("no public key of the CA", error))?;
         let mut built = Vec::new();
         for (index, key) in self.keys.into_iter().enumerate() {
-            content.serial = sign::serial(self.serials, index)?;
+            content.serial = match sign::serial(self.serials, index)? {
+                Serial::Given(serial) => serial,
+                Serial::Next => {
+                    let text =
+                        "the ledger's next serial number (-z +) is known where it is signed; name one here";
+                    return Err(CliError::Usage(text.into()));
+                }
+            };
             let subject =
                 key_file::read_public(&key).map_err(|error| CliError::content("no request", error))?;
             let bytes = SigningRequest::new(&subject, &content, ca.key_data())

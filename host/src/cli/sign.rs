@@ -22,12 +22,15 @@ use super::{
     arguments::Serials,
     content::ContentArguments,
     error::{CliError, Exit, FileError},
+    recorded::{self, Tried},
     request,
     signing::SignerChoice,
 };
 use crate::{
     explanation::Explanation,
-    key_file, output,
+    key_file,
+    ledger::{Recorder, Serial},
+    output,
     pkcs11::Pkcs11Error,
     request::{Content, SigningRequest, StoredRequest},
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
@@ -42,7 +45,7 @@ pub(super) struct Sign {
     signer: SignerChoice,
     #[command(flatten)]
     content: ContentArguments,
-    /// Serial number; +n starts at n and counts up from key to key
+    /// Serial number; +n starts at n and counts up from key to key, + alone takes the next ones of the ledger
     #[arg(
         short = 'z',
         long = "serial",
@@ -105,7 +108,8 @@ struct By {
 struct Outcome {
     #[serde(serialize_with = "output::lossy")]
     key: PathBuf,
-    serial: u64,
+    /// None was reserved if there is none.
+    serial: Option<u64>,
     device: String,
     /// The file that the request was written to.
     request: Option<String>,
@@ -137,7 +141,7 @@ enum Fate {
 struct Subject {
     path: PathBuf,
     key: PublicKey,
-    serial: u64,
+    serial: Serial,
     stored: Option<Stored>,
 }
 
@@ -158,6 +162,7 @@ struct Batch<'a> {
     subjects: &'a [Subject],
     /// `None` when each request brings its time.
     source: Mutex<Option<Box<dyn TimestampSource + Send>>>,
+    recorder: Recorder,
     by: OnceLock<By>,
     progress: ProgressBar,
     state: Mutex<State>,
@@ -190,6 +195,7 @@ impl Sign {
                 true => None,
                 false => Some(ca.timestamp_source()?),
             }),
+            recorder: Recorder::new(context.ledger()?),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
             state: Mutex::default(),
@@ -262,7 +268,7 @@ impl Sign {
             let request = SigningRequest::from_bytes(request).map_err(|error| broken(error.into()))?;
             let content = request.content().map_err(|error| broken(error.into()))?;
             let (key, _) = request.keys().map_err(|error| broken(error.into()))?;
-            let serial = content.serial;
+            let serial = Serial::Given(content.serial);
             Ok(Subject {
                 path: path.clone(),
                 key: key.into(),
@@ -279,13 +285,13 @@ impl Batch<'_> {
     fn work(&self, signer: &mut dyn Signer) -> Result<(), CliError> {
         self.insist(signer)?;
         while let Some((index, subject)) = self.next() {
-            let content = match (&subject.stored, &self.content) {
+            let mut content = match (&subject.stored, &self.content) {
                 (Some(stored), _) => stored.content.clone(),
-                (None, Some(content)) => Content { serial: subject.serial, ..content.clone() },
+                (None, Some(content)) => content.clone(),
                 (None, None) => continue,
             };
-            let mut request = None;
-            let (fate, end) = match self.sign(signer, subject, &content, &mut request) {
+            let (mut serial, mut request) = (None, None);
+            let (fate, end) = match self.sign(signer, subject, &mut content, &mut serial, &mut request) {
                 Ok(fate) => (fate, false),
                 Err(error) => {
                     self.talk(format_args!("{} not signed: {}", output::shown(&subject.path), error.line()));
@@ -293,6 +299,8 @@ impl Batch<'_> {
                     let end = match &error {
                         CliError::Client(error) => error.ends_session(),
                         CliError::Pkcs11(error) => matches!(error, Pkcs11Error::Gone { .. }),
+                        // What a ledger has no room for, it has none for with the next key.
+                        CliError::Ledger(_) | CliError::NotRecorded(_) => true,
                         _ => false,
                     };
                     (Fate::Failed { error: error.line() }, end)
@@ -304,7 +312,7 @@ impl Batch<'_> {
                 Fate::Failed { .. } => state.failed += 1,
                 Fate::Signed { .. } | Fate::Kept { .. } => {}
             }
-            let (key, serial, device) = (subject.path.clone(), subject.serial, signer.describe());
+            let (key, device) = (subject.path.clone(), signer.describe());
             state.outcomes.push((index, Outcome { key, serial, device, request, fate }));
             self.progress.inc(1);
             if end {
@@ -344,12 +352,14 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Signs one key and writes its certificate; `saved` becomes the file that its request was written to.
+    /// Signs one key and writes its certificate, with the ledger told before either: `serial` becomes the one that was
+    /// reserved, `saved` the file that the request was written to.
     fn sign(
         &self,
         signer: &mut dyn Signer,
         subject: &Subject,
-        content: &Content,
+        content: &mut Content,
+        serial: &mut Option<u64>,
         saved: &mut Option<String>,
     ) -> Result<Fate, CliError> {
         let certificate = beside(&subject.path, "-cert.pub");
@@ -357,20 +367,24 @@ impl Batch<'_> {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
-        let timed = self.timed(subject, content, signer.ca_key())?;
-        if self.save_request {
-            let path = beside(&subject.path, "-cert.req");
-            write(&path, &timed.encode())?;
-            *saved = Some(path.display().to_string());
-        }
-        match signer.sign(&timed) {
-            Ok(line) => {
+        let request = |content: &Content, signer: &dyn Signer| {
+            *serial = Some(content.serial);
+            let timed = self.timed(subject, content, signer.ca_key())?;
+            if self.save_request {
+                let path = beside(&subject.path, "-cert.req");
+                write(&path, &timed.encode())?;
+                *saved = Some(path.display().to_string());
+            }
+            Ok(timed)
+        };
+        let key = subject.key.key_data();
+        match recorded::sign(&self.recorder, signer, key, content, subject.serial, request)? {
+            Tried::Signed(line) => {
                 write(&certificate, line.as_bytes())?;
                 self.talk(signed_line(&certificate, content, signer));
                 Ok(Fate::Signed { certificate })
             }
-            Err(error) if error.is_refusal() => self.explain(signer, subject, &timed),
-            Err(error) => Err(error.into()),
+            Tried::Refused(timed) => self.explain(signer, subject, &timed),
         }
     }
 
@@ -488,7 +502,7 @@ pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
 }
 
 /// The serial number of the `index`th key of a call.
-pub(super) fn serial(serials: Serials, index: usize) -> Result<u64, CliError> {
+pub(super) fn serial(serials: Serials, index: usize) -> Result<Serial, CliError> {
     serials.get(index).ok_or_else(|| CliError::Usage("the serial numbers run beyond 2⁶⁴ − 1".into()))
 }
 

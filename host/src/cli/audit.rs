@@ -1,0 +1,338 @@
+//! `sshsm audit …`: the device's log, kept in a journal and compared with the ledger.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    thread,
+    time::Duration,
+};
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use serde::Serialize;
+use sshsm_protocol::{Command, ObjectId, option::AuditMode};
+
+use super::{
+    Context,
+    error::CliError,
+    ledger::{state_file, table, time},
+};
+use crate::{
+    audit::{Finding, Journal, Reconciliation, Record, Update},
+    client::Session,
+    ledger::Filter,
+    output::{self, Format, columns, lossy, shown},
+};
+
+/// Arguments of `audit`.
+#[derive(Debug, Args)]
+pub(super) struct Audit {
+    /// The journal; otherwise audit-SERIAL.jsonl beside the ledger's usual place, for the device's serial number
+    #[arg(long, global = true, value_name = "FILE")]
+    journal: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// The verbs of `audit`.
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Have the device log commands; until then it logs its starts only
+    Enable {
+        /// Every command that it can log, and not only the signing of certificates
+        #[arg(long)]
+        all: bool,
+        /// Every command, and refuse them while the log is full: something must read it then, as `audit follow` does
+        #[arg(long)]
+        force: bool,
+    },
+    /// Have the device log its starts only
+    Disable,
+    /// Read the device's log, check it, store what is new, and have the device forget it
+    Log(Reading),
+    /// The same again and again, until it is stopped; JSON is one entry a line
+    Follow {
+        #[command(flatten)]
+        reading: Reading,
+        /// Seconds between two looks
+        #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = interval)]
+        interval: Duration,
+    },
+    /// Check the journal: that no entry was changed or is missing
+    Verify,
+    /// Write the journal's entries on stdout: CSV, or JSON with --format json
+    Export,
+    /// Compare journal and ledger: every signature has its entry, and every certificate its signature
+    Reconcile {
+        /// Take the journal as it is, and do not read the device's log first
+        #[arg(long)]
+        offline: bool,
+    },
+}
+
+/// Seconds, with a fraction if need be.
+fn interval(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.01..=86_400.0).contains(seconds));
+    let duration = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    duration.ok_or_else(|| "seconds, from 0.01 to 86400".into())
+}
+
+/// How the log is read.
+#[derive(Debug, Args)]
+struct Reading {
+    /// The device keeps what was stored
+    #[arg(long)]
+    keep: bool,
+    /// Store a log that contradicts the journal, behind a note that says so
+    #[arg(long)]
+    accept_break: bool,
+}
+
+impl Audit {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        match &self.verb {
+            Verb::Enable { all, force } => set(context, true, *all, *force),
+            Verb::Disable => set(context, false, true, false),
+            Verb::Log(reading) => {
+                let (journal, update) = self.update(context, reading)?;
+                let report = Fetched {
+                    journal: journal.path(),
+                    device: journal.device(),
+                    entries: &update.entries,
+                    findings: &update.findings,
+                };
+                context.format().print(&report, |report| entries(report.entries))?;
+                let (new, place) = (update.entries.len(), shown(journal.path()));
+                output::talk(format_args!("{new} new entries of device {:010} in {place}", journal.device()));
+                found(&update.findings)
+            }
+            Verb::Follow { reading, interval } => loop {
+                let (_, update) = self.update(context, reading)?;
+                let mut stdout = io::stdout().lock();
+                for record in &update.entries {
+                    match context.format() {
+                        Format::Json => {
+                            writeln!(stdout, "{}", serde_json::to_string(record).map_err(io::Error::from)?)?;
+                        }
+                        Format::Text => write!(stdout, "{}", entries(std::slice::from_ref(record)))?,
+                    }
+                }
+                stdout.flush()?;
+                drop(stdout);
+                update.findings.iter().for_each(output::talk);
+                thread::sleep(*interval);
+            },
+            Verb::Verify => self.verify(context),
+            Verb::Export => {
+                let journal = self.read(context)?;
+                match context.format() {
+                    Format::Json => Format::Json.print(&journal.records(), |_| String::new())?,
+                    Format::Text => {
+                        let mut writer = csv::Writer::from_writer(io::stdout().lock());
+                        for record in journal.records() {
+                            writer.serialize(record).map_err(io::Error::other)?;
+                        }
+                        writer.flush()?;
+                    }
+                }
+                Ok(())
+            }
+            Verb::Reconcile { offline } => self.reconcile(context, *offline),
+        }
+    }
+
+    fn path(&self, serial: u32) -> Result<PathBuf, CliError> {
+        match &self.journal {
+            Some(path) => Ok(path.clone()),
+            None => state_file(&format!("audit-{serial:010}.jsonl"), "--journal FILE"),
+        }
+    }
+
+    fn update(&self, context: &Context, reading: &Reading) -> Result<(Journal, Update), CliError> {
+        let mut client = context.client()?;
+        let serial = client.identity().serial;
+        let mut journal = Journal::open(&self.path(serial)?, serial)?;
+        let mut session: Session<'_> = context.session(&mut client)?;
+        let update = journal.update(&mut session, reading.keep, reading.accept_break)?;
+        Ok((journal, update))
+    }
+
+    /// The journal as it is; the device is only asked for its serial number, and not even that with --journal.
+    fn read(&self, context: &Context) -> Result<Journal, CliError> {
+        let path = match &self.journal {
+            Some(path) => path.clone(),
+            None => self.path(context.client()?.identity().serial)?,
+        };
+        Ok(Journal::read(&path)?)
+    }
+
+    fn verify(&self, context: &Context) -> Result<(), CliError> {
+        let journal = self.read(context)?;
+        let records = journal.records();
+        let verified = Verified {
+            journal: journal.path(),
+            device: journal.device(),
+            entries: records.len(),
+            last_entry: records.last().map(|record| record.number),
+            last_digest: records.last().map(|record| record.digest.as_str()),
+            findings: journal.findings(),
+        };
+        context.format().print(&verified, |verified| {
+            let last = match (verified.last_entry, verified.last_digest) {
+                (Some(number), Some(digest)) => format!(", the last is {number} with digest {digest}"),
+                _ => String::new(),
+            };
+            format!(
+                "{} entries of device {:010} in an unbroken chain{last}\n",
+                verified.entries, verified.device
+            )
+        })?;
+        found(journal.findings())
+    }
+
+    fn reconcile(&self, context: &Context, offline: bool) -> Result<(), CliError> {
+        // Entries that are asked for from here on may not be in the log that is read.
+        let now = Timestamp::now().as_second();
+        let ledger = context.ledger_to_read()?;
+        let (journal, until) = match offline {
+            true => {
+                let journal = self.read(context)?;
+                let until = journal.records().last().map_or(journal.started(), |record| record.at);
+                (journal, until)
+            }
+            false => {
+                let reading = Reading { keep: false, accept_break: false };
+                (self.update(context, &reading)?.0, now)
+            }
+        };
+        let report = Reconciliation::new(&journal, ledger.entries(&Filter::default())?, until);
+        context.format().print(&report, in_words)?;
+        if report.agrees() {
+            return Ok(());
+        }
+        Err(CliError::Findings(format!(
+            "{} signatures without an entry in the ledger, {} certificates in the ledger without a signature",
+            report.signatures_without_entry.len(),
+            report.entries_without_signature.len()
+        )))
+    }
+}
+
+/// What was read, as JSON shows it.
+#[derive(Serialize)]
+struct Fetched<'a> {
+    #[serde(serialize_with = "lossy")]
+    journal: &'a std::path::Path,
+    device: u32,
+    entries: &'a [Record],
+    findings: &'a [Finding],
+}
+
+/// What a journal holds, as JSON shows it.
+#[derive(Serialize)]
+struct Verified<'a> {
+    #[serde(serialize_with = "lossy")]
+    journal: &'a std::path::Path,
+    device: u32,
+    entries: usize,
+    last_entry: Option<u16>,
+    last_digest: Option<&'a str>,
+    findings: &'a [Finding],
+}
+
+fn set(context: &Context, on: bool, all: bool, force: bool) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    let mut session = context.session(&mut client)?;
+    // What is fixed stays so until a reset; session messages are logged by what is in them.
+    let commands: Vec<_> = session
+        .command_audit()?
+        .into_iter()
+        .filter(|&(code, mode)| {
+            (all || code == Command::SignSshCertificate.code())
+                && code != Command::SessionMessage.code()
+                && mode != AuditMode::Fix
+        })
+        .map(|(code, _)| (code, if on { AuditMode::On } else { AuditMode::Off }))
+        .collect();
+    // Forcing last: from then on the log must be read.
+    if !on {
+        session.set_force_audit(AuditMode::Off)?;
+    }
+    session.set_command_audit(&commands)?;
+    if force {
+        session.set_force_audit(AuditMode::On)?;
+    }
+    let verb = if on { "logs" } else { "no longer logs" };
+    output::talk(format_args!("the device {verb} {} commands", commands.len()));
+    Ok(())
+}
+
+/// Tells findings, and makes them an error.
+fn found(findings: &[Finding]) -> Result<(), CliError> {
+    findings.iter().for_each(output::talk);
+    match findings.len() {
+        0 => Ok(()),
+        count => Err(CliError::Findings(format!("{count} findings in the device's log"))),
+    }
+}
+
+fn entries(records: &[Record]) -> String {
+    let id = |id: u16| ObjectId::new(id).map_or_else(|_| "-".into(), |id| id.to_string());
+    let rows: Vec<_> = records
+        .iter()
+        .map(|record| {
+            [
+                record.number.to_string(),
+                format!("{}.{:02}", record.systick / 100, record.systick % 100),
+                record.command.clone(),
+                id(record.session_key),
+                id(record.target_key),
+                id(record.second_key),
+                record.outcome.clone(),
+            ]
+        })
+        .collect();
+    columns(&rows)
+}
+
+fn in_words(report: &Reconciliation) -> String {
+    let mut text = format!(
+        "device {:010}: {} signatures, {} of them in the ledger\n",
+        report.device, report.signatures, report.matched
+    );
+    if !report.signatures_without_entry.is_empty() {
+        text += &format!(
+            "signatures without an entry in the ledger:\n{}",
+            entries(&report.signatures_without_entry)
+        );
+    }
+    if !report.entries_without_signature.is_empty() {
+        text += &format!(
+            "certificates in the ledger that the device did not log:\n{}",
+            table(&report.entries_without_signature)
+        );
+    }
+    if !report.gaps.is_empty() {
+        text += "serial numbers without a certificate:\n";
+        let rows = report.gaps.iter().map(|gap| {
+            let explanation = super::ledger::printable(&gap.explanation);
+            [gap.serial.to_string(), gap.state.to_string(), explanation]
+        });
+        text += &columns(&rows.collect::<Vec<_>>());
+    }
+    for finding in &report.findings {
+        text += &format!("{finding}\n");
+    }
+    if let (Some(first), Some(last)) = (report.outside.first(), report.outside.last()) {
+        text += &format!(
+            "{} certificates are from outside the journal's time ({} to {})\n",
+            report.outside.len(),
+            time(first.asked_at),
+            time(last.asked_at)
+        );
+    }
+    if report.elsewhere > 0 {
+        text += &format!("{} entries of the ledger are about other signers\n", report.elsewhere);
+    }
+    text
+}

@@ -1,0 +1,187 @@
+//! `sshsm revoke` and `sshsm krl …`: what shall no longer be let in, and how sshd is told.
+
+use std::path::{Path, PathBuf};
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde::Serialize;
+use ssh_key::Certificate;
+
+use super::{
+    Context, arguments,
+    error::{CliError, FileError},
+    ledger::{authority, public_key, table},
+};
+use crate::{
+    input,
+    ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
+    output::{self, lossy, shown},
+};
+
+/// Arguments of `revoke`.
+#[derive(Debug, Args)]
+#[command(group = ArgGroup::new("what").required(true).multiple(false))]
+pub(super) struct Revoke {
+    /// Certificates with this serial number, or those of a range (5-9)
+    #[arg(long, short = 'z', value_name = "SERIAL", value_parser = arguments::serial_range, group = "what")]
+    serial: Option<(u64, u64)>,
+    /// Certificates with this key id
+    #[arg(long, short = 'I', value_name = "KEY_ID", group = "what")]
+    key_id: Option<String>,
+    /// A key, and every certificate for it: a public key file, or its SHA256:… fingerprint
+    #[arg(long, value_name = "KEY", group = "what")]
+    key: Option<String>,
+    /// The certificate in this file, by its serial number; by its key id if it has none
+    #[arg(long, value_name = "FILE", group = "what")]
+    certificate: Option<PathBuf>,
+    /// Every certificate of a CA: its fingerprint, the beginning of it, or its public key file
+    #[arg(long, value_name = "CA", group = "what")]
+    whole_ca: Option<String>,
+    /// The CA that --serial or --key-id is about, named in the same way; not needed when the ledger knows only one
+    #[arg(long, value_name = "CA", conflicts_with_all = ["key", "certificate", "whole_ca"])]
+    ca: Option<String>,
+    /// The serial numbers or the key id of every CA
+    #[arg(long, conflicts_with_all = ["ca", "key", "certificate", "whole_ca"])]
+    any_ca: bool,
+    /// Why; for the ledger
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+    /// Only say what it is about
+    #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was revoked, as JSON shows it.
+#[derive(Serialize)]
+struct Report {
+    revoked: String,
+    dry_run: bool,
+    /// Of the ledger.
+    certificates: Vec<Entry>,
+}
+
+impl Revoke {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        // Nothing is made of what is only looked at.
+        let mut ledger = match self.dry_run {
+            true => context.ledger_to_read()?,
+            false => context.ledger()?.ok_or(LedgerError::None)?,
+        };
+        let revoked = self.what(&ledger)?;
+        let certificates = ledger.entries(&Filter { state: Some(State::Issued), ..revoked.filter() })?;
+        if !self.dry_run {
+            ledger.revoke(&revoked, self.reason.as_deref(), &whoami())?;
+        }
+        let report = Report { revoked: in_words(&revoked), dry_run: self.dry_run, certificates };
+        context.format().print(&report, |report| match report.certificates.len() {
+            0 => String::new(),
+            _ => table(&report.certificates),
+        })?;
+        let verb = if self.dry_run { "would revoke" } else { "revoked" };
+        output::talk(format_args!(
+            "{verb} {}: {} certificates of the ledger",
+            report.revoked,
+            report.certificates.len()
+        ));
+        if !self.dry_run {
+            output::talk("servers know it when they have the list that `sshsm krl build` makes now");
+        }
+        Ok(())
+    }
+
+    fn what(&self, ledger: &Ledger) -> Result<Revoked, CliError> {
+        let ca = || match self.any_ca {
+            true => Ok(None),
+            false => authority(ledger, self.ca.as_deref()).map(Some),
+        };
+        if let Some((first, last)) = self.serial {
+            return Ok(Revoked::Serials { ca: ca()?, first, last });
+        }
+        if let Some(key_id) = &self.key_id {
+            return Ok(Revoked::KeyId { ca: ca()?, key_id: key_id.clone() });
+        }
+        if let Some(key) = &self.key {
+            return match ledger::sha256(key) {
+                Some(hash) => Ok(Revoked::Fingerprint(hash)),
+                None => public_key(Path::new(key)).map(Revoked::Key),
+            };
+        }
+        if let Some(path) = &self.certificate {
+            let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
+            let certificate =
+                Certificate::from_openssh(&text).map_err(|error| CliError::content(shown(path), error))?;
+            let ca = Some(certificate.signature_key().clone());
+            return Ok(match certificate.serial() {
+                0 => Revoked::KeyId { ca, key_id: certificate.key_id().to_owned() },
+                serial => Revoked::Serials { ca, first: serial, last: serial },
+            });
+        }
+        authority(ledger, self.whole_ca.as_deref()).map(Revoked::Ca)
+    }
+}
+
+fn in_words(revoked: &Revoked) -> String {
+    let of = |ca: &Option<_>| {
+        ca.as_ref().map_or_else(|| "any CA".into(), |ca| format!("CA {}", ledger::fingerprint(ca)))
+    };
+    match revoked {
+        Revoked::Serials { ca, first, last } if first == last => {
+            format!("serial number {first} of {}", of(ca))
+        }
+        Revoked::Serials { ca, first, last } => format!("serial numbers {first} to {last} of {}", of(ca)),
+        Revoked::KeyId { ca, key_id } => {
+            format!("key id \"{}\" of {}", super::ledger::printable(key_id), of(ca))
+        }
+        Revoked::Key(key) => format!("key {}", ledger::fingerprint(key)),
+        Revoked::Fingerprint(hash) => format!("key {}", ssh_key::Fingerprint::Sha256(*hash)),
+        Revoked::Ca(key) => format!("everything by CA {}", ledger::fingerprint(key)),
+    }
+}
+
+/// The verbs of `krl`.
+#[derive(Debug, Subcommand)]
+pub(super) enum Krl {
+    /// Write all that was revoked as a key revocation list, for `RevokedKeys` of sshd_config and `ssh-keygen -Q`
+    Build {
+        /// The file; replaced whole
+        #[arg(long, short = 'o', value_name = "FILE")]
+        output: PathBuf,
+        /// The list's number is at least this; otherwise it is one more than the last list's
+        #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = arguments::serial)]
+        from_version: u64,
+        /// A comment in the list
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        comment: String,
+    },
+}
+
+/// A list that was written, as JSON shows it.
+#[derive(Serialize)]
+struct Built<'a> {
+    #[serde(serialize_with = "lossy")]
+    file: &'a Path,
+    number: u64,
+    revocations: usize,
+    bytes: usize,
+}
+
+impl Krl {
+    pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        let Self::Build { output: file, from_version, comment } = self;
+        // Must be there: an empty list in the place of a good one lets everybody in.
+        drop(context.ledger_to_read()?);
+        let mut ledger = context.ledger()?.ok_or(LedgerError::None)?;
+        let revocations = ledger.revocations()?.len();
+        let mut list = ledger.revocation_list(from_version)?;
+        list.comment = comment;
+        let bytes = list.encode().map_err(LedgerError::from)?;
+        output::write_file(&file, &bytes).map_err(|source| FileError::write(&file, source))?;
+        let built = Built { file: &file, number: list.number, revocations, bytes: bytes.len() };
+        context.format().print(&built, |_| String::new())?;
+        output::talk(format_args!(
+            "revocation list {}: {revocations} revocations in {}",
+            list.number,
+            shown(&file)
+        ));
+        Ok(())
+    }
+}
