@@ -3,7 +3,10 @@
 //! Keys wait in one queue; every device that holds the CA key takes from it. A key that fails, or a device that goes away,
 //! does not keep the others from being signed.
 
+#[cfg(unix)]
+use std::os::unix::ffi::OsStrExt;
 use std::{
+    ffi::OsStr,
     io::IsTerminal,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -489,12 +492,20 @@ fn says_the_same(path: &Path, subject: &PublicKey, content: &Content, ca: &KeyDa
 pub(super) fn beside(key: &Path, suffix: &str) -> PathBuf {
     const ENDINGS: [&str; 5] = ["-cert.timed.req", "-cert.req", ".timed.req", ".req", ".pub"];
     let base = |ending: &&str| {
-        let name = key.file_name()?.to_str()?.strip_suffix(ending)?;
+        let name = without(key.file_name()?, ending)?;
         (!name.is_empty()).then(|| key.with_file_name(name))
     };
     let mut path = ENDINGS.iter().find_map(base).unwrap_or_else(|| key.to_owned()).into_os_string();
     path.push(suffix);
     path.into()
+}
+
+/// The name without its ending, if it has it. On Unix a name need not be UTF-8.
+fn without<'n>(name: &'n OsStr, ending: &str) -> Option<&'n OsStr> {
+    #[cfg(unix)]
+    return name.as_bytes().strip_suffix(ending.as_bytes()).map(OsStr::from_bytes);
+    #[cfg(not(unix))]
+    return name.to_str()?.strip_suffix(ending).map(OsStr::new);
 }
 
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
