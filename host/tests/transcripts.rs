@@ -30,7 +30,9 @@ use regex::Regex;
 use snapbox::{Data, Redactions};
 
 /// Commands that have no success here, and why.
-const NO_SUCCESS: [(&str, &str); 6] = [
+const NO_SUCCESS: [(&str, &str); 8] = [
+    ("audit follow", "it goes on until it is stopped: tests/audit.rs"),
+    ("timestamp serve", "it serves until it is stopped: tests/timestamp.rs"),
     ("connector", "it serves until it is stopped: tests/connector.rs"),
     ("device log", "of a board on a serial port: tests/serial.rs"),
     ("device reboot", "of a board on a serial port: tests/serial.rs"),
@@ -77,6 +79,13 @@ fn redactions(machine: &Machine) -> Redactions {
         ("[SERIAL]", r"sshsm-backup-(?<redacted>\d+)-"),
         ("[TEMPORARY]", r"\.sshsm-[0-9A-Za-z]{6}"),
         ("[ID]", r"wrap key (?<redacted>0x[0-9a-f]{4})"),
+        ("[SECONDS]", r#""(valid_after|valid_before|asked_at|finished_at)": (?<redacted>\d{5,})"#),
+        ("[PROCESS]", r#"process"?:? (?<redacted>\d+)"#),
+        ("[WHO]", r"\b\d+@[0-9A-Za-z.-]+"),
+        ("[SERIAL]", r"device:? +(?<redacted>\d{10})"),
+        ("[SERIAL]", r"audit-(?<redacted>\d{10})"),
+        ("[UPTIME]", r"(?m)^\d+ +(?<redacted>\d+\.\d\d) "),
+        ("[AGO]", r"\((?<redacted>\d+ s) ago"),
     ] {
         redactions.insert(name, Regex::new(pattern).unwrap()).unwrap();
     }
