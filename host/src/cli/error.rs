@@ -143,6 +143,8 @@ pub(crate) enum CliError {
     Findings(String),
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
+    #[error("the template has {errors} errors and {warnings} warnings")]
+    Lint { errors: usize, warnings: usize },
     #[error("{failed} of {total} keys were not signed")]
     NotSigned { failed: usize, total: usize, exit: Exit },
 }
@@ -294,7 +296,7 @@ impl CliError {
             },
             Self::Findings(_) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
-            Self::Refused { .. } => Exit::Refused,
+            Self::Refused { .. } | Self::Lint { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
         }
     }

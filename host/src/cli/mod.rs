@@ -19,6 +19,7 @@ mod error;
 mod flash;
 mod key;
 mod ledger;
+mod lint;
 mod password;
 mod prompt;
 mod provision;

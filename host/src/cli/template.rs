@@ -15,6 +15,7 @@ use super::{
     arguments::{self, NewId},
     check,
     error::{CliError, FileError},
+    lint,
 };
 use crate::{
     device_key,
@@ -70,6 +71,8 @@ pub(super) enum Template {
     },
     /// Explain, without a device, what a template says to requests
     Check(check::Check),
+    /// Warn about what a careful reviewer would
+    Lint(lint::Lint),
 }
 
 /// A template as JSON shows it.
@@ -136,6 +139,7 @@ impl Template {
                 write_tlv(context.format(), &tlv, output.as_deref())
             }
             Self::Check(check) => check.run(context),
+            Self::Lint(lint) => lint.run(context),
         }
     }
 }
@@ -145,20 +149,30 @@ pub(super) fn load(file: &Path) -> Result<Vec<u8>, CliError> {
     template_file::load(file).map_err(|error| CliError::content("no template", error))
 }
 
-fn show(context: &Context, template: &str) -> Result<(), CliError> {
-    let tlv = match arguments::object_id(template) {
+/// The TLV of a template on the device or in a file: `5` is an id, `./5` a file.
+pub(super) fn find(context: &Context, template: &str) -> Result<Vec<u8>, CliError> {
+    match arguments::object_id(template) {
         Ok(id) => {
             let mut client = context.client()?;
-            context.session(&mut client)?.template(id)?
+            Ok(context.session(&mut client)?.template(id)?)
         }
-        Err(_) => load(Path::new(template))?,
-    };
-    let decoded = template::Template::decode(&tlv).map_err(|error| {
+        Err(_) => load(Path::new(template)),
+    }
+}
+
+/// Reads a template that [`find`] found.
+pub(super) fn decode<'t>(template: &str, tlv: &'t [u8]) -> Result<template::Template<'t>, CliError> {
+    template::Template::decode(tlv).map_err(|error| {
         CliError::content(
             format_args!("template {template} is malformed; a device refuses everything under it"),
             error,
         )
-    })?;
+    })
+}
+
+fn show(context: &Context, template: &str) -> Result<(), CliError> {
+    let tlv = find(context, template)?;
+    let decoded = decode(template, &tlv)?;
     context.format().print(&View::new(&decoded), |_| template_file::describe(&decoded))?;
     Ok(())
 }
