@@ -145,6 +145,8 @@ pub(crate) enum CliError {
     Refused { refused: usize, total: usize },
     #[error("the template has {errors} errors and {warnings} warnings")]
     Lint { errors: usize, warnings: usize },
+    #[error("the templates differ: {stricter} rules are stricter, {looser} looser, {different} neither")]
+    Different { stricter: usize, looser: usize, different: usize },
     #[error("{failed} of {total} keys were not signed")]
     NotSigned { failed: usize, total: usize, exit: Exit },
 }
@@ -296,6 +298,7 @@ impl CliError {
             },
             Self::Findings(_) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
+            Self::Different { .. } => Exit::Failed,
             Self::Refused { .. } | Self::Lint { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
         }

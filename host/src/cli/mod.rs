@@ -15,6 +15,7 @@ mod connector;
 mod content;
 mod device;
 mod device_option;
+mod difference;
 mod error;
 mod flash;
 mod key;

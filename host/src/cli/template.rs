@@ -13,7 +13,7 @@ use sshsm_protocol::{Algorithm, Domains, Label, ObjectId, ObjectType, object::Ne
 use super::{
     Context,
     arguments::{self, NewId},
-    check,
+    check, difference,
     error::{CliError, FileError},
     lint,
 };
@@ -73,6 +73,8 @@ pub(super) enum Template {
     Check(check::Check),
     /// Warn about what a careful reviewer would
     Lint(lint::Lint),
+    /// Say what became stricter or looser from one template to another
+    Diff(difference::Diff),
 }
 
 /// A template as JSON shows it.
@@ -140,6 +142,7 @@ impl Template {
             }
             Self::Check(check) => check.run(context),
             Self::Lint(lint) => lint.run(context),
+            Self::Diff(diff) => diff.run(context),
         }
     }
 }
