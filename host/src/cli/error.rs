@@ -147,6 +147,8 @@ pub(crate) enum CliError {
     Lint { errors: usize, warnings: usize },
     #[error("the templates differ: {stricter} rules are stricter, {looser} looser, {different} neither")]
     Different { stricter: usize, looser: usize, different: usize },
+    #[error("{failed} of {total} template tests failed")]
+    Tests { failed: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
     NotSigned { failed: usize, total: usize, exit: Exit },
 }
@@ -299,7 +301,7 @@ impl CliError {
             Self::Findings(_) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
             Self::Different { .. } => Exit::Failed,
-            Self::Refused { .. } | Self::Lint { .. } => Exit::Refused,
+            Self::Refused { .. } | Self::Lint { .. } | Self::Tests { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
         }
     }

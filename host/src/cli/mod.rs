@@ -32,6 +32,7 @@ mod service;
 mod shell;
 mod sign;
 mod signing;
+mod suite;
 mod template;
 mod timestamp;
 mod timestamp_source;

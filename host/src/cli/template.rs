@@ -15,7 +15,7 @@ use super::{
     arguments::{self, NewId},
     check, difference,
     error::{CliError, FileError},
-    lint,
+    lint, suite,
 };
 use crate::{
     device_key,
@@ -75,6 +75,8 @@ pub(super) enum Template {
     Lint(lint::Lint),
     /// Say what became stricter or looser from one template to another
     Diff(difference::Diff),
+    /// Run a file of requests with what the template must say to each
+    Test(suite::Test),
 }
 
 /// A template as JSON shows it.
@@ -143,6 +145,7 @@ impl Template {
             Self::Check(check) => check.run(context),
             Self::Lint(lint) => lint.run(context),
             Self::Diff(diff) => diff.run(context),
+            Self::Test(test) => test.run(context),
         }
     }
 }
