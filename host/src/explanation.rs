@@ -8,6 +8,7 @@ use ssh_key::public::KeyData;
 use sshsm_firmware::{
     crypto::RustCrypto,
     ssh::{
+        memory::Memory,
         policy::{self, CaKey, Outcome, Value},
         timestamp::Timestamp,
     },
@@ -71,6 +72,19 @@ impl Explanation {
         timestamp_signature: Option<&[u8]>,
         authority: Authority<'_>,
     ) -> Self {
+        Self::remembering(template, request, now, timestamp_signature, authority, None)
+    }
+
+    /// As [`Self::new`], on a device that remembers `memory` of its signatures under the template.
+    #[must_use]
+    pub fn remembering(
+        template: &[u8],
+        request: &[u8],
+        now: Now,
+        timestamp_signature: Option<&[u8]>,
+        authority: Authority<'_>,
+        memory: Option<&Memory>,
+    ) -> Self {
         let template = Template::decode(template);
         let decoded = Request::decode(request);
         let timestamp = match (&template, timestamp_signature) {
@@ -91,7 +105,7 @@ impl Explanation {
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
         };
         let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
-        let verdict = policy::evaluate(&template, &decoded, &timestamp, &ca_key, None);
+        let verdict = policy::evaluate(&template, &decoded, &timestamp, &ca_key, memory);
         let found = verdict.findings().iter().filter(|finding| finding.allowed != Value::Unrestricted);
         let checks = found.map(|finding| Finding {
             check: finding.check.name().to_owned(),

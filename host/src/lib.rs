@@ -9,6 +9,7 @@
 //! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
 //! | templates and keys in files | [`template_file`], [`template_rules`], [`key_file`], [`device_key`] |
+//! | what is wrong with a template, what changed in it, what it says to requests | [`template_lint`], [`template_diff`], [`template_suite`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`] |
 //! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
@@ -42,8 +43,11 @@ pub mod shares;
 pub mod signer;
 #[cfg(test)]
 mod ssh_keygen;
+pub mod template_diff;
 pub mod template_file;
+pub mod template_lint;
 pub mod template_rules;
+pub mod template_suite;
 pub mod timestamp;
 pub mod transport;
 pub mod validity;

@@ -44,6 +44,10 @@ use crate::template_rules::{self, ClockText, PresenceText, QuotaText, Rule, Rule
 /// The longest template that a PUT TEMPLATE message has room for.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
 
+/// The keys of the parts that every template has, as [`in_words`] tells them.
+pub(crate) const BASE_KEYS: [&str; 5] =
+    ["timestamp-key", "ca-keys", "not-before-offset", "not-after-offset", "forbid-principals"];
+
 /// What stands for an absent bound.
 const UNBOUNDED: &str = "unbounded";
 
@@ -420,6 +424,16 @@ pub fn load(path: &Path) -> Result<Vec<u8>, TemplateFileError> {
 /// What a template allows, in words, a line for each of its parts.
 #[must_use]
 pub fn describe(template: &Template<'_>) -> String {
+    let mut text = String::new();
+    for (part, words) in in_words(template) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{:<22}{words}", format!("{part}:"));
+    }
+    text
+}
+
+/// The parts of a template that all have, in [`BASE_KEYS`]' order, and then its rules; each with what it says.
+pub(crate) fn in_words(template: &Template<'_>) -> Vec<(&'static str, String)> {
     let key = &template.timestamp_key;
     let fingerprint = device_key::ssh_public(key.algorithm(), key.public()).map_or_else(
         |_| "INVALID: nothing can be signed".to_owned(),
@@ -438,8 +452,7 @@ pub fn describe(template: &Template<'_>) -> String {
         })
         .collect();
     let span = |seconds: u32| duration::in_words(seconds.into());
-    let mut text = String::new();
-    for (part, words) in [
+    let base = [
         ("timestamp key", format!("{} {fingerprint}", key.algorithm())),
         ("CA keys", list(ids, "NONE: nothing can be signed")),
         (
@@ -457,14 +470,8 @@ pub fn describe(template: &Template<'_>) -> String {
             },
         ),
         ("forbidden principals", list(names, "none, but a request must name at least one")),
-    ] {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<22}{words}", format!("{part}:"));
-    }
-    for (name, words) in template_rules::describe(&template.rules) {
-        let _ = writeln!(text, "{:<22}{words}", format!("{name}:"));
-    }
-    text
+    ];
+    base.into_iter().chain(template_rules::describe(&template.rules)).collect()
 }
 
 pub(crate) fn bound(name: &'static str, text: &str, most: u32) -> Result<Option<u32>, Problem> {
@@ -488,15 +495,21 @@ fn timestamp_key(text: &str, folder: &Path) -> Result<PublicKey, Problem> {
 }
 
 /// TOML's messages quote the file.
-fn printable(error: &toml::de::Error) -> String {
+pub(crate) fn printable(error: &toml::de::Error) -> String {
     let lines = error.to_string();
     lines.lines().map(|line| Printable(line.as_bytes()).to_string()).collect::<Vec<_>>().join("\n")
 }
 
 fn value_error(text: &str, offset: usize, problem: Problem) -> TemplateTextError {
+    let (line, column) = line_and_column(text, offset);
+    TemplateTextError::Value { line, column, problem }
+}
+
+/// Where the byte at `offset` of a text stands: line and character, counted from 1.
+pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
-    let column = before.rsplit('\n').next().unwrap_or(before).chars().count() + 1;
-    TemplateTextError::Value { line: before.matches('\n').count() + 1, column, problem }
+    let line = before.rsplit('\n').next().unwrap_or(before);
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 #[cfg(test)]

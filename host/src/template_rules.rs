@@ -200,7 +200,7 @@ impl RulesText {
             add(
                 RuleTag::SignatureAlgorithms,
                 algorithms.span().start,
-                each(&algorithms, signature_algorithm)?,
+                each(&algorithms, |name| Ok(vec![signature_algorithm(name)?.algorithm().code()]))?,
             );
         }
         if let Some(clock) = self.clock
@@ -276,15 +276,7 @@ fn subject_keys(keys: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<u8>, Mistake
     let mut codes = Vec::new();
     for entry in keys.get_ref() {
         let (place, name) = (entry.span().start, entry.get_ref().as_str());
-        let (kind, bits) = match name.strip_prefix("rsa-").map(str::parse) {
-            Some(Ok(bits)) => ("rsa", Some(bits)),
-            _ => (name, None),
-        };
-        let kind = SubjectKind::ALL.into_iter().find(|known| known.name() == kind).ok_or_else(|| {
-            let known = SubjectKind::ALL.map(SubjectKind::name).join(", ")
-                + "; rsa-3072 is RSA of at least 3072 bits";
-            (place, Problem::Unknown { name: name.to_owned(), known })
-        })?;
+        let (kind, bits) = subject_kind(name).map_err(|problem| (place, problem))?;
         let code = SubjectKeys::code(kind);
         if codes.contains(&code) {
             return Err((place, Problem::Twice(name.to_owned())));
@@ -295,13 +287,26 @@ fn subject_keys(keys: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<u8>, Mistake
     Ok([least.to_be_bytes().to_vec(), codes].concat())
 }
 
-fn signature_algorithm(name: &str) -> Result<Vec<u8>, Problem> {
+/// A kind of keys by its name, and the bits of RSA where it names them.
+pub(crate) fn subject_kind(name: &str) -> Result<(SubjectKind, Option<u16>), Problem> {
+    let (kind, bits) = match name.strip_prefix("rsa-").map(str::parse) {
+        Some(Ok(bits)) => ("rsa", Some(bits)),
+        _ => (name, None),
+    };
+    let kind = SubjectKind::ALL.into_iter().find(|known| known.name() == kind).ok_or_else(|| {
+        let known =
+            SubjectKind::ALL.map(SubjectKind::name).join(", ") + "; rsa-3072 is RSA of at least 3072 bits";
+        Problem::Unknown { name: name.to_owned(), known }
+    })?;
+    Ok((kind, bits))
+}
+
+/// A signature algorithm by SSH's name.
+pub(crate) fn signature_algorithm(name: &str) -> Result<SignatureAlgorithm, Problem> {
     let all: Vec<_> = all_signature_algorithms().collect();
     let known = || all.iter().map(|algorithm| algorithm.name()).collect::<Vec<_>>().join(", ");
-    all.iter()
-        .find(|algorithm| algorithm.name() == name)
-        .map(|algorithm| vec![algorithm.algorithm().code()])
-        .ok_or_else(|| Problem::Unknown { name: name.to_owned(), known: known() })
+    let found = all.iter().find(|algorithm| algorithm.name() == name).copied();
+    found.ok_or_else(|| Problem::Unknown { name: name.to_owned(), known: known() })
 }
 
 fn all_signature_algorithms() -> impl Iterator<Item = SignatureAlgorithm> {

@@ -143,6 +143,12 @@ pub(crate) enum CliError {
     Findings(String),
     #[error("{refused} of {total} requests refused by the template")]
     Refused { refused: usize, total: usize },
+    #[error("the template has {errors} errors and {warnings} warnings")]
+    Lint { errors: usize, warnings: usize },
+    #[error("the templates differ: {stricter} rules are stricter, {looser} looser, {different} neither")]
+    Different { stricter: usize, looser: usize, different: usize },
+    #[error("{failed} of {total} template tests failed")]
+    Tests { failed: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
     NotSigned { failed: usize, total: usize, exit: Exit },
 }
@@ -294,7 +300,8 @@ impl CliError {
             },
             Self::Findings(_) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
-            Self::Refused { .. } => Exit::Refused,
+            Self::Different { .. } => Exit::Failed,
+            Self::Refused { .. } | Self::Lint { .. } | Self::Tests { .. } => Exit::Refused,
             Self::NotSigned { exit, .. } => *exit,
         }
     }

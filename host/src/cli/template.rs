@@ -13,8 +13,9 @@ use sshsm_protocol::{Algorithm, Domains, Label, ObjectId, ObjectType, object::Ne
 use super::{
     Context,
     arguments::{self, NewId},
-    check,
+    check, difference,
     error::{CliError, FileError},
+    lint, suite,
 };
 use crate::{
     device_key,
@@ -70,6 +71,12 @@ pub(super) enum Template {
     },
     /// Explain, without a device, what a template says to requests
     Check(check::Check),
+    /// Warn about what a careful reviewer would
+    Lint(lint::Lint),
+    /// Say what became stricter or looser from one template to another
+    Diff(difference::Diff),
+    /// Run a file of requests with what the template must say to each
+    Test(suite::Test),
 }
 
 /// A template as JSON shows it.
@@ -136,6 +143,9 @@ impl Template {
                 write_tlv(context.format(), &tlv, output.as_deref())
             }
             Self::Check(check) => check.run(context),
+            Self::Lint(lint) => lint.run(context),
+            Self::Diff(diff) => diff.run(context),
+            Self::Test(test) => test.run(context),
         }
     }
 }
@@ -145,20 +155,30 @@ pub(super) fn load(file: &Path) -> Result<Vec<u8>, CliError> {
     template_file::load(file).map_err(|error| CliError::content("no template", error))
 }
 
-fn show(context: &Context, template: &str) -> Result<(), CliError> {
-    let tlv = match arguments::object_id(template) {
+/// The TLV of a template on the device or in a file: `5` is an id, `./5` a file.
+pub(super) fn find(context: &Context, template: &str) -> Result<Vec<u8>, CliError> {
+    match arguments::object_id(template) {
         Ok(id) => {
             let mut client = context.client()?;
-            context.session(&mut client)?.template(id)?
+            Ok(context.session(&mut client)?.template(id)?)
         }
-        Err(_) => load(Path::new(template))?,
-    };
-    let decoded = template::Template::decode(&tlv).map_err(|error| {
+        Err(_) => load(Path::new(template)),
+    }
+}
+
+/// Reads a template that [`find`] found.
+pub(super) fn decode<'t>(template: &str, tlv: &'t [u8]) -> Result<template::Template<'t>, CliError> {
+    template::Template::decode(tlv).map_err(|error| {
         CliError::content(
             format_args!("template {template} is malformed; a device refuses everything under it"),
             error,
         )
-    })?;
+    })
+}
+
+fn show(context: &Context, template: &str) -> Result<(), CliError> {
+    let tlv = find(context, template)?;
+    let decoded = decode(template, &tlv)?;
     context.format().print(&View::new(&decoded), |_| template_file::describe(&decoded))?;
     Ok(())
 }

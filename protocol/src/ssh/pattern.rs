@@ -99,6 +99,22 @@ impl<'a> Pattern<'a> {
         part.is_some_and(|part| self.bytes().eq(part.iter().copied()))
     }
 
+    /// Whether every name that matches `other` matches this one.
+    #[must_use]
+    pub fn contains(&self, other: &Self) -> bool {
+        let (mine, theirs) = (self.bytes().count(), other.bytes().count());
+        let at = |start: Option<usize>| {
+            start.is_some_and(|start| other.bytes().skip(start).take(mine).eq(self.bytes()))
+        };
+        match (self.wildcard, other.wildcard) {
+            _ if self.wildcard != Wildcard::None && self.is_anything() => true,
+            (Wildcard::None, Wildcard::None) => mine == theirs && at(Some(0)),
+            (Wildcard::First, Wildcard::None | Wildcard::First) => at(theirs.checked_sub(mine)),
+            (Wildcard::Last, Wildcard::None | Wildcard::Last) => at(Some(0)),
+            _ => false,
+        }
+    }
+
     /// The literal part, its escapes undone.
     fn bytes(&self) -> impl Iterator<Item = u8> + use<'a> {
         let mut rest = self.literal.iter();
@@ -178,7 +194,53 @@ mod tests {
         assert!(Pattern::new(&[b'a'; 255]).is_ok());
     }
 
+    #[test]
+    fn a_pattern_contains_those_that_match_no_more() {
+        let contains = |outer: &str, inner: &str| {
+            Pattern::new(outer.as_bytes()).unwrap().contains(&Pattern::new(inner.as_bytes()).unwrap())
+        };
+        for (outer, inner) in [
+            ("*", "*"),
+            ("*", "a"),
+            ("*", "a*"),
+            ("*", "*a"),
+            ("a*", "a"),
+            ("a*", "ab*"),
+            ("*b", "ab"),
+            ("*b", "*ab"),
+            ("a", "a"),
+            ("a\\*", "a\\*"),
+            ("a*", "a\\*"),
+        ] {
+            assert!(contains(outer, inner), "{outer} {inner}");
+        }
+        for (outer, inner) in [
+            ("a", "*"),
+            ("a", "a*"),
+            ("a", "ab"),
+            ("ab", "a"),
+            ("a*", "*a"),
+            ("*a", "a*"),
+            ("ab*", "a*"),
+            ("*ab", "b"),
+        ] {
+            assert!(!contains(outer, inner), "{outer} {inner}");
+        }
+    }
+
     proptest::proptest! {
+        /// What a pattern that is contained matches, the other matches, too.
+        #[test]
+        fn a_pattern_that_is_contained_matches_no_more(
+            outer in "[*\\\\ab]{0,3}", inner in "[*\\\\ab]{0,3}", name in "[*ab]{0,4}",
+        ) {
+            let (Ok(outer), Ok(inner)) = (Pattern::new(outer.as_bytes()), Pattern::new(inner.as_bytes())) else {
+                return Ok(());
+            };
+            let matched = inner.matches(name.as_bytes());
+            proptest::prop_assert!(!(outer.contains(&inner) && matched) || outer.matches(name.as_bytes()));
+        }
+
         /// An independent matcher: the pattern unescaped, then compared at both ends.
         #[test]
         fn every_pattern_agrees_with_a_simple_reading(text in "[*\\\\ab]{0,6}", name in "[*\\\\ab]{0,6}") {
