@@ -183,6 +183,9 @@ fn address(v6: bool, bits: u128) -> IpAddr {
 /// How an asked network lies to one that is allowed: which, and how.
 type Beside = (usize, u8);
 
+/// An option's name, whether it has a value, and what that is for a command and for a source address.
+type AskedOption = (&'static str, Option<()>, Vec<u8>, Vec<Beside>);
+
 /// A network, or an address, in or beside one of those that are allowed; or something else.
 fn asked(networks: &[Network], (which, how): Beside) -> String {
     const ELSE: [&str; 12] = [
@@ -410,7 +413,7 @@ fn case() -> impl Strategy<Value = Case> {
             i128::from(valid_after),
         ]);
         let networks = template.source_address.as_deref().unwrap_or_default();
-        let options = |list: Vec<(&'static str, Option<()>, Vec<u8>, Vec<Beside>)>| {
+        let options = |list: Vec<AskedOption>| {
             let options: BTreeMap<_, _> = list
                 .into_iter()
                 .map(|(name, valued, command, places)| {
