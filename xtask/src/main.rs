@@ -10,6 +10,7 @@ mod dist;
 mod emulate;
 mod firmware;
 mod footprint;
+mod fuzz;
 mod image;
 mod pico;
 mod program;
@@ -30,7 +31,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 8] = [
+const CHORES: [Chore; 9] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -66,6 +67,12 @@ const CHORES: [Chore; 8] = [
         summary: "what signatures and certificates take, counted in the emulator, as a table",
         arguments: "",
         run: |_| cycles::chore(),
+    },
+    Chore {
+        name: "fuzz",
+        summary: "run the fuzz targets, a minute each; needs cargo-fuzz",
+        arguments: "[--minutes N] [--target T]",
+        run: fuzz::chore,
     },
     Chore {
         name: "dist",

@@ -1,0 +1,11 @@
+//! What each fuzz target does with an input. `fuzz_targets` gives it inputs from libFuzzer, and tests/tests/corpora.rs
+//! every file of the corpora, on every run of the tests.
+
+pub mod device;
+pub mod frame;
+pub mod link;
+pub mod request;
+pub mod session;
+pub mod template;
+pub mod template_file;
+pub mod wrapped_object;

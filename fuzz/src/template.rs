@@ -1,0 +1,45 @@
+//! A template's bytes: those that are read are written again as they were meant, and judge a request without a panic.
+
+use sshsm_firmware::ssh::memory::Memory;
+use sshsm_firmware::ssh::policy::{CaKey, Verdict, evaluate};
+use sshsm_firmware::ssh::timestamp::Timestamp;
+use sshsm_protocol::ObjectId;
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::ssh::public_key::PublicKey;
+use sshsm_protocol::ssh::request::{Request, RequestError};
+use sshsm_protocol::ssh::signature::SignatureAlgorithm;
+use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
+use sshsm_protocol::ssh::timestamp::Now;
+
+pub fn run(bytes: &[u8]) {
+    let template = Template::decode(bytes);
+    if let Ok(template) = &template {
+        let mut buffer = vec![0; bytes.len()];
+        let mut writer = Writer::new(&mut buffer);
+        template.encode(&mut writer).expect("as long as it was");
+        assert_eq!(writer.len(), bytes.len());
+        assert_eq!(Template::decode(&buffer).as_ref(), Ok(template));
+        let _ = sshsm::template_file::describe(template);
+    }
+    if let Ok(strict) = Template::decode_dialect(bytes, Dialect::Yubihsm2) {
+        assert_eq!(template, Ok(strict));
+    }
+    let request = Request::decode(include_bytes!("../corpus/request/user"));
+    assert!(request.is_ok());
+    judge(&template, &request);
+}
+
+/// The verdict, told; without a device it is never that a signature may be made.
+pub fn judge<'a>(
+    template: &Result<Template<'a>, TemplateError>,
+    request: &Result<Request<'a>, RequestError>,
+) {
+    let id = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+    let ca_key = CaKey { id, public: PublicKey::Ed25519(&[7; 32]), algorithm: SignatureAlgorithm::Ed25519 };
+    let now = Timestamp::unsigned(Now::from_seconds(1_700_000_000));
+    for memory in [None, Some(&Memory::default())] {
+        let verdict: Verdict<'_> = evaluate(template, request, &now, &ca_key, memory);
+        assert!(!verdict.to_string().is_empty() && !verdict.is_allowed());
+        assert_eq!(verdict.permit().is_ok(), verdict.is_allowed());
+    }
+}

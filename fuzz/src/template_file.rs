@@ -1,0 +1,22 @@
+//! A template as TOML: what is accepted is compiled into a template that a device reads; what is not is told with a place.
+//!
+//! The timestamp key is given, so that no input makes the target read another file.
+
+use std::path::Path;
+
+use sshsm::template_file::{TemplateFile, describe};
+use sshsm_protocol::ssh::template::Template;
+
+pub fn run(text: &[u8]) {
+    let Ok(text) = str::from_utf8(text) else { return };
+    let text = format!("timestamp-key = \"timestamp.pub\"\n{text}");
+    let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz"));
+    match TemplateFile::parse(&text, folder) {
+        Ok(file) => {
+            let bytes = file.to_tlv();
+            let template = Template::decode(&bytes).expect("what is built is well-formed");
+            assert!(!describe(&template).is_empty());
+        }
+        Err(error) => assert!(!error.to_string().is_empty()),
+    }
+}
