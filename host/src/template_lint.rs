@@ -205,7 +205,7 @@ pub fn lint(template: &Template<'_>, last_serial: Option<u64>) -> Vec<Finding> {
     principal_lints(template, &mut say);
     option_lints(template, &mut say);
     memory_lints(template, last_serial, &mut say);
-    findings.sort_by(|one, other| other.severity.cmp(&one.severity));
+    findings.sort_by_key(|finding| std::cmp::Reverse(finding.severity));
     findings
 }
 
@@ -322,13 +322,9 @@ fn time_lints(template: &Template<'_>, say: &mut Say<'_>) {
         let message = "a certificate may be dated ahead, and work years after whoever asked for it has left";
         say(Lint::UnboundedEnd, "not-after-offset", message.into(), "not-after-offset = \"8h\"");
     }
-    if let Some((most, window)) = rules.max_lifetime.zip(
-        template
-            .not_before
-            .seconds()
-            .zip(template.not_after.seconds())
-            .map(|(before, after)| (before, after)),
-    ) && u64::from(most) >= u64::from(window.0) + u64::from(window.1)
+    if let Some((most, window)) =
+        rules.max_lifetime.zip(template.not_before.seconds().zip(template.not_after.seconds()))
+        && u64::from(most) >= u64::from(window.0) + u64::from(window.1)
     {
         let message = "the two offsets leave room for no longer a lifetime, so it never refuses anything";
         say(

@@ -803,7 +803,7 @@ mod tests {
             match reader.read_event().unwrap() {
                 quick_xml::events::Event::Eof => break,
                 quick_xml::events::Event::Start(start) if start.name().as_ref() == "failure" => {
-                    failures += 1
+                    failures += 1;
                 }
                 _ => {}
             }

@@ -35,7 +35,9 @@ fn the_documented_template_has_no_warnings_and_one_of_yubihsm_s_six_tags_has() {
     assert_eq!((&good["errors"], &good["warnings"]), (&0.into(), &0.into()), "{good}");
     let plain = machine.run(&["template", "lint", "plain.toml"]);
     assert_eq!(plain.code, 5, "{plain:?}");
-    for line in ["error    lasts-for-ever: max-lifetime: ", "warning  deny-list-only: ", "note     not-sealed: "] {
+    for line in
+        ["error    lasts-for-ever: max-lifetime: ", "warning  deny-list-only: ", "note     not-sealed: "]
+    {
         assert!(plain.stdout.contains(line), "{plain:?}");
     }
     assert!(plain.stderr.contains("1 errors and"), "{plain:?}");
@@ -48,7 +50,9 @@ fn what_is_allowed_is_left_aside_and_no_longer_fails() {
     let report: serde_json::Value = serde_json::from_str(&json.stdout).unwrap();
     let mut arguments = vec!["template", "lint", "plain.toml", "--format", "json"];
     for finding in report["findings"].as_array().unwrap() {
-        assert!(finding["rule"].is_string() && finding["message"].is_string() && finding["advice"].is_string());
+        assert!(
+            finding["rule"].is_string() && finding["message"].is_string() && finding["advice"].is_string()
+        );
         if finding["severity"] != "note" {
             arguments.extend(["--allow", finding["id"].as_str().unwrap()]);
         }
@@ -82,7 +86,9 @@ fn templates_on_the_device_are_reviewed_and_compared_like_files() {
 #[test]
 fn a_difference_is_told_rule_by_rule_in_both_directions() {
     let machine = machine();
-    let text = documented()[0].replace("\"8h\"", "\"1h\"").replace("[\"zone-*\", \"alice\"]", "[\"zone-*\", \"bob\"]");
+    let text = documented()[0]
+        .replace("\"8h\"", "\"1h\"")
+        .replace("[\"zone-*\", \"alice\"]", "[\"zone-*\", \"bob\"]");
     machine.write("new.toml", &text.replace("sealed = true", ""));
     let told = machine.run(&["template", "diff", "users.toml", "new.toml"]);
     assert_eq!(told.code, 1, "{told:?}");
@@ -129,7 +135,9 @@ fn a_template_that_says_something_else_fails_its_tests() {
     let expected = failed["expected"]["refuse"].as_array().unwrap();
     assert!(expected.contains(&"allowed-principals".into()), "{failed}");
     let checks = failed["verdict"]["checks"].as_array().unwrap();
-    assert!(checks.iter().any(|check| check["check"] == "allowed-principals" && check["outcome"] == "allowed"));
+    assert!(
+        checks.iter().any(|check| check["check"] == "allowed-principals" && check["outcome"] == "allowed")
+    );
     assert!(fs::read_to_string(machine.path("results.xml")).unwrap().contains("<failure "));
     let text = machine.run(&["template", "test", "suite.toml"]);
     assert!(text.stdout.contains("  FAILED  ") && text.stderr.contains("template tests failed"), "{text:?}");
@@ -151,7 +159,8 @@ fn a_suite_says_what_a_device_says() {
     assert_eq!(machine.run(&["key", "generate", "--algorithm", "ed25519", "--id", "5"]).code, 0);
     assert_eq!(machine.run(&["template", "put", "t.toml", "--id", "10"]).code, 0);
     let sign = |principal: &str, validity: &str, serial: &str| {
-        let mut arguments: Vec<_> = "sign -s 5 -t 10 --timestamp timestamp -I me --format json".split(' ').collect();
+        let mut arguments: Vec<_> =
+            "sign -s 5 -t 10 --timestamp timestamp -I me --format json".split(' ').collect();
         arguments.extend(["-n", principal, "-V", validity, "-z", serial, "user.pub"]);
         let run = machine.run(&arguments);
         let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
@@ -160,9 +169,12 @@ fn a_suite_says_what_a_device_says() {
         (run.code, refused.map(|check| check["check"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
     };
     assert_eq!(sign("zone-a", "-1m:+30m", "7"), (0, vec![]));
-    for (principal, validity, serial) in
-        [("zone-a", "-1m:+30m", "7"), ("alice", "-1m:+30m", "8"), ("root", "-1m:+2h", "6"), ("zone-b", "-9m:+12h", "9")]
-    {
+    for (principal, validity, serial) in [
+        ("zone-a", "-1m:+30m", "7"),
+        ("alice", "-1m:+30m", "8"),
+        ("root", "-1m:+2h", "6"),
+        ("zone-b", "-9m:+12h", "9"),
+    ] {
         let (code, refused) = sign(principal, validity, serial);
         assert_eq!(code, 5);
         let suite = format!(
