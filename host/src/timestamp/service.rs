@@ -16,7 +16,7 @@ use std::{
     fmt::Write,
     future::Future,
     io,
-    net::{IpAddr, SocketAddr, TcpListener as Socket, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpListener as Socket},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
@@ -41,6 +41,7 @@ use hyper_util::{
 use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use sshsm_protocol::{AsymmetricAlgorithm, ssh::timestamp::message_of_digest};
+use sshsm_simulator::connector::{self, BindError};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
@@ -105,14 +106,10 @@ pub enum ListenError {
 /// # Errors
 /// [`ListenError`]; nothing listens then.
 pub fn bind(listen: &str, secure: bool) -> Result<Socket, ListenError> {
-    let failed = |source| ListenError::Io { listen: listen.to_owned(), source };
-    let addresses: Vec<SocketAddr> = listen.to_socket_addrs().map_err(failed)?.collect();
-    if let Some(address) = addresses.iter().find(|address| !secure && !address.ip().is_loopback()) {
-        return Err(ListenError::Insecure(*address));
-    }
-    let listener = Socket::bind(addresses.as_slice()).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
-    Ok(listener)
+    connector::bind(listen, secure).map_err(|error| match error {
+        BindError::Io { listen, source } => ListenError::Io { listen, source },
+        BindError::Remote(address) => ListenError::Insecure(address),
+    })
 }
 
 /// Serves until `shutdown` is ready, then lets running requests finish.
