@@ -21,7 +21,7 @@ use sshsm_protocol::{
         public_key::{KeyKind, PublicKey},
         request::Request,
         signature::SignatureAlgorithm,
-        template::Template,
+        template::{Template, TemplateError},
         timestamp::Now,
     },
 };
@@ -62,11 +62,11 @@ pub struct Authority<'a> {
 }
 
 impl Explanation {
-    /// Judges `request`, the bytes to be signed, under `template`, TLV. Without a timestamp signature the time is taken
-    /// as it is, and the timestamp stays undecided.
+    /// Judges `request`, the bytes to be signed, under `template`, as it was read. Without a timestamp signature the
+    /// time is taken as it is, and the timestamp stays undecided.
     #[must_use]
     pub fn new(
-        template: &[u8],
+        template: &Result<Template<'_>, TemplateError>,
         request: &[u8],
         now: Now,
         timestamp_signature: Option<&[u8]>,
@@ -78,16 +78,15 @@ impl Explanation {
     /// As [`Self::new`], on a device that remembers `memory` of its signatures under the template.
     #[must_use]
     pub fn remembering(
-        template: &[u8],
+        template: &Result<Template<'_>, TemplateError>,
         request: &[u8],
         now: Now,
         timestamp_signature: Option<&[u8]>,
         authority: Authority<'_>,
         memory: Option<&Memory>,
     ) -> Self {
-        let template = Template::decode(template);
         let decoded = Request::decode(request);
-        let timestamp = match (&template, timestamp_signature) {
+        let timestamp = match (template, timestamp_signature) {
             (Ok(template), Some(signature)) => {
                 Timestamp::verify::<RustCrypto>(&template.timestamp_key, request, now, signature)
             }
@@ -105,7 +104,7 @@ impl Explanation {
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
         };
         let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
-        let verdict = policy::evaluate(&template, &decoded, &timestamp, &ca_key, memory);
+        let verdict = policy::evaluate(template, &decoded, &timestamp, &ca_key, memory);
         let found = verdict.findings().iter().filter(|finding| finding.allowed != Value::Unrestricted);
         let checks = found.map(|finding| Finding {
             check: finding.check.name().to_owned(),

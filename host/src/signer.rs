@@ -10,7 +10,12 @@ use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType,
-    ssh::{explanation::ExplanationError, signature::SignatureAlgorithm, timestamp::Now},
+    ssh::{
+        explanation::ExplanationError,
+        signature::SignatureAlgorithm,
+        template::{Dialect, Template},
+        timestamp::Now,
+    },
 };
 
 use crate::{
@@ -372,6 +377,7 @@ impl Signer for DeviceSigner<'_, '_> {
         let TimedRequest { request, now, timestamp_signature } = timed;
         let authority =
             Authority { id: self.ca_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
+        let template = Template::decode_dialect(&template, Dialect::Yubihsm2);
         Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
     }
 }

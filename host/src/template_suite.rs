@@ -458,8 +458,14 @@ impl Test {
         let authority =
             Authority { id: self.ca_key_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         let request = self.request.as_bytes();
-        let verdict =
-            Explanation::remembering(template, request, self.now, None, authority, Some(&self.memory));
+        let verdict = Explanation::remembering(
+            &Template::decode(template),
+            request,
+            self.now,
+            None,
+            authority,
+            Some(&self.memory),
+        );
         // Nobody signed the time; that alone is taken as done.
         let decided = |check: &&Finding| check.check != Check::Timestamp.name();
         let mut result =

@@ -9,6 +9,11 @@ use machine::{Machine, ed25519};
 fn machine(rules: &str) -> Machine {
     let machine = Machine::new();
     machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    set_up(machine, rules)
+}
+
+fn set_up(machine: Machine, rules: &str) -> Machine {
     machine.write(
         "t.toml",
         &format!(
@@ -18,7 +23,6 @@ fn machine(rules: &str) -> Machine {
     assert_eq!(machine.run(&["key", "generate", "--algorithm", "ed25519", "--id", "5"]).code, 0);
     let put = machine.run(&["template", "put", "t.toml", "--id", "10"]);
     assert_eq!(put.code, 0, "{put:?}");
-    machine.new_key("user", ed25519(1));
     machine
 }
 
@@ -91,4 +95,22 @@ fn a_sealed_template_stays() {
     let delete = machine.run(&["key", "delete", "10", "--type", "template"]);
     assert_eq!(delete.code, 5, "{delete:?}");
     assert_eq!(machine.run(&["template", "show", "10"]).code, 0);
+}
+
+/// As on a YubiHSM 2, which reads no tag of ours.
+#[test]
+fn a_strict_device_refuses_under_rules_that_it_does_not_know_and_the_reason_is_told() {
+    let device = sshsm_simulator::Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();
+    let mut machine = Machine::with_device(&device.url());
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    for (rules, refused) in [("", false), ("max-lifetime = \"8h\"\n", true)] {
+        machine = set_up(machine, rules);
+        let run = sign(&machine, "-I me -n a -V +1h");
+        assert_eq!(run.code, if refused { 5 } else { 0 }, "{run:?}");
+        assert_eq!(run.stderr.contains("malformed: unknown tag 0x82"), refused, "{run:?}");
+        for (id, of) in [("5", "asymmetric-key"), ("10", "template")] {
+            assert_eq!(machine.run(&["key", "delete", id, "--type", of]).code, 0);
+        }
+    }
 }

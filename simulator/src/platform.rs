@@ -7,7 +7,7 @@ use sshsm_firmware::{
     platform::{Indication, Platform, Presence, RootKey},
     ssh::policy::Decision,
 };
-use sshsm_protocol::{Command, DeviceError};
+use sshsm_protocol::{Command, DeviceError, ssh::template::Dialect};
 use zeroize::Zeroizing;
 
 use crate::{clock::Clock, entropy::Entropy, flash::Flash};
@@ -36,6 +36,7 @@ pub(crate) struct Desktop {
     pub(crate) listener: Listener,
     pub(crate) indicator: Indicator,
     pub(crate) touch: Touch,
+    pub(crate) dialect: Dialect,
 }
 
 impl Desktop {
@@ -51,6 +52,7 @@ impl Desktop {
             listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
             touch: Box::new(|_| Presence::Unsupported),
+            dialect: Dialect::Extended,
         }
     }
 }
@@ -82,6 +84,10 @@ impl Platform for Desktop {
 
     fn confirm_presence(&mut self, timeout: Duration) -> Presence {
         (self.touch)(timeout)
+    }
+
+    fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {

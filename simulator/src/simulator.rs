@@ -3,6 +3,7 @@
 use std::{fmt, mem, path::PathBuf};
 
 use sshsm_firmware::{Device, MountError, link::Vitals, platform::Presence};
+use sshsm_protocol::ssh::template::Dialect;
 
 use crate::{
     clock::Clock,
@@ -58,6 +59,7 @@ pub struct Builder {
     listener: Listener,
     indicator: Indicator,
     touch: Touch,
+    dialect: Dialect,
 }
 
 impl Builder {
@@ -71,6 +73,7 @@ impl Builder {
             listener: Box::new(|_, _| {}),
             indicator: Box::new(|_| {}),
             touch: Box::new(|_| Presence::Confirmed),
+            dialect: Dialect::Extended,
         }
     }
 
@@ -126,6 +129,13 @@ impl Builder {
         self
     }
 
+    /// Knows nothing that YubiHSM 2 does not: its six tags in templates, and its commands.
+    #[must_use]
+    pub fn strict_yubihsm2(mut self) -> Self {
+        self.dialect = Dialect::Yubihsm2;
+        self
+    }
+
     /// Switches the device on. A directory without a state becomes a new device in factory state.
     ///
     /// # Errors
@@ -159,6 +169,7 @@ impl Builder {
             listener: self.listener,
             indicator: self.indicator,
             touch: self.touch,
+            dialect: self.dialect,
             ..Desktop::new(birthmark.serial, root_key, self.clock, Entropy::new(self.seed))
         };
         let mut simulator = Simulator { device: None, birthmark, state };

@@ -13,22 +13,31 @@ use crate::{
     setup, uf2,
 };
 
-/// `[--board NAME] [--out DIR]`: one board's image, or every board's.
+/// Makes a device that knows nothing that YubiHSM 2 does not.
+const STRICT: &str = "--strict-yubihsm2";
+/// What cargo is told of a board's features. Every board is built on `sshsm-board`, which has the firmware beside it.
+const FEATURES: &[&str] = &[];
+const STRICT_FEATURES: &[&str] =
+    &["--package", "sshsm-board", "--features", "sshsm-firmware/strict-yubihsm2"];
+
+/// `[--board NAME] [--out DIR] [--strict-yubihsm2]`: one board's image, or every board's.
 pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
-    let [name, out] = options(arguments, ["--board", "--out"])?;
+    let (flags, arguments): (Vec<_>, Vec<_>) = arguments.iter().partition(|argument| **argument == STRICT);
+    let features = if flags.is_empty() { FEATURES } else { STRICT_FEATURES };
+    let [name, out] = options(&arguments, ["--board", "--out"])?;
     let out = out.map_or_else(folder, |out| Ok(PathBuf::from(out)))?;
     let boards = match name {
         Some(name) => vec![board::named(name)?],
         None => BOARDS.iter().collect(),
     };
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
-    boards.into_iter().try_for_each(|board| write(toolchain, board, &out))
+    boards.into_iter().try_for_each(|board| write(toolchain, board, features, &out))
 }
 
 /// Every board's image, where the tests look for them.
 pub(crate) fn all(toolchain: Toolchain) -> Result<(), Failure> {
     let out = folder()?;
-    BOARDS.iter().try_for_each(|board| write(toolchain, board, &out))
+    BOARDS.iter().try_for_each(|board| write(toolchain, board, FEATURES, &out))
 }
 
 /// The boards' workspace.
@@ -66,21 +75,32 @@ fn folder() -> Result<PathBuf, Failure> {
     target().map(|target| target.join("firmware"))
 }
 
-/// Builds a board's binary and returns its ELF file's path.
+/// Builds a board's binary as it is meant to be and returns its ELF file's path.
 pub(crate) fn build(toolchain: Toolchain, board: &Board, binary: &str) -> Result<PathBuf, Failure> {
+    build_with(toolchain, board, binary, FEATURES)
+}
+
+fn build_with(
+    toolchain: Toolchain,
+    board: &Board,
+    binary: &str,
+    features: &[&str],
+) -> Result<PathBuf, Failure> {
     let folder = target()?.join("boards");
     let (mut cargo, profile) = toolchain.board("build", board, &folder)?;
     cargo
         .current_dir(workspace())
-        .args(["--release", "--locked", "--package", board.package, "--bin", binary, "--target-dir"])
+        .args(["--release", "--locked", "--package", board.package, "--bin", binary])
+        .args(features)
+        .arg("--target-dir")
         .arg(&folder)
         .run()?;
     Ok(profile.join(binary))
 }
 
 /// Builds a board and writes `BOARD.elf` and, where its boot loader takes it, `BOARD.uf2`.
-fn write(toolchain: Toolchain, board: &Board, out: &Path) -> Result<(), Failure> {
-    let elf = build(toolchain, board, board.name)?;
+fn write(toolchain: Toolchain, board: &Board, features: &[&str], out: &Path) -> Result<(), Failure> {
+    let elf = build_with(toolchain, board, board.name, features)?;
     fs::create_dir_all(out).map_err(Failure::System)?;
     let named = |ending: &str| out.join(format!("{}.{ending}", board.name));
     let image = Image::read(&elf)?;

@@ -114,6 +114,6 @@ impl Check {
                 (timestamp::now().map_err(|error| CliError::content("no time to judge by", error))?, None)
             }
         };
-        Ok(Explanation::new(tlv, &stored.request, now, signature.as_deref(), authority))
+        Ok(Explanation::new(&Template::decode(tlv), &stored.request, now, signature.as_deref(), authority))
     }
 }

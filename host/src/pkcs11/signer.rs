@@ -7,7 +7,7 @@
 use ssh_key::public::KeyData;
 use sshsm_protocol::{
     AsymmetricAlgorithm, ObjectId,
-    ssh::{signature::SignatureAlgorithm, timestamp::MESSAGE_LENGTH},
+    ssh::{signature::SignatureAlgorithm, template::Template, timestamp::MESSAGE_LENGTH},
 };
 
 use super::{Pkcs11Error, TokenKey};
@@ -53,7 +53,7 @@ impl TokenSigner {
         let authority =
             Authority { id: self.id, public: Some(self.key.public()), algorithm: Some(self.algorithm) };
         let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
-        Explanation::new(&self.template, request, timed.now(), Some(signature), authority)
+        Explanation::new(&Template::decode(&self.template), request, timed.now(), Some(signature), authority)
     }
 }
 

@@ -54,6 +54,9 @@ struct Arguments {
     /// presses Enter in time.
     #[arg(long, value_name = "WHO", default_value = "accept")]
     presence: Who,
+    /// Know nothing that YubiHSM 2 does not: no rules in templates but its own, no commands of ours.
+    #[arg(long)]
+    strict_yubihsm2: bool,
     /// Tell of every command, and of every signing decision with its checks.
     #[arg(short, long)]
     verbose: bool,
@@ -150,6 +153,9 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
         builder = builder.serial(serial);
     }
     builder = builder.touch(arguments.presence.touch());
+    if arguments.strict_yubihsm2 {
+        builder = builder.strict_yubihsm2();
+    }
     if arguments.verbose {
         builder = builder
             .observer(Box::new(|decision| tell(decision)))
