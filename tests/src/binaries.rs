@@ -12,14 +12,19 @@ use std::{
     time::SystemTime,
 };
 
-/// The host tool.
+/// The host tool, with nothing of whoever runs the tests: no variable, no configuration file, and no ledger.
 ///
 /// # Panics
 /// When it cannot be built.
 #[must_use]
-pub fn sshsm() -> &'static Path {
+pub fn sshsm() -> Command {
     static PATH: OnceLock<PathBuf> = OnceLock::new();
-    PATH.get_or_init(|| up_to_date("sshsm"))
+    let mut command = Command::new(PATH.get_or_init(|| up_to_date("sshsm")));
+    for (name, _) in env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"SSHSM_")) {
+        command.env_remove(name);
+    }
+    command.env("SSHSM_CONFIG", "/dev/null").env("SSHSM_LEDGER", "none");
+    command
 }
 
 /// The simulator with the YubiHSM connector's interface.

@@ -176,7 +176,7 @@ impl Sshsm {
     /// `sshsm`, set up to use this device and nothing of the environment's.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command
             .env("SSHSM_DEVICE", format!("sim:{}", self.directory().join("simulator").display()))
             .env("SSHSM_PASSWORD", "password")

@@ -77,7 +77,7 @@ impl Connector {
     /// When it does not say where it listens.
     #[must_use]
     pub fn before(device: &str) -> Self {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         let (url, process) =
             listening(command.args(["connector", "--listen", "127.0.0.1:0", "--device", device]));
         Self { url, process }

@@ -224,7 +224,7 @@ impl SoftHsm {
     /// `sshsm`, set up to use this token and nothing of the environment's.
     #[must_use]
     pub fn command(&self) -> Command {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command
             .env_clear()
             .env("HOME", self.directory())

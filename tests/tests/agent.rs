@@ -160,6 +160,28 @@ fn what_the_template_forbids_is_refused_and_logged_with_the_verdict() {
 }
 
 #[test]
+fn what_the_agent_signs_and_refuses_is_in_the_ledger() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let ledger = scene.directory.path().join("ledger.sqlite");
+    let mut command = scene.sshsm.command();
+    command.env("SSHSM_LEDGER", &ledger);
+    let agent = Agent::start(command, scene.sshsm.directory(), &[]);
+    let flags = |name| Flags::user(&[name]).valid("-1m:+9h").serial("41");
+    let _ = needs!(agent.certify(&scene.ca, &flags("alice"), &scene.user)).success();
+    assert!(!needs!(agent.certify(&scene.ca, &flags("root"), &scene.user)).status.success());
+    let mut list = scene.sshsm.command();
+    list.env("SSHSM_LEDGER", &ledger).args(["ledger", "list", "--format", "json"]);
+    let entries: serde_json::Value = serde_json::from_str(&run(&mut list).success().stdout).unwrap();
+    let told: Vec<_> = entries
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| (entry["serial"].as_u64().unwrap(), entry["state"].as_str().unwrap()))
+        .collect();
+    assert_eq!(told, [(41, "issued"), (41, "refused")]);
+}
+
+#[test]
 fn the_ca_key_in_the_agent_logs_in_nowhere_not_even_where_it_is_authorized() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
     let agent = Agent::of(&scene.sshsm, &[]);
@@ -339,7 +361,7 @@ fn a_board_signs_for_ssh_keygen() {
     let _ = needs!(Key::generate(directory.path(), "timestamp", KeyType::Ed25519));
     let user = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
     let command = || {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command
             .current_dir(directory.path())
             .env("SSHSM_DEVICE", format!("serial:{}", board.port().display()))

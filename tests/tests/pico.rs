@@ -43,7 +43,7 @@ struct Host<'a>(&'a Path);
 impl Host<'_> {
     /// `sshsm` for a board, as the key that may only sign once there is one.
     fn sshsm(&self, pico: &Pico) -> Command {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command
             .current_dir(self.0)
             .env("SSHSM_DEVICE", format!("serial:{}", pico.port().display()))
@@ -208,7 +208,7 @@ fn sshsm_copies_each_boards_image_to_that_boards_drive_only() {
         for (board, _) in boards {
             let drive = tempdir().unwrap();
             fs::write(drive.path().join("INFO_UF2.TXT"), format!("Board-ID: {id}\n")).unwrap();
-            let mut flash = Command::new(binaries::sshsm());
+            let mut flash = binaries::sshsm();
             flash.args([
                 "--device",
                 "serial:/nonexistent",

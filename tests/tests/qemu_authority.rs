@@ -32,7 +32,6 @@ use sshsm_tests::{
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
     sync::mpsc::{self, Sender},
     thread,
     time::Duration,
@@ -61,7 +60,7 @@ impl Owner {
     }
 
     fn sshsm(&self, key: &str, password: &str, arguments: &[&str]) -> Finished {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command
             .current_dir(&self.directory)
             .env("SSHSM_DEVICE", format!("serial:{}", self.board.port().display()))

@@ -15,14 +15,13 @@ use sshsm_tests::{
     ssh::{GREETING, Ssh},
     sshd::Server,
 };
-use std::process::Command;
 use tempfile::tempdir;
 
 #[test]
 fn its_certificate_opens_a_real_sshd() {
     let directory = tempdir().unwrap();
     let place = directory.path().join("quickstart");
-    let told = run(Command::new(binaries::sshsm()).arg("quickstart").arg(&place)).success().stdout;
+    let told = run(binaries::sshsm().arg("quickstart").arg(&place)).success().stdout;
     for promised in ["TrustedUserCAKeys", "AuthorizedPrincipalsFile", "forbidden-principals", "root"] {
         assert!(told.contains(promised), "{promised} is not in\n{told}");
     }

@@ -19,7 +19,7 @@ use sshsm_tests::{
     ssh::{GREETING, Ssh},
     sshd::{Server, Sshd},
 };
-use std::{path::PathBuf, process::Command, slice};
+use std::{path::PathBuf, slice};
 use tempfile::{TempDir, tempdir};
 
 /// The authority's office: its signer, its ledger, and the keys of those it certifies.
@@ -53,7 +53,7 @@ impl<I: Issuer> Office<I> {
 
     /// A command about the ledger, which needs no device; what it prints.
     fn sshsm(&self, line: &str) -> String {
-        let mut command = Command::new(binaries::sshsm());
+        let mut command = binaries::sshsm();
         command.current_dir(self.directory.path()).env("SSHSM_LEDGER", self.ledger()).args(line.split(' '));
         run(&mut command).success().stdout
     }
