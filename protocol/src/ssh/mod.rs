@@ -26,6 +26,11 @@ fn integer<T: Decode<Error = ssh_encoding::Error>>(reader: &mut &[u8]) -> ssh_en
     T::decode(reader)
 }
 
+/// The entries of a list, each of which has a NUL behind it.
+fn nul_terminated(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(&[0]))
+}
+
 /// Bytes that are printed as text. Whatever could make a line lie is escaped: control characters, what turns writing
 /// direction or takes no room, and all but letters and digits outside ASCII.
 pub struct Printable<'a>(pub &'a [u8]);

@@ -27,6 +27,7 @@
 
 use super::{
     network::{Network, NetworkError},
+    nul_terminated,
     pattern::{Pattern, PatternError},
     request::{CertificateKind, SubjectKey, SubjectKind},
     signature::SignatureAlgorithm,
@@ -231,13 +232,7 @@ impl<'a> Names<'a> {
 
     /// The names, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let end = rest.iter().position(|&byte| byte == 0)?;
-            let (name, tail) = rest.split_at_checked(end)?;
-            rest = tail.get(1..)?;
-            Some(name)
-        })
+        nul_terminated(self.0)
     }
 
     /// Whether exactly these bytes are one of the names.

@@ -14,6 +14,7 @@
 //!
 //! Tags 1 and 2 with an algorithm other than RSA are an extension of YubiHSM 2's templates.
 
+use super::nul_terminated;
 use super::rules::{RuleError, RuleTag, Rules};
 use super::timestamp::{Now, TimestampKey, TimestampKeyError};
 use crate::codec::{CodecError, Reader, Writer};
@@ -156,13 +157,7 @@ impl<'a> ForbiddenPrincipals<'a> {
 
     /// The names, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let end = rest.iter().position(|&byte| byte == 0)?;
-            let (name, tail) = rest.split_at_checked(end)?;
-            rest = tail.get(1..)?;
-            Some(name)
-        })
+        nul_terminated(self.0)
     }
 }
 
