@@ -513,7 +513,6 @@ fn find<'a>(
         _ => return (Outcome::Undecided, Value::Unknown, Value::Unknown),
     };
     match check {
-        Check::Template | Check::Request => (Outcome::Allowed, well_formed.clone(), well_formed),
         Check::Timestamp => (
             match timestamp.authenticity() {
                 Authenticity::Verified => Outcome::Allowed,
