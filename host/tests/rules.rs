@@ -89,6 +89,43 @@ fn a_table_has_lines_only_for_rules_that_the_template_has() {
     assert_eq!(json["rules"]["max-lifetime"], "1 hour");
 }
 
+/// The device says why, and `template check` says the same offline, to the byte.
+#[test]
+fn a_dry_run_and_an_offline_check_give_one_verdict_and_sign_nothing() {
+    let machine = machine("allow-principals = [\"zone-*\"]\nmax-lifetime = \"1h\"\nkey-id = [\"me\"]\n");
+    for (principal, code, said) in [
+        ("zone-a", 0, "user.pub would be signed under template 0x000a, enforced by device\n"),
+        ("admin", 5, "user.pub refused by template 0x000a, enforced by device\n"),
+    ] {
+        let arguments = format!("-I me -n {principal} -V +50m -z 7");
+        let dry = sign(&machine, &format!("{arguments} --dry-run --save-request"));
+        assert_eq!((dry.code, machine.path("user-cert.pub").exists()), (code, false), "{dry:?}");
+        let (_, told) = dry.stderr.split_once(said).unwrap();
+        let table = |text: &str| -> String {
+            text.lines()
+                .take_while(|line| line.starts_with("  "))
+                .map(|line| line.to_owned() + "\n")
+                .collect()
+        };
+        let check = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
+        assert_eq!(check.code, code, "{check:?}");
+        let (_, offline) = check.stdout.split_once('\n').unwrap();
+        assert!(told.lines().next().unwrap().starts_with("  check "), "{told}");
+        assert_eq!(table(told), table(offline));
+
+        let report = sign(&machine, &format!("{arguments} --dry-run --format json")).stdout;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let result = &report["keys"][0];
+        assert_eq!(result["result"], if code == 0 { "allowed" } else { "refused" }, "{report}");
+        assert_eq!((&result["serial"], &result["verdict"]["outcome"]), (&7.into(), &result["result"]));
+    }
+    let signed = sign(&machine, "-I me -n zone-a -V +50m -z +");
+    assert_eq!(signed.code, 0, "{signed:?}");
+    assert!(signed.stderr.contains(" serial 1 "), "no dry run took a number of the ledger: {signed:?}");
+    let counted = sign(&machine, "-I me -n zone-a -V +50m -z + --dry-run");
+    assert!(counted.code == 2 && counted.stderr.contains("name one here"), "{counted:?}");
+}
+
 #[test]
 fn a_sealed_template_stays() {
     let machine = machine("sealed = true\n");
