@@ -110,15 +110,30 @@ fn a_decision_is_told_with_what_was_asked_and_allowed() {
     let (mut device, mut session) = case.device();
     session.send(&mut device, Command::SignSshCertificate, &case.payload()).unwrap_err();
     let told = device.platform().decisions.last().unwrap();
-    for part in [
-        "REFUSED: certificate by CA key 0x0005 (ssh-ed25519) under template 0x000a",
-        "2023-11-15T08:14:21Z (outside by 61 s)",
-        "not after 2023-11-15T08:13:20Z",
-        "root                                          anybody but root, toor",
-        "signed by the timestamp authority",
-    ] {
-        assert!(told.contains(part), "{part}\n{told}");
-    }
+    assert_eq!(
+        told,
+        "\
+REFUSED: certificate by CA key 0x0005 (ssh-ed25519) under template 0x000a
+  check                 outcome    asked                                         allowed
+  template              allowed    well-formed                                   well-formed
+  request               allowed    well-formed                                   well-formed
+  timestamp             allowed    2023-11-14T22:13:20Z, signed                  signed by the timestamp authority
+  ca-key                allowed    0x0005                                        0x0003, 0x0005
+  signature-key         allowed    ssh-ed25519 8a88e3dd7409f195…                 ssh-ed25519 8a88e3dd7409f195…
+  valid-after           allowed    2023-11-14T22:08:20Z                          not before 2023-11-14T22:08:20Z
+  valid-before          refused    2023-11-15T08:14:21Z (outside by 61 s)        not after 2023-11-15T08:13:20Z
+  principals-present    allowed    alice, root                                   at least one
+  forbidden-principals  refused    root                                          anybody but root, toor
+"
+    );
+    let mut forged = Case::new();
+    forged.signed_now += 1;
+    session.send(&mut device, Command::SignSshCertificate, &forged.payload()).unwrap_err();
+    let told = device.platform().decisions.last().unwrap();
+    assert!(told.contains("2023-11-14T22:13:20Z, signature not valid  "), "{told}");
+    session.send(&mut device, Command::SignSshCertificate, &Case::new().payload()).unwrap();
+    let told = device.platform().decisions.last().unwrap();
+    assert!(told.starts_with("allowed: certificate by CA key 0x0005"), "{told}");
 }
 
 #[test]

@@ -14,6 +14,7 @@ use model::{ModelDevice, Object, Session};
 use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{Check, Outcome};
+use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
@@ -472,6 +473,11 @@ fn memory_is_read_back_and_damage_is_seen() {
         Memory::decode(&bytes[..12]).is_err() && Memory::decode(&[&bytes[..], &[0; 3]].concat()).is_err()
     );
     assert!(Memory::decode(&[&bytes[..], &[0; 4 * 65]].concat()).is_err());
+    // Either without the other, and as many times as a quota can count.
+    for (last_serial, highest_now) in [(Some(1 << 40), None), (None, Some(NOW)), (None, None)] {
+        let memory = Memory { last_serial, highest_now, times: (0..64).collect() };
+        assert_eq!(Memory::decode(&memory.encode()), Ok(memory));
+    }
 }
 
 /// What EXPLAIN SSH REQUEST says: check, outcome, asked and allowed.
@@ -541,6 +547,60 @@ fn long_values_of_an_explanation_are_cut_and_short_ones_are_whole() {
         "{principals:?}"
     );
     assert!(lines.iter().any(|line| line[3] == "anybody but root, toor"));
+}
+
+#[test]
+fn a_value_of_an_explanation_is_whole_up_to_450_bytes() {
+    let mut asked = Asked::new(Rules { key_id: patterns(b"*\0"), ..Rules::default() });
+    for length in [449, 450, 451] {
+        asked.case.key_id = vec![b'k'; length].leak();
+        let lines = explained(&mut asked).unwrap();
+        let told = lines.iter().find(|line| line[0] == "key-id").unwrap()[2].as_str();
+        let whole = "k".repeat(length);
+        assert_eq!(told, if length > 450 { format!("{}…", &whole[..447]) } else { whole });
+    }
+}
+
+#[test]
+fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
+    const LIST: [u8; 180] = {
+        let mut list = [b'n'; 180];
+        list[179] = 0;
+        list
+    };
+    let rules = Rules {
+        certificate_types: CertificateTypes::new(&[CertificateKind::User]),
+        allow_principals: patterns(&LIST),
+        max_lifetime: Some(1),
+        max_principals: Some(1),
+        allow_extensions: names(&LIST),
+        allow_critical_options: names(b"force-command\0source-address\0"),
+        require_critical_options: names(b"force-command\0"),
+        force_command: names(&LIST),
+        source_address: Some(Networks::decode([4, 32, 255, 255, 255, 255].repeat(40).leak()).unwrap()),
+        subject_keys: Some(SubjectKeys::decode(&[0, 0, 5]).unwrap()),
+        key_id: patterns(&LIST),
+        serials: Some(Serials { first: 0, last: u64::MAX }),
+        increasing_serials: true,
+        signature_algorithms: Some(SignatureAlgorithms::decode(&[46]).unwrap()),
+        clock: Some(0),
+        quota: Some(Quota { signatures: 1, window: 1 }),
+        presence: Some(PresenceRule::Always),
+        ..Rules::default()
+    };
+    let mut asked = Asked::new(rules);
+    asked.case.key_id = &[b'k'; 255];
+    asked.case.principals = vec![&[b'p'; 255], &[b'q'; 255]];
+    let answer =
+        asked.session.send(&mut asked.device, Command::ExplainSshRequest, &asked.case.payload()).unwrap();
+    let (_, findings) = explanation::decode(&answer).unwrap();
+    let cut = findings.map(Result::unwrap).filter(|finding| finding.allowed.ends_with('…'));
+    let cut: Vec<_> = cut.map(|finding| finding.check).collect();
+    assert_eq!(
+        cut,
+        ["signature-key", "allowed-principals", "extensions", "force-command", "source-address", "key-id"]
+    );
+    assert!((2600..=MAX_INNER_PAYLOAD).contains(&answer.len()), "{}", answer.len());
 }
 
 #[test]

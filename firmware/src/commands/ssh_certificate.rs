@@ -170,14 +170,11 @@ pub(crate) fn explain<P: Platform>(
         })
         .collect();
     // Names, outcomes and lengths; the rest is for the values, the longest of which are cut.
-    let room = MAX_INNER_PAYLOAD - 16 - lines.len() * 40;
-    let mut limit = 450;
-    let taken = |lines: &[(&str, &str, [String; 2])], limit: usize| {
+    let room = MAX_INNER_PAYLOAD - lines.len() * 40;
+    let taken = |limit: usize| {
         lines.iter().flat_map(|(_, _, values)| values).map(|value| value.len().min(limit)).sum::<usize>()
     };
-    while taken(&lines, limit) > room {
-        limit -= 1;
-    }
+    let limit = (0..=450).rev().find(|&limit| taken(limit) <= room).unwrap_or_default();
     for value in lines.iter_mut().flat_map(|(_, _, values)| values) {
         if value.len() > limit {
             let cut = value.floor_char_boundary(limit.saturating_sub('…'.len_utf8()));

@@ -10,9 +10,6 @@ use sshsm_protocol::ssh::request::Request;
 use sshsm_protocol::ssh::rules::{MAX_QUOTA, Rules};
 use sshsm_protocol::ssh::timestamp::Now;
 
-/// Bytes of the longest that [`Memory::encode`] writes.
-pub const MAX_MEMORY: usize = 1 + 8 + 4 + 4 * MAX_QUOTA as usize;
-
 /// The signatures under one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
@@ -51,9 +48,8 @@ impl Memory {
     /// `flags u8 (1 serial, 2 now) ‖ last serial u64 ‖ highest now u32 ‖ times u32…`, big-endian.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
-        let flags = u8::from(self.last_serial.is_some()) | u8::from(self.highest_now.is_some()) << 1;
-        let mut bytes = Vec::with_capacity(MAX_MEMORY);
-        bytes.push(flags);
+        let flags = u8::from(self.last_serial.is_some()) + 2 * u8::from(self.highest_now.is_some());
+        let mut bytes = Vec::from([flags]);
         bytes.extend(self.last_serial.unwrap_or_default().to_be_bytes());
         bytes.extend(self.highest_now.unwrap_or_default().to_be_bytes());
         bytes.extend(self.times.iter().flat_map(|time| time.to_be_bytes()));

@@ -231,6 +231,8 @@ pub enum Value<'a> {
     Number(u64),
     /// At most this number.
     AtMost(u64),
+    /// At most so many seconds.
+    AtMostSeconds(u64),
     /// A key that is to be certified.
     Subject(SubjectKey<'a>),
     /// Kinds of keys.
@@ -326,6 +328,7 @@ impl fmt::Display for Value<'_> {
             Self::Seconds(seconds) => write!(f, "{seconds} s"),
             Self::Number(number) => write!(f, "{number}"),
             Self::AtMost(most) => write!(f, "at most {most}"),
+            Self::AtMostSeconds(most) => write!(f, "at most {most} s"),
             Self::Subject(key) => {
                 f.write_str(key.kind().map_or("?", SubjectKind::name))?;
                 match key {
@@ -510,7 +513,6 @@ fn find<'a>(
         _ => return (Outcome::Undecided, Value::Unknown, Value::Unknown),
     };
     match check {
-        Check::Template | Check::Request => (Outcome::Allowed, well_formed.clone(), well_formed),
         Check::Timestamp => (
             match timestamp.authenticity() {
                 Authenticity::Verified => Outcome::Allowed,
@@ -600,7 +602,7 @@ fn find_rule<'a>(
         }),
         Check::Lifetime => rules.max_lifetime.map(|most| {
             let most = u64::from(most);
-            (Outcome::of(lifetime <= most), Value::Seconds(lifetime), Value::AtMost(most))
+            (Outcome::of(lifetime <= most), Value::Seconds(lifetime), Value::AtMostSeconds(most))
         }),
         Check::Extensions => rules.allow_extensions.map(|names| options_within(request.extensions, names)),
         Check::CriticalOptions => {

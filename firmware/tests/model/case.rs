@@ -180,6 +180,8 @@ impl Case {
         let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, memory);
         let all_allowed = verdict.findings().iter().all(|finding| finding.outcome == Outcome::Allowed);
         assert_eq!(verdict.is_allowed(), all_allowed);
+        let refused = verdict.findings().iter().filter(|finding| finding.outcome == Outcome::Refused);
+        assert!(verdict.refusals().eq(refused));
         let found = verdict.findings().iter().filter(|finding| finding.outcome == outcome);
         found.map(|finding| finding.check).collect()
     }

@@ -79,7 +79,7 @@ mod tests {
     use std::vec::Vec;
 
     fn finding<'a>(asked: &'a str) -> Finding<'a> {
-        Finding { check: "lifetime", outcome: "refused", asked, allowed: "at most 1" }
+        Finding { check: "lifetime", outcome: "refused", asked, allowed: "at most 1 s" }
     }
 
     #[test]

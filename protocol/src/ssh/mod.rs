@@ -26,6 +26,11 @@ fn integer<T: Decode<Error = ssh_encoding::Error>>(reader: &mut &[u8]) -> ssh_en
     T::decode(reader)
 }
 
+/// The entries of a list, each of which has a NUL behind it.
+fn nul_terminated(list: &[u8]) -> impl Iterator<Item = &[u8]> {
+    list.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(&[0]))
+}
+
 /// Bytes that are printed as text. Whatever could make a line lie is escaped: control characters, what turns writing
 /// direction or takes no room, and all but letters and digits outside ASCII.
 pub struct Printable<'a>(pub &'a [u8]);
@@ -46,5 +51,33 @@ impl core::fmt::Display for Printable<'_> {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_is_printed_as_it_is_and_what_could_lie_is_escaped() {
+        for (bytes, printed) in [
+            ("alice's \"zone\" ~*".as_bytes(), "alice's \"zone\" ~*"),
+            ("Zoë 日本".as_bytes(), "Zoë 日本"),
+            (b"a\\b", "a\\\\b"),
+            (b"\0\t\n\r\x1b[2K\x7f", "\\u{0}\\t\\n\\r\\u{1b}[2K\\u{7f}"),
+            ("\u{202e}\u{200b}\u{a0}\u{2028}".as_bytes(), "\\u{202e}\\u{200b}\\u{a0}\\u{2028}"),
+            (b"a\xff\xc3b", "a\\xff\\xc3b"),
+            (b"", ""),
+        ] {
+            assert_eq!(std::format!("{}", Printable(bytes)), printed);
+        }
+    }
+
+    #[test]
+    fn entries_end_at_their_nul_and_a_rest_without_one_is_none() {
+        let entries = |list| nul_terminated(list).collect::<std::vec::Vec<_>>();
+        assert_eq!(entries(b"a\0\0bc\0"), [b"a".as_slice(), b"", b"bc"]);
+        assert_eq!(entries(b"a\0bc"), [b"a"]);
+        assert!(entries(b"").is_empty() && entries(b"a").is_empty());
     }
 }

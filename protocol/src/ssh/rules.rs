@@ -27,6 +27,7 @@
 
 use super::{
     network::{Network, NetworkError},
+    nul_terminated,
     pattern::{Pattern, PatternError},
     request::{CertificateKind, SubjectKey, SubjectKind},
     signature::SignatureAlgorithm,
@@ -231,13 +232,7 @@ impl<'a> Names<'a> {
 
     /// The names, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let end = rest.iter().position(|&byte| byte == 0)?;
-            let (name, tail) = rest.split_at_checked(end)?;
-            rest = tail.get(1..)?;
-            Some(name)
-        })
+        nul_terminated(self.0)
     }
 
     /// Whether exactly these bytes are one of the names.
@@ -777,6 +772,73 @@ mod tests {
             assert!(!networks.contain(outside.as_bytes()), "{outside}");
         }
         assert!(!networks.contain(b"10.1.2.3\xff"));
+    }
+
+    #[test]
+    fn a_certificate_is_of_an_allowed_type() {
+        use CertificateKind::{Host, User};
+        for (code, user, host) in [(1, true, false), (2, false, true), (3, true, true)] {
+            let value = [code];
+            let types = set(RuleTag::CertificateTypes, &value).unwrap().certificate_types.unwrap();
+            assert_eq!((types.contains(User), types.contains(Host)), (user, host), "{code}");
+            let kinds = [(user, User), (host, Host)].into_iter().filter(|(allowed, _)| *allowed);
+            let kinds: std::vec::Vec<_> = kinds.map(|(_, kind)| kind).collect();
+            assert_eq!(CertificateTypes::new(&kinds), Some(types));
+        }
+        assert_eq!(CertificateTypes::new(&[]), None);
+    }
+
+    #[test]
+    fn names_match_as_a_whole_and_patterns_by_their_wildcard() {
+        let names = Names::decode(b"permit-pty\0a\0").unwrap();
+        assert_eq!(names.iter().collect::<std::vec::Vec<_>>(), [b"permit-pty".as_slice(), b"a"]);
+        assert!(names.contains(b"permit-pty") && names.contains(b"a"));
+        assert!(!names.contains(b"permit") && !names.contains(b"") && !names.contains(b"a\0"));
+        let patterns = Patterns::decode(b"zone-*\0alice\0").unwrap();
+        assert!(patterns.matches(b"zone-web") && patterns.matches(b"alice") && !patterns.matches(b"bob"));
+        let written: std::vec::Vec<_> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
+        assert_eq!(written, [b"zone-*".as_slice(), b"alice"]);
+    }
+
+    #[test]
+    fn bounds_are_told_to_the_number() {
+        let serials = |first: u64, last: u64| [first.to_be_bytes(), last.to_be_bytes()].concat();
+        for (first, last, error) in [(4, 5, None), (5, 5, None), (6, 5, Some(RuleError::Order))] {
+            assert_eq!(set(RuleTag::Serials, &serials(first, last)).err(), error, "{first} {last}");
+        }
+        for (signatures, error) in [(1, None), (64, None), (65, Some(RuleError::Quota(65)))] {
+            assert_eq!(set(RuleTag::Quota, &[signatures, 0, 0, 0, 1]).err(), error, "{signatures}");
+        }
+        assert!(Presence::Always.applies(0));
+        let above = Presence::Above(60);
+        assert!(!above.applies(59) && !above.applies(60) && above.applies(61));
+    }
+
+    #[test]
+    fn every_signature_algorithm_has_its_number() {
+        use crate::ssh::public_key::SshCurve::{P256, P384, P521};
+        use SignatureAlgorithm::{Ecdsa, Ed25519, RsaSha1, RsaSha256, RsaSha512};
+        let all = [RsaSha1, RsaSha256, RsaSha512, Ecdsa(P256), Ecdsa(P384), Ecdsa(P521), Ed25519];
+        let algorithms = SignatureAlgorithms::decode(&[1, 2, 4, 43, 44, 45, 46]).unwrap();
+        assert!(algorithms.iter().eq(all));
+        let one = SignatureAlgorithms::decode(&[44]).unwrap();
+        assert!(all.into_iter().filter(|algorithm| one.contains(*algorithm)).eq([Ecdsa(P384)]));
+    }
+
+    #[test]
+    fn a_signature_is_remembered_for_the_rules_that_need_it() {
+        assert!(!Rules::default().has_memory());
+        for (tag, value) in VALUES {
+            let remembered = matches!(tag, RuleTag::IncreasingSerials | RuleTag::Clock | RuleTag::Quota);
+            assert_eq!(set(tag, value).unwrap().has_memory(), remembered, "{tag:?}");
+        }
+    }
+
+    #[test]
+    fn networks_are_told_one_by_one() {
+        let networks = Networks::decode(&[4, 8, 10, 0, 0, 0, 4, 32, 192, 0, 2, 7]).unwrap();
+        let told: std::vec::Vec<_> = networks.iter().map(|network| std::format!("{network}")).collect();
+        assert_eq!(told, ["10.0.0.0/8", "192.0.2.7/32"]);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //!
 //! Tags 1 and 2 with an algorithm other than RSA are an extension of YubiHSM 2's templates.
 
+use super::nul_terminated;
 use super::rules::{RuleError, RuleTag, Rules};
 use super::timestamp::{Now, TimestampKey, TimestampKeyError};
 use crate::codec::{CodecError, Reader, Writer};
@@ -156,13 +157,7 @@ impl<'a> ForbiddenPrincipals<'a> {
 
     /// The names, without their NULs.
     pub fn iter(&self) -> impl Iterator<Item = &'a [u8]> + use<'a> {
-        let mut rest = self.0;
-        core::iter::from_fn(move || {
-            let end = rest.iter().position(|&byte| byte == 0)?;
-            let (name, tail) = rest.split_at_checked(end)?;
-            rest = tail.get(1..)?;
-            Some(name)
-        })
+        nul_terminated(self.0)
     }
 }
 
@@ -413,6 +408,31 @@ mod tests {
     }
 
     #[test]
+    fn a_defect_is_told_with_its_tag() {
+        let (buffer, length) = encoded(&sample());
+        let good = &buffer[..length];
+        let told = |bytes: &[u8]| std::format!("{}", Template::decode(bytes).unwrap_err());
+        assert_eq!(told(&good[4..]), "tag 1 (timestamp algorithm) is missing");
+        assert_eq!(told(&[good, &[6, 0, 0]].concat()), "tag 6 (forbidden principals) stands twice");
+        let rule = |bytes: &[u8]| told(&[good, bytes].concat());
+        assert_eq!(rule(&[0x92, 0, 0, 0x92, 0, 0]), "tag 0x92 (sealed) stands twice");
+        assert_eq!(rule(&[0x82, 0, 1, 0]), "tag 0x82 (max-lifetime): it has 1 bytes, not 4");
+        assert_eq!(
+            CaKeys::decode(&[5]).unwrap_err(),
+            TemplateError::WrongLength { tag: Tag::CaKeys, expected: "two for each key", found: 1 }
+        );
+    }
+
+    #[test]
+    fn ca_keys_are_told_by_both_bytes() {
+        let keys = sample().ca_keys;
+        assert_eq!(keys.iter().collect::<std::vec::Vec<_>>(), [5, 0x3a]);
+        let may_sign = |id: u16| keys.contains(ObjectId::new(id).unwrap());
+        assert!(may_sign(5) && may_sign(0x3a) && !may_sign(0x0500) && !may_sign(6));
+        assert!(CaKeys::decode(&[]).unwrap().iter().next().is_none());
+    }
+
+    #[test]
     fn extension_tags_stand_anywhere_and_once_and_are_unknown_to_yubihsm2() {
         let rules = Rules { max_lifetime: Some(3600), sealed: true, ..Rules::default() };
         let template = Template { rules, ..sample() };
@@ -446,6 +466,12 @@ mod tests {
     #[test]
     fn the_two_special_offsets_are_unbounded_and_their_neighbours_are_not() {
         let now = Now::from_seconds(1000);
+        for wire in [0, 1, 300, u32::MAX] {
+            assert_eq!(NotBeforeOffset::from_wire(wire).to_wire(), wire);
+            assert_eq!(NotAfterOffset::from_wire(wire).to_wire(), wire);
+            assert_eq!(NotBeforeOffset::from_wire(wire).seconds(), (wire != 0).then_some(wire));
+            assert_eq!(NotAfterOffset::from_wire(wire).seconds(), (wire != u32::MAX).then_some(wire));
+        }
         assert_eq!(NotBeforeOffset::from_wire(0).earliest(now), None);
         assert_eq!(NotBeforeOffset::from_wire(1).earliest(now), Some(999));
         assert_eq!(NotBeforeOffset::from_wire(u32::MAX).earliest(now), Some(0));
