@@ -1,4 +1,4 @@
-//! A device that is the same for every input, with some objects in it.
+//! A device that is the same for every input, in factory state or with some objects in it.
 
 use std::sync::LazyLock;
 
@@ -6,17 +6,37 @@ use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::{Algorithm, Capabilities, Command, Domains, Label, ObjectId};
-use sshsm_simulator::{Clock, Session, SessionError, Simulator};
+use sshsm_simulator::{Clock, Session, SessionError, Simulator, Snapshot};
 
-/// The id of every object that [`provision`] makes.
+/// The id of every object in a [`provisioned`] device.
 pub const ID: [u8; 2] = [0, 7];
 
 static KEY: LazyLock<[u8; AuthenticationKey::LENGTH]> =
     LazyLock::new(|| *AuthenticationKey::from_password(b"password").as_bytes());
 
-/// A new device.
+static FACTORY: LazyLock<Snapshot> = LazyLock::new(|| {
+    let device = Simulator::memory().seed(1).serial(12_345_678).clock(Clock::held()).start();
+    device.and_then(|mut device| device.snapshot()).expect("a new device starts")
+});
+
+static PROVISIONED: LazyLock<Snapshot> = LazyLock::new(|| {
+    let mut device = new();
+    provision(&mut session(&mut device));
+    device.snapshot().expect("the device runs")
+});
+
+/// A device in factory state.
 pub fn new() -> Simulator {
-    Simulator::memory().seed(1).serial(12_345_678).clock(Clock::held()).start().expect("a new device starts")
+    restore(&FACTORY)
+}
+
+/// A device with a CA key, a template for it, a wrap key and an HMAC key.
+pub fn provisioned() -> Simulator {
+    restore(&PROVISIONED)
+}
+
+fn restore(snapshot: &Snapshot) -> Simulator {
+    Simulator::restore(snapshot).seed(1).clock(Clock::held()).start().expect("the device starts")
 }
 
 /// A session that may do all.
@@ -26,7 +46,7 @@ pub fn session(device: &mut Simulator) -> Session<'_> {
 }
 
 /// An object of the most permissive kind.
-pub fn put(session: &mut Session<'_>, command: Command, algorithm: Algorithm, rest: &[u8]) {
+fn put(session: &mut Session<'_>, command: Command, algorithm: Algorithm, rest: &[u8]) {
     let object = NewObject {
         id: ObjectId::new(u16::from_be_bytes(ID)).ok(),
         label: Label::new("fuzz").expect("a short label"),
@@ -39,8 +59,7 @@ pub fn put(session: &mut Session<'_>, command: Command, algorithm: Algorithm, re
     session.command(command, &[&header, rest].concat()).expect("there is room");
 }
 
-/// A CA key, a template for it, a wrap key and an HMAC key.
-pub fn provision(session: &mut Session<'_>) {
+fn provision(session: &mut Session<'_>) {
     put(session, Command::PutAsymmetricKey, Algorithm::Ed25519, &[1; 32]);
     put(session, Command::PutTemplate, Algorithm::TemplateSsh, include_bytes!("../corpus/template/rules"));
     let delegated = Capabilities::ALL.bits().to_be_bytes();

@@ -11,9 +11,8 @@ use super::device;
 const MOST: usize = 16;
 
 pub fn run(mut messages: &[u8]) {
-    let mut device = device::new();
+    let mut device = device::provisioned();
     let mut session = device::session(&mut device);
-    device::provision(&mut session);
     for _ in 0..MOST {
         let [code, high, low, rest @ ..] = messages else { break };
         let length = usize::from(u16::from_be_bytes([*high, *low])).min(rest.len()).min(2000);

@@ -14,9 +14,8 @@ pub fn run(plaintext: &[u8]) {
         object.encode(&mut writer).expect("as long as it was");
         assert_eq!(writer.written(), plaintext);
     }
-    let mut device = device::new();
+    let mut device = device::provisioned();
     let mut session = device::session(&mut device);
-    device::provision(&mut session);
     let plaintext = &plaintext[..plaintext.len().min(1900)];
     let wrapped = device::ask(&mut session, Command::WrapData, &[&ID, plaintext].concat());
     let Some(wrapped) = wrapped else { return };

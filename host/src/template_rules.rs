@@ -63,7 +63,7 @@ pub(crate) struct RulesText {
 
 /// `serials`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { first = 1, last = 999, increasing = true }")]
 pub(crate) struct SerialsText {
     first: Option<Spanned<i64>>,
     last: Option<Spanned<i64>>,
@@ -73,7 +73,7 @@ pub(crate) struct SerialsText {
 
 /// `clock`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { monotonic = true, tolerance = \"1m\" }")]
 pub(crate) struct ClockText {
     monotonic: bool,
     tolerance: Option<Spanned<String>>,
@@ -81,7 +81,7 @@ pub(crate) struct ClockText {
 
 /// `quota`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "a table such as { signatures = 10, window = \"1h\" }")]
 pub(crate) struct QuotaText {
     signatures: Spanned<i64>,
     window: Spanned<String>,
@@ -89,7 +89,7 @@ pub(crate) struct QuotaText {
 
 /// `presence`.
 #[derive(Debug, Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "presence is \"always\" or a table such as { above = \"1h\" }")]
 pub(crate) enum PresenceText {
     Word(String),
     Above { above: String },

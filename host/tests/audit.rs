@@ -4,7 +4,14 @@
 
 mod machine;
 
-use std::fs;
+use std::{
+    fs,
+    io::{BufRead as _, BufReader, Read},
+    process::Stdio,
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
 
 use machine::{Machine, Run};
 use serde_json::Value;
@@ -50,6 +57,45 @@ fn set_up() -> Machine {
 fn journal(machine: &Machine) -> std::path::PathBuf {
     let serial = json(machine, "device info")["serial"].as_u64().unwrap();
     machine.path(&format!(".local/state/sshsm/audit-{serial:010}.jsonl"))
+}
+
+/// Lines as they come, with a limit to the waiting.
+fn lines(from: impl Read + Send + 'static) -> impl Fn() -> String {
+    let (sender, receiver) = mpsc::channel();
+    thread::spawn(move || BufReader::new(from).lines().try_for_each(|line| sender.send(line.unwrap())));
+    move || receiver.recv_timeout(Duration::from_secs(30)).unwrap()
+}
+
+#[test]
+fn following_goes_on_when_the_device_comes_back() {
+    let machine = set_up();
+    let state = machine.path("device");
+    let arguments = ["audit", "follow", "--interval", "0.05", "--format", "json"];
+    let mut follow = machine
+        .command(&arguments)
+        .env("SSHSM_PASSWORD", "password")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let (out, said) = (lines(follow.stdout.take().unwrap()), lines(follow.stderr.take().unwrap()));
+    let entry = || serde_json::from_str::<Value>(&out()).unwrap()["command"].clone();
+    while entry() != "reset" {}
+    // Somebody else has the device.
+    let taken = (0..5000).find_map(|_| {
+        thread::sleep(Duration::from_millis(5));
+        sshsm_simulator::Simulator::open(&state).start().ok()
+    });
+    assert!(taken.is_some());
+    while !said().ends_with("; waiting for it") {}
+    drop(taken);
+    assert!((0..300).any(|_| run(&machine, &format!("{SIGN} user.pub")).code == 0), "between two looks");
+    while entry() != "sign ssh certificate" {}
+    follow.kill().unwrap();
+    let _ = follow.wait().unwrap();
+
+    let absent = machine.run(&["--device", "http://127.0.0.1:1", "audit", "follow"]);
+    assert_eq!(absent.code, 3, "what was never there is not waited for: {absent:?}");
 }
 
 #[test]
@@ -139,7 +185,7 @@ fn entries_that_were_overwritten_are_a_gap_that_is_remembered() {
     assert_eq!(report["entries"].as_array().unwrap().len(), 62);
     assert_eq!(json(&machine, "audit log")["findings"].as_array().unwrap().len(), 0, "it is told once");
     assert_eq!(found(&machine, "audit verify")["findings"].as_array().unwrap().len(), 1, "and remembered");
-    std::thread::sleep(std::time::Duration::from_millis(1100)); // times are in seconds
+    thread::sleep(Duration::from_millis(1100)); // times are in seconds
     let reconciled = found(&machine, "audit reconcile");
     assert!(
         !reconciled["entries_without_signature"].as_array().unwrap().is_empty(),
@@ -208,7 +254,7 @@ fn reconciling_names_signatures_without_entry_and_entries_without_signature() {
     assert!(told.code == 1 && told.stdout.contains("without an entry in the ledger"), "{told:?}");
 
     // A certificate whose signing nobody logged. Times are in seconds.
-    let second = || std::thread::sleep(std::time::Duration::from_millis(1100));
+    let second = || thread::sleep(Duration::from_millis(1100));
     second();
     done(&machine, "audit disable");
     done(&machine, &format!("{SIGN} -z + user.pub"));

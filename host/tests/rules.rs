@@ -3,7 +3,15 @@
 
 mod machine;
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+    mpsc,
+};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use machine::{Machine, ed25519};
+use sshsm_simulator::Presence;
 
 /// A device whose CA key 5 signs under template 10 with these rules.
 fn machine(rules: &str) -> Machine {
@@ -26,9 +34,14 @@ fn set_up(machine: Machine, rules: &str) -> Machine {
     machine
 }
 
+/// `sign` with these arguments, for user.pub if they name no key; `NOW:+N` is a validity of exactly N seconds from now.
 fn sign(machine: &Machine, arguments: &str) -> machine::Run {
-    let line = format!("sign -s 5 -t 10 --timestamp timestamp {arguments} user.pub");
-    machine.run(&line.split(' ').collect::<Vec<_>>())
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let exact = |seconds: &str| format!("{now:#x}:{:#x}", now + seconds.parse::<u64>().unwrap());
+    let word = |word: &str| word.strip_prefix("NOW:+").map_or_else(|| word.to_owned(), exact);
+    let key = if arguments.ends_with(".pub") { "" } else { " user.pub" };
+    let line = format!("sign -s 5 -t 10 --timestamp timestamp {arguments}{key}");
+    machine.run(&line.split(' ').map(word).collect::<Vec<_>>())
 }
 
 #[test]
@@ -77,6 +90,214 @@ fn what_is_not_allowed_is_refused_and_told() {
     assert_eq!(next.code, 0, "{next:?}");
 }
 
+/// What a rule still lets through, and what it is the only one to refuse: just beyond, as far as the wire can say it.
+struct Bounds {
+    rule: &'static str,
+    allowed: &'static [&'static str],
+    refused: &'static [&'static str],
+    check: &'static str,
+}
+
+const BOUNDS: [Bounds; 15] = [
+    Bounds {
+        rule: "certificate-types = [\"host\"]",
+        allowed: &["-h -I i -n a -V NOW:+3600"],
+        refused: &["-I i -n a -V NOW:+3600"],
+        check: "certificate-type",
+    },
+    Bounds {
+        rule: "allow-principals = [\"zone-*\", \"*.org\", \"me\"]",
+        allowed: &["-I i -n zone-,.org,me,zone-a.org -V NOW:+3600"],
+        refused: &["-I i -n zone -V NOW:+3600", "-I i -n me,org -V NOW:+3600", "-I i -n Me -V NOW:+3600"],
+        check: "allowed-principals",
+    },
+    Bounds {
+        rule: "max-lifetime = \"1h\"",
+        allowed: &["-I i -n a -V NOW:+3600", "-I i -n a -V NOW:+3599"],
+        refused: &["-I i -n a -V NOW:+3601"],
+        check: "lifetime",
+    },
+    Bounds {
+        rule: "max-principals = 2",
+        allowed: &["-I i -n a,b -V NOW:+3600"],
+        refused: &["-I i -n a,b,c -V NOW:+3600"],
+        check: "principal-count",
+    },
+    Bounds {
+        rule: "allow-empty-principals = true\nmax-principals = 1",
+        allowed: &["-I i -V NOW:+3600", "-I i -n a -V NOW:+3600"],
+        refused: &["-I i -n a,b -V NOW:+3600"],
+        check: "principal-count",
+    },
+    Bounds {
+        rule: "allow-extensions = [\"permit-pty\"]",
+        allowed: &["-I i -n a -V NOW:+3600 -O clear", "-I i -n a -V NOW:+3600 -O clear -O permit-pty"],
+        refused: &["-I i -n a -V NOW:+3600 -O clear -O permit-pty -O permit-user-rc"],
+        check: "extensions",
+    },
+    Bounds {
+        rule: "allow-critical-options = [\"force-command\"]",
+        allowed: &["-I i -n a -V NOW:+3600", "-I i -n a -V NOW:+3600 -O force-command=x"],
+        refused: &["-I i -n a -V NOW:+3600 -O verify-required"],
+        check: "critical-options",
+    },
+    Bounds {
+        rule: "require-critical-options = [\"force-command\", \"verify-required\"]",
+        allowed: &["-I i -n a -V NOW:+3600 -O force-command=x -O verify-required"],
+        refused: &["-I i -n a -V NOW:+3600 -O force-command=x", "-I i -n a -V NOW:+3600"],
+        check: "required-options",
+    },
+    Bounds {
+        rule: "force-command = [\"/bin/true\", \"internal-sftp\"]",
+        allowed: &["-I i -n a -V NOW:+3600 -O force-command=/bin/true", "-I i -n a -V NOW:+3600"],
+        refused: &[
+            "-I i -n a -V NOW:+3600 -O force-command=/bin/tru",
+            "-I i -n a -V NOW:+3600 -O force-command=/bin/true1",
+        ],
+        check: "force-command",
+    },
+    Bounds {
+        rule: "source-address = [\"10.0.0.0/8\", \"2001:db8::/32\"]",
+        allowed: &[
+            "-I i -n a -V NOW:+3600 -O source-address=10.0.0.0/8,10.255.255.255,2001:db8::/32",
+            "-I i -n a -V NOW:+3600",
+        ],
+        refused: &[
+            "-I i -n a -V NOW:+3600 -O source-address=10.0.0.0/7",
+            "-I i -n a -V NOW:+3600 -O source-address=9.255.255.255",
+            "-I i -n a -V NOW:+3600 -O source-address=10.0.0.1,11.0.0.0",
+            "-I i -n a -V NOW:+3600 -O source-address=2001:db9::1",
+        ],
+        check: "source-address",
+    },
+    Bounds {
+        rule: "subject-keys = [\"ecdsa-p256\", \"rsa-2048\"]",
+        allowed: &["-I i -n a -V NOW:+3600 rsa2048.pub"],
+        refused: &["-I i -n a -V NOW:+3600 rsa2047.pub", "-I i -n a -V NOW:+3600"],
+        check: "subject-key",
+    },
+    Bounds {
+        rule: "key-id = [\"*@example.com\"]",
+        allowed: &["-I me@example.com -n a -V NOW:+3600", "-I @example.com -n a -V NOW:+3600"],
+        refused: &["-I me@example.com. -n a -V NOW:+3600", "-I example.com -n a -V NOW:+3600"],
+        check: "key-id",
+    },
+    Bounds {
+        rule: "serials = { first = 100, last = 199 }",
+        allowed: &["-I i -n a -V NOW:+3600 -z 100", "-I i -n a -V NOW:+3600 -z 199"],
+        refused: &["-I i -n a -V NOW:+3600 -z 99", "-I i -n a -V NOW:+3600 -z 200", "-I i -n a -V NOW:+3600"],
+        check: "serial",
+    },
+    Bounds {
+        rule: "serials = { increasing = true }",
+        allowed: &["-I i -n a -V NOW:+3600 -z 7", "-I i -n a -V NOW:+3600 -z 8"],
+        refused: &["-I i -n a -V NOW:+3600 -z 8", "-I i -n a -V NOW:+3600 -z 7"],
+        check: "increasing-serial",
+    },
+    Bounds {
+        rule: "quota = { signatures = 2, window = \"1d\" }",
+        allowed: &["-I i -n a -V NOW:+3600", "-I i -n a -V NOW:+3600"],
+        refused: &["-I i -n a -V NOW:+3600"],
+        check: "quota",
+    },
+];
+
+/// The checks that stand in the way, as `sign` tells them.
+fn refusing(run: &machine::Run) -> Vec<String> {
+    assert_eq!(run.code, 5, "{run:?}");
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let checks = report["keys"][0]["verdict"]["checks"].as_array().unwrap().iter();
+    let refused = checks.filter(|check| check["outcome"] != "allowed");
+    refused.map(|check| check["check"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_rule_lets_through_what_is_at_its_bound_and_refuses_what_is_beyond() {
+    let device = sshsm_simulator::Simulator::memory().start().unwrap().serve().unwrap();
+    let mut machine = Machine::with_device(&device.url());
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    machine.write("rsa2048.pub", &machine::rsa(&[0x81; 256]));
+    machine.write("rsa2047.pub", &machine::rsa(&[0x7f; 256]));
+    for Bounds { rule, allowed, refused, check } in BOUNDS {
+        machine = set_up(machine, rule);
+        let ask = |arguments: &str| sign(&machine, &format!("--format json {arguments}"));
+        for arguments in allowed {
+            let run = ask(arguments);
+            assert_eq!(run.code, 0, "{rule}: {arguments}: {run:?}");
+        }
+        for arguments in refused {
+            assert_eq!(refusing(&ask(arguments)), [check], "{rule}: {arguments}");
+        }
+        for (id, of) in [("5", "asymmetric-key"), ("10", "template")] {
+            assert_eq!(machine.run(&["key", "delete", id, "--type", of]).code, 0);
+        }
+    }
+}
+
+#[test]
+fn a_ca_key_signs_with_the_algorithms_of_its_rule() {
+    for (algorithm, refused) in [("ssh-ed25519", &[][..]), ("ecdsa-sha2-nistp256", &["signature-algorithm"])]
+    {
+        let machine = machine(&format!("signature-algorithms = [\"{algorithm}\"]"));
+        let run = sign(&machine, "-I i -n a -V +1h --format json");
+        match refused {
+            [] => assert_eq!(run.code, 0, "{run:?}"),
+            refused => assert_eq!(refusing(&run), refused),
+        }
+    }
+}
+
+#[test]
+fn now_goes_back_by_the_tolerance_and_no_further() {
+    for (tolerance, refused) in [("1m", &[][..]), ("0s", &["clock"])] {
+        let machine = machine(&format!("clock = {{ monotonic = true, tolerance = \"{tolerance}\" }}"));
+        let ca = machine.run(&["key", "show", "5"]).stdout;
+        machine.write("ca.pub", &ca);
+        let done = |line: &str| {
+            let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+            assert_eq!(run.code, 0, "{line}: {run:?}");
+        };
+        done("request build -s ca.pub -I i -n a -V +1h user.pub");
+        done("timestamp sign --key timestamp user-cert.req");
+        std::thread::sleep(Duration::from_millis(1100));
+        done("sign -s 5 -t 10 --timestamp timestamp -I i -n a -V +1h user.pub");
+        let earlier = "sign -s 5 -t 10 --format json --request user-cert.timed.req";
+        let run = machine.run(&earlier.split(' ').collect::<Vec<_>>());
+        match refused {
+            [] => assert_eq!(run.code, 0, "{run:?}"),
+            refused => assert_eq!(refusing(&run), refused),
+        }
+    }
+}
+
+#[test]
+fn above_its_lifetime_a_certificate_needs_a_touch() {
+    let (touched, touches) = mpsc::channel();
+    let somebody = Arc::new(AtomicBool::new(true));
+    let there = somebody.clone();
+    let device = sshsm_simulator::Simulator::memory().touch(Box::new(move |_| {
+        touched.send(()).unwrap();
+        match there.load(Ordering::SeqCst) {
+            true => Presence::Confirmed,
+            false => Presence::TimedOut,
+        }
+    }));
+    let device = device.start().unwrap().serve().unwrap();
+    let machine = Machine::with_device(&device.url());
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    let machine = set_up(machine, "presence = { above = \"1h\" }");
+    for (lifetime, touch, there) in
+        [("NOW:+3600", 0, true), ("NOW:+3600", 0, false), ("NOW:+3601", 1, true), ("NOW:+3601", 1, false)]
+    {
+        somebody.store(there, Ordering::SeqCst);
+        let run = sign(&machine, &format!("-I i -n a -V {lifetime}"));
+        assert_eq!(run.code == 0, touch == 0 || there, "{lifetime}: {run:?}");
+        assert_eq!(touches.try_iter().count(), touch, "{lifetime}: {run:?}");
+    }
+}
+
 #[test]
 fn a_table_has_lines_only_for_rules_that_the_template_has() {
     let machine = machine("max-lifetime = \"1h\"\n");
@@ -87,6 +308,43 @@ fn a_table_has_lines_only_for_rules_that_the_template_has() {
     assert!(shown.contains("max-lifetime:         1 hour"), "{shown}");
     let json = machine.run(&["template", "show", "10", "--format", "json"]).json();
     assert_eq!(json["rules"]["max-lifetime"], "1 hour");
+}
+
+/// The device says why, and `template check` says the same offline, to the byte.
+#[test]
+fn a_dry_run_and_an_offline_check_give_one_verdict_and_sign_nothing() {
+    let machine = machine("allow-principals = [\"zone-*\"]\nmax-lifetime = \"1h\"\nkey-id = [\"me\"]\n");
+    for (principal, code, said) in [
+        ("zone-a", 0, "user.pub would be signed under template 0x000a, enforced by device\n"),
+        ("admin", 5, "user.pub refused by template 0x000a, enforced by device\n"),
+    ] {
+        let arguments = format!("-I me -n {principal} -V +50m -z 7");
+        let dry = sign(&machine, &format!("{arguments} --dry-run --save-request"));
+        assert_eq!((dry.code, machine.path("user-cert.pub").exists()), (code, false), "{dry:?}");
+        let (_, told) = dry.stderr.split_once(said).unwrap();
+        let table = |text: &str| -> String {
+            text.lines()
+                .take_while(|line| line.starts_with("  "))
+                .map(|line| line.to_owned() + "\n")
+                .collect()
+        };
+        let check = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
+        assert_eq!(check.code, code, "{check:?}");
+        let (_, offline) = check.stdout.split_once('\n').unwrap();
+        assert!(told.lines().next().unwrap().starts_with("  check "), "{told}");
+        assert_eq!(table(told), table(offline));
+
+        let report = sign(&machine, &format!("{arguments} --dry-run --format json")).stdout;
+        let report: serde_json::Value = serde_json::from_str(&report).unwrap();
+        let result = &report["keys"][0];
+        assert_eq!(result["result"], if code == 0 { "allowed" } else { "refused" }, "{report}");
+        assert_eq!((&result["serial"], &result["verdict"]["outcome"]), (&7.into(), &result["result"]));
+    }
+    let signed = sign(&machine, "-I me -n zone-a -V +50m -z +");
+    assert_eq!(signed.code, 0, "{signed:?}");
+    assert!(signed.stderr.contains(" serial 1 "), "no dry run took a number of the ledger: {signed:?}");
+    let counted = sign(&machine, "-I me -n zone-a -V +50m -z + --dry-run");
+    assert!(counted.code == 2 && counted.stderr.contains("name one here"), "{counted:?}");
 }
 
 #[test]

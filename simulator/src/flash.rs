@@ -52,6 +52,7 @@ impl From<NorFlashErrorKind> for FlashError {
 }
 
 /// The flash of one device.
+#[derive(Clone)]
 pub(crate) struct Flash {
     image: Zeroizing<Vec<u8>>,
     changed: bool,

@@ -72,6 +72,6 @@ pub use provision::{Provision, ProvisionError, Provisioned};
 pub use serial_port::SerialPort;
 pub use served::Served;
 pub use session::{Session, SessionError};
-pub use simulator::{Builder, Simulator, SimulatorError};
+pub use simulator::{Builder, Simulator, SimulatorError, Snapshot};
 pub use sshsm_firmware::platform::Presence;
 pub use state::StateError;

@@ -49,9 +49,19 @@ pub enum SimulatorError {
     Off,
 }
 
-/// How a device starts; see [`Simulator::memory`] and [`Simulator::open`].
+/// What a device has stored, to start copies of it in memory; see [`Simulator::snapshot`].
+pub struct Snapshot(Saved);
+
+/// Where a device comes from.
+enum Origin {
+    Factory,
+    Directory(PathBuf),
+    Snapshot(Saved),
+}
+
+/// How a device starts; see [`Simulator::memory`], [`Simulator::open`] and [`Simulator::restore`].
 pub struct Builder {
-    directory: Option<PathBuf>,
+    origin: Origin,
     seed: Option<u64>,
     serial: Option<u32>,
     clock: Clock,
@@ -63,9 +73,9 @@ pub struct Builder {
 }
 
 impl Builder {
-    fn new(directory: Option<PathBuf>) -> Self {
+    fn new(origin: Origin) -> Self {
         Self {
-            directory,
+            origin,
             seed: None,
             serial: None,
             clock: Clock::running(),
@@ -85,7 +95,7 @@ impl Builder {
         self
     }
 
-    /// The serial number of a new device, not 0; one with a state keeps its own and refuses another.
+    /// The serial number of a new device, not 0; one with a state or of a snapshot keeps its own and refuses another.
     /// Left out, it is eight random digits.
     #[must_use]
     pub fn serial(mut self, serial: u32) -> Self {
@@ -143,20 +153,23 @@ impl Builder {
     /// [`SimulatorError::State`] where the directory is in use, damaged, or not writable; it is left as it
     /// was. [`SimulatorError::Start`] where the flash is sound but the core cannot read its contents.
     pub fn start(self) -> Result<Simulator, SimulatorError> {
-        let (state, saved) = match &self.directory {
-            Some(directory) => State::open(directory).map(|(state, saved)| (Some(state), saved))?,
-            None => (None, None),
+        let (state, saved) = match self.origin {
+            Origin::Factory => (None, None),
+            Origin::Directory(directory) => {
+                State::open(&directory).map(|(state, saved)| (Some(state), saved))?
+            }
+            Origin::Snapshot(saved) => (None, Some(saved)),
         };
         let seeded = self.seed.is_some();
-        let (birthmark, flash, root_key) = match (saved, &state) {
-            (Some(Saved { birthmark: stored, flash, root_key }), Some(state)) => {
+        let (birthmark, flash, root_key) = match saved {
+            Some(Saved { birthmark: stored, flash, root_key }) => {
                 if let Some(asked) = self.serial.filter(|asked| *asked != stored.serial) {
-                    let path = state.file().to_owned();
+                    let path = state.as_ref().map_or("memory".into(), |state| state.file().to_owned());
                     return Err(StateError::Serial { path, stored: stored.serial, asked }.into());
                 }
                 (Birthmark { predictable: stored.predictable || seeded, ..stored }, flash, root_key)
             }
-            _ => {
+            None => {
                 let serial = self.serial.unwrap_or_else(|| Entropy::new(self.seed).serial());
                 let root_key = || Entropy::root_key(self.seed);
                 let root_key =
@@ -182,13 +195,32 @@ impl Simulator {
     /// A new device that is gone when it is dropped.
     #[must_use]
     pub fn memory() -> Builder {
-        Builder::new(None)
+        Builder::new(Origin::Factory)
     }
 
     /// The device in this state directory, made there if there is none. One process at a time has it.
     #[must_use]
     pub fn open(directory: impl Into<PathBuf>) -> Builder {
-        Builder::new(Some(directory.into()))
+        Builder::new(Origin::Directory(directory.into()))
+    }
+
+    /// A device with all that the snapshot's had stored, as after a power cycle, and gone when it is dropped. It shares
+    /// the serial number and every key with that device.
+    #[must_use]
+    pub fn restore(snapshot: &Snapshot) -> Builder {
+        Builder::new(Origin::Snapshot(snapshot.0.clone()))
+    }
+
+    /// All that the device has stored: what takes long to make is made once, and every test starts from it.
+    ///
+    /// # Errors
+    ///
+    /// [`SimulatorError::Off`] after a failure.
+    pub fn snapshot(&mut self) -> Result<Snapshot, SimulatorError> {
+        let device = self.device.as_mut().ok_or(SimulatorError::Off)?;
+        let root_key = device.platform().root_key.clone();
+        let flash = device.flash().ok_or(SimulatorError::Off)?.clone();
+        Ok(Snapshot(Saved { birthmark: self.birthmark, flash, root_key }))
     }
 
     /// Exchanges one raw frame for another. What the command changed is safely stored before the response
@@ -275,6 +307,12 @@ impl Simulator {
         }
         flash.saved();
         Ok(())
+    }
+}
+
+impl fmt::Debug for Snapshot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Snapshot").field("serial", &self.0.birthmark.serial).finish_non_exhaustive()
     }
 }
 

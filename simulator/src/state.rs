@@ -139,6 +139,7 @@ pub(crate) struct Birthmark {
 }
 
 /// What a state directory holds.
+#[derive(Clone)]
 pub(crate) struct Saved {
     pub(crate) birthmark: Birthmark,
     pub(crate) flash: Flash,

@@ -116,6 +116,26 @@ fn a_power_cut_ends_sessions_and_keeps_objects() {
 }
 
 #[test]
+fn every_device_of_a_snapshot_starts_with_what_was_stored_then_and_goes_its_own_way() {
+    let mut first = Simulator::memory().serial(42).start().unwrap();
+    put(&mut first);
+    let snapshot = first.snapshot().unwrap();
+    let mut session = Session::open(&mut first);
+    session.send(&mut first, Command::DeleteObject, &[ID[0], ID[1], 6]).unwrap();
+    assert_eq!(get(&mut first), Err(DeviceError::ObjectNotFound));
+    for _ in 0..2 {
+        let mut copy = Simulator::restore(&snapshot).start().unwrap();
+        assert_eq!((copy.serial(), get(&mut copy).unwrap().as_slice()), (42, TEMPLATE));
+        let mut session = Session::open(&mut copy);
+        session.send(&mut copy, Command::DeleteObject, &[ID[0], ID[1], 6]).unwrap();
+        copy.power_cycle().unwrap();
+        assert_eq!(get(&mut copy), Err(DeviceError::ObjectNotFound));
+    }
+    let other = Simulator::restore(&snapshot).serial(43).start().err();
+    assert!(matches!(other, Some(SimulatorError::State(StateError::Serial { stored: 42, asked: 43, .. }))));
+}
+
+#[test]
 fn sessions_expire_by_the_clock_that_the_test_holds() {
     let clock = Clock::held();
     let mut device = Simulator::memory().clock(clock.clone()).start().unwrap();

@@ -382,8 +382,10 @@ fn the_fallback_signs_only_when_it_is_configured_and_no_device_answers() {
     let device = needs!(Sshsm::new(BOUNDED));
     let here = format!("sim:{}", device.directory().join("simulator").display());
     let key = device.generate_authority(KeyType::P256);
-    let fallback =
+    let unnamed =
         format!("fallback = \"{}\"\nfallback-template = \"template.toml\"\n", token.uri(label(&authority)));
+    let named = |key: &Key| format!("{unnamed}public-key = \"{}\"\n", key.public.display());
+    let fallback = named(&authority);
     let sign = |device: &str, lines: &str, timestamp: &Path, flags: &Flags| {
         let _ = fs::remove_file(user.certificate());
         let file = token.directory().join("config.toml");
@@ -413,8 +415,8 @@ fn the_fallback_signs_only_when_it_is_configured_and_no_device_answers() {
 
         let refused = sign(absent, &fallback, &tokens, &forbidden);
         assert_eq!(refused.status.code(), Some(5), "{refused}");
-        let named = |key: &Key| format!("{fallback}public-key = \"{}\"\n", key.public.display());
-        let _ = sign(absent, &named(&authority), &tokens, &good).success();
+        let blind = sign(absent, &unnamed, &tokens, &good);
+        assert_fails(&blind, 2, &["the CA \"users\" a fallback and no public-key"]);
         let wrong = sign(absent, &named(&other), &tokens, &good);
         assert_fails(
             &wrong,
@@ -423,6 +425,7 @@ fn the_fallback_signs_only_when_it_is_configured_and_no_device_answers() {
         );
         assert!(!user.certificate().exists());
     }
+    let fallback = named(&key);
     // A device that is there signs, and what it refuses stays refused.
     let there = sign(&here, &fallback, &devices, &good).success();
     assert_eq!(

@@ -85,20 +85,16 @@ impl Toolchain {
     }
 
     /// The cargo that builds an image for a board, or looks at its sources, and the folder in which the image will be.
-    /// `folder` is the target directory.
-    pub(crate) fn board(
-        self,
-        subcommand: &str,
-        board: &Board,
-        folder: &Path,
-    ) -> Result<(Command, PathBuf), Failure> {
+    pub(crate) fn board(self, subcommand: &str, board: &Board) -> Result<(Command, PathBuf), Failure> {
         let flags = ["-C", &format!("target-cpu={}", board.cpu)];
         let atomics = board.target.starts_with("thumbv6m");
         let std = match self {
             Self::Own if !atomics && has_library(board.target) => None,
             _ => Some("core,alloc"),
         };
+        let folder = target_folder("boards", std)?;
         let mut command = self.cargo(subcommand, std, &flags);
+        command.arg("--target-dir").arg(&folder);
         if let Some(level) = board.opt_level {
             command.arg("--config").arg(format!("profile.release.package.'*'.opt-level='{level}'"));
         }
@@ -141,6 +137,14 @@ fn with_atomics(description: &str) -> Option<String> {
     Some(format!("{{\n  \"max-atomic-width\": 32,{rest}\n"))
 }
 
+/// The target directory of what is built on a standard library from source, or on the target's own. They are two: the
+/// build scripts of macros look at what the former needs in the environment, so that in one directory each build would
+/// begin with compiling those anew.
+fn target_folder(name: &str, build_std: Option<&str>) -> Result<PathBuf, Failure> {
+    let suffix = if build_std.is_some() { "-std" } else { "" };
+    Ok(target()?.join(format!("{name}{suffix}")))
+}
+
 /// Variables by which the outer cargo, rustup or the user chose another toolchain or its flags.
 fn selects_toolchain(variable: &str) -> bool {
     ["RUSTUP_", "CARGO_BUILD_", "CARGO_TARGET_", "CARGO_ENCODED_", "CARGO_UNSTABLE_"]
@@ -179,8 +183,8 @@ fn own_is_complete() -> bool {
 const BUILDS: [(&str, Option<&str>); 3] =
     [("sshsm-protocol", None), ("sshsm-firmware", None), ("sshsm-firmware", Some("ssh"))];
 
-/// Builds both crates, the firmware also for a small board that does nothing but sign SSH certificates, in
-/// `TARGET_DIR/bare-metal`, away from the host's artefacts and locks.
+/// Builds both crates, the firmware also for a small board that does nothing but sign SSH certificates, away from the
+/// host's artefacts and locks.
 pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
     println!("toolchain: {toolchain:?}");
     for (package, families) in BUILDS {
@@ -191,7 +195,7 @@ pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
         };
         let mut command = toolchain.cargo("build", build_std, &[]);
         command.args(["--release", "--target", TARGET, "--package", package, "--target-dir"]);
-        command.arg(target()?.join("bare-metal"));
+        command.arg(target_folder("bare-metal", build_std)?);
         if let Some(families) = families {
             command.args(["--no-default-features", "--features", families]);
         }

@@ -48,21 +48,18 @@ fn workspace() -> PathBuf {
 /// What can be checked without an emulator: format, the parts that a desktop can test, and lints where the toolchain has
 /// them.
 pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
-    let folder = target()?.join("boards");
     cargo().current_dir(workspace()).args(["fmt", "--all", "--check"]).run()?;
     cargo()
         .current_dir(workspace())
         .args(["test", "--quiet", "--locked", "--package", "sshsm-board", "--target-dir"])
-        .arg(&folder)
+        .arg(target()?.join("boards"))
         .run()?;
     if toolchain == Toolchain::Own {
         BOARDS.iter().try_for_each(|board| {
-            let (mut clippy, _) = toolchain.board("clippy", board, &folder)?;
+            let (mut clippy, _) = toolchain.board("clippy", board)?;
             clippy
                 .current_dir(workspace())
                 .args(["--release", "--locked", "--package", board.package, "--package", "sshsm-board"])
-                .arg("--target-dir")
-                .arg(&folder)
                 .args(["--", "-D", "warnings"])
                 .run()
         })?;
@@ -86,14 +83,11 @@ fn build_with(
     binary: &str,
     features: &[&str],
 ) -> Result<PathBuf, Failure> {
-    let folder = target()?.join("boards");
-    let (mut cargo, profile) = toolchain.board("build", board, &folder)?;
+    let (mut cargo, profile) = toolchain.board("build", board)?;
     cargo
         .current_dir(workspace())
         .args(["--release", "--locked", "--package", board.package, "--bin", binary])
         .args(features)
-        .arg("--target-dir")
-        .arg(&folder)
         .run()?;
     Ok(profile.join(binary))
 }

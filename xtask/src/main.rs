@@ -5,6 +5,7 @@
 
 mod bare_metal;
 mod board;
+mod ct;
 mod cycles;
 mod dist;
 mod emulate;
@@ -31,7 +32,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 9] = [
+const CHORES: [Chore; 10] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -73,6 +74,12 @@ const CHORES: [Chore; 9] = [
         summary: "run the fuzz targets, a minute each; needs cargo-fuzz",
         arguments: "[--minutes N] [--target T]",
         run: fuzz::chore,
+    },
+    Chore {
+        name: "ct",
+        summary: "check that no branch and no address depends on a secret; needs valgrind",
+        arguments: "",
+        run: |_| ct::chore(),
     },
     Chore {
         name: "dist",

@@ -22,6 +22,8 @@ pub(crate) enum Failure {
     System(io::Error),
     /// A chore's arguments make no sense.
     Usage(String),
+    /// A check said no; why stands on stdout.
+    Refused(String),
     /// A step of a longer chore.
     Step(&'static str, Box<Failure>),
 }
@@ -33,7 +35,7 @@ impl fmt::Display for Failure {
             Self::Exit(command, status) => write!(f, "`{command}` failed ({status})"),
             Self::Missing(what) => write!(f, "missing, see the lines above: {}", what.join(", ")),
             Self::System(reason) => write!(f, "the system says: {reason}"),
-            Self::Usage(reason) => f.write_str(reason),
+            Self::Usage(reason) | Self::Refused(reason) => f.write_str(reason),
             Self::Step(name, failure) => write!(f, "step {name} failed: {failure}"),
         }
     }

@@ -31,7 +31,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 9] = [
+const PACKAGES: [Package; 10] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",
@@ -81,12 +81,30 @@ const PACKAGES: [Package; 9] = [
         present: || find("npm").is_some(),
     },
     Package {
+        name: "valgrind",
+        what: "valgrind",
+        why: "follows secrets through the code",
+        present: || find("valgrind").is_some(),
+    },
+    Package {
         name: "python3-venv",
         what: "python3 with venv",
         why: "runs the YubiHSM client library",
         present: || python().is_some(),
     },
 ];
+
+impl Package {
+    fn missing(&self) -> Option<Missing> {
+        let install = || format!("apt-get install {}", self.name);
+        (!(self.present)()).then(|| Missing { what: self.what, why: self.why, install: install() })
+    }
+}
+
+/// What a Debian package of those that are installed brings, if it is not there.
+pub(crate) fn lacks(package: &str) -> Option<Missing> {
+    PACKAGES.iter().find(|known| known.name == package).and_then(Package::missing)
+}
 
 /// The rustup components that steps need, and the cargo subcommands they bring.
 const COMPONENTS: [(&str, &str, &str); 2] =
@@ -143,11 +161,7 @@ pub(crate) fn run() -> Result<Ready, Failure> {
 
     let absent: Vec<&Package> = PACKAGES.iter().filter(|package| !(package.present)()).collect();
     apt_install(absent.iter().map(|package| package.name));
-    missing.extend(absent.into_iter().filter(|package| !(package.present)()).map(|package| Missing {
-        what: package.what,
-        why: package.why,
-        install: format!("apt-get install {}", package.name),
-    }));
+    missing.extend(absent.into_iter().filter_map(Package::missing));
     prepare_sshd();
 
     let bare_metal = bare_metal().map_err(|lack| missing.push(lack)).ok();

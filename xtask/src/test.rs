@@ -12,7 +12,7 @@ use std::{
 };
 
 use crate::{
-    bare_metal, firmware, pico,
+    bare_metal, ct, firmware, pico,
     program::{Failure, Run, cargo, ci, target},
     setup, suite,
 };
@@ -75,6 +75,11 @@ pub(crate) fn chore() -> Result<(), Failure> {
             steps.run("firmware", || firmware::all(toolchain))?;
         }
         None => steps.skip("bare-metal", "no toolchain for the boards' target"),
+    }
+    if ready.missing.contains(&"valgrind") {
+        steps.skip("ct", "valgrind is missing");
+    } else {
+        steps.run("ct", ct::chore)?;
     }
     steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
     deny(&mut steps)?;

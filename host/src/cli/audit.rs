@@ -2,6 +2,7 @@
 
 use std::{
     io::{self, Write},
+    mem,
     path::PathBuf,
     thread,
     time::Duration,
@@ -14,12 +15,12 @@ use sshsm_protocol::{Command, ObjectId, option::AuditMode};
 
 use super::{
     Context,
-    error::CliError,
+    error::{CliError, line},
     ledger::{state_file, table, time},
 };
 use crate::{
     audit::{Finding, Journal, Reconciliation, Record, Update},
-    client::Session,
+    client::{ClientError, Session},
     ledger::Filter,
     output::{self, Format, columns, lossy, shown},
 };
@@ -106,22 +107,7 @@ impl Audit {
                 output::talk(format_args!("{new} new entries of device {:010} in {place}", journal.device()));
                 found(&update.findings)
             }
-            Verb::Follow { reading, interval } => loop {
-                let (_, update) = self.update(context, reading)?;
-                let mut stdout = io::stdout().lock();
-                for record in &update.entries {
-                    match context.format() {
-                        Format::Json => {
-                            writeln!(stdout, "{}", serde_json::to_string(record).map_err(io::Error::from)?)?;
-                        }
-                        Format::Text => write!(stdout, "{}", entries(std::slice::from_ref(record)))?,
-                    }
-                }
-                stdout.flush()?;
-                drop(stdout);
-                update.findings.iter().for_each(output::talk);
-                thread::sleep(*interval);
-            },
+            Verb::Follow { reading, interval } => self.follow(context, reading, *interval),
             Verb::Verify => self.verify(context),
             Verb::Export => {
                 let journal = self.read(context)?;
@@ -138,6 +124,41 @@ impl Audit {
                 Ok(())
             }
             Verb::Reconcile { offline } => self.reconcile(context, *offline),
+        }
+    }
+
+    /// Ends with the first error, but for a device that was there and is away: it may come back, and a full log would make
+    /// it refuse commands.
+    fn follow(&self, context: &Context, reading: &Reading, interval: Duration) -> Result<(), CliError> {
+        let (mut found, mut away) = (false, false);
+        loop {
+            match self.update(context, reading) {
+                Ok((_, update)) => {
+                    (found, away) = (true, false);
+                    let mut stdout = io::stdout().lock();
+                    for record in &update.entries {
+                        match context.format() {
+                            Format::Json => {
+                                let json = serde_json::to_string(record).map_err(io::Error::from)?;
+                                writeln!(stdout, "{json}")?;
+                            }
+                            Format::Text => write!(stdout, "{}", entries(std::slice::from_ref(record)))?,
+                        }
+                    }
+                    stdout.flush()?;
+                    drop(stdout);
+                    update.findings.iter().for_each(output::talk);
+                }
+                Err(CliError::Transport(error) | CliError::Client(ClientError::Transport(error)))
+                    if found =>
+                {
+                    if !mem::replace(&mut away, true) {
+                        output::talk(format_args!("{}; waiting for it", line(&error)));
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+            thread::sleep(interval);
         }
     }
 

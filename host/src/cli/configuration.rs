@@ -63,7 +63,7 @@ pub(super) struct Authority {
     #[serde(default, deserialize_with = "text")]
     pub(super) timestamp: Option<SourceAddress>,
     pub(super) signature_algorithm: Option<RsaSignature>,
-    /// The token that signs where no device answers.
+    /// The token that signs where no device answers; needs the public key.
     #[serde(default, deserialize_with = "text")]
     pub(super) fallback: Option<pkcs11::Uri>,
     /// The template that it signs under, a file.
@@ -99,6 +99,11 @@ pub(crate) enum ConfigurationError {
         shown(path)
     )]
     Value { path: PathBuf, option: String },
+    #[error(
+        "the configuration file {} gives the CA {ca:?} a fallback and no public-key, so the token could be another CA",
+        shown(path)
+    )]
+    Fallback { path: PathBuf, ca: String },
 }
 
 impl Configuration {
@@ -139,6 +144,10 @@ impl Configuration {
                 ca: BTreeMap<String, Authority>,
             }
             let Authorities { ca } = toml::from_str(&text).map_err(malformed)?;
+            let blind = |ca: &Authority| ca.fallback.is_some() && ca.public_key.is_none();
+            if let Some((name, _)) = ca.iter().find(|(_, ca)| blind(ca)) {
+                return Err(ConfigurationError::Fallback { path, ca: name.clone() });
+            }
             let folder = path.parent().unwrap_or(Path::new(""));
             self.authorities.extend(ca.into_iter().map(|(name, ca)| (name, ca.beside(folder))));
         }

@@ -3,14 +3,15 @@
 use clap::{ArgAction, Args};
 use sshsm_protocol::ssh::request::CertificateKind;
 
-use super::error::CliError;
+use super::{arguments::Serials, error::CliError};
 use crate::{
     certificate_options::CertificateOptions,
+    ledger::Serial,
     request::{self, Content},
     validity::Validity,
 };
 
-/// What certificates say, but for their keys and serial numbers.
+/// What certificates say, but for their keys.
 #[derive(Debug, Args)]
 pub(super) struct ContentArguments {
     /// Key identity: what sshd logs when the certificate is used
@@ -29,6 +30,15 @@ pub(super) struct ContentArguments {
     /// Certificate option as ssh-keygen takes it: clear, no-pty, force-command=…, source-address=…; can be repeated
     #[arg(short = 'O', long = "option", value_name = "OPTION", action = ArgAction::Append)]
     options: Vec<String>,
+    /// Serial number; +n starts at n and counts up from key to key; where it is signed, + alone takes the ledger's next ones
+    #[arg(
+        short = 'z',
+        long = "serial",
+        value_name = "SERIAL",
+        default_value = "0",
+        allow_hyphen_values = true
+    )]
+    serials: Serials,
 }
 
 impl ContentArguments {
@@ -51,5 +61,29 @@ impl ContentArguments {
             validity: self.validity,
             options: CertificateOptions::parse(kind, &self.options).map_err(|error| usage(&error))?,
         })
+    }
+
+    /// The serial number of the `index`th key.
+    ///
+    /// # Errors
+    /// When there is none so high.
+    pub(super) fn serial(&self, index: usize) -> Result<Serial, CliError> {
+        let beyond = || CliError::Usage("the serial numbers run beyond 2⁶⁴ − 1".into());
+        self.serials.get(index).ok_or_else(beyond)
+    }
+
+    /// As [`Self::serial`], where no ledger is asked.
+    ///
+    /// # Errors
+    /// When the ledger is to choose.
+    pub(super) fn given_serial(&self, index: usize) -> Result<u64, CliError> {
+        match self.serial(index)? {
+            Serial::Given(serial) => Ok(serial),
+            Serial::Next => {
+                let text =
+                    "the ledger's next serial number (-z +) is known where it is signed; name one here";
+                Err(CliError::Usage(text.into()))
+            }
+        }
     }
 }

@@ -15,15 +15,12 @@ use sshsm_protocol::ssh::{Printable, request::Request};
 
 use super::{
     Context,
-    arguments::Serials,
     content::ContentArguments,
     error::{CliError, FileError},
     sign::{self, beside},
 };
 use crate::{
-    input, key_file,
-    ledger::Serial,
-    output,
+    input, key_file, output,
     request::{SigningRequest, StoredRequest},
     validity::Validity,
 };
@@ -49,15 +46,6 @@ pub(super) struct Build {
     ca: PathBuf,
     #[command(flatten)]
     content: ContentArguments,
-    /// Serial number; +n starts at n and counts up from key to key
-    #[arg(
-        short = 'z',
-        long = "serial",
-        value_name = "SERIAL",
-        default_value = "0",
-        allow_hyphen_values = true
-    )]
-    serials: Serials,
     /// Public keys to be signed
     #[arg(value_name = "KEY.pub", required = true)]
     keys: Vec<PathBuf>,
@@ -93,14 +81,7 @@ impl Build {
             .map_err(|error| CliError::content("no public key of the CA", error))?;
         let mut built = Vec::new();
         for (index, key) in self.keys.into_iter().enumerate() {
-            content.serial = match sign::serial(self.serials, index)? {
-                Serial::Given(serial) => serial,
-                Serial::Next => {
-                    let text =
-                        "the ledger's next serial number (-z +) is known where it is signed; name one here";
-                    return Err(CliError::Usage(text.into()));
-                }
-            };
+            content.serial = self.content.given_serial(index)?;
             let subject =
                 key_file::read_public(&key).map_err(|error| CliError::content("no request", error))?;
             let bytes = SigningRequest::new(&subject, &content, ca.key_data())

@@ -22,7 +22,6 @@ use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 
 use super::{
     Context,
-    arguments::Serials,
     content::ContentArguments,
     error::{CliError, Exit, FileError},
     recorded::{self, Tried},
@@ -48,15 +47,9 @@ pub(super) struct Sign {
     signer: SignerChoice,
     #[command(flatten)]
     content: ContentArguments,
-    /// Serial number; +n starts at n and counts up from key to key, + alone takes the next ones of the ledger
-    #[arg(
-        short = 'z',
-        long = "serial",
-        value_name = "SERIAL",
-        default_value = "0",
-        allow_hyphen_values = true
-    )]
-    serials: Serials,
+    /// Ask what would become of each key, and why, and sign nothing
+    #[arg(long, conflicts_with = "resume")]
+    dry_run: bool,
     /// Write each request beside its certificate, also when it is refused: KEY-cert.req, for `template check`
     #[arg(long)]
     save_request: bool,
@@ -132,6 +125,10 @@ enum Fate {
         #[serde(serialize_with = "output::lossy")]
         certificate: PathBuf,
     },
+    /// It would be signed.
+    Allowed {
+        verdict: Explanation,
+    },
     Refused {
         verdict: Option<Explanation>,
     },
@@ -160,6 +157,7 @@ struct Stored {
 struct Batch<'a> {
     /// `None` when each request has its own.
     content: Option<Content>,
+    dry_run: bool,
     save_request: bool,
     resume: bool,
     subjects: &'a [Subject],
@@ -191,6 +189,7 @@ impl Sign {
         let ca = context.ca(&self.signer)?;
         let batch = Batch {
             content,
+            dry_run: self.dry_run,
             save_request: self.save_request,
             resume: self.resume,
             subjects: &subjects,
@@ -198,7 +197,8 @@ impl Sign {
                 true => None,
                 false => Some(ca.timestamp_source()?),
             }),
-            recorder: Recorder::new(context.ledger()?),
+            // What is not signed is not recorded.
+            recorder: Recorder::new(if self.dry_run { None } else { context.ledger()? }),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
             state: Mutex::default(),
@@ -254,7 +254,10 @@ impl Sign {
 
     fn subjects(&self) -> Result<Vec<Subject>, CliError> {
         let subject = |(index, path): (usize, &PathBuf)| {
-            let serial = serial(self.serials, index)?;
+            let serial = match self.dry_run {
+                true => Serial::Given(self.content.given_serial(index)?),
+                false => self.content.serial(index)?,
+            };
             let key = key_file::read_public(path)
                 .map_err(|error| CliError::content("nothing was signed", error))?;
             Ok(Subject { path: path.clone(), key, serial, stored: None })
@@ -313,7 +316,7 @@ impl Batch<'_> {
             match fate {
                 Fate::Refused { .. } => state.refused += 1,
                 Fate::Failed { .. } => state.failed += 1,
-                Fate::Signed { .. } | Fate::Kept { .. } => {}
+                Fate::Signed { .. } | Fate::Kept { .. } | Fate::Allowed { .. } => {}
             }
             let (key, device) = (subject.path.clone(), signer.describe());
             state.outcomes.push((index, Outcome { key, serial, device, request, fate }));
@@ -370,7 +373,7 @@ impl Batch<'_> {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
-        let request = |content: &Content, signer: &dyn Signer| {
+        let mut request = |content: &Content, signer: &dyn Signer| {
             *serial = Some(content.serial);
             let timed = self.timed(subject, content, signer.ca_key())?;
             if self.save_request {
@@ -380,6 +383,11 @@ impl Batch<'_> {
             }
             Ok(timed)
         };
+        if let (true, Serial::Given(serial)) = (self.dry_run, subject.serial) {
+            content.serial = serial;
+            let timed = request(content, signer)?;
+            return self.explain(signer, subject, &timed);
+        }
         let key = subject.key.key_data();
         match recorded::sign(&self.recorder, signer, key, content, subject.serial, request)? {
             Tried::Signed(line) => {
@@ -406,14 +414,22 @@ impl Batch<'_> {
         })
     }
 
-    /// Shows why a request is refused, if that can be found out.
+    /// Shows why a request is refused, if that can be found out; or, before it is tried, that it would be signed.
     fn explain(
         &self,
         signer: &mut dyn Signer,
         subject: &Subject,
         timed: &TimedRequest,
     ) -> Result<Fate, CliError> {
+        let shown = output::shown(&subject.path);
+        let (template, enforced_by) = (signer.template(), signer.enforced_by());
         let verdict = match signer.explain(timed) {
+            Ok(verdict) if self.dry_run && verdict.is_allowed() => {
+                let table = verdict.to_string();
+                let text = format!("would be signed under template {template}, enforced by {enforced_by}");
+                self.talk(format_args!("{shown} {text}\n{}", table.trim_end()));
+                return Ok(Fate::Allowed { verdict });
+            }
             Ok(verdict) => {
                 match signer.enforced_by() {
                     _ if verdict.is_refusal() => {}
@@ -433,13 +449,8 @@ impl Batch<'_> {
             Err(error) => return Err(error.into()),
         };
         let table = verdict.as_ref().map(Explanation::to_string).unwrap_or_default();
-        self.talk(format_args!(
-            "{} refused by template {}, enforced by {}\n{}",
-            output::shown(&subject.path),
-            signer.template(),
-            signer.enforced_by(),
-            table.trim_end()
-        ));
+        let text = format!("refused by template {template}, enforced by {enforced_by}");
+        self.talk(format_args!("{shown} {text}\n{}", table.trim_end()));
         Ok(Fate::Refused { verdict })
     }
 
@@ -510,11 +521,6 @@ fn without<'n>(name: &'n OsStr, ending: &str) -> Option<&'n OsStr> {
 
 pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
     output::write_file(path, content).map_err(|source| FileError::write(path, source))
-}
-
-/// The serial number of the `index`th key of a call.
-pub(super) fn serial(serials: Serials, index: usize) -> Result<Serial, CliError> {
-    serials.get(index).ok_or_else(|| CliError::Usage("the serial numbers run beyond 2⁶⁴ − 1".into()))
 }
 
 /// What ssh-keygen says of a certificate it has written, and who enforced the template.

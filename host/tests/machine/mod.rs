@@ -156,11 +156,15 @@ pub(crate) fn ed25519(seed: u8) -> KeypairData {
     KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32]))
 }
 
-/// The public key line of an RSA key of 26 000 bits, which no request has room for. (Its modulus is no product of
-/// primes, which nobody can see.)
-pub(crate) fn oversized_key() -> String {
-    let modulus = ssh_key::Mpint::from_positive_bytes(&[0x81; 3250]);
+/// The public key line of an RSA key with this modulus, which is no product of primes; nobody can see that.
+pub(crate) fn rsa(modulus: &[u8]) -> String {
+    let modulus = ssh_key::Mpint::from_positive_bytes(modulus);
     let exponent = ssh_key::Mpint::from_positive_bytes(&[1, 0, 1]);
     let key = ssh_key::public::RsaPublicKey::new(exponent, modulus).unwrap();
     ssh_key::PublicKey::from(ssh_key::public::KeyData::Rsa(key)).to_openssh().unwrap()
+}
+
+/// An RSA key of 26 000 bits, which no request has room for.
+pub(crate) fn oversized_key() -> String {
+    rsa(&[0x81; 3250])
 }

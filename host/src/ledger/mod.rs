@@ -1,0 +1,345 @@
+//! The ledger: every certificate that was asked for, and everything that was revoked, in one SQLite file.
+//!
+//! *Promises.* A serial number is reserved in the ledger before anything is signed, and no two reservations under one
+//! CA get the same, whoever else writes the ledger and whenever a process is killed. A certificate is recorded before
+//! anybody is handed it. An entry that was reserved stays for ever: as issued, refused or failed, or as reserved, which
+//! says that the process ended before it could tell.
+//!
+//! *In the file.* The rollback journal with `synchronous = EXTRA`, not the write-ahead log: what a commit has returned
+//! survives a power cut, at rest the ledger is one file that can be copied, and it works in a home directory on a
+//! network. Serial numbers and validities are decimal text of 20 digits, since SQLite's numbers end at 2⁶³ − 1. The
+//! file carries an application id and the version of its tables; what has another is left alone.
+
+mod certificate;
+mod recorder;
+mod revocation;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
+use ssh_encoding::Decode as _;
+use ssh_key::{HashAlg, public::KeyData};
+
+pub use certificate::{Authority, Entry, Filter, Reservation, Serial, State};
+pub use recorder::{Recorder, whoami};
+pub use revocation::{Revocation, Revoked, sha256};
+
+use crate::{krl::KrlError, output::shown};
+
+/// `sshL`, in the file's header.
+const APPLICATION_ID: i32 = 0x7373_684c;
+/// Of the tables; a ledger with another version is refused.
+const VERSION: i32 = 1;
+/// How long a process waits for others to finish with the ledger.
+const PATIENCE: Duration = Duration::from_secs(15);
+
+const TABLES: &str = "
+CREATE TABLE authorities (
+    id INTEGER PRIMARY KEY,
+    key BLOB NOT NULL UNIQUE,           -- the public key in SSH's encoding
+    fingerprint TEXT NOT NULL UNIQUE,
+    last_serial TEXT NOT NULL           -- the last one that the ledger chose
+) STRICT;
+CREATE TABLE certificates (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    authority INTEGER NOT NULL REFERENCES authorities (id),
+    serial TEXT NOT NULL CHECK (length(serial) = 20),
+    counted INTEGER NOT NULL,           -- 1: the ledger chose the serial number
+    key_id TEXT NOT NULL,
+    principals TEXT NOT NULL,           -- a JSON array
+    subject TEXT NOT NULL,              -- fingerprint of the key
+    kind TEXT NOT NULL CHECK (kind IN ('user', 'host')),
+    valid_after TEXT NOT NULL,
+    valid_before TEXT NOT NULL,
+    ca_key TEXT NOT NULL,               -- its name on the signer
+    template TEXT NOT NULL,
+    enforced_by TEXT NOT NULL,
+    signer TEXT NOT NULL,
+    device_serial INTEGER,
+    audit_entry INTEGER,
+    asked_by TEXT NOT NULL,
+    process INTEGER NOT NULL,
+    asked_at INTEGER NOT NULL,          -- UNIX seconds, as all times
+    state TEXT NOT NULL CHECK (state IN ('reserved', 'issued', 'refused', 'failed')),
+    finished_at INTEGER,
+    reason TEXT,
+    certificate TEXT
+) STRICT;
+CREATE UNIQUE INDEX counted ON certificates (authority, serial) WHERE counted;
+CREATE INDEX serials ON certificates (authority, serial);
+CREATE INDEX key_ids ON certificates (key_id);
+CREATE TABLE revocations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    what TEXT NOT NULL CHECK (what IN ('serials', 'key_id', 'key', 'fingerprint', 'ca')),
+    authority INTEGER REFERENCES authorities (id), -- of serials and key ids; NULL: of any
+    first_serial TEXT,
+    last_serial TEXT,
+    key_id TEXT,
+    key BLOB,
+    fingerprint TEXT,
+    reason TEXT,
+    revoked_by TEXT NOT NULL,
+    revoked_at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE revocation_lists (number TEXT PRIMARY KEY, built_at INTEGER NOT NULL) STRICT;
+";
+
+/// Why the ledger cannot be read or written. What it says is still true.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LedgerError {
+    /// Somebody else kept it for 15 seconds.
+    #[error("the ledger {} is locked by another process", shown(.0))]
+    Locked(PathBuf),
+    /// No room.
+    #[error("there is no room to write the ledger {}", shown(.0))]
+    Full(PathBuf),
+    /// The file or its directory may not be written.
+    #[error("the ledger {} cannot be written: it, or its directory, is read-only", shown(.0))]
+    ReadOnly(PathBuf),
+    /// Its content is not what SQLite wrote.
+    #[error("the ledger {} is damaged", shown(path))]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        reason: String,
+    },
+    /// Another kind of file.
+    #[error("{} is not a ledger", shown(.0))]
+    NotALedger(PathBuf),
+    /// Made by another version of this program.
+    #[error("the ledger {} has version {found}; this program knows version {VERSION}", shown(path))]
+    Version {
+        /// The file.
+        path: PathBuf,
+        /// What it says.
+        found: i32,
+    },
+    /// There is none yet.
+    #[error("there is no ledger {}", shown(.0))]
+    Absent(PathBuf),
+    /// The file cannot be opened, or its directory not be made.
+    #[error("cannot open the ledger {}", shown(path))]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Anything else that SQLite reports.
+    #[error("the ledger {} failed", shown(path))]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What SQLite says.
+        source: rusqlite::Error,
+    },
+    /// A field does not hold what the ledger puts there.
+    #[error("the ledger has an entry that makes no sense: {0}")]
+    Nonsense(String),
+    /// There is no ledger, and one is needed.
+    #[error("there is no ledger to take the next serial number from")]
+    None,
+    /// All were used.
+    #[error("no serial number is left under CA {0}: the last one was 18446744073709551615")]
+    Exhausted(String),
+    /// No CA has it, or several.
+    #[error("{given:?} is not one CA of the ledger; it knows {}", if known.is_empty() { "none".into() } else { known.join(", ") })]
+    WhichCa {
+        /// What was said, perhaps nothing.
+        given: String,
+        /// The fingerprints of those that it knows.
+        known: Vec<String>,
+    },
+    /// It cannot be said in a revocation list.
+    #[error("this cannot be revoked")]
+    Krl(#[from] KrlError),
+    /// A key that SSH cannot encode.
+    #[error("the key cannot be encoded")]
+    Key(#[from] ssh_encoding::Error),
+}
+
+type Result<T> = std::result::Result<T, LedgerError>;
+
+/// An open ledger.
+#[derive(Debug)]
+pub struct Ledger {
+    path: PathBuf,
+    database: Connection,
+}
+
+/// The SHA-256 fingerprint of a key, as OpenSSH prints it.
+#[must_use]
+pub fn fingerprint(key: &KeyData) -> String {
+    key.fingerprint(HashAlg::Sha256).to_string()
+}
+
+impl Ledger {
+    /// Opens the ledger at `path`, and makes it when there is none.
+    ///
+    /// # Errors
+    /// When it cannot be read and written, or is none.
+    pub fn open(path: &Path) -> Result<Self> {
+        let open = |source| LedgerError::Open { path: path.to_owned(), source };
+        if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
+            let mut builder = fs::DirBuilder::new();
+            #[cfg(unix)]
+            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+            builder.recursive(true).create(directory).map_err(open)?;
+        }
+        let mut ledger =
+            Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+        // SQLite opens what may only be read, and says so at the first write.
+        if ledger.database.is_readonly("main").map_err(ledger.failure())? {
+            return Err(LedgerError::ReadOnly(path.to_owned()));
+        }
+        ledger.prepare()?;
+        Ok(ledger)
+    }
+
+    /// Opens the ledger at `path` for reading.
+    ///
+    /// # Errors
+    /// When there is none, or it cannot be read.
+    pub fn open_to_read(path: &Path) -> Result<Self> {
+        match fs::File::open(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(LedgerError::Absent(path.to_owned()));
+            }
+            Err(source) => return Err(LedgerError::Open { path: path.to_owned(), source }),
+            Ok(_) => {}
+        }
+        let ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        match ledger.header()? {
+            (APPLICATION_ID, VERSION) => Ok(ledger),
+            (APPLICATION_ID, found) => Err(LedgerError::Version { path: path.to_owned(), found }),
+            // A process that made the file and was killed before it made the tables.
+            (0, 0) if ledger.is_empty()? => Err(LedgerError::Absent(path.to_owned())),
+            _ => Err(LedgerError::NotALedger(path.to_owned())),
+        }
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self> {
+        let failure = |error| failure(path, error);
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let database = Connection::open_with_flags(path, flags).map_err(failure)?;
+        database.busy_timeout(PATIENCE).map_err(failure)?;
+        database.pragma_update(None, "foreign_keys", true).map_err(failure)?;
+        database.pragma_update(None, "synchronous", "EXTRA").map_err(failure)?;
+        Ok(Self { path: path.to_owned(), database })
+    }
+
+    /// Makes the tables of a new ledger; recognises an old one.
+    fn prepare(&mut self) -> Result<()> {
+        if self.header()? != (APPLICATION_ID, VERSION) {
+            self.write(|ledger, transaction| match header(transaction).map_err(ledger)? {
+                (APPLICATION_ID, VERSION) => Ok(()),
+                (APPLICATION_ID, found) => Err(LedgerError::Version { path: PathBuf::new(), found }),
+                (0, 0) if is_empty(transaction).map_err(ledger)? => {
+                    transaction.execute_batch(TABLES).map_err(ledger)?;
+                    transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(ledger)?;
+                    transaction.pragma_update(None, "user_version", VERSION).map_err(ledger)
+                }
+                _ => Err(LedgerError::NotALedger(PathBuf::new())),
+            })
+            .map_err(|error| match error {
+                LedgerError::Version { found, .. } => LedgerError::Version { path: self.path.clone(), found },
+                LedgerError::NotALedger(_) => LedgerError::NotALedger(self.path.clone()),
+                error => error,
+            })?;
+        }
+        Ok(())
+    }
+
+    fn header(&self) -> Result<(i32, i32)> {
+        header(&self.database).map_err(self.failure())
+    }
+
+    fn is_empty(&self) -> Result<bool> {
+        is_empty(&self.database).map_err(self.failure())
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn failure(&self) -> impl Fn(rusqlite::Error) -> LedgerError + Copy + '_ {
+        |error| failure(&self.path, error)
+    }
+
+    /// Runs `work` in a transaction that nobody else can write beside, and commits it.
+    fn write<T>(
+        &mut self,
+        work: impl FnOnce(&dyn Fn(rusqlite::Error) -> LedgerError, &Transaction<'_>) -> Result<T>,
+    ) -> Result<T> {
+        let path = self.path.clone();
+        let failed = move |error| failure(&path, error);
+        let transaction =
+            self.database.transaction_with_behavior(TransactionBehavior::Immediate).map_err(&failed)?;
+        let result = work(&failed, &transaction)?;
+        transaction.commit().map_err(&failed)?;
+        Ok(result)
+    }
+
+    /// Has SQLite look at every page; `None` when all is well.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read at all.
+    pub fn damage(&self) -> Result<Option<String>> {
+        let verdict: String = self
+            .database
+            .query_row("PRAGMA integrity_check(1)", [], |row| row.get(0))
+            .map_err(self.failure())?;
+        Ok((verdict != "ok").then_some(verdict))
+    }
+}
+
+fn header(database: &Connection) -> rusqlite::Result<(i32, i32)> {
+    let number = |name| database.pragma_query_value(None, name, |row| row.get(0));
+    Ok((number("application_id")?, number("user_version")?))
+}
+
+fn is_empty(database: &Connection) -> rusqlite::Result<bool> {
+    database
+        .query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))
+        .map(|tables: i64| tables == 0)
+}
+
+/// SQLite's error in the ledger's words.
+fn failure(path: &Path, error: rusqlite::Error) -> LedgerError {
+    let path = path.to_owned();
+    match error.sqlite_error_code() {
+        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => LedgerError::Locked(path),
+        Some(ErrorCode::DiskFull) => LedgerError::Full(path),
+        Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => LedgerError::ReadOnly(path),
+        Some(ErrorCode::DatabaseCorrupt) => LedgerError::Damaged { path, reason: error.to_string() },
+        Some(ErrorCode::NotADatabase) => LedgerError::NotALedger(path),
+        // The system's own words are better than SQLite's, as long as it repeats them.
+        Some(ErrorCode::CannotOpen) => match fs::OpenOptions::new().append(true).open(&path) {
+            Err(source) => LedgerError::Open { path, source },
+            Ok(_) => LedgerError::ReadOnly(path), // the file can be written, a journal beside it cannot
+        },
+        _ => LedgerError::Failed { path, source: error },
+    }
+}
+
+type Failed<'a> = &'a dyn Fn(rusqlite::Error) -> LedgerError;
+
+fn digits(number: u64) -> String {
+    format!("{number:020}")
+}
+
+fn serial_of(digits: &str) -> Result<u64> {
+    digits.parse().map_err(|_| LedgerError::Nonsense(format!("{digits:?} is no number")))
+}
+
+fn key_data(blob: &[u8]) -> Result<KeyData> {
+    KeyData::decode(&mut &*blob).map_err(|error| LedgerError::Nonsense(format!("a key: {error}")))
+}
