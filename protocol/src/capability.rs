@@ -152,3 +152,41 @@ impl Capabilities {
         Capability::ALL.iter().copied().filter(move |&capability| self.contains(capability))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Capability::{DeletePublicWrapKey, GetOpaque, PutAuthenticationKey};
+
+    #[test]
+    fn every_capability_has_its_name() {
+        for &capability in Capability::ALL {
+            assert_eq!(Capability::from_name(capability.name()), Some(capability));
+            assert_eq!(std::format!("{capability}"), capability.name());
+        }
+        assert_eq!(Capability::from_name("get-nothing"), None);
+    }
+
+    #[test]
+    fn a_set_is_the_bits_of_its_capabilities() {
+        let set = Capabilities::of(&[DeletePublicWrapKey, GetOpaque, PutAuthenticationKey]);
+        assert_eq!(set.bits(), 1 << 0x37 | 1 | 1 << 2);
+        assert_eq!(set, Capabilities::from_bits(set.bits()));
+        assert!(set.iter().eq([GetOpaque, PutAuthenticationKey, DeletePublicWrapKey]));
+        for &capability in Capability::ALL {
+            let inside = [GetOpaque, PutAuthenticationKey, DeletePublicWrapKey].contains(&capability);
+            assert_eq!(set.contains(capability), inside, "{capability}");
+        }
+        assert!(Capabilities::NONE.iter().next().is_none());
+    }
+
+    #[test]
+    fn undefined_bits_count_among_sets() {
+        let set = |bits| Capabilities::from_bits(bits);
+        let undefined = 1 << 63;
+        assert!(set(0b0101).is_subset_of(set(0b1101)) && set(0b0101).is_subset_of(set(0b0101)));
+        assert!(!set(0b0101).is_subset_of(set(0b0100)) && !set(undefined).is_subset_of(set(0b0101)));
+        assert!(Capabilities::NONE.is_subset_of(Capabilities::NONE));
+        assert_eq!(set(0b0101).union(set(0b0110 | undefined)), set(0b0111 | undefined));
+    }
+}

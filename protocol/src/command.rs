@@ -236,3 +236,25 @@ impl core::fmt::Display for Command {
         f.write_str(self.name())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_is_its_code_and_its_name() {
+        assert_eq!(Command::PutTemplate.code(), 0x5e);
+        assert_eq!(std::format!("{}", Command::PutTemplate), "put template");
+        let ours: std::vec::Vec<_> = Command::ALL.iter().filter(|command| command.is_extension()).collect();
+        assert_eq!(ours, [&Command::ExplainSshRequest]);
+    }
+
+    /// YubiHSM 2's header of a new object (wire facts, section 2.1): `id u16 ‖ label[40] ‖ domains u16 ‖ capabilities u64 ‖
+    /// algorithm u8`, perhaps with `delegated capabilities u64`; and what names the keys of RSA wrapping.
+    #[test]
+    fn headers_have_their_length() {
+        assert_eq!(Command::GenerateAsymmetricKey.request_length(), 53..=53);
+        assert_eq!(Command::GenerateWrapKey.request_length(), 61..=61);
+        assert_eq!(Command::ExportRsaWrapped.request_length(), 5 + 3 + 20..=5 + 3 + 64);
+    }
+}

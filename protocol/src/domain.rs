@@ -70,3 +70,32 @@ impl Domains {
         (1..=16).filter(move |domain| self.0 & (1 << (domain - 1)) != 0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn domains_are_told_by_their_numbers() {
+        for (domain, bits) in [(1, 1), (5, 0x10), (16, 0x8000)] {
+            let single = Domains::single(domain).unwrap();
+            assert_eq!((single, single.bits()), (Domains::from_bits(bits), bits));
+            assert!(single.iter().eq([domain]));
+        }
+        assert_eq!(Domains::single(0), Err(InvalidDomain(0)));
+        assert_eq!(Domains::single(17), Err(InvalidDomain(17)));
+        assert!(Domains::ALL.iter().eq(1..=16) && Domains::NONE.iter().next().is_none());
+        assert!(Domains::NONE.is_empty() && !Domains::from_bits(2).is_empty());
+    }
+
+    #[test]
+    fn sets_are_compared_domain_by_domain() {
+        let set = Domains::from_bits;
+        assert_eq!(set(0b0101).intersection(set(0b0110)), set(0b0100));
+        assert_eq!(set(0b0101).union(set(0b0110)), set(0b0111));
+        assert!(set(0b0101).intersects(set(0b0110)) && !set(0b0101).intersects(set(0b1010)));
+        assert!(!set(0b0101).intersects(Domains::NONE));
+        assert!(set(0b0101).is_subset_of(set(0b1101)) && set(0b0101).is_subset_of(set(0b0101)));
+        assert!(!set(0b0101).is_subset_of(set(0b0110)) && Domains::NONE.is_subset_of(Domains::NONE));
+    }
+}
