@@ -1,5 +1,5 @@
-//! How many certificates a second: `sshsm sign` on the in-process device, `ssh-keygen -s` with the key in a
-//! file, and `ssh-keygen -D` with the key in SoftHSM2, each as a user runs it: one process, one call, the
+//! How many certificates a second: `sshsm sign` on the in-process device, with a ledger and without, `ssh-keygen -s` with
+//! the key in a file, and `ssh-keygen -D` with the key in SoftHSM2, each as a user runs it: one process, one call, the
 //! same 200 keys, the same authority's key. Prints one table.
 #![allow(
     clippy::unwrap_used,
@@ -52,14 +52,17 @@ fn compare() -> Result<(), Missing> {
         run(Command::new("ssh").arg("-V")).stderr.trim(),
         processor::name(),
     );
-    println!("{:<8}  {:<24}  {:<24}  {:<24}", "CA key", "sshsm sign", "ssh-keygen -s", "ssh-keygen -D");
-    println!("{:<8}  {:<24}  {:<24}  {:<24}", "", "in-process device", "key in a file", "key in SoftHSM2");
+    row("CA key", ["sshsm sign", "sshsm sign", "ssh-keygen -s", "ssh-keygen -D"]);
+    row("", ["with a ledger", "without", "key in a file", "key in SoftHSM2"]);
     for key_type in [KeyType::P256, KeyType::Ed25519, KeyType::Rsa2048] {
         let authority = Key::generate(directory.path(), &format!("{key_type:?}"), key_type)?;
         let flags = Flags::user(&["alice"]).valid("-5m:+10h");
         // Its device is gone when it is dropped.
         let ours = Sshsm::with_authority(&authority)?;
+        let mut recorded = ours.signing(&flags, &keys);
+        recorded.env("SSHSM_LEDGER", directory.path().join(format!("{key_type:?}.ledger")));
         let contenders = [
+            Ok(recorded),
             Ok(ours.signing(&flags, &keys)),
             Ok(SshKeygen::with_authority(&authority)?.signing(&flags, &keys)),
             match &token {
@@ -68,15 +71,13 @@ fn compare() -> Result<(), Missing> {
             },
         ];
         let columns = measure(contenders, &authority, &keys);
-        println!(
-            "{:<8}  {:<24}  {:<24}  {:<24}",
-            format!("{key_type:?}"),
-            columns[0],
-            columns[1],
-            columns[2]
-        );
+        row(&format!("{key_type:?}"), columns.each_ref().map(String::as_str));
     }
     Ok(())
+}
+
+fn row(key: &str, columns: [&str; 4]) {
+    println!("{key:<8}  {}", columns.map(|column| format!("{column:<24}")).join("  ").trim_end());
 }
 
 /// The rates of all that can sign, taken in turns so that a slow moment of the machine hits each alike.
