@@ -398,6 +398,31 @@ fn eight_processes_take_1600_serial_numbers_and_none_twice() {
     }
 }
 
+/// As a process leaves it that is killed between its first write and its commit.
+#[test]
+fn a_change_that_was_cut_off_is_undone_by_whoever_reads_next() {
+    let machine = Machine::with_device(&device());
+    set_up(&machine);
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    let whole = machine.run(&words("ledger list --format json")).json();
+    let ledger = machine.path(".local/state/sshsm/ledger.sqlite");
+    let mut database = Connection::open(&ledger).unwrap();
+    let transaction = database.transaction().unwrap();
+    transaction.execute("UPDATE certificates SET key_id = 'half-done'", []).unwrap();
+    transaction.cache_flush().unwrap();
+    for end in ["", "-journal"] {
+        fs::copy(format!("{}{end}", ledger.display()), machine.path(&format!("cut{end}"))).unwrap();
+    }
+    drop(transaction);
+    let half_done = |name: &str| {
+        let bytes = fs::read(machine.path(name)).unwrap();
+        bytes.windows(9).any(|bytes| bytes == b"half-done")
+    };
+    assert!(half_done("cut"), "the change was on its way into the file");
+    assert_eq!(machine.run(&words("--ledger cut ledger list --format json")).json(), whole);
+    assert!(!half_done("cut") && !machine.path("cut-journal").exists());
+}
+
 #[test]
 fn after_processes_were_killed_every_serial_number_is_a_certificate_or_an_explained_gap() {
     let machine = Machine::with_device(&device());

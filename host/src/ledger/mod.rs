@@ -214,7 +214,10 @@ impl Ledger {
             Err(source) => return Err(LedgerError::Open { path: path.to_owned(), source }),
             Ok(_) => {}
         }
-        let ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        // Not opened read-only: what a process that was killed in the middle of a change left behind is rolled back by
+        // the next one, and only a connection that may write can do that. SQLite reads what it may not write.
+        let ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        ledger.database.pragma_update(None, "query_only", true).map_err(ledger.failure())?;
         match ledger.header()? {
             (APPLICATION_ID, VERSION) => Ok(ledger),
             (APPLICATION_ID, found) => Err(LedgerError::Version { path: path.to_owned(), found }),
