@@ -260,7 +260,7 @@ fn now_goes_back_by_the_tolerance_and_no_further() {
         };
         done("request build -s ca.pub -I i -n a -V +1h user.pub");
         done("timestamp sign --key timestamp user-cert.req");
-        std::thread::sleep(Duration::from_millis(1100));
+        std::thread::sleep(Duration::from_millis(1100)); // times are in seconds
         done("sign -s 5 -t 10 --timestamp timestamp -I i -n a -V +1h user.pub");
         let earlier = "sign -s 5 -t 10 --format json --request user-cert.timed.req";
         let run = machine.run(&earlier.split(' ').collect::<Vec<_>>());
@@ -345,6 +345,24 @@ fn a_dry_run_and_an_offline_check_give_one_verdict_and_sign_nothing() {
     assert!(signed.stderr.contains(" serial 1 "), "no dry run took a number of the ledger: {signed:?}");
     let counted = sign(&machine, "-I me -n zone-a -V +50m -z + --dry-run");
     assert!(counted.code == 2 && counted.stderr.contains("name one here"), "{counted:?}");
+}
+
+/// A strict device has no command that says why, and this key may not read the template either.
+#[test]
+fn a_dry_run_that_cannot_ask_says_so_and_does_not_speak_of_a_refusal() {
+    let device = sshsm_simulator::Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();
+    let machine = Machine::with_device(&device.url());
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    let machine = set_up(machine, "");
+    let put = "authentication-key put --id 2 --capabilities sign-ssh-certificate";
+    let put: Vec<_> = put.split(' ').collect();
+    assert_eq!(machine.with_environment(&put, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
+    let dry = sign(&machine, "--auth-key 2 -I i -n a -V NOW:+3600 --dry-run");
+    assert!(dry.code != 0 && !dry.stderr.contains("by the template"), "{dry:?}");
+    assert!(dry.stderr.contains("get template"), "{dry:?}");
+    let signed = sign(&machine, "--auth-key 2 -I i -n a -V NOW:+3600");
+    assert_eq!(signed.code, 0, "what it could not foretell: {signed:?}");
 }
 
 #[test]

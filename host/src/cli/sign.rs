@@ -440,7 +440,8 @@ impl Batch<'_> {
                 }
                 Some(verdict)
             }
-            Err(SignerError::Client(error)) if !error.ends_session() => {
+            // A dry run that cannot ask is no refusal, but a failure.
+            Err(SignerError::Client(error)) if !self.dry_run && !error.ends_session() => {
                 self.talk(format_args!(
                     "the template cannot be read, so the refusal cannot be explained: {error}"
                 ));
