@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_ssh_keygen_signed_passes_under_its_key_and_algorithm_only() {
-        let Some(keygen) = SshKeygen::for_test("certificate verification") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         keygen.key("subject", "ed25519", "");
         let ca = keygen.key("ca", "rsa", "2048");
         let other = keygen.key("other", "rsa", "2048");
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn each_field_that_differs_is_named() {
-        let Some(keygen) = SshKeygen::for_test("certificate fields") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         keygen.key("subject", "ed25519", "");
         let ca = keygen.key("ca", "ed25519", "");
         let sign = |flags: &[&str]| keygen.sign("UTC", "ca", "subject", flags).unwrap();
@@ -154,7 +154,7 @@ mod tests {
 
     #[test]
     fn a_changed_signature_is_refused() {
-        let Some(keygen) = SshKeygen::for_test("certificate signature") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         keygen.key("subject", "ed25519", "");
         for (name, ca) in keygen.ca_keys() {
             let line = keygen.sign("UTC", &name, "subject", &["-I", "id"]).unwrap();
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn the_certificate_of_real_hardware_passes() {
-        let value = |pointer| vector("hardware certificate", "yubihsm2-ssh.json", pointer);
+        let value = |pointer| vector("yubihsm2-ssh.json", pointer);
         let Some(blob) = value("/certificate") else { return };
         let certificate = Certificate::from_bytes(&blob).unwrap();
         let line = certificate.to_openssh().unwrap();

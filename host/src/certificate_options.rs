@@ -353,7 +353,7 @@ mod tests {
 
     #[test]
     fn ssh_keygen_writes_the_same_options_and_refuses_the_same_flags() {
-        let Some(keygen) = SshKeygen::for_test("certificate options") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         keygen.key("ca", "ed25519", "");
         keygen.key("subject", "ed25519", "");
         let cases: [&[&str]; 44] = [

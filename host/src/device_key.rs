@@ -214,7 +214,7 @@ mod tests {
 
     #[test]
     fn every_kind_that_the_device_holds_goes_there_and_back() {
-        let Some(keygen) = SshKeygen::for_test("device key round trip") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         for (kind, bits, expected) in [
             ("rsa", "2048", AsymmetricAlgorithm::Rsa2048),
             ("rsa", "3072", AsymmetricAlgorithm::Rsa3072),
@@ -238,7 +238,7 @@ mod tests {
     /// The body is `p‖q`, whose product is the modulus.
     #[test]
     fn an_rsa_body_is_the_two_primes_of_the_modulus() {
-        let Some(keygen) = SshKeygen::for_test("RSA body") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         keygen.key("rsa", "rsa", "2048");
         let private = key_file::read_private(&keygen.path("rsa"), &mut || unreachable!()).unwrap();
         let (_, raw) = raw_private(&private).unwrap();

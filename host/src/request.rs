@@ -445,7 +445,7 @@ mod tests {
     /// when its nonce is taken, and its signature behind them makes its file.
     #[test]
     fn requests_are_what_ssh_keygen_signs_byte_for_byte() {
-        let Some(keygen) = SshKeygen::for_test("request matrix") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         let authorities = keygen.ca_keys();
         let subjects = authorities.iter().map(|(_, key)| key.clone()).chain(security_keys()).enumerate();
         let subjects: Vec<_> = subjects.map(|(number, key)| (format!("subject{number}"), key)).collect();
@@ -558,7 +558,7 @@ mod tests {
 
     #[test]
     fn the_file_that_real_hardware_signed_is_read_and_written_anew() {
-        let value = |pointer| vector("hardware request", "yubihsm2-ssh.json", pointer);
+        let value = |pointer| vector("yubihsm2-ssh.json", pointer);
         let Some(request) = value("/sign/request") else { return };
         let signature = value("/sign/timestamp_signature").unwrap();
         let file = [&1_529_508_128_u32.to_be_bytes(), signature.as_slice(), &request].concat();

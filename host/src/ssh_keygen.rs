@@ -6,6 +6,7 @@ use std::process::Command;
 
 use ssh_key::PublicKey;
 use ssh_key::public::KeyData;
+use sshsm_tests::requirement;
 
 use crate::request::StoredRequest;
 
@@ -13,14 +14,15 @@ use crate::request::StoredRequest;
 pub(crate) struct SshKeygen(tempfile::TempDir);
 
 impl SshKeygen {
-    /// `None`, said aloud, where there is none; a failure where `CI` is set.
-    pub(crate) fn for_test(name: &str) -> Option<Self> {
-        if Command::new("ssh-keygen").arg("-?").output().is_err() {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "ssh-keygen is missing (openssh-client)");
-            println!("SKIPPED {name}: ssh-keygen is not installed");
-            return None;
+    /// `None`, and the running test is skipped by name, where there is none; a failure with `CI=true`.
+    pub(crate) fn for_test() -> Option<Self> {
+        match requirement::program("ssh-keygen", "openssh-client") {
+            Ok(_) => Some(Self(tempfile::tempdir().unwrap())),
+            Err(missing) => {
+                missing.report();
+                None
+            }
         }
-        Some(Self(tempfile::tempdir().unwrap()))
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -111,14 +113,17 @@ pub(crate) fn security_keys() -> Vec<PublicKey> {
     .into()
 }
 
-/// A value of a shared vector file, hex decoded; `None`, said aloud, where the vectors are absent.
-pub(crate) fn vector(test: &str, file: &str, pointer: &str) -> Option<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors").join(file);
-    let Ok(text) = fs::read_to_string(&path) else {
-        println!("SKIPPED {test}: ../shared/vectors/{file} is absent");
-        return None;
+/// A value of a shared vector file, hex decoded; `None`, and the running test is skipped by name, where there is no
+/// folder of such files.
+pub(crate) fn vector(file: &str, pointer: &str) -> Option<Vec<u8>> {
+    let path = match requirement::shared_vector(file) {
+        Ok(path) => path,
+        Err(missing) => {
+            missing.report();
+            return None;
+        }
     };
-    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&fs::read_to_string(path).unwrap()).unwrap();
     let hex = json.pointer(pointer).unwrap().as_str().unwrap();
     Some((0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect())
 }

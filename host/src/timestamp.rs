@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_kind_of_key_signs_request_and_time() {
-        let Some(keygen) = SshKeygen::for_test("timestamp authorities") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         for (name, public) in keygen.ca_keys() {
             let private = key_file::read_private(&keygen.path(&name), &mut || unreachable!()).unwrap();
             let authority = TimestampAuthority::new(&private, &*name).unwrap();
@@ -334,7 +334,7 @@ mod tests {
 
     #[test]
     fn the_message_is_what_real_hardware_accepted() {
-        let value = |pointer| vector("hardware timestamp", "yubihsm2-ssh.json", pointer);
+        let value = |pointer| vector("yubihsm2-ssh.json", pointer);
         let Some(template) = value("/template/bytes") else { return };
         let key = Template::decode(&template).unwrap().timestamp_key;
         let public = device_key::ssh_public(key.algorithm(), key.public()).unwrap();

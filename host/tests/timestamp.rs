@@ -33,6 +33,10 @@ use sshsm::timestamp::{
     service::{Settings, serve},
     verify,
 };
+use sshsm_tests::{
+    needs,
+    requirement::{self, Missing, shared_vector},
+};
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -607,11 +611,7 @@ fn a_stored_request_is_refused_as_any_other() {
 /// `now u32 ‖ signature ‖ request`, as the vendor's tool writes it for RSA timestamp keys.
 #[test]
 fn the_vendors_request_file_is_read_and_written_the_same() {
-    let vectors = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/vectors/yubihsm2-ssh.json");
-    let Ok(vectors) = fs::read_to_string(vectors) else {
-        println!("SKIPPED the_vendors_request_file_is_read_and_written_the_same: the vectors are absent");
-        return;
-    };
+    let vectors = fs::read_to_string(needs!(shared_vector("yubihsm2-ssh.json"))).unwrap();
     let vectors: serde_json::Value = serde_json::from_str(&vectors).unwrap();
     let bytes = |pointer: &str| -> Vec<u8> {
         let hex = vectors.pointer(pointer).unwrap().as_str().unwrap();
@@ -642,24 +642,19 @@ struct SshAgent {
 }
 
 impl SshAgent {
-    /// `None`, said aloud, where there is none; a failure where `CI` is set.
-    fn start(machine: &Machine, test: &str) -> Option<Self> {
+    fn start(machine: &Machine) -> Result<Self, Missing> {
+        let program = requirement::program("ssh-agent", "openssh-client")?;
         let socket = machine.path("agent.sock");
-        let mut command = Command::new("ssh-agent");
+        let mut command = Command::new(program);
         command.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
         command.env("SSH_ASKPASS", "false").env("SSH_ASKPASS_REQUIRE", "force").env("DISPLAY", "none");
-        let spawned = command.spawn();
-        let Ok(child) = spawned else {
-            assert_ne!(std::env::var("CI").as_deref(), Ok("true"), "ssh-agent is missing (openssh-client)");
-            println!("SKIPPED {test}: ssh-agent is not installed");
-            return None;
-        };
+        let child = command.spawn().unwrap();
         let begin = Instant::now();
         while !socket.exists() {
             assert!(begin.elapsed() < Duration::from_secs(60));
             thread::sleep(Duration::from_millis(5));
         }
-        Some(Self { child, socket })
+        Ok(Self { child, socket })
     }
 
     fn add(&self, arguments: &[&str]) {
@@ -681,9 +676,7 @@ impl Drop for SshAgent {
 #[test]
 fn a_key_in_an_ssh_agent_vouches_whatever_its_kind() {
     let machine = machine();
-    let Some(agent) = SshAgent::start(&machine, "a_key_in_an_ssh_agent_vouches_whatever_its_kind") else {
-        return;
-    };
+    let agent = needs!(SshAgent::start(&machine));
     for (kind, bits) in [
         ("ed25519", "256"),
         ("ecdsa", "256"),
@@ -736,7 +729,6 @@ fn a_key_in_an_ssh_agent_vouches_whatever_its_kind() {
 
 #[test]
 fn an_ssh_agent_that_is_absent_lacks_the_key_or_refuses_is_told_apart() {
-    let test = "an_ssh_agent_that_is_absent_lacks_the_key_or_refuses_is_told_apart";
     let machine = machine();
     let source = ["--timestamp", "agent:timestamp.pub"];
     not_signed(&machine, &source, 1, "SSH_AUTH_SOCK is not set");
@@ -747,7 +739,7 @@ fn an_ssh_agent_that_is_absent_lacks_the_key_or_refuses_is_told_apart() {
         assert!(run.stderr.contains(why), "{why}: {run:?}");
     };
     with("/nowhere/agent", "cannot be reached");
-    let Some(agent) = SshAgent::start(&machine, test) else { return };
+    let agent = needs!(SshAgent::start(&machine));
     let socket = agent.socket.to_str().unwrap();
     with(socket, "does not hold the key SHA256:");
     // Its user is asked, and `false` answers.

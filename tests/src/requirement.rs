@@ -1,33 +1,100 @@
-//! The one rule for things that are not installed: with `CI=true` the test fails, elsewhere it prints
-//! `SKIPPED <test>: <reason>` and returns.
+//! The one rule for what a test needs and is not there: the test is skipped by name, or fails where it must be there.
+//!
+//! What can be installed must be there with `CI=true`. What may not lie in the repository (`../shared`) must be there
+//! where that folder is, and never elsewhere.
+//!
+//! The test harness has no word for a test that finds out by itself that it cannot run, and counts it as passed. So it
+//! is told on stderr, past the harness's capture, and written to the file that [`SKIPPED_TESTS`] names, from which
+//! `cargo xtask test` takes its counts.
 
 use std::{
     env,
+    ffi::OsStr,
+    fs::OpenOptions,
+    io::{self, Write as _},
     path::{Path, PathBuf},
     thread,
 };
+
+/// The environment variable that names the file to which skipped tests are appended, a line each:
+/// `PACKAGE::BINARY TEST: REASON`.
+pub const SKIPPED_TESTS: &str = "SSHSM_SKIPPED_TESTS";
 
 /// Something a test needs and this machine does not have.
 #[derive(Debug)]
 pub struct Missing {
     what: String,
     remedy: String,
+    required: Required,
+}
+
+/// Where a test fails without a thing.
+#[derive(Clone, Copy, Debug)]
+enum Required {
+    WithCi,
+    Everywhere,
+    Nowhere,
 }
 
 impl Missing {
-    /// Names what is missing and how to get it.
+    /// Names what is missing and can be installed, and how.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { what: what.into(), remedy: remedy.into() }
+        Self { what: what.into(), remedy: remedy.into(), required: Required::WithCi }
+    }
+
+    /// Names a file of the folder `beside` that the repository does not have: required where that folder is.
+    fn beside(beside: &Path, what: impl Into<String>) -> Self {
+        let (required, remedy) = if beside.is_dir() {
+            (Required::Everywhere, "the folder is there and must have it")
+        } else {
+            (Required::Nowhere, "it lies beside the workspace and not in the repository")
+        };
+        Self { what: what.into(), remedy: remedy.into(), required }
     }
 
     /// Applies the rule for the running test.
     ///
     /// # Panics
-    /// With `CI=true`.
+    /// Where what is missing is required.
     pub fn report(&self) {
         let reason = format!("{} is missing ({})", self.what, self.remedy);
-        assert!(!env::var("CI").is_ok_and(|ci| ci == "true"), "{reason}, and CI=true allows no skips");
-        println!("SKIPPED {}: {reason}", thread::current().name().unwrap_or("?"));
+        match self.required {
+            Required::WithCi => {
+                assert!(
+                    !env::var("CI").is_ok_and(|ci| ci == "true"),
+                    "{reason}, and CI=true allows no skips"
+                );
+            }
+            Required::Everywhere => panic!("{reason}"),
+            Required::Nowhere => {}
+        }
+        note(env::var_os(SKIPPED_TESTS).as_deref(), &running(), &reason);
+    }
+}
+
+/// The running test's package, binary and name.
+fn running() -> String {
+    let package = env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "?".into());
+    let binary = env::current_exe().ok();
+    let binary = binary.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str).unwrap_or("?");
+    // Without the hash that Cargo puts behind it.
+    let binary = binary.rsplit_once('-').map_or(binary, |(name, _)| name);
+    let current = thread::current();
+    format!("{package}::{binary} {}", current.name().unwrap_or("?"))
+}
+
+/// Tells that `test` is skipped. `print!` would go to the harness, which hides it for tests that pass.
+fn note(file: Option<&OsStr>, test: &str, reason: &str) {
+    let line = format!("{test}: {reason}\n");
+    let _ = io::stderr().write_all(format!("SKIPPED {line}").as_bytes());
+    if let Some(file) = file {
+        // In one piece, since tests of other processes write there too.
+        OpenOptions::new()
+            .append(true)
+            .create(true)
+            .open(file)
+            .and_then(|mut file| file.write_all(line.as_bytes()))
+            .unwrap_or_else(|error| panic!("{} names a file that cannot be written: {error}", SKIPPED_TESTS));
     }
 }
 
@@ -59,14 +126,18 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf, Missing> {
 /// workspace.
 ///
 /// # Errors
-/// [`Missing`] where the folder was not checked out.
+/// [`Missing`]: a skip where there is no `../shared`, and a failure where it lacks the file.
 pub fn shared_vector(name: &str) -> Result<PathBuf, Missing> {
-    let path = workspace().join("../shared/vectors").join(name);
-    if path.is_file() {
-        Ok(path)
-    } else {
-        Err(Missing::new(format!("../shared/vectors/{name}"), "it lies beside the workspace"))
-    }
+    vector_in(&workspace().join("../shared"), name)
+}
+
+/// As [`shared_vector`], from the folder `shared` in place of `../shared`.
+///
+/// # Errors
+/// As [`shared_vector`].
+pub fn vector_in(shared: &Path, name: &str) -> Result<PathBuf, Missing> {
+    let path = shared.join("vectors").join(name);
+    if path.is_file() { Ok(path) } else { Err(Missing::beside(shared, format!("../shared/vectors/{name}"))) }
 }
 
 /// The workspace's root.

@@ -17,6 +17,7 @@ mod pico;
 mod program;
 mod setup;
 mod suite;
+mod summary;
 mod test;
 mod uf2;
 

@@ -8,13 +8,15 @@ use std::{
     fs::DirBuilder,
     os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Child, Command, Stdio},
+    thread,
+    time::{Duration, Instant},
 };
 
 use crate::{
     bare_metal::{DEBIAN_PACKAGES, Toolchain},
     pico,
-    program::{Failure, Run, cargo, ci, find, program, target},
+    program::{Failure, Run, cargo, ci, find, line, program, target},
     suite,
 };
 
@@ -31,7 +33,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 10] = [
+const PACKAGES: [Package; 11] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",
@@ -85,6 +87,12 @@ const PACKAGES: [Package; 10] = [
         what: "valgrind",
         why: "follows secrets through the code",
         present: || find("valgrind").is_some(),
+    },
+    Package {
+        name: "tzdata",
+        what: "the time zone database",
+        why: "intervals of validity are compared with ssh-keygen's",
+        present: || Path::new("/usr/share/zoneinfo/Europe/Berlin").is_file(),
     },
     Package {
         name: "python3-venv",
@@ -214,6 +222,9 @@ pub(crate) fn debian_package(name: &str) -> bool {
         .is_some_and(|status| status == "installed")
 }
 
+/// How long another program may hold a lock of apt's.
+const LOCKED: Duration = Duration::from_secs(300);
+
 /// Installs packages one by one, so that one unknown to this release does not keep the others out. Quietly does
 /// nothing where there is no apt-get or no right to use it; the caller looks again in any case.
 fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
@@ -229,15 +240,51 @@ fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
         return;
     };
     let apt = |arguments: &[&str]| {
-        let mut words = rights.iter().chain(&["DEBIAN_FRONTEND=noninteractive", "apt-get"]);
+        // Its words for a lock are known in English.
+        let settings = ["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"];
+        let mut words = rights.iter().chain(&settings).chain(&["apt-get"]);
         let mut command = program(words.next().unwrap_or(&"env"));
-        command.args(words).args(["-qq", "-o", "DPkg::Lock::Timeout=300"]).args(arguments);
-        attempt(&mut command)
+        command.args(words).args(["-qq", "-o", &format!("DPkg::Lock::Timeout={}", LOCKED.as_secs())]);
+        command.args(arguments);
+        patiently(&mut command, LOCKED, Duration::from_secs(5))
+            .map_err(|failure| println!("{failure}"))
+            .is_ok()
     };
     println!("installing with apt-get: {}", names.join(" "));
     apt(&["update"]);
     for name in names {
         apt(&["install", "--yes", "--no-install-recommends", name]);
+    }
+}
+
+/// Runs apt-get, and again every `pause` while another program holds one of its locks, for `patience` at most.
+///
+/// apt-get itself waits for dpkg's lock only (`DPkg::Lock::Timeout`); the lock of its lists and that of its archives make
+/// it fail at once.
+fn patiently(command: &mut Command, patience: Duration, pause: Duration) -> Result<(), Failure> {
+    let start = Instant::now();
+    loop {
+        let output = command
+            .stdin(Stdio::null())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::inherit())
+            .spawn()
+            .and_then(Child::wait_with_output)
+            .map_err(|reason| Failure::Start(line(command), reason))?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        eprint!("{errors}");
+        if output.status.success() {
+            return Ok(());
+        }
+        let locked = errors.lines().find(|line| line.contains("Could not get lock"));
+        let Some(locked) = locked else { return Err(Failure::Exit(line(command), output.status)) };
+        let left = patience.saturating_sub(start.elapsed());
+        if left.is_zero() {
+            println!("the lock was not released in {} s: {locked}", patience.as_secs());
+            return Err(Failure::Exit(line(command), output.status));
+        }
+        println!("another program holds a lock of apt's; trying again for {} s more", left.as_secs());
+        thread::sleep(pause.min(left));
     }
 }
 
@@ -311,6 +358,94 @@ mod tests {
         // `false` makes no environment, so whatever stands there must not count as one.
         let missing = client_library(Path::new("/bin/false"), Path::new("/no/such/venv")).unwrap_err();
         assert!(missing.install.contains("pip install 'yubihsm[http]=="), "{}", missing.install);
+    }
+
+    /// A program that speaks as apt-get does, which finds a lock taken `times` times; and how often it was called.
+    fn apt_get(folder: &Path, times: usize) -> (Command, PathBuf) {
+        let calls = folder.join("calls");
+        let script = format!(
+            "echo >>{calls}; if [ $(wc -l <{calls}) -gt {times} ]; then exit 0; fi
+            echo 'E: Could not get lock {lists}. It is held by process 7 (apt-get)' >&2
+            echo 'E: Unable to lock directory /var/lib/apt/lists/' >&2; exit 100",
+            calls = calls.display(),
+            lists = "/var/lib/apt/lists/lock",
+        );
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", &script]);
+        (command, calls)
+    }
+
+    #[test]
+    fn a_lock_of_apts_is_waited_for_with_an_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let called = |calls: &Path| std::fs::read_to_string(calls).unwrap().lines().count();
+        let (mut command, calls) = apt_get(folder.path(), 2);
+        patiently(&mut command, Duration::from_secs(60), Duration::from_millis(1)).unwrap();
+        assert_eq!(called(&calls), 3);
+        std::fs::remove_file(&calls).unwrap();
+        let (mut command, calls) = apt_get(folder.path(), usize::MAX);
+        let failure = patiently(&mut command, Duration::from_millis(50), Duration::from_millis(10));
+        assert!(matches!(failure, Err(Failure::Exit(..))));
+        assert!(called(&calls) > 1);
+    }
+
+    #[test]
+    fn another_failure_of_apt_get_is_not_tried_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let calls = folder.path().join("calls");
+        let mut command = Command::new("/bin/sh");
+        command.args([
+            "-c",
+            &format!("echo >>{}; echo 'E: Unable to locate package' >&2; exit 100", calls.display()),
+        ]);
+        let failure = patiently(&mut command, Duration::from_secs(60), Duration::from_secs(60));
+        assert!(matches!(failure, Err(Failure::Exit(..))));
+        assert_eq!(std::fs::read_to_string(calls).unwrap().lines().count(), 1);
+    }
+
+    /// The real apt-get, whose lists are in a folder where this test holds their lock. It needs no right and no network:
+    /// there is no source to fetch.
+    #[test]
+    fn apt_get_itself_waits_for_the_lock_of_its_lists() {
+        use rustix::fs::{FlockOperation, fcntl_lock};
+        if find("apt-get").is_none() {
+            return sshsm_tests::requirement::Missing::new("apt-get", "it is Debian's").report();
+        }
+        let folder = tempfile::tempdir().unwrap();
+        for name in
+            ["lists/partial", "cache/archives/partial", "etc/preferences.d", "etc/apt.conf.d", "etc/sources"]
+        {
+            std::fs::create_dir_all(folder.path().join(name)).unwrap();
+        }
+        for name in ["status", "sources.list"] {
+            std::fs::write(folder.path().join(name), "").unwrap();
+        }
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        let mut command = program("env");
+        command.args(["LC_ALL=C", "apt-get", "-qq"]);
+        for (option, name) in [
+            ("Dir::State::lists", "lists/"),
+            ("Dir::State::status", "status"),
+            ("Dir::Cache", "cache/"),
+            ("Dir::Etc", "etc/"),
+            ("Dir::Etc::sourcelist", "sources.list"),
+            ("Dir::Etc::sourceparts", "etc/sources/"),
+        ] {
+            command.args(["-o", &format!("{option}={}", path(name))]);
+        }
+        command.arg("update");
+        let lock = std::fs::File::create(path("lists/lock")).unwrap();
+        fcntl_lock(&lock, FlockOperation::NonBlockingLockExclusive).unwrap();
+        let failure = patiently(&mut command, Duration::ZERO, Duration::ZERO);
+        assert!(matches!(failure, Err(Failure::Exit(..))), "the lock is held");
+        let holder = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(500));
+            drop(lock);
+        });
+        let start = Instant::now();
+        patiently(&mut command, Duration::from_secs(60), Duration::from_millis(50)).unwrap();
+        assert!(start.elapsed() >= Duration::from_millis(400));
+        holder.join().unwrap();
     }
 
     #[test]

@@ -1,20 +1,12 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which a mistake is found soonest. It stops at the first
-//! step that fails. The tests come last, after a table of the other steps, so that stdout ends with the runner's summary.
+//! step that fails. The tests come last, after a table of the other steps, so that stdout ends with their counts.
 
-use std::{
-    env,
-    ffi::OsString,
-    io,
-    os::fd::AsFd,
-    path::Path,
-    process::{Command, Stdio},
-    time::Instant,
-};
+use std::{env, ffi::OsString, io, path::Path, process::Command, time::Instant};
 
 use crate::{
     bare_metal, ct, firmware, pico,
     program::{Failure, Run, cargo, ci, target},
-    setup, suite,
+    setup, suite, summary,
 };
 
 /// What was done so far, or left out and why.
@@ -96,7 +88,9 @@ pub(crate) fn chore() -> Result<(), Failure> {
     }
     tests.env("SSHSM_TEST_SUITES", suite::folder()?);
     tests.env("SSHSM_TEST_PICO", pico::folder()?);
-    tests.run().map_err(|failure| Failure::Step("tests", Box::new(failure)))
+    let skipped = target()?.join("skipped-tests");
+    summary::run(tests, &skipped, &mut io::stdout())
+        .map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 
 /// Checks that the firmware builds without a warning with no command family, with each alone and with the pair that a
@@ -151,9 +145,7 @@ fn deny(steps: &mut Steps) -> Result<(), Failure> {
 fn runner() -> Result<Command, Failure> {
     let mut command = cargo();
     if cargo().args(["nextest", "--version"]).succeeds() {
-        // Nextest writes its report to stderr.
-        let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(Failure::System)?;
-        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]).stderr(Stdio::from(stdout));
+        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
     } else {
         // Doc tests were a step of their own.
         command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
