@@ -1,5 +1,8 @@
 //! Key files: public ones in OpenSSH's or PEM form, private ones in OpenSSH's, PKCS#8, PKCS#1 or SEC1 form.
 //!
+//! What counts of a number is its value: leading zeros that a form asks for, and a writer left out or added, change
+//! nothing.
+//!
 //! A file holds one key. A private key that others may read is refused as OpenSSH refuses it, and neither a
 //! passphrase nor key material ever appears in an error.
 
@@ -8,15 +11,19 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
+use rsa::pkcs8::der::Decode as _;
 use rsa::pkcs8::{self, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
 use rsa::pkcs8::{Document, SubjectPublicKeyInfoRef};
+use sec1::{EcParameters, EcPrivateKey};
 use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::{PrivateKey, PublicKey};
+use sshsm_protocol::ssh::public_key::SshCurve;
 use zeroize::Zeroizing;
 
-use crate::input;
 use crate::output::shown;
+use crate::request::decode_base64;
+use crate::{input, integer, openssh_key};
 
 const RSA: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
 /// id-ecPublicKey, RFC 5480.
@@ -108,6 +115,15 @@ pub enum KeyFormatError {
         "this key is encrypted in the obsolete PEM way; have it written anew with: ssh-keygen -p -f FILE"
     )]
     LegacyEncryption,
+    /// OpenSSH's own form under a cipher that is not supported.
+    #[error(
+        "this OpenSSH key is encrypted with {cipher}, which is not supported; have it written anew with: ssh-keygen \
+         -p -f FILE"
+    )]
+    Cipher {
+        /// Its name.
+        cipher: String,
+    },
     /// PKCS#8 that is encrypted otherwise than by PBES2 with AES.
     #[error(
         "the encryption of this PKCS#8 key is not supported ({reason}); have it written anew with: openssl pkcs8 \
@@ -184,8 +200,12 @@ pub fn parse_public(text: &str) -> Result<PublicKey, KeyFormatError> {
     if lines().count() > 1 {
         return Err(KeyFormatError::Several { count: lines().count() });
     }
-    let key = PublicKey::from_openssh(&format!("{kind} {data} {}", comment.trim()))
-        .map_err(|error| malformed("OpenSSH public key", error))?;
+    let blob = decode_base64(data).map_err(|error| malformed("OpenSSH public key", error))?;
+    let key = PublicKey::new(openssh_key::public_key(&blob)?, comment.trim());
+    if key.algorithm().as_str() != kind {
+        let reason = format_args!("it calls itself {kind} and is {}", key.algorithm());
+        return Err(malformed("OpenSSH public key", reason));
+    }
     match key.key_data() {
         KeyData::Rsa(_)
         | KeyData::Ecdsa(_)
@@ -216,15 +236,7 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
     let document =
         || SecretDocument::from_pem(pem).map(|(_, document)| document).map_err(|e| malformed("PEM", e));
     match label {
-        "OPENSSH PRIVATE KEY" => {
-            let key =
-                PrivateKey::from_openssh(pem).map_err(|error| malformed("OpenSSH private key", error))?;
-            if !key.is_encrypted() {
-                return Ok(key);
-            }
-            let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
-            key.decrypt(passphrase.as_bytes()).map_err(|_| KeyFormatError::WrongPassphrase)
-        }
+        "OPENSSH PRIVATE KEY" => openssh_key::private_key(pem, passphrase),
         "PRIVATE KEY" => pkcs8_private(&document()?),
         "ENCRYPTED PRIVATE KEY" => {
             let document = document()?;
@@ -245,7 +257,7 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
         "RSA PRIVATE KEY" => rsa::RsaPrivateKey::from_pkcs1_der(document()?.as_bytes())
             .map_err(|error| malformed("PKCS#1 key", error))
             .and_then(|key| rsa_private(&key)),
-        "EC PRIVATE KEY" => sec1_private(document()?.as_bytes()),
+        "EC PRIVATE KEY" => ec_private("SEC1 key", document()?.as_bytes(), None),
         other => Err(KeyFormatError::Kind { found: other.trim_end_matches("PRIVATE KEY").trim().to_owned() }),
     }
 }
@@ -324,12 +336,10 @@ fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError
         document.decode_msg().map_err(|error| malformed("PKCS#8 key", error))?;
     match info.algorithm.oid {
         RSA => rsa_private(&rsa::RsaPrivateKey::try_from(info).map_err(bad)?),
-        EC => match info.algorithm.parameters_oid().map_err(|error| malformed("PKCS#8 key", error))? {
-            P256 => p256::SecretKey::try_from(info).map(p256_private).map_err(bad)?,
-            P384 => p384::SecretKey::try_from(info).map(p384_private).map_err(bad)?,
-            P521 => p521::SecretKey::try_from(info).map(p521_private).map_err(bad)?,
-            curve => Err(KeyFormatError::Kind { found: format!("ECDSA (curve {curve})") }),
-        },
+        EC => {
+            let curve = info.algorithm.parameters_oid().map_err(|error| malformed("PKCS#8 key", error))?;
+            ec_private("PKCS#8 key", info.private_key.as_bytes(), Some(curve))
+        }
         ED25519 => {
             let key = ed25519_dalek::SigningKey::try_from(info).map_err(bad)?;
             new_private("PKCS#8 key", KeypairData::Ed25519(Ed25519Keypair::from(key)))
@@ -338,39 +348,72 @@ fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError
     }
 }
 
-/// SEC1 names its curve or leaves it to the length of the scalar; each reader takes only its own.
-fn sec1_private(der: &[u8]) -> Result<PrivateKey, KeyFormatError> {
-    if let Ok(key) = p256::SecretKey::from_sec1_der(der) {
-        p256_private(key)
-    } else if let Ok(key) = p384::SecretKey::from_sec1_der(der) {
-        p384_private(key)
-    } else {
-        p521::SecretKey::from_sec1_der(der)
-            .map_err(|_| malformed("SEC1 key", "not a key on P-256, P-384 or P-521"))
-            .and_then(p521_private)
+/// An EC key as SEC1 has it (RFC 5915), on the curve `named` where it stands. It names its curve itself, or leaves that
+/// to what it stands in; one that does neither has the first curve that its numbers fit.
+fn ec_private(
+    form: &'static str,
+    der: &[u8],
+    named: Option<ObjectIdentifier>,
+) -> Result<PrivateKey, KeyFormatError> {
+    let key = EcPrivateKey::from_der(der).map_err(|error| malformed(form, error))?;
+    let own = key.parameters.map(|EcParameters::NamedCurve(curve)| curve);
+    if let (Some(own), Some(named)) = (own, named)
+        && own != named
+    {
+        return Err(malformed(form, format_args!("it names two curves, {named} and {own}")));
     }
+    let curve = match own.or(named) {
+        Some(P256) => SshCurve::P256,
+        Some(P384) => SshCurve::P384,
+        Some(P521) => SshCurve::P521,
+        Some(curve) => return Err(KeyFormatError::Kind { found: format!("ECDSA (curve {curve})") }),
+        None => [SshCurve::P256, SshCurve::P384, SshCurve::P521]
+            .into_iter()
+            .find(|curve| {
+                let length = curve.coordinate_length();
+                key.private_key.len() <= length
+                    && key.public_key.is_none_or(|point| point.len() <= 1 + 2 * length)
+            })
+            .ok_or_else(|| malformed(form, "not a key on P-256, P-384 or P-521"))?,
+    };
+    new_private(form, ec_pair(curve, key.private_key, key.public_key)?)
 }
 
-macro_rules! ec_private {
+/// The key with this private number, with or without leading zeros, whose point is `told` if one is told.
+pub(crate) fn ec_pair(
+    curve: SshCurve,
+    number: &[u8],
+    told: Option<&[u8]>,
+) -> Result<KeypairData, KeyFormatError> {
+    let scalar = integer::fixed(number, curve.coordinate_length())
+        .ok_or_else(|| malformed("ECDSA key", "the private number is too large for its curve"))?;
+    match curve {
+        SshCurve::P256 => p256_pair(&scalar, told),
+        SshCurve::P384 => p384_pair(&scalar, told),
+        SshCurve::P521 => p521_pair(&scalar, told),
+    }
+    .map(KeypairData::Ecdsa)
+}
+
+macro_rules! ec_pair {
     ($name:ident, $curve:ident, $variant:ident) => {
-        fn $name(key: $curve::SecretKey) -> Result<PrivateKey, KeyFormatError> {
-            let point = key.public_key().to_sec1_bytes();
-            let EcdsaPublicKey::$variant(public) =
-                EcdsaPublicKey::from_sec1_bytes(&point).map_err(|error| malformed("ECDSA key", error))?
-            else {
-                return Err(malformed("ECDSA key", "the point is of another curve"));
-            };
-            new_private(
-                "ECDSA key",
-                KeypairData::Ecdsa(EcdsaKeypair::$variant { public, private: key.into() }),
-            )
+        fn $name(scalar: &[u8], told: Option<&[u8]>) -> Result<EcdsaKeypair, KeyFormatError> {
+            let bad = |reason: &dyn ToString| malformed("ECDSA key", reason.to_string());
+            let key = $curve::SecretKey::from_slice(scalar).map_err(|error| bad(&error))?;
+            let public = key.public_key();
+            if let Some(told) = told
+                && $curve::PublicKey::from_sec1_bytes(told).map_err(|error| bad(&error))? != public
+            {
+                return Err(bad(&"its public key is that of another key"));
+            }
+            Ok(EcdsaKeypair::$variant { public: public.into(), private: key.into() })
         }
     };
 }
 
-ec_private!(p256_private, p256, NistP256);
-ec_private!(p384_private, p384, NistP384);
-ec_private!(p521_private, p521, NistP521);
+ec_pair!(p256_pair, p256, NistP256);
+ec_pair!(p384_pair, p384, NistP384);
+ec_pair!(p521_pair, p521, NistP521);
 
 fn rsa_private(key: &rsa::RsaPrivateKey) -> Result<PrivateKey, KeyFormatError> {
     let pair = RsaKeypair::try_from(key).map_err(|error| malformed("RSA key", error))?;
@@ -391,7 +434,8 @@ fn ec_public(point: &[u8]) -> Result<KeyData, KeyFormatError> {
         .map_err(|error| malformed("ECDSA public key", error))
 }
 
-fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatError {
+/// An error that says what the reader of `form` said.
+pub(crate) fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatError {
     KeyFormatError::Malformed { form, reason: reason.to_string() }
 }
 
@@ -499,7 +543,7 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
     /// Each form of the same key gives the same numbers.
     #[test]
     fn every_form_that_ssh_keygen_writes_gives_the_same_key() {
-        let Some(keygen) = SshKeygen::for_test("key file forms") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         for (kind, bits) in
             [("rsa", "2048"), ("ecdsa", "256"), ("ecdsa", "384"), ("ecdsa", "521"), ("ed25519", "")]
         {
@@ -522,7 +566,7 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
 
     #[test]
     fn an_encrypted_key_opens_with_its_passphrase_only() {
-        let Some(keygen) = SshKeygen::for_test("encrypted keys") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         for (kind, format) in
             [("ed25519", "RFC4716"), ("ecdsa", "RFC4716"), ("ecdsa", "PKCS8"), ("rsa", "PKCS8")]
         {

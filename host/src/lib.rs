@@ -31,15 +31,19 @@ pub mod duration;
 pub mod explanation;
 pub mod flash;
 pub mod input;
+mod integer;
 pub mod key_file;
 pub mod krl;
 pub mod ledger;
+mod openssh_key;
 pub mod output;
+
 pub mod pkcs11;
 pub mod provision;
 pub mod quickstart;
 pub mod request;
 pub mod shares;
+mod signature;
 pub mod signer;
 #[cfg(test)]
 mod ssh_keygen;

@@ -116,8 +116,11 @@ pub fn decode(algorithm: AsymmetricAlgorithm, der: &[u8]) -> Result<Body, Crypto
     decode().ok_or(CryptoError::InvalidKey(algorithm))
 }
 
-/// Appends a big-endian number, padded to `length` bytes in front.
-fn append_padded(numbers: &mut Body, number: &[u8], length: usize) -> Option<()> {
+/// Appends a big-endian number in `length` bytes, with or without leading zeros as its writer had it.
+fn append_padded(numbers: &mut Body, mut number: &[u8], length: usize) -> Option<()> {
+    while let [0, rest @ ..] = number {
+        number = rest;
+    }
     numbers.extend(core::iter::repeat_n(0, length.checked_sub(number.len())?));
     numbers.extend_from_slice(number);
     Some(())
@@ -126,6 +129,7 @@ fn append_padded(numbers: &mut Body, number: &[u8], length: usize) -> Option<()>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use alloc::vec;
     use hex_literal::hex;
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
@@ -134,6 +138,29 @@ mod tests {
         let body = decode(algorithm, der).unwrap();
         assert_eq!(body.len(), algorithm.object_length());
         body
+    }
+
+    /// RFC 5915 has scalars as long as the order; older writers leave zeros out, or have one more to be positive.
+    #[test]
+    fn leading_zeros_of_a_scalar_do_not_change_the_key() {
+        for curve in [Curve::P256, Curve::P384, Curve::P521] {
+            let algorithm = AsymmetricAlgorithm::Ec(curve);
+            let length = curve.coordinate_length();
+            for zeros in [1, 2, length / 2, length - 1] {
+                let mut scalar = [vec![0; zeros], vec![7; length - zeros]].concat();
+                scalar[zeros] = 1;
+                let body = key::expand(algorithm, &scalar).unwrap();
+                for written in [&scalar[zeros..], &scalar, &[&[0, 0], scalar.as_slice()].concat()] {
+                    let key = EcPrivateKey { private_key: written, parameters: None, public_key: None };
+                    let der = info(EC, Some(&curve_oid(curve)), &key.to_der().unwrap()).unwrap();
+                    assert_eq!(private(algorithm, der.as_bytes()), body, "{curve:?}, {zeros} zeros");
+                }
+                let long = [[1].as_slice(), &scalar].concat();
+                let key = EcPrivateKey { private_key: &long, parameters: None, public_key: None };
+                let der = info(EC, Some(&curve_oid(curve)), &key.to_der().unwrap()).unwrap();
+                assert!(decode(algorithm, der.as_bytes()).is_err());
+            }
+        }
     }
 
     /// Made by `openssl genpkey`, and for Ed25519 the example of RFC 8410, section 10.3.

@@ -23,7 +23,7 @@ use super::{
     token::{AskPin, Token},
     uri::{self, Uri},
 };
-use crate::device_key;
+use crate::{device_key, signature};
 
 /// A private key that can sign, on a token that is logged in to.
 pub struct TokenKey {
@@ -128,11 +128,11 @@ impl TokenKey {
             session.sign(&mechanism, self.handle, &data)
         }
         .map_err(&failed)?;
-        let expected = self.kind.signature_length();
-        match signature.len() {
-            length if length == expected => Ok(signature),
-            found => Err(Pkcs11Error::Signature { token, found, expected }),
-        }
+        signature::from_token(self.kind, &signature).ok_or_else(|| Pkcs11Error::Signature {
+            token,
+            found: signature.len(),
+            expected: self.kind.signature_length(),
+        })
     }
 
     /// The first mechanism that the token has for this, and what it is given.
@@ -307,7 +307,7 @@ mod tests {
     /// A token that has nothing but CKM_RSA_PKCS is given what OpenSSH verifies.
     #[test]
     fn bare_rsa_signs_the_name_of_the_hash_and_the_hash() {
-        let Some(keygen) = SshKeygen::for_test("RSA without hashing") else { return };
+        let Some(keygen) = SshKeygen::for_test() else { return };
         let public = keygen.key("rsa", "rsa", "2048");
         let private = key_file::read_private(&keygen.path("rsa"), &mut || unreachable!()).unwrap();
         let KeypairData::Rsa(pair) = private.key_data() else { unreachable!() };

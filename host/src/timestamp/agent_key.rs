@@ -3,23 +3,35 @@
 //! The agent's answer is a signature of SSH's; it is verified, and handed on in the fixed length that the wire wants.
 
 use std::{
-    io,
+    io::{self, Read, Write},
     os::unix::net::UnixStream,
     path::{Path, PathBuf},
 };
 
 use rsa::signature::Verifier;
-use ssh_agent_lib::{
-    blocking::Client,
-    error::AgentError,
-    proto::{ProtoError, SignRequest, signature::RSA_SHA2_256},
-};
-use ssh_encoding::Encode;
+use ssh_encoding::Decode;
 use ssh_key::{HashAlg, PublicKey, Signature, public::KeyData};
-use sshsm_protocol::{AsymmetricAlgorithm, Curve, ssh::timestamp::MESSAGE_LENGTH};
+use sshsm_protocol::{
+    AsymmetricAlgorithm,
+    ssh::{signature::SignatureAlgorithm, timestamp::MESSAGE_LENGTH},
+};
 
 use super::{TimestampError, TimestampKey};
-use crate::{device_key, output::shown};
+use crate::{device_key, integer::string, openssh_key, output::shown, signature};
+
+/// The longest answer that is read: the longest message of OpenSSH's agent.
+const MAX_ANSWER: usize = 256 * 1024;
+
+/// Messages of the agent protocol (draft-miller-ssh-agent, section 6.1).
+mod message {
+    pub(super) const FAILURE: u8 = 5;
+    pub(super) const REQUEST_IDENTITIES: u8 = 11;
+    pub(super) const IDENTITIES: u8 = 12;
+    pub(super) const SIGN: u8 = 13;
+    pub(super) const SIGNATURE: u8 = 14;
+    /// A flag of `SIGN`.
+    pub(super) const RSA_SHA2_256: u32 = 2;
+}
 
 /// The variable that names the agent's socket.
 pub const SOCKET: &str = "SSH_AUTH_SOCK";
@@ -60,7 +72,7 @@ pub enum AgentKeyError {
         /// The socket.
         socket: PathBuf,
         /// What was wrong.
-        source: AgentError,
+        source: ProtocolError,
     },
     /// What it returned is no signature of that key.
     #[error("the signature of the ssh-agent at {} is not that of the key {fingerprint}", shown(socket))]
@@ -72,11 +84,30 @@ pub enum AgentKeyError {
     },
 }
 
+/// Why an answer is not one of the agent protocol.
+#[derive(Debug, thiserror::Error)]
+pub enum ProtocolError {
+    /// The connection broke.
+    #[error("the connection broke")]
+    Broken(#[from] io::Error),
+    /// Longer than any message of the protocol.
+    #[error("an answer of {0} bytes, where {MAX_ANSWER} are the most")]
+    Long(u32),
+    /// Fewer bytes than it says.
+    #[error("the answer is cut short")]
+    Short(#[from] ssh_encoding::Error),
+    /// Another message than was asked for.
+    #[error("message {0} is not an answer to the question")]
+    Unexpected(u8),
+}
+
 /// A key in an agent.
 #[derive(Debug)]
 pub struct AgentKey {
     socket: PathBuf,
     public: PublicKey,
+    /// The public key as the agent encodes it.
+    blob: Vec<u8>,
     algorithm: AsymmetricAlgorithm,
 }
 
@@ -87,58 +118,55 @@ impl AgentKey {
     /// When it is no key for timestamps, or the agent cannot be reached or does not hold it.
     pub fn new(socket: &Path, public: PublicKey) -> Result<Self, TimestampError> {
         let algorithm = device_key::algorithm(public.key_data())?;
-        let key = Self { socket: socket.to_owned(), public, algorithm };
-        let ours = blob(key.public.key_data())?;
-        let identities = key.connect()?.request_identities().map_err(|error| key.broken(error))?;
-        let held = |identity: &ssh_agent_lib::proto::Identity| {
-            foreign_blob(identity.credential.key_data()).is_some_and(|theirs| theirs == ours)
-        };
-        if !identities.iter().any(held) {
+        let mut key = Self { socket: socket.to_owned(), public, blob: Vec::new(), algorithm };
+        let answer = key.ask(message::REQUEST_IDENTITIES, &[], message::IDENTITIES)?;
+        let blobs = blobs(&answer).map_err(|error| key.broken(error.into()))?;
+        // What this program cannot read is another key, and keeps none of the others from being found.
+        let ours =
+            |blob: &&[u8]| openssh_key::public_key(blob).is_ok_and(|held| held == *key.public.key_data());
+        let Some(blob) = blobs.into_iter().find(ours) else {
             let (socket, fingerprint) = key.named();
             return Err(AgentKeyError::Absent { socket, fingerprint }.into());
-        }
+        };
+        key.blob = blob.to_vec();
         Ok(key)
     }
 
-    fn connect(&self) -> Result<Client<UnixStream>, AgentKeyError> {
-        UnixStream::connect(&self.socket)
-            .map(Client::new)
-            .map_err(|source| AgentKeyError::Unreachable { socket: self.socket.clone(), source })
+    /// Sends the message `question`; the body of the answer, which must be the message `wanted`.
+    fn ask(&self, question: u8, body: &[u8], wanted: u8) -> Result<Vec<u8>, AgentKeyError> {
+        let mut stream = UnixStream::connect(&self.socket)
+            .map_err(|source| AgentKeyError::Unreachable { socket: self.socket.clone(), source })?;
+        match exchange(&mut stream, question, body) {
+            Ok((message, answer)) if message == wanted => Ok(answer),
+            Ok((message::FAILURE, _)) => {
+                let (socket, fingerprint) = self.named();
+                Err(AgentKeyError::Refused { socket, fingerprint })
+            }
+            Ok((message, _)) => Err(self.broken(ProtocolError::Unexpected(message))),
+            Err(error) => Err(self.broken(error)),
+        }
     }
 
     fn named(&self) -> (PathBuf, String) {
         (self.socket.clone(), self.public.fingerprint(HashAlg::Sha256).to_string())
     }
 
-    fn broken(&self, error: AgentError) -> AgentKeyError {
-        let (socket, fingerprint) = self.named();
-        match error {
-            AgentError::Proto(ProtoError::UnexpectedResponse) => {
-                AgentKeyError::Refused { socket, fingerprint }
-            }
-            source => AgentKeyError::Protocol { socket, source },
-        }
+    fn broken(&self, source: ProtocolError) -> AgentKeyError {
+        AgentKeyError::Protocol { socket: self.socket.clone(), source }
     }
 
     /// The signature in its fixed length, if it is this key's over `message`.
     fn fixed(&self, message: &[u8], signature: &[u8]) -> Option<Vec<u8>> {
-        let signature = Signature::try_from(signature).ok()?;
-        let rsa = self.algorithm.modulus_length().is_some();
-        if rsa && signature.algorithm().as_str() != "rsa-sha2-256" {
-            return None;
-        }
-        self.public.key_data().verify(message, &signature).ok()?;
-        let fixed = match self.algorithm {
-            AsymmetricAlgorithm::Ec(Curve::P256) => {
-                p256::ecdsa::Signature::try_from(&signature).ok()?.to_vec()
-            }
-            AsymmetricAlgorithm::Ec(Curve::P384) => {
-                p384::ecdsa::Signature::try_from(&signature).ok()?.to_vec()
-            }
-            AsymmetricAlgorithm::Ec(_) => p521::ecdsa::Signature::try_from(&signature).ok()?.to_vec(),
-            _ => signature.as_bytes().to_vec(),
+        let algorithm = match SignatureAlgorithm::of_key(self.algorithm)? {
+            // As timestamps are signed.
+            SignatureAlgorithm::RsaSha512 => SignatureAlgorithm::RsaSha256,
+            algorithm => algorithm,
         };
-        (fixed.len() == self.algorithm.signature_length()).then_some(fixed)
+        let fixed = signature::from_ssh(self.algorithm, algorithm, signature)?;
+        let mut field = Vec::new();
+        algorithm.encode_field(&fixed, &mut field).ok()?;
+        let signature = Signature::try_from(field.get(4..)?).ok()?;
+        self.public.key_data().verify(message, &signature).ok().map(|()| fixed)
     }
 }
 
@@ -153,16 +181,12 @@ impl TimestampKey for AgentKey {
     }
 
     fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError> {
-        use ssh_agent_lib::ssh_encoding::Decode;
-        let ours = blob(self.public.key_data())?;
-        let credential = ssh_agent_lib::ssh_key::public::KeyData::decode(&mut ours.as_slice())
-            .map_err(|_| TimestampError::Signature)?
-            .into();
-        let flags = if self.algorithm.modulus_length().is_some() { RSA_SHA2_256 } else { 0 };
-        let request = SignRequest { credential, data: message.to_vec(), flags };
-        let signature = self.connect()?.sign(request).map_err(|error| self.broken(error))?;
-        let signature = Vec::try_from(signature).ok();
-        signature.and_then(|signature| self.fixed(message, &signature)).ok_or_else(|| {
+        let flags = if self.algorithm.modulus_length().is_some() { message::RSA_SHA2_256 } else { 0 };
+        let body = [field(&self.blob), field(message), flags.to_be_bytes().to_vec()].concat();
+        let answer = self.ask(message::SIGN, &body, message::SIGNATURE)?;
+        let mut answer = answer.as_slice();
+        let signature = string(&mut answer).map_err(|error| self.broken(error.into()))?;
+        self.fixed(message, signature).ok_or_else(|| {
             let (socket, fingerprint) = self.named();
             AgentKeyError::Signature { socket, fingerprint }.into()
         })
@@ -178,13 +202,137 @@ pub fn socket() -> Result<PathBuf, AgentKeyError> {
     socket.map(PathBuf::from).ok_or(AgentKeyError::NoAgent)
 }
 
-fn blob(key: &KeyData) -> Result<Vec<u8>, TimestampError> {
-    key.encode_vec().map_err(|_| TimestampError::Signature)
+/// An SSH `string`; what stands in one here is far shorter than 4 GiB.
+fn field(bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+    [&length.to_be_bytes(), bytes].concat()
 }
 
-/// The agent library's own generation of keys, in SSH's encoding.
-fn foreign_blob(key: &ssh_agent_lib::ssh_key::public::KeyData) -> Option<Vec<u8>> {
-    use ssh_agent_lib::ssh_encoding::Encode;
-    let mut blob = Vec::new();
-    key.encode(&mut blob).ok().map(|()| blob)
+/// Sends a message, and reads one: its number and its body.
+fn exchange(
+    stream: &mut (impl Read + Write),
+    question: u8,
+    body: &[u8],
+) -> Result<(u8, Vec<u8>), ProtocolError> {
+    stream.write_all(&field(&[&[question], body].concat()))?;
+    let mut length = [0; 4];
+    stream.read_exact(&mut length)?;
+    let length = u32::from_be_bytes(length);
+    let mut answer = match usize::try_from(length) {
+        Ok(bytes) if bytes <= MAX_ANSWER => vec![0; bytes],
+        _ => return Err(ProtocolError::Long(length)),
+    };
+    stream.read_exact(&mut answer)?;
+    match answer.split_first() {
+        Some((message, body)) => Ok((*message, body.to_vec())),
+        None => Err(ProtocolError::Short(ssh_encoding::Error::Length)),
+    }
+}
+
+/// The public keys of a list of identities.
+fn blobs(mut answer: &[u8]) -> ssh_encoding::Result<Vec<&[u8]>> {
+    let count = u32::decode(&mut answer)?;
+    let mut blobs = Vec::new();
+    for _ in 0..count {
+        blobs.push(string(&mut answer)?);
+        let _comment = string(&mut answer)?;
+    }
+    Ok(blobs)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{os::unix::net::UnixListener, thread};
+
+    use crate::{key_file, ssh_keygen::SshKeygen};
+    use ssh_key::private::KeypairData;
+
+    /// Answers one connection after the other with what `answers` gives for a question.
+    fn agent(socket: &Path, answers: Vec<Vec<u8>>) -> thread::JoinHandle<Vec<Vec<u8>>> {
+        let listener = UnixListener::bind(socket).unwrap();
+        thread::spawn(move || {
+            let mut questions = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut length = [0; 4];
+                stream.read_exact(&mut length).unwrap();
+                let mut question = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+                stream.read_exact(&mut question).unwrap();
+                questions.push(question);
+                stream.write_all(&answer).unwrap();
+            }
+            questions
+        })
+    }
+
+    fn identities(blobs: &[&[u8]]) -> Vec<u8> {
+        let mut body = vec![message::IDENTITIES];
+        body.extend(u32::try_from(blobs.len()).unwrap().to_be_bytes());
+        for blob in blobs {
+            body.extend([field(blob), field(b"comment")].concat());
+        }
+        field(&body)
+    }
+
+    /// An agent whose key list has members that nothing here can read, whose RSA numbers begin with zeros, and whose
+    /// signatures are without the zeros that they would begin with: OpenSSH takes all of it.
+    #[test]
+    fn an_agent_may_write_numbers_and_other_keys_as_it_likes() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let public = keygen.key("rsa", "rsa", "2048");
+        let private = key_file::read_private(&keygen.path("rsa"), &mut || unreachable!()).unwrap();
+        let KeypairData::Rsa(pair) = private.key_data() else { unreachable!() };
+        let key = rsa::pkcs1v15::SigningKey::<sha2::Sha256>::try_from(pair).unwrap();
+        // One signature in 256 begins with a zero.
+        let (message_bytes, signature) = (0_u32..)
+            .find_map(|number| {
+                use rsa::signature::{SignatureEncoding, Signer};
+                let mut message = [0; MESSAGE_LENGTH];
+                message[..4].copy_from_slice(&number.to_be_bytes());
+                let signature = key.sign(&message).to_vec();
+                (signature[0] == 0).then_some((message, signature))
+            })
+            .unwrap();
+        let KeyData::Rsa(numbers) = public.key_data() else { unreachable!() };
+        let zeros = |number: &[u8]| field(&[&[0, 0, 0], number].concat());
+        let blob = [field(b"ssh-rsa"), zeros(numbers.e().as_bytes()), zeros(numbers.n().as_bytes())].concat();
+        let short = [field(b"rsa-sha2-256"), field(&signature[1..])].concat();
+        let answer = field(&[&[message::SIGNATURE], field(&short).as_slice()].concat());
+        let socket = keygen.path("agent");
+        let agent = agent(&socket, vec![identities(&[b"", b"\0\0\0\x01x", &blob]), answer]);
+        let mut key = AgentKey::new(&socket, public.clone()).unwrap();
+        assert_eq!(key.sign_message(&message_bytes).unwrap(), signature);
+        // It is asked for the key in its own words.
+        let questions = agent.join().unwrap();
+        let asked = [vec![message::SIGN], field(&blob), field(&message_bytes), vec![0, 0, 0, 2]].concat();
+        assert_eq!(questions, [vec![message::REQUEST_IDENTITIES], asked]);
+    }
+
+    #[test]
+    fn what_is_no_answer_is_told_apart() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let public = keygen.key("key", "ed25519", "");
+        let with = |name: &str, answer: Vec<u8>| {
+            let socket = keygen.path(name);
+            let agent = agent(&socket, vec![answer]);
+            let error = AgentKey::new(&socket, public.clone()).unwrap_err();
+            agent.join().unwrap();
+            match error {
+                TimestampError::Agent(error) => error,
+                other => panic!("{other:?}"),
+            }
+        };
+        assert!(matches!(with("a", identities(&[])), AgentKeyError::Absent { .. }));
+        assert!(matches!(with("b", field(&[message::FAILURE])), AgentKeyError::Refused { .. }));
+        let source = |name, answer| match with(name, answer) {
+            AgentKeyError::Protocol { source, .. } => source,
+            other => panic!("{other:?}"),
+        };
+        assert!(matches!(source("c", field(&[99])), ProtocolError::Unexpected(99)));
+        assert!(matches!(source("d", vec![0xff; 4]), ProtocolError::Long(u32::MAX)));
+        assert!(matches!(source("e", field(b"")), ProtocolError::Short(_)));
+        assert!(matches!(source("f", field(&[message::IDENTITIES, 0, 0, 0, 1])), ProtocolError::Short(_)));
+        assert!(matches!(source("g", vec![0, 0]), ProtocolError::Broken(_)));
+    }
 }
