@@ -21,7 +21,11 @@ struct Connector {
 
 impl Connector {
     fn start(machine: &Machine) -> Self {
-        let mut command = machine.command(&["connector", "--listen", "127.0.0.1:0"]);
+        Self::with(machine, &[])
+    }
+
+    fn with(machine: &Machine, more: &[&str]) -> Self {
+        let mut command = machine.command(&[&["connector", "--listen", "127.0.0.1:0"], more].concat());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -97,6 +101,22 @@ fn a_board_that_is_unplugged_is_away_and_found_again() {
     assert!(connector.request("POST /connector/api", &ECHO).ends_with(&[0x81, 0, 2, b'h', b'i']));
     let told = connector.end();
     assert!(told.contains("broke during an exchange") && told.ends_with("serial:board is there\n"), "{told}");
+}
+
+#[test]
+fn a_name_that_was_allowed_reaches_the_board_and_another_does_not() {
+    let machine = Machine::with_device("serial:board");
+    let _port = plug_in(&machine);
+    let connector = Connector::with(&machine, &["--allow-host", "myhsm"]);
+    let status = |host: &str| {
+        let mut stream = TcpStream::connect(&connector.address).unwrap();
+        write!(stream, "GET /connector/status HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response[9..12].to_owned()
+    };
+    let told = ["myhsm:12345", "localhost", "example.com"].map(status);
+    assert_eq!(told, ["200", "200", "403"]);
 }
 
 #[test]

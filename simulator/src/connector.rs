@@ -11,15 +11,19 @@
 //! reach the device one at a time and in order; the status never waits for one.
 //!
 //! The service has no transport security. The secure channel inside the frames is what protects keys and
-//! passwords; listening on loopback is what keeps strangers from occupying the device. There, requests that
-//! a web page could have sent (a foreign `Host`, any `Origin`) are refused.
+//! passwords; listening on loopback is what keeps strangers from occupying the device.
+//!
+//! Requests that a web page could have sent are refused: those with an `Origin`, wherever the service listens, and, on
+//! loopback, those for a `Host` that is neither loopback nor a [`Host`] that was allowed. The latter is what stops DNS
+//! rebinding, where a page's own name comes to mean 127.0.0.1.
 
 use std::{
     convert::Infallible,
     fmt::Display,
     io,
-    net::{IpAddr, SocketAddr, TcpListener as Socket, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener as Socket, ToSocketAddrs},
     pin::Pin,
+    str::FromStr,
     sync::{Arc, PoisonError},
     task::{Context, Poll},
     time::Duration,
@@ -97,6 +101,54 @@ impl Default for Timeouts {
     }
 }
 
+/// How the service treats its clients.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How long they may take.
+    pub timeouts: Timeouts,
+    /// The names besides loopback's own that requests may be for. With one of them a service on another address looks at
+    /// names, too.
+    pub hosts: Vec<Host>,
+}
+
+impl From<Timeouts> for Settings {
+    fn from(timeouts: Timeouts) -> Self {
+        Self { timeouts, hosts: Vec::new() }
+    }
+}
+
+/// A name or an IP address by which clients reach a service: what stands in the URL between scheme and port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host(String);
+
+/// Why a text is not a [`Host`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{0:?} is not a host: give a name such as hsm.example.com, or an IP address, without scheme, port and path"
+)]
+pub struct HostError(String);
+
+impl FromStr for Host {
+    type Err = HostError;
+
+    fn from_str(text: &str) -> Result<Self, HostError> {
+        let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+        if let Ok(address) = bare.parse::<Ipv6Addr>() {
+            return Ok(Self(format!("[{address}]")));
+        }
+        let name = text.strip_suffix('.').unwrap_or(text);
+        let label = |label: &str| {
+            !label.is_empty()
+                && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+        };
+        if name.split('.').all(label) {
+            Ok(Self(name.to_ascii_lowercase()))
+        } else {
+            Err(HostError(text.to_owned()))
+        }
+    }
+}
+
 /// Why nothing listens.
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
@@ -140,7 +192,7 @@ pub fn bind(listen: &str, allow_remote: bool) -> Result<Socket, BindError> {
 pub async fn serve<B: Backend>(
     listener: TcpListener,
     mut backend: B,
-    timeouts: Timeouts,
+    settings: impl Into<Settings>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let address = listener.local_addr()?;
@@ -149,7 +201,7 @@ pub async fn serve<B: Backend>(
         backend: Arc::new(Mutex::new(backend)),
         status: watch::Sender::new(status),
         address,
-        timeouts,
+        settings: settings.into(),
     });
     let connections = Arc::new(Semaphore::new(CONNECTIONS));
     let graceful = GracefulShutdown::new();
@@ -193,7 +245,7 @@ struct Service<B> {
     backend: Arc<Mutex<B>>,
     status: watch::Sender<Status>, // as last seen
     address: SocketAddr,
-    timeouts: Timeouts,
+    settings: Settings,
 }
 
 impl<B: Backend> Service<B> {
@@ -204,7 +256,7 @@ impl<B: Backend> Service<B> {
         writer: impl AsyncWrite + Unpin + Send + 'static,
         graceful: &GracefulShutdown,
     ) -> impl Future<Output = ()> + Send + 'static {
-        let Timeouts { headers, idle, .. } = self.timeouts;
+        let Timeouts { headers, idle, .. } = self.settings.timeouts;
         let (pace, deadline) = Pace::new(idle, headers);
         let reader = Paced { reader, pace: pace.clone() };
         let respond = service_fn(move |request| {
@@ -251,7 +303,11 @@ impl<B: Backend> Service<B> {
 
     /// Why a request is turned away before anybody asks what it wants.
     fn refusal(&self, request: &Request<Incoming>) -> Option<StatusCode> {
-        if !self.address.ip().is_loopback() {
+        // No client of the protocol sends one, and every browser does when a page posts something.
+        if request.headers().contains_key(ORIGIN) {
+            return Some(StatusCode::FORBIDDEN);
+        }
+        if !self.address.ip().is_loopback() && self.settings.hosts.is_empty() {
             return None;
         }
         let mut hosts = request.headers().get_all(HOST).iter();
@@ -259,10 +315,10 @@ impl<B: Backend> Service<B> {
         if hosts.next().is_some() || (host.is_none() && request.version() > Version::HTTP_10) {
             return Some(StatusCode::BAD_REQUEST);
         }
-        let ours = |host: &str| ours(host, self.address.ip());
+        let ours = |host: &str| ours(host, self.address.ip(), &self.settings.hosts);
         let ours = host.is_none_or(|host| host.to_str().is_ok_and(ours))
             && request.uri().authority().is_none_or(|authority| ours(authority.as_str()));
-        (!ours || request.headers().contains_key(ORIGIN)).then_some(StatusCode::FORBIDDEN)
+        (!ours).then_some(StatusCode::FORBIDDEN)
     }
 
     async fn report(&self) -> Response<Full<Bytes>> {
@@ -292,7 +348,7 @@ impl<B: Backend> Service<B> {
             return answer(StatusCode::BAD_REQUEST, Bytes::new());
         };
         let body = Limited::new(request.into_body(), usize::try_from(length).unwrap_or(0)).collect();
-        let frame = match tokio::time::timeout(self.timeouts.body, body).await {
+        let frame = match tokio::time::timeout(self.settings.timeouts.body, body).await {
             Ok(Ok(body)) => body.to_bytes(),
             Ok(Err(_)) => return last(StatusCode::BAD_REQUEST),
             Err(_) => return last(StatusCode::REQUEST_TIMEOUT),
@@ -346,19 +402,29 @@ fn fresh_id() -> HeaderValue {
         .unwrap_or(HeaderValue::from_static(""))
 }
 
-/// Whether a `Host` names this machine's loopback, and not a stranger's name that resolves to it.
-fn ours(host: &str, address: IpAddr) -> bool {
+/// Whether a `Host` names this machine's loopback, the address that is listened on, or an allowed host, and not a
+/// stranger's name that resolves to it.
+///
+/// A service on every address is asked for by whichever it has: there an IP address will do, since none can be rebound.
+fn ours(host: &str, address: IpAddr, allowed: &[Host]) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|byte| byte.is_ascii_digit()) => name,
         _ => host,
     };
-    let listening = match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => format!("[{address}]"),
+    let literal = |name: &str| match name.strip_prefix('[').and_then(|name| name.strip_suffix(']')) {
+        Some(name) => name.parse().ok().map(IpAddr::V6),
+        None => name.parse().ok().map(IpAddr::V4),
     };
-    ["localhost", "localhost.", "127.0.0.1", "[::1]", &listening]
-        .iter()
-        .any(|ours| name.eq_ignore_ascii_case(ours))
+    if let Some(asked) = literal(name) {
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        return loopback.contains(&asked)
+            || asked == address
+            || address.is_unspecified()
+            || allowed.iter().any(|allowed| literal(&allowed.0) == Some(asked));
+    }
+    let name = name.strip_suffix('.').unwrap_or(name);
+    name.eq_ignore_ascii_case("localhost")
+        || allowed.iter().any(|allowed| name.eq_ignore_ascii_case(&allowed.0))
 }
 
 /// When a connection's client must have sent something. hyper's own limit on headers also runs between
@@ -529,7 +595,7 @@ mod tests {
             backend: Arc::new(Mutex::new(Mirror)),
             status: watch::Sender::new(Mirror.status()),
             address: ([127, 0, 0, 1], 1).into(),
-            timeouts: Timeouts::default(),
+            settings: Settings::default(),
         });
         let (mut client, reader) = tokio::io::duplex(65536);
         let (writer, mut answers) = tokio::io::duplex(65536);

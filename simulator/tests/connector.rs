@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sshsm_simulator::connector::{Backend, Status, Timeouts, serve};
+use sshsm_simulator::connector::{Backend, Host, Settings, Status, Timeouts, serve};
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Answers a frame with itself, its command's high bit set; 0x70 fails, 0x71 panics, 0x72 computes until the
@@ -53,6 +53,10 @@ struct Server {
 
 impl Server {
     fn start(timeouts: Timeouts, present: bool) -> Self {
+        Self::on("127.0.0.1:0", timeouts.into(), present)
+    }
+
+    fn on(listen: &'static str, settings: Settings, present: bool) -> Self {
         let (seen_by, seen) = mpsc::channel();
         let (go, gone) = mpsc::channel();
         let (stop, stopped) = oneshot::channel();
@@ -60,10 +64,10 @@ impl Server {
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async move {
-                let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+                let listener = TcpListener::bind(listen).await.unwrap();
                 tell.send(listener.local_addr().unwrap()).unwrap();
                 let backend = Echo { seen: seen_by, go: gone, present };
-                serve(listener, backend, timeouts, async { drop(stopped.await) }).await.unwrap();
+                serve(listener, backend, settings, async { drop(stopped.await) }).await.unwrap();
             });
         });
         Self { address: address.recv().unwrap(), seen, go, stop: Some(stop), thread: Some(thread) }
@@ -74,7 +78,7 @@ impl Server {
     }
 
     fn connect(&self) -> TcpStream {
-        let stream = TcpStream::connect(self.address).unwrap();
+        let stream = TcpStream::connect(("127.0.0.1", self.address.port())).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
         stream
     }
@@ -289,6 +293,65 @@ fn only_hosts_that_mean_this_machine_are_served() {
     assert!(old.starts_with("HTTP/1.0 200 OK"), "{old}");
     let absolute = server.ask("GET http://example.com/connector/status HTTP/1.1\r\nHost: localhost\r\n\r\n");
     assert!(absolute.starts_with("HTTP/1.1 403 "), "{absolute}");
+}
+
+/// The status code for a request with these lines in its head.
+fn status(server: &Server, lines: &str) -> String {
+    server.ask(&format!("GET /connector/status HTTP/1.1\r\n{lines}\r\n"))[9..12].to_owned()
+}
+
+fn hosts(names: &[&str]) -> Settings {
+    Settings { hosts: names.iter().map(|name| name.parse().unwrap()).collect(), ..Settings::default() }
+}
+
+#[test]
+fn a_host_that_was_allowed_is_served_and_no_other() {
+    let server =
+        Server::on("127.0.0.1:0", hosts(&["myhsm", "HSM.example.com.", "10.0.0.5", "fd00::1"]), true);
+    for host in [
+        "myhsm",
+        "MyHSM:12345",
+        "myhsm.",
+        "hsm.example.com:80",
+        "10.0.0.5:1",
+        "[fd00::1]:1",
+        "[fd00:0::1]",
+        "localhost",
+        "127.0.0.1",
+    ] {
+        assert_eq!(status(&server, &format!("Host: {host}\r\n")), "200", "{host}");
+    }
+    for host in ["example.com", "x.hsm.example.com", "myhsm.example.com", "10.0.0.6", "[fd00::2]", "fd00::1"]
+    {
+        assert_eq!(status(&server, &format!("Host: {host}\r\n")), "403", "{host}");
+    }
+    assert_eq!(status(&server, "Host: myhsm\r\nOrigin: http://myhsm\r\n"), "403", "a web page asks");
+}
+
+/// Whoever serves other computers is reached by names of their choosing, unless some are given.
+#[test]
+fn on_every_address_names_are_looked_at_when_some_are_allowed_and_web_pages_are_always_refused() {
+    let open = Server::on("0.0.0.0:0", Settings::default(), true);
+    assert_eq!(status(&open, "Host: example.com\r\n"), "200");
+    assert_eq!(status(&open, "Host: 127.0.0.1\r\nOrigin: https://example.com\r\n"), "403");
+    let named = Server::on("0.0.0.0:0", hosts(&["myhsm"]), true);
+    for host in ["myhsm:12345", "localhost", "192.0.2.7:12345", "[2001:db8::1]"] {
+        assert_eq!(status(&named, &format!("Host: {host}\r\n")), "200", "{host}");
+    }
+    for host in ["example.com", "192.0.2.7.example.com"] {
+        assert_eq!(status(&named, &format!("Host: {host}\r\n")), "403", "{host}");
+    }
+    assert_eq!(status(&named, "Host: myhsm\r\nOrigin: http://myhsm\r\n"), "403");
+}
+
+#[test]
+fn what_is_no_host_is_refused_by_name() {
+    for text in
+        ["", "*", "http://myhsm", "myhsm:12345", "my hsm", "a..b", "[myhsm]", "myhsm/", ".", "*.example.com"]
+    {
+        let error = text.parse::<Host>().unwrap_err().to_string();
+        assert!(error.contains(&format!("{text:?}")), "{error}");
+    }
 }
 
 #[test]

@@ -165,6 +165,23 @@ fn addresses_that_others_can_reach_are_refused_unless_allowed() {
 }
 
 #[test]
+fn a_name_that_was_allowed_is_served() {
+    let status = |running: &Running, host: &str| {
+        let mut stream = TcpStream::connect(&running.address).unwrap();
+        write!(stream, "GET /connector/status HTTP/1.0\r\nHost: {host}\r\n\r\n").unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).unwrap();
+        response[9..12].to_owned()
+    };
+    let running = Running::on("127.0.0.1:0", &["--memory", "--allow-host", "myhsm", "--allow-host", "other"]);
+    let told = ["myhsm:12345", "other", "localhost", "example.com"].map(|host| status(&running, host));
+    assert_eq!(told, ["200", "200", "200", "403"]);
+    let (code, text) = refused(&["--memory", "--allow-host", "http://myhsm"]);
+    assert_eq!(code, Some(2));
+    assert!(text.contains("without scheme, port and path"), "{text}");
+}
+
+#[test]
 fn a_device_in_use_and_a_damaged_one_are_refused_with_their_reason() {
     let directory = tempfile::tempdir().unwrap();
     let state = path(directory.path());

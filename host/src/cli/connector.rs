@@ -5,7 +5,7 @@
 //! its clients are told that by the device itself.
 
 use clap::Args;
-use sshsm_simulator::connector::{Backend, Status, Timeouts, bind, serve};
+use sshsm_simulator::connector::{Backend, Host, Settings, Status, bind, serve};
 use tokio::{net::TcpListener, runtime};
 
 use super::{
@@ -28,6 +28,10 @@ pub(super) struct Connector {
     /// and guess at passwords
     #[arg(long)]
     allow_remote: bool,
+    /// Also serve clients that reach this program under another name than loopback's, such as that of a tunnel; requests
+    /// for other names are refused, since a web page could have sent them. May be given more than once
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<Host>,
 }
 
 impl Connector {
@@ -43,7 +47,8 @@ impl Connector {
             let listener = TcpListener::from_std(listener).map_err(CliError::Service)?;
             let address = listener.local_addr().map_err(CliError::Service)?;
             Format::Text.print(&(), |()| format!("listening on http://{address}\n"))?;
-            serve(listener, device, Timeouts::default(), ended).await.map_err(CliError::Service)
+            let settings = Settings { hosts: self.allow_host, ..Settings::default() };
+            serve(listener, device, settings, ended).await.map_err(CliError::Service)
         })
     }
 }

@@ -17,7 +17,7 @@ use clap::{ArgGroup, Parser, ValueEnum, builder::ArgPredicate};
 use sshsm_firmware::platform::Indication;
 use sshsm_simulator::{
     Presence, Provision, SerialPort, Simulator, SimulatorError, Touch,
-    connector::{self, Backend, Status, Timeouts, serve},
+    connector::{self, Backend, Host, Settings, Status, serve},
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -64,6 +64,10 @@ struct Arguments {
     /// port can occupy the device and guess at passwords.
     #[arg(long)]
     allow_remote: bool,
+    /// Also serve clients that reach this program under another name than loopback's, such as that of a tunnel. Requests
+    /// for other names are refused, since a web page could have sent them. May be given more than once.
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<Host>,
 }
 
 /// Signals that mean nothing else to the program.
@@ -142,6 +146,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     let provision = arguments.provision.as_deref().map(Provision::read).transpose()?;
     let bind = |listen| connector::bind(listen, arguments.allow_remote);
     let listener = arguments.listen.as_deref().map(bind).transpose()?;
+    let settings = Settings { hosts: arguments.allow_host, ..Settings::default() };
     let mut builder = match &arguments.state {
         Some(directory) => Simulator::open(directory),
         None => Simulator::memory(),
@@ -222,7 +227,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     match listener {
         Some(listener) => {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            serve(listener, backend, Timeouts::default(), shutdown).await?;
+            serve(listener, backend, settings, shutdown).await?;
         }
         None => shutdown.await,
     }
