@@ -11,7 +11,7 @@
 //! | templates and keys in files | [`template_file`], [`template_rules`], [`key_file`], [`device_key`] |
 //! | what is wrong with a template, what changed in it, what it says to requests | [`template_lint`], [`template_diff`], [`template_suite`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
-//! | what makes a device a certificate authority | [`authority`], [`provision`] |
+//! | what makes a device a certificate authority | [`authority`], [`provision`], [`passphrase`] |
 //! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
@@ -37,7 +37,7 @@ pub mod krl;
 pub mod ledger;
 mod openssh_key;
 pub mod output;
-
+pub mod passphrase;
 pub mod pkcs11;
 pub mod provision;
 pub mod quickstart;

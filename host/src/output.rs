@@ -88,6 +88,18 @@ pub fn write_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Writes a new file that only its owner may read, whole or not at all; it is on the disk when this returns.
+///
+/// # Errors
+/// [`io::ErrorKind::AlreadyExists`] where something is already; otherwise when the file cannot be written.
+pub fn new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = temporary(&mut tempfile::Builder::new(), path)?;
+    file.write_all(content)?;
+    file.as_file().sync_all()?;
+    file.persist_noclobber(path)?;
+    fs::File::open(directory_of(path))?.sync_all()
+}
+
 /// Removes from a directory what a process that was killed left of [`write_file`] and [`write_secret_file`].
 ///
 /// # Errors
@@ -111,8 +123,11 @@ const PREFIX: &str = ".sshsm-";
 
 /// A file beside `path`, removed unless it takes its place.
 fn temporary(builder: &mut tempfile::Builder<'_, '_>, path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    builder.prefix(PREFIX).rand_bytes(6).tempfile_in(directory)
+    builder.prefix(PREFIX).rand_bytes(6).tempfile_in(directory_of(path))
+}
+
+fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
 /// Lines of `rows` with their columns aligned, each row ending in a newline.

@@ -132,8 +132,7 @@ fn what_does_not_leave_the_device_is_named() {
     assert_eq!((&shown["threshold"], &shown["authentic"]), (&json!(2), &Value::Null));
 
     // An authentication key that may not pass on what the CA key may do exports nothing that may do it.
-    let line =
-        "authentication-key put --id 3 --capabilities all --delegated exportable-under-wrap,export-wrapped";
+    let line = "authentication-key put --id 3 --capabilities all --delegated exportable-under-wrap,export-wrapped --allow-weak-password";
     let words: Vec<_> = line.split(' ').collect();
     assert_eq!(machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
     let weak = run(&machine, "--auth-key 3 backup create weak.json --format json").json();
@@ -150,7 +149,9 @@ fn a_device_that_lets_nothing_go_has_no_backup() {
         [(3, "none", 5, "put wrap key"), (4, "export-wrapped", 1, "the device lets no object go")]
     {
         let may = "put-wrap-key,export-wrapped,delete-wrap-key";
-        let line = format!("authentication-key put --id {id} --capabilities {may} --delegated {delegated}");
+        let line = format!(
+            "authentication-key put --id {id} --capabilities {may} --delegated {delegated} --allow-weak-password"
+        );
         let words: Vec<_> = line.split(' ').collect();
         assert_eq!(machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
         let refused = run(&machine, &format!("--auth-key {id} backup create backup.json"));

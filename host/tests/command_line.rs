@@ -200,6 +200,26 @@ fn a_new_password_replaces_the_old_one() {
     assert_eq!(machine.without_password(&["key", "list", "--password-file", "new"]).code, 0);
 }
 
+#[test]
+fn a_weak_new_password_is_refused_unless_it_is_said_so_and_a_generated_one_is_strong() {
+    let machine = Machine::new();
+    let put = ["authentication-key", "put", "--id", "2", "--capabilities", "none"];
+    for command in [&put[..], &["authentication-key", "change"]] {
+        let refused = machine.with_environment(command, &[("SSHSM_NEW_PASSWORD", "zone2026!")]);
+        assert_eq!(refused.code, 4, "{refused:?}");
+        assert!(refused.stderr.contains("has 9 characters, and 12 is the least"), "{refused:?}");
+        assert!(refused.stderr.contains("--generate") && refused.stderr.contains("--allow-weak-password"));
+        refused.tells_no(&["zone2026!"]);
+    }
+    let allowed = [&put[..], &["--allow-weak-password"]].concat();
+    assert_eq!(machine.with_environment(&allowed, &[("SSHSM_NEW_PASSWORD", "zone2026!")]).code, 0);
+    let change = machine.run(&["authentication-key", "change", "--generate"]);
+    assert_eq!(change.code, 0, "{change:?}");
+    let password = change.stderr.lines().find_map(|line| line.split_once("shown this once: ")).unwrap().1;
+    assert_eq!(machine.run(&["key", "list"]).code, 4, "the old one");
+    assert_eq!(machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", password)]).code, 0);
+}
+
 /// The README's daily user: signs and has refusals explained, and can do nothing else.
 #[test]
 fn an_authentication_key_that_only_signs_can_be_put() {

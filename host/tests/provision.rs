@@ -112,8 +112,10 @@ fn a_run_that_was_cut_short_is_gone_on_with_from_every_step() {
 fn what_stops_it_half_way_is_told_with_what_is_done() {
     let machine = machine();
     assert_eq!(provision(&machine, &[]).code, 0);
-    let run = machine
-        .with_environment(&["provision", "--template", "t.toml"], &[NEW[0], ("SSHSM_SIGNER_PASSWORD", "x")]);
+    let run = machine.with_environment(
+        &["provision", "--template", "t.toml"],
+        &[NEW[0], ("SSHSM_SIGNER_PASSWORD", "another signer")],
+    );
     assert_eq!(run.code, 4, "{run:?}");
     for part in [
         "stopped half-way",
@@ -172,21 +174,98 @@ fn a_device_with_another_password_is_not_opened() {
 #[test]
 fn passwords_that_protect_nothing_are_refused() {
     let machine = machine();
+    let long = "correct horse";
     for (administrator, signer, told) in [
-        ("password", "b", "the factory's"),
-        ("a", "password", "the factory's"),
-        ("a", "a", "the same"),
-        ("", "b", "empty"),
+        ("password", long, "the factory's"),
+        (long, "Password123456", "the factory's"),
+        ("zone2026!", long, "has 9 characters, and 12 is the least"),
+        (long, "eleven char", "has 11 characters, and 12 is the least"),
+        (long, long, "the same"),
+        ("", long, "empty"),
     ] {
         let passwords = [("SSHSM_NEW_PASSWORD", administrator), ("SSHSM_SIGNER_PASSWORD", signer)];
         let run = machine.with_environment(&["provision", "--template", "t.toml"], &passwords);
+        assert_eq!(run.code, 4, "{run:?}");
+        assert!(run.stderr.contains(told), "{run:?}");
+        run.tells_no(&["zone2026!", "eleven char"]);
+    }
+    let weak = ["provision", "--template", "t.toml", "--allow-weak-password"];
+    for (administrator, told) in [("password", "the factory's"), ("x", "the same"), ("", "empty")] {
+        let passwords = [("SSHSM_NEW_PASSWORD", administrator), ("SSHSM_SIGNER_PASSWORD", "x")];
+        let run = machine.with_environment(&weak, &passwords);
         assert_eq!(run.code, 4, "{run:?}");
         assert!(run.stderr.contains(told), "{run:?}");
     }
     let none = machine.run(&["provision", "--template", "t.toml"]);
     assert_eq!(none.code, 4);
     assert!(none.stderr.contains("SSHSM_NEW_PASSWORD"), "{none:?}");
+    assert!(none.stderr.contains("--generate"), "{none:?}");
     assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
+    let passwords = [("SSHSM_NEW_PASSWORD", "short"), ("SSHSM_SIGNER_PASSWORD", "x")];
+    assert_eq!(machine.with_environment(&weak, &passwords).code, 0, "who says so may");
+}
+
+/// The passphrase that a line of stderr shows.
+fn shown(run: &Run, whose: &str) -> String {
+    let begin = format!("password of {whose}, shown this once: ");
+    let lines: Vec<_> = run.stderr.lines().filter_map(|line| line.strip_prefix(&begin)).collect();
+    assert_eq!(lines.len(), 1, "{run:?}");
+    lines[0].to_owned()
+}
+
+#[test]
+fn generated_passwords_are_shown_once_and_open_the_device() {
+    let machine = machine();
+    let line = ["provision", "--template", "t.toml", "--generate", "--record", "record.json"];
+    let run = machine.without_password(&line);
+    assert_eq!(run.code, 0, "{run:?}");
+    let administrator = shown(&run, "the administrator, authentication key 1");
+    let signer = shown(&run, "the authentication key that signs");
+    let record = std::fs::read_to_string(machine.path("record.json")).unwrap();
+    for password in [&administrator, &signer] {
+        assert_eq!(password.len(), 29, "25 characters of 5 bits, in groups");
+        assert!(!run.stdout.contains(password.as_str()) && !record.contains(password.as_str()));
+    }
+    assert_ne!(administrator, signer);
+    let list = |password: &str, key: &str| {
+        let environment = [("SSHSM_PASSWORD", password), ("SSHSM_AUTH_KEY", key)];
+        machine.with_environment(&["key", "list"], &environment).code
+    };
+    assert_eq!((list(&administrator, "1"), list(&signer, "2"), list("password", "1")), (0, 0, 4));
+    let given = machine.with_environment(&line, &[("SSHSM_NEW_PASSWORD", "correct horse")]);
+    assert_eq!(given.code, 2, "which one is meant? {given:?}");
+    assert!(given.stderr.contains("SSHSM_NEW_PASSWORD"), "{given:?}");
+}
+
+#[test]
+fn generated_passwords_go_to_files_of_their_owner_and_are_kept_when_the_run_is_repeated() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let machine = machine();
+    let line =
+        "provision --template t.toml --generate --new-password-file admin --signer-password-file signer";
+    let line: Vec<_> = line.split(' ').collect();
+    let run = machine.without_password(&line);
+    assert_eq!(run.code, 0, "{run:?}");
+    let read = |name: &str| std::fs::read_to_string(machine.path(name)).unwrap();
+    let (administrator, signer) = (read("admin"), read("signer"));
+    run.tells_no(&[administrator.trim(), signer.trim()]);
+    for name in ["admin", "signer"] {
+        let mode = std::fs::metadata(machine.path(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert_eq!(machine.without_password(&["key", "list", "--password-file", "admin"]).code, 0);
+    assert_eq!(
+        machine.without_password(&line).code,
+        0,
+        "an earlier run's passwords go on being the device's"
+    );
+    assert_eq!((read("admin"), read("signer")), (administrator, signer.clone()));
+    // A new password never takes another's file.
+    let change =
+        "authentication-key change --auth-key 1 --password-file admin --generate --new-password-file signer";
+    let refused = machine.without_password(&change.split(' ').collect::<Vec<_>>());
+    assert_eq!(refused.code, 6, "{refused:?}");
+    assert_eq!(read("signer"), signer);
 }
 
 #[test]

@@ -355,7 +355,7 @@ fn a_dry_run_that_cannot_ask_says_so_and_does_not_speak_of_a_refusal() {
     machine.timestamp_key("timestamp");
     machine.new_key("user", ed25519(1));
     let machine = set_up(machine, "");
-    let put = "authentication-key put --id 2 --capabilities sign-ssh-certificate";
+    let put = "authentication-key put --id 2 --capabilities sign-ssh-certificate --allow-weak-password";
     let put: Vec<_> = put.split(' ').collect();
     assert_eq!(machine.with_environment(&put, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
     let dry = sign(&machine, "--auth-key 2 -I i -n a -V NOW:+3600 --dry-run");

@@ -13,7 +13,7 @@ use super::{
     arguments::{self, NewId},
     error::CliError,
     key::ObjectName,
-    password,
+    password::{self, Existing},
 };
 use crate::{client::Session, output};
 
@@ -56,11 +56,14 @@ pub(super) struct NewPassword {
     /// File with the new password; without it, SSHSM_NEW_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
+    #[command(flatten)]
+    terms: password::Terms,
 }
 
 impl NewPassword {
-    pub(super) fn read(&self) -> Result<Zeroizing<String>, CliError> {
-        password::read_new(self.new_password_file.as_deref(), &password::NEW)
+    fn read(&self) -> Result<Zeroizing<String>, CliError> {
+        let file = self.new_password_file.as_deref();
+        password::read_new(file, self.terms, Existing::Refuse, &password::NEW)
     }
 }
 

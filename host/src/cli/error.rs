@@ -19,6 +19,7 @@ use crate::{
     flash::FlashError,
     ledger::LedgerError,
     output::shown,
+    passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
     provision::ProvisionError,
     quickstart::QuickstartError,
@@ -98,6 +99,8 @@ pub(crate) enum CliError {
     PasswordsDiffer,
     #[error("the new password is empty; nothing was changed")]
     EmptyPassword,
+    #[error(transparent)]
+    WeakPassword(Weakness),
     #[error("{0} is not UTF-8")]
     NotUtf8(&'static str),
     #[error("cannot ask on the terminal")]
@@ -245,6 +248,7 @@ impl CliError {
             | Self::NoNewPassword(_)
             | Self::PasswordsDiffer
             | Self::EmptyPassword
+            | Self::WeakPassword(_)
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
             Self::Usage(_) | Self::Bind(BindError::Remote(_)) | Self::Listen(ListenError::Insecure(_)) => {
@@ -411,6 +415,9 @@ impl CliError {
             Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
+            Self::WeakPassword(_) => {
+                "--generate makes one that nobody guesses; --allow-weak-password takes this one all the same"
+            }
             _ => return None,
         })
     }

@@ -2,6 +2,7 @@
 
 use std::{env, io, path::Path};
 
+use clap::Args;
 use sshsm_protocol::ObjectId;
 use zeroize::Zeroizing;
 
@@ -10,8 +11,10 @@ use super::{
     prompt,
 };
 use crate::{
+    client::ClientError,
     input,
-    output::shown,
+    output::{self, shown},
+    passphrase,
     pkcs11::{PinRequest, error::Tries},
 };
 
@@ -29,45 +32,115 @@ pub(super) fn read(file: Option<&Path>, key: ObjectId, device: &str) -> Result<Z
     }
 }
 
-/// Where a new password comes from when no file has it.
+/// Whose new password is wanted.
 pub(super) struct New {
+    /// The environment variable that may have it.
     variable: &'static str,
     questions: [&'static str; 2],
-    /// What to do where neither is.
+    /// What to do where it is nowhere.
     advice: &'static str,
+    /// Whose it is, for people.
+    whose: &'static str,
 }
 
 /// Of the authentication key that a command is about.
 pub(super) const NEW: New = New {
     variable: "SSHSM_NEW_PASSWORD",
     questions: ["New password: ", "The new password again: "],
-    advice: "set SSHSM_NEW_PASSWORD or name a file with --new-password-file",
+    advice: "--generate makes one; or set SSHSM_NEW_PASSWORD, or name a file with --new-password-file",
+    whose: "the authentication key",
 };
+
+/// Of authentication key 1, as `provision` gives it.
+pub(super) const ADMINISTRATOR: New = New { whose: "the administrator, authentication key 1", ..NEW };
 
 /// Of an authentication key that can sign and nothing else.
 pub(super) const SIGNER: New = New {
     variable: "SSHSM_SIGNER_PASSWORD",
     questions: ["Password of the key that signs: ", "The password of the key that signs again: "],
-    advice: "set SSHSM_SIGNER_PASSWORD or name a file with --signer-password-file",
+    advice: "--generate makes one; or set SSHSM_SIGNER_PASSWORD, or name a file with --signer-password-file",
+    whose: "the authentication key that signs",
 };
 
-/// Reads the password that an authentication key is to have; on a terminal it is asked for twice.
-pub(super) fn read_new(file: Option<&Path>, new: &New) -> Result<Zeroizing<String>, CliError> {
+/// How a new password is come by, whoever's it is.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Terms {
+    /// Make a random password of 125 bits, and show it once, on stderr; with a file for the password, write it there,
+    /// readable by its owner only
+    #[arg(long)]
+    generate: bool,
+    /// Take a new password of fewer than 12 characters, or the factory's: one answer of the device is enough to find such
+    /// a password elsewhere
+    #[arg(long)]
+    allow_weak_password: bool,
+}
+
+/// What to do with a file that [`Terms::generate`] was to make, and that is there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Existing {
+    /// It is an earlier run's, and has the password.
+    Read,
+    /// It is another password's.
+    Refuse,
+}
+
+/// The password that an authentication key is to have: from a file, the environment, or the terminal, where it is asked for
+/// twice; or made here.
+pub(super) fn read_new(
+    file: Option<&Path>,
+    terms: Terms,
+    existing: Existing,
+    new: &New,
+) -> Result<Zeroizing<String>, CliError> {
+    let password = if terms.generate { generate(file, existing, new)? } else { given(file, new)? };
+    if password.is_empty() {
+        return Err(CliError::EmptyPassword);
+    }
+    match passphrase::check(&password) {
+        Err(weakness) if !terms.allow_weak_password => Err(CliError::WeakPassword(weakness)),
+        _ => Ok(password),
+    }
+}
+
+fn given(file: Option<&Path>, new: &New) -> Result<Zeroizing<String>, CliError> {
+    if let Some(path) = file {
+        return from_file(path);
+    }
+    if let Some(password) = from_environment(new.variable)? {
+        return Ok(password);
+    }
     let [question, again] = new.questions;
-    let password = match file {
-        Some(path) => from_file(path)?,
-        None => match from_environment(new.variable)? {
-            Some(password) => password,
-            None => {
-                let password = ask(question)?.ok_or(CliError::NoNewPassword(new.advice))?;
-                if ask(again)?.as_ref() != Some(&password) {
-                    return Err(CliError::PasswordsDiffer);
-                }
-                password
-            }
-        },
+    let password = ask(question)?.ok_or(CliError::NoNewPassword(new.advice))?;
+    if ask(again)?.as_ref() == Some(&password) { Ok(password) } else { Err(CliError::PasswordsDiffer) }
+}
+
+/// Makes a password and hands it over before it is any key's, so that no key ever has one that was lost.
+fn generate(file: Option<&Path>, existing: Existing, new: &New) -> Result<Zeroizing<String>, CliError> {
+    if from_environment(new.variable)?.is_some() {
+        return Err(CliError::Usage(format!("both --generate and {} are there; unset one", new.variable)));
+    }
+    let password = passphrase::generate().map_err(|error| CliError::Client(ClientError::Entropy(error)))?;
+    let Some(path) = file else {
+        let shown = Zeroizing::new(format!("password of {}, shown this once: {}", new.whose, *password));
+        output::talk(shown.as_str());
+        return Ok(password);
     };
-    if password.is_empty() { Err(CliError::EmptyPassword) } else { Ok(password) }
+    let line = Zeroizing::new(format!("{}\n", *password));
+    match output::new_secret_file(path, line.as_bytes()) {
+        Ok(()) => {
+            output::talk(format_args!("password of {} written to {}", new.whose, shown(path)));
+            Ok(password)
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists && existing == Existing::Read => {
+            output::talk(format_args!(
+                "password of {} taken from {}, which is there",
+                new.whose,
+                shown(path)
+            ));
+            from_file(path)
+        }
+        Err(error) => Err(FileError::write(path, error).into()),
+    }
 }
 
 /// The passphrase of an encrypted private key file.

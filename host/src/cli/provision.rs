@@ -8,9 +8,8 @@ use sshsm_protocol::{Label, ObjectId};
 use super::{
     Context,
     arguments::{self, KeyAlgorithm},
-    authentication_key::NewPassword,
     error::{CliError, FileError},
-    password,
+    password::{self, Existing},
 };
 use crate::{
     output,
@@ -41,8 +40,11 @@ pub(super) struct Provision {
     /// Let the CA key, the template and the key that signs leave the device under a wrap key, for `sshsm backup`
     #[arg(long)]
     exportable: bool,
+    /// File with the new password of authentication key 1; without it, SSHSM_NEW_PASSWORD or a prompt
+    #[arg(long, value_name = "FILE")]
+    new_password_file: Option<PathBuf>,
     #[command(flatten)]
-    new: NewPassword,
+    terms: password::Terms,
     /// File with the password of the key that signs; without it, SSHSM_SIGNER_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     signer_password_file: Option<PathBuf>,
@@ -54,9 +56,12 @@ pub(super) struct Provision {
 impl Provision {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let mut client = context.client()?;
+        let read = |file: &Option<PathBuf>, new| {
+            password::read_new(file.as_deref(), self.terms, Existing::Read, new)
+        };
         let passwords = Passwords {
-            administrator: self.new.read()?,
-            signer: password::read_new(self.signer_password_file.as_deref(), &password::SIGNER)?,
+            administrator: read(&self.new_password_file, &password::ADMINISTRATOR)?,
+            signer: read(&self.signer_password_file, &password::SIGNER)?,
         };
         let plan = Plan {
             algorithm: self.algorithm.into(),
