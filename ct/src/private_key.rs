@@ -96,7 +96,9 @@ pub fn oaep_padding() {
 fn sign(algorithm: AsymmetricAlgorithm, private: &[u8], input: Input<'_>) {
     let key = secret_key(algorithm, private);
     let mut signature = [0; MAX_SIGNATURE];
-    let length = RustCrypto::sign(&key, input, &mut entropy(), &mut signature).expect("a signature");
+    let body = key::expand(algorithm, private).expect("a private key");
+    let public = key::public(algorithm, &body).expect("a body");
+    let length = RustCrypto::sign(&key, public, input, &mut entropy(), &mut signature).expect("a signature");
     reveal(&mut signature[..length]);
 }
 

@@ -11,7 +11,7 @@ use rand_core::CryptoRng;
 use spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use sshsm_protocol::{AsymmetricAlgorithm, Curve, DeviceError};
 
-use crate::crypto::{CryptoError, Hash, Input, MAX_SIGNATURE, Provider, curve};
+use crate::crypto::{CryptoError, Hash, Input, Key, MAX_SIGNATURE, Provider, curve};
 
 const RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const SHA256_WITH_RSA_ENCRYPTION: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
@@ -57,8 +57,11 @@ pub(crate) enum CertificateError {
 }
 
 impl From<CertificateError> for DeviceError {
-    fn from(_: CertificateError) -> Self {
-        Self::InvalidData
+    fn from(error: CertificateError) -> Self {
+        match error {
+            CertificateError::Encoding(_) => Self::InvalidData,
+            CertificateError::Key(error) => error.into(),
+        }
     }
 }
 
@@ -139,10 +142,10 @@ impl Unsigned<'_> {
     /// Signs with an RSA or EC key over SHA-256, whatever the curve; the whole certificate in DER.
     pub(crate) fn sign<C: Provider>(
         self,
-        algorithm: AsymmetricAlgorithm,
-        key: &C::PrivateKey,
+        key: &Key<C>,
         entropy: &mut impl CryptoRng,
     ) -> Result<Vec<u8>, CertificateError> {
+        let algorithm = key.algorithm;
         let signature_algorithm = match algorithm {
             AsymmetricAlgorithm::Ec(_) => AlgorithmIdentifierRef { oid: ECDSA_WITH_SHA256, parameters: None },
             AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
@@ -172,7 +175,7 @@ impl Unsigned<'_> {
             _ => Input::Pkcs1 { hash: Some(Hash::Sha256), digest },
         };
         let mut signature = [0; MAX_SIGNATURE];
-        let length = C::sign(key, input, entropy, &mut signature)?;
+        let length = key.sign(input, entropy, &mut signature)?;
         let mut der = [0; MAX_SIGNATURE];
         let (signature, length) = match algorithm {
             AsymmetricAlgorithm::Ec(curve) => {

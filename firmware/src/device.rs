@@ -328,7 +328,13 @@ impl<P: Platform> Device<P> {
             return Err(DeviceError::WrongLength);
         }
         operation::permit(&self.core.options, &self.core.store, caller, command, payload)?;
-        handler(&mut self.core, caller, Reader::new(payload), writer)
+        let done = handler(&mut self.core, caller, Reader::new(payload), writer);
+        #[cfg(feature = "private-keys")]
+        if done == Err(DeviceError::StorageFailed) {
+            // Among them a signature that did not verify: the key is read anew.
+            self.core.loaded.clear();
+        }
+        done
     }
 
     /// Asks the audit log whether a command may begin.

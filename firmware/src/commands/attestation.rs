@@ -24,7 +24,7 @@ use super::Core;
 use super::device::VERSION;
 use crate::authorization::{usable, visible};
 use crate::certificate::{CertificateError, Extension, Issuer, Unsigned, always, common_name};
-use crate::crypto::Provider;
+use crate::crypto::Key;
 use crate::crypto::key::{self, Body};
 use crate::identity;
 use crate::platform::Platform;
@@ -127,8 +127,8 @@ pub(crate) fn device_certificate<P: Platform>(core: &mut Core<P>) -> Result<Body
         key: (identity::ALGORITHM, key::public(identity::ALGORITHM, &body)?),
         extensions,
     };
-    let private = P::Crypto::load(identity::ALGORITHM, &body)?;
-    let certificate = unsigned.sign::<P::Crypto>(identity::ALGORITHM, &private, core.platform.entropy())?;
+    let key = Key::<P::Crypto>::load(identity::ALGORITHM, &body)?;
+    let certificate = unsigned.sign(&key, core.platform.entropy())?;
     core.store.put_record(Record::AttestationCertificate, &certificate)?;
     Ok(Body::new(certificate))
 }
@@ -219,11 +219,11 @@ pub(crate) fn sign<P: Platform>(
     let certificate = match attester {
         Some(info) => {
             let (key, platform) = core.load(&info)?;
-            unsigned.sign::<P::Crypto>(key.algorithm, &key.private, platform.entropy())?
+            unsigned.sign(key, platform.entropy())?
         }
         None => {
-            let private = P::Crypto::load(identity::ALGORITHM, &own_key(core, Record::AttestationKey)?)?;
-            unsigned.sign::<P::Crypto>(identity::ALGORITHM, &private, core.platform.entropy())?
+            let key = Key::<P::Crypto>::load(identity::ALGORITHM, &own_key(core, Record::AttestationKey)?)?;
+            unsigned.sign(&key, core.platform.entropy())?
         }
     };
     Ok(writer.bytes(&certificate)?)

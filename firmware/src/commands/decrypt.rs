@@ -4,10 +4,9 @@ use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 
-use super::loaded_key::LoadedKey;
 use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
-use crate::crypto::{Hash, Oaep, Padding, Provider};
+use crate::crypto::{Hash, Key, Oaep, Padding};
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
@@ -18,7 +17,7 @@ fn key<'c, P: Platform>(
     caller: &Caller,
     reader: &mut Reader<'_>,
     capability: Capability,
-) -> Result<(&'c LoadedKey<P::Crypto>, &'c mut P), DeviceError> {
+) -> Result<(&'c Key<P::Crypto>, &'c mut P), DeviceError> {
     let name = (ObjectType::AsymmetricKey, existing_id(reader)?);
     let info = usable(&core.store, caller, name, capability)?;
     core.load(&info)
@@ -36,7 +35,7 @@ pub(crate) fn pkcs1<P: Platform>(
     let ciphertext = reader.take(key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?)?;
     reader.finish()?;
     presence::confirm(platform, wanted, PresenceMode::All)?;
-    let plaintext = P::Crypto::decrypt(&key.private, Padding::Pkcs1, ciphertext, platform.entropy())?;
+    let plaintext = key.decrypt(Padding::Pkcs1, ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
 
@@ -58,7 +57,7 @@ pub(crate) fn oaep<P: Platform>(
     let ciphertext = reader.take(length)?;
     let padding = Oaep::new(mgf, reader.rest()).ok_or(DeviceError::WrongLength)?;
     presence::confirm(platform, wanted, PresenceMode::All)?;
-    let plaintext = P::Crypto::decrypt(&key.private, Padding::Oaep(padding), ciphertext, platform.entropy())?;
+    let plaintext = key.decrypt(Padding::Oaep(padding), ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
 
@@ -75,5 +74,5 @@ pub(crate) fn ecdh<P: Platform>(
     let point = reader.take(1 + key.algorithm.public_length())?;
     reader.finish()?;
     presence::confirm(platform, wanted, PresenceMode::All)?;
-    Ok(writer.bytes(&P::Crypto::derive(&key.private, point)?)?)
+    Ok(writer.bytes(&key.derive(point)?)?)
 }

@@ -8,25 +8,13 @@ use sshsm_protocol::object::ObjectInfo;
 use sshsm_protocol::{AsymmetricAlgorithm, DeviceError, ObjectId, ObjectType};
 
 use super::Core;
-#[cfg(feature = "ssh")]
-use crate::crypto::key;
-use crate::crypto::{CryptoError, Provider};
+use crate::crypto::{Key, Provider};
 use crate::platform::Platform;
 use crate::store::Name;
 
-/// A private key that is ready to sign or decrypt.
-pub(crate) struct LoadedKey<C: Provider> {
-    id: ObjectId,
-    pub(crate) algorithm: AsymmetricAlgorithm,
-    /// Its public half, which a certificate names as its signer.
-    #[cfg(feature = "ssh")]
-    pub(crate) public: Vec<u8>,
-    pub(crate) private: C::PrivateKey,
-}
-
 /// The key and the template that were used last, unless their objects are gone.
 pub(crate) struct Cache<C: Provider> {
-    key: Option<LoadedKey<C>>,
+    key: Option<(ObjectId, Key<C>)>,
     #[cfg(feature = "ssh")]
     template: Option<(ObjectId, Vec<u8>)>,
 }
@@ -45,7 +33,7 @@ impl<C: Provider> Cache<C> {
     /// Forgets an object that is about to change.
     pub(crate) fn forget(&mut self, (object_type, id): Name) {
         match object_type {
-            ObjectType::AsymmetricKey => self.key = self.key.take().filter(|loaded| loaded.id != id),
+            ObjectType::AsymmetricKey => self.key = self.key.take().filter(|(loaded, _)| *loaded != id),
             #[cfg(feature = "ssh")]
             ObjectType::Template => self.template = self.template.take().filter(|(loaded, _)| *loaded != id),
             _ => {}
@@ -56,25 +44,18 @@ impl<C: Provider> Cache<C> {
 impl<P: Platform> Core<P> {
     /// Makes an asymmetric key ready and returns it beside the platform, whose entropy signing needs. The caller has
     /// checked that the session may use it.
-    pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&LoadedKey<P::Crypto>, &mut P), DeviceError> {
-        if self.loaded.key.as_ref().is_none_or(|loaded| loaded.id != info.id) {
+    pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&Key<P::Crypto>, &mut P), DeviceError> {
+        if self.loaded.key.as_ref().is_none_or(|(loaded, _)| *loaded != info.id) {
             self.loaded.key = None;
             let algorithm =
                 AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::StorageFailed)?;
             let body = self.store.body((ObjectType::AsymmetricKey, info.id))?;
-            let load = || {
-                Ok::<_, CryptoError>(LoadedKey {
-                    id: info.id,
-                    algorithm,
-                    #[cfg(feature = "ssh")]
-                    public: key::public(algorithm, &body)?.to_vec(),
-                    private: P::Crypto::load(algorithm, &body)?,
-                })
-            };
             // It was valid when it was stored.
-            self.loaded.key = Some(load().map_err(|_| DeviceError::StorageFailed)?);
+            let key = Key::load(algorithm, &body).map_err(|_| DeviceError::StorageFailed)?;
+            self.loaded.key = Some((info.id, key));
         }
-        self.loaded.key.as_ref().map(|loaded| (loaded, &mut self.platform)).ok_or(DeviceError::StorageFailed)
+        let key = self.loaded.key.as_ref().map(|(_, key)| (key, &mut self.platform));
+        key.ok_or(DeviceError::StorageFailed)
     }
 
     /// The bytes of a template that the session may see.

@@ -289,9 +289,18 @@ impl From<StoreError> for DeviceError {
     }
 }
 
-/// A key that a client put, or a digest that it chose, is at fault.
 impl From<CryptoError> for DeviceError {
-    fn from(_: CryptoError) -> Self {
-        Self::InvalidData
+    fn from(error: CryptoError) -> Self {
+        match error {
+            // A key that a client put, or what it asked of one, is at fault.
+            CryptoError::InvalidKey(_)
+            | CryptoError::WrongKey(_)
+            | CryptoError::DigestTooLong(_)
+            | CryptoError::MessageTooLong(_)
+            | CryptoError::Decryption(_)
+            | CryptoError::InvalidPoint(_) => Self::InvalidData,
+            // The device is.
+            CryptoError::SelfCheck(_) => Self::StorageFailed,
+        }
     }
 }

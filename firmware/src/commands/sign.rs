@@ -9,7 +9,7 @@ use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
 use crate::crypto::curve;
-use crate::crypto::{Hash, Input, MAX_SIGNATURE, Provider};
+use crate::crypto::{Hash, Input, MAX_SIGNATURE};
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
@@ -29,7 +29,7 @@ fn sign<'r, P: Platform>(
     let (key, platform) = core.load(&info)?;
     presence::confirm(platform, wanted, PresenceMode::All)?;
     let mut signature = [0; MAX_SIGNATURE];
-    let length = P::Crypto::sign(&key.private, input, platform.entropy(), &mut signature)?;
+    let length = key.sign(input, platform.entropy(), &mut signature)?;
     Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))
 }
 

@@ -67,7 +67,7 @@ impl<'r> Question<'r> {
         };
         let memory = if remembers { core.memory(template_name.1)? } else { Memory::default() };
         let (key, _) = core.load(&ca)?;
-        let (public, key) = (key.public.clone(), key.algorithm);
+        let (public, key) = (key.public().to_vec(), key.algorithm);
         let (template_id, request) = (template_name.1, reader.rest());
         Ok(Self {
             ca,
@@ -136,13 +136,7 @@ pub(crate) fn sign<P: Platform>(
     }
     let (key, platform) = core.load(&question.ca)?;
     let mut signature = [0; MAX_SIGNATURE];
-    let length = sign_ssh::<P::Crypto>(
-        &key.private,
-        question.algorithm,
-        question.request,
-        platform.entropy(),
-        &mut signature,
-    )?;
+    let length = sign_ssh(key, question.algorithm, question.request, platform.entropy(), &mut signature)?;
     question
         .algorithm
         .encode_field(signature.get(..length).unwrap_or_default(), writer)

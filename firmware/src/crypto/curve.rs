@@ -6,7 +6,7 @@ use core::marker::PhantomData;
 
 use ecdsa::hazmat::sign_prehashed_rfc6979;
 use ecdsa::signature::hazmat::PrehashVerifier;
-use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
+use ecdsa::{EcdsaCurve, SignatureSize, SigningKey, VerifyingKey};
 use elliptic_curve::array::ArraySize;
 use elliptic_curve::ecdh::diffie_hellman;
 use elliptic_curve::ops::Invert;
@@ -56,8 +56,8 @@ pub(crate) use with_curve;
 pub(crate) trait EcKey {
     /// Signs the leftmost bits of a digest of any length, `r‖s` into the front of `signature`: RFC 6979 with added
     /// entropy, so never a repeated nonce even if the generator fails, and never the same signature twice, as clients
-    /// of the protocol test. `None` when the signature is not valid.
-    fn sign(&self, digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize>;
+    /// of the protocol test. `None` when the signature is not valid under `public`, `X‖Y`.
+    fn sign(&self, public: &[u8], digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize>;
 
     /// The x-coordinate of this key times a point in SEC1's uncompressed form; `None` when that is no point of the
     /// curve.
@@ -79,12 +79,13 @@ where
     AffinePoint<C>: FromSec1Point<C> + ToSec1Point<C>,
     FieldBytesSize<C>: ModulusSize,
 {
-    fn sign(&self, digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize> {
+    fn sign(&self, public: &[u8], digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize> {
+        let public = VerifyingKey::<C>::from_sec1_bytes(&uncompressed(public)).ok()?;
         let leftmost = leftmost_bits(digest, self.order_bits);
         // RFC 6979 cuts once more what is cut already: the digest itself makes up for the bits it then misses.
         let added = Zeroizing::new([added, digest].concat());
         let made = sign_prehashed_rfc6979::<C, D>(self.key.as_nonzero_scalar(), &leftmost, &added).0;
-        self.key.verifying_key().verify_prehash(&leftmost, &made).ok()?;
+        public.verify_prehash(&leftmost, &made).ok()?;
         let bytes = made.to_bytes();
         signature.get_mut(..bytes.len())?.copy_from_slice(&bytes);
         Some(bytes.len())
@@ -96,6 +97,11 @@ where
         let shared = diffie_hellman(self.key.as_nonzero_scalar(), point.as_affine());
         Some(Zeroizing::new(shared.raw_secret_bytes().to_vec()))
     }
+}
+
+/// SEC1's form of a point of which the coordinates are known, `X‖Y`.
+fn uncompressed(coordinates: &[u8]) -> Vec<u8> {
+    [&[4], coordinates].concat()
 }
 
 /// The number that the leftmost `bits` of a digest make (FIPS 186-5, section 6.4.1, step 2); a shorter digest is it
@@ -132,7 +138,9 @@ mod tests {
     use std::collections::BTreeSet;
 
     use hex_literal::hex;
+    use sshsm_protocol::AsymmetricAlgorithm;
 
+    use super::super::key;
     use super::*;
 
     /// Whether the public key of `scalar` verifies the signature over a digest that is cut already.
@@ -152,12 +160,14 @@ mod tests {
             // P-521: one bit in the first byte.
             let scalar = if curve == Curve::P521 { [&[0], &scalar[1..]].concat() } else { scalar };
             let key = load(curve, &scalar).unwrap();
+            let body = key::expand(AsymmetricAlgorithm::Ec(curve), &scalar).unwrap();
+            let public = key::public(AsymmetricAlgorithm::Ec(curve), &body).unwrap();
             for length in [20, 28, 32, 48, 64, 66] {
                 let digest = std::vec![0xa7; length];
                 let mut made = BTreeSet::new();
                 for added in [[1; 32], [2; 32]] {
                     let mut signature = [0; 132];
-                    let length = key.sign(&digest, &added, &mut signature).unwrap();
+                    let length = key.sign(public, &digest, &added, &mut signature).unwrap();
                     assert_eq!(length, 2 * curve.coordinate_length());
                     let leftmost = leftmost_bits(&digest, curve.order_bits());
                     assert!(verifies(curve, &scalar, &leftmost, &signature[..length]), "{curve:?}");

@@ -217,7 +217,7 @@ mod tests {
     use rand_chacha::ChaCha8Rng;
     use rand_chacha::rand_core::SeedableRng;
 
-    use super::super::{Input, MAX_SIGNATURE, Provider, RustCrypto};
+    use super::super::{Input, Key, MAX_SIGNATURE, RustCrypto};
     use super::*;
 
     /// Wire facts, section 7.2: the seed 00 01 … 1f.
@@ -272,10 +272,10 @@ mod tests {
         assert_eq!(validate_body(algorithm, seedless), Ok(()));
         assert_eq!(public(algorithm, seedless).unwrap(), &body[64..96]);
         let sign = |body: &[u8]| {
-            let key = RustCrypto::load(algorithm, body).unwrap();
+            let key = Key::<RustCrypto>::load(algorithm, body).unwrap();
             let mut signature = [0; MAX_SIGNATURE];
             let input = Input::Eddsa { message: b"message" };
-            RustCrypto::sign(&key, input, &mut ChaCha8Rng::seed_from_u64(3), &mut signature).unwrap();
+            key.sign(input, &mut ChaCha8Rng::seed_from_u64(3), &mut signature).unwrap();
             signature
         };
         assert_eq!(sign(seedless), sign(&body));

@@ -1,7 +1,11 @@
 //! Private keys and what they do.
 //!
 //! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
-//! stored is the same for every provider: [`key`].
+//! stored is the same for every provider: [`key`]. A [`Key`] is one that is ready to be used.
+//!
+//! *No signature leaves that does not verify* under the public key as it was stored, a copy apart from what the provider
+//! computes with. A fault in the memory of a key, or while it signs, can make a signature from which the private key follows:
+//! of Ed25519, one that hashes another public key is enough.
 
 #[cfg(feature = "curves")]
 mod brainpool_p512;
@@ -161,8 +165,8 @@ pub enum CryptoError {
     /// The other side's point is not on the key's curve.
     #[error("not a point of the curve of a {0} key")]
     InvalidPoint(AsymmetricAlgorithm),
-    /// The computation failed its own check; nothing was released.
-    #[error("the {0} signature failed its own check")]
+    /// The signature does not verify under the stored public key, or the computation failed; nothing was released.
+    #[error("the {0} signature does not verify")]
     SelfCheck(AsymmetricAlgorithm),
 }
 
@@ -174,12 +178,14 @@ pub trait Provider {
     /// Makes a stored key ([`key`]) ready to sign.
     fn load(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<Self::PrivateKey, CryptoError>;
 
-    /// Signs, checks the signature, and returns its length: RSA as long as the modulus, ECDSA `r‖s`, Ed25519 64 bytes.
+    /// Signs, verifies the signature under `public`, the stored key's raw public half, and returns its length: RSA as long
+    /// as the modulus, ECDSA `r‖s`, Ed25519 64 bytes.
     ///
     /// `entropy` blinds RSA and hedges ECDSA nonces (RFC 6979 with added entropy): two ECDSA signatures of one
     /// message differ.
     fn sign(
         key: &Self::PrivateKey,
+        public: &[u8],
         input: Input<'_>,
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
@@ -203,9 +209,56 @@ pub trait Provider {
     fn verify(algorithm: AsymmetricAlgorithm, public: &[u8], message: &[u8], signature: &[u8]) -> bool;
 }
 
+/// A stored key that is ready to be used, beside its public half.
+pub struct Key<C: Provider> {
+    /// What it is.
+    pub algorithm: AsymmetricAlgorithm,
+    public: Vec<u8>,
+    private: C::PrivateKey,
+}
+
+impl<C: Provider> Key<C> {
+    /// Makes a stored key ([`key`]) ready.
+    pub fn load(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<Self, CryptoError> {
+        let public = key::public(algorithm, body)?.to_vec();
+        Ok(Self { algorithm, public, private: C::load(algorithm, body)? })
+    }
+
+    /// Its raw public half: RSA modulus, `X‖Y`, or 32 bytes.
+    #[must_use]
+    pub fn public(&self) -> &[u8] {
+        &self.public
+    }
+
+    /// Signs, as [`Provider::sign`] does; returns the signature's length.
+    pub fn sign(
+        &self,
+        input: Input<'_>,
+        entropy: &mut impl CryptoRng,
+        signature: &mut [u8; MAX_SIGNATURE],
+    ) -> Result<usize, CryptoError> {
+        C::sign(&self.private, &self.public, input, entropy, signature)
+    }
+
+    /// ECDH, as [`Provider::derive`] does.
+    pub fn derive(&self, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        C::derive(&self.private, point)
+    }
+
+    /// Decrypts, as [`Provider::decrypt`] does.
+    pub fn decrypt(
+        &self,
+        padding: Padding<'_>,
+        ciphertext: &[u8],
+        entropy: &mut impl CryptoRng,
+    ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
+        C::decrypt(&self.private, padding, ciphertext, entropy)
+    }
+}
+
 /// Signs an SSH certificate request, hashing it as the algorithm wants.
 pub fn sign_ssh<C: Provider>(
-    key: &C::PrivateKey,
+    key: &Key<C>,
     algorithm: SignatureAlgorithm,
     request: &[u8],
     entropy: &mut impl CryptoRng,
@@ -218,7 +271,7 @@ pub fn sign_ssh<C: Provider>(
         SignatureAlgorithm::RsaSha512 => Hash::Sha512,
         SignatureAlgorithm::Ecdsa(curve) => Hash::of_curve(curve),
         SignatureAlgorithm::Ed25519 => {
-            return C::sign(key, Input::Eddsa { message: request }, entropy, signature);
+            return key.sign(Input::Eddsa { message: request }, entropy, signature);
         }
     };
     let digest = hash.digest(request, &mut digest);
@@ -226,5 +279,5 @@ pub fn sign_ssh<C: Provider>(
         SignatureAlgorithm::Ecdsa(_) => Input::Ecdsa { digest },
         _ => Input::Pkcs1 { hash: Some(hash), digest },
     };
-    C::sign(key, input, entropy, signature)
+    key.sign(input, entropy, signature)
 }

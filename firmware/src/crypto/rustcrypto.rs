@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 use ecdsa::signature::hazmat::PrehashVerifier;
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use rand_core::CryptoRng;
+use rsa::traits::PublicKeyParts;
 use rsa::{Pkcs1v15Sign, RsaPrivateKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
@@ -30,7 +31,7 @@ pub struct PrivateKey {
 enum Kind {
     Rsa(RsaPrivateKey),
     Ec(Box<dyn EcKey + Send>),
-    Ed25519 { secret: ExpandedSecretKey, public: ed25519_dalek::VerifyingKey },
+    Ed25519(ExpandedSecretKey),
 }
 
 impl Provider for RustCrypto {
@@ -54,7 +55,7 @@ impl Provider for RustCrypto {
                 if public.as_bytes() != key::public(algorithm, body)? {
                     return Err(invalid);
                 }
-                Kind::Ed25519 { secret, public }
+                Kind::Ed25519(secret)
             }
         };
         Ok(PrivateKey { algorithm, kind })
@@ -62,11 +63,18 @@ impl Provider for RustCrypto {
 
     fn sign(
         key: &PrivateKey,
+        public: &[u8],
         input: Input<'_>,
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
     ) -> Result<usize, CryptoError> {
         let algorithm = key.algorithm;
+        // The crate verifies RSA signatures under this modulus.
+        if let Kind::Rsa(key) = &key.kind
+            && *key.n().to_be_bytes() != *public
+        {
+            return Err(CryptoError::SelfCheck(algorithm));
+        }
         let release = |bytes: &[u8], signature: &mut [u8; MAX_SIGNATURE]| {
             let room = signature.get_mut(..bytes.len()).ok_or(CryptoError::SelfCheck(algorithm))?;
             room.copy_from_slice(bytes);
@@ -95,17 +103,13 @@ impl Provider for RustCrypto {
             (Kind::Ec(key), Input::Ecdsa { digest }) => {
                 let mut added = Zeroizing::new([0; 32]);
                 entropy.fill_bytes(added.as_mut());
-                key.sign(digest, &added, signature).ok_or(CryptoError::SelfCheck(algorithm))
+                key.sign(public, digest, &added, signature).ok_or(CryptoError::SelfCheck(algorithm))
             }
-            (Kind::Ed25519 { secret, public }, Input::Eddsa { message }) => {
-                // A fault in one of two signatures gives the key away. Verifying would cost twice as much as signing
-                // once more, which notices as much of a key whose halves belong together.
-                let sign = || raw_sign::<Sha512>(core::hint::black_box(secret), message, public).to_bytes();
-                let made = sign();
-                if made != sign() {
-                    return Err(CryptoError::SelfCheck(algorithm));
-                }
-                release(&made, signature)
+            (Kind::Ed25519(secret), Input::Eddsa { message }) => {
+                let public = ed25519_public(public).ok_or(CryptoError::SelfCheck(algorithm))?;
+                let made = raw_sign::<Sha512>(secret, message, &public);
+                public.verify_strict(message, &made).map_err(|_| CryptoError::SelfCheck(algorithm))?;
+                release(&made.to_bytes(), signature)
             }
             _ => Err(CryptoError::WrongKey(algorithm)),
         }
@@ -114,7 +118,7 @@ impl Provider for RustCrypto {
     fn derive(key: &PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         match &key.kind {
             Kind::Ec(private) => private.derive(point).ok_or(CryptoError::InvalidPoint(key.algorithm)),
-            Kind::Rsa(_) | Kind::Ed25519 { .. } => Err(CryptoError::WrongKey(key.algorithm)),
+            Kind::Rsa(_) | Kind::Ed25519(_) => Err(CryptoError::WrongKey(key.algorithm)),
         }
     }
 
@@ -126,7 +130,7 @@ impl Provider for RustCrypto {
     ) -> Result<Zeroizing<Vec<u8>>, CryptoError> {
         match &key.kind {
             Kind::Rsa(private) => super::rsa::decrypt(key.algorithm, private, padding, ciphertext, entropy),
-            Kind::Ec(_) | Kind::Ed25519 { .. } => Err(CryptoError::WrongKey(key.algorithm)),
+            Kind::Ec(_) | Kind::Ed25519(_) => Err(CryptoError::WrongKey(key.algorithm)),
         }
     }
 
@@ -160,17 +164,22 @@ impl Provider for RustCrypto {
                     }),
                 }
             }
-            AsymmetricAlgorithm::Ed25519 => <&[u8; 32]>::try_from(public)
-                .ok()
-                .and_then(|public| ed25519_dalek::VerifyingKey::from_bytes(public).ok())
+            AsymmetricAlgorithm::Ed25519 => ed25519_public(public)
                 .zip(ed25519_dalek::Signature::from_slice(signature).ok())
                 .is_some_and(|(key, signature)| key.verify_strict(message, &signature).is_ok()),
         }
     }
 }
 
+fn ed25519_public(public: &[u8]) -> Option<ed25519_dalek::VerifyingKey> {
+    ed25519_dalek::VerifyingKey::from_bytes(public.try_into().ok()?).ok()
+}
+
 #[cfg(test)]
 mod tests {
+    use rand_chacha::ChaCha8Rng;
+    use rand_chacha::rand_core::SeedableRng;
+
     use super::*;
 
     /// Ed25519 signatures by one private key under two public keys would give the private key away.
@@ -181,5 +190,37 @@ mod tests {
         assert!(RustCrypto::load(algorithm, &body).is_ok());
         body[64..96].copy_from_slice(&key::expand(algorithm, &[2; 32]).unwrap()[64..96]);
         assert_eq!(RustCrypto::load(algorithm, &body).err(), Some(CryptoError::InvalidKey(algorithm)));
+    }
+
+    /// A signature that hashes another public key, or is made with another scalar, gives the private key away.
+    #[test]
+    fn no_bit_that_flips_in_a_loaded_ed25519_key_lets_a_signature_out_that_does_not_verify() {
+        let algorithm = AsymmetricAlgorithm::Ed25519;
+        let body = key::expand(algorithm, &[1; 32]).unwrap();
+        let public = key::public(algorithm, &body).unwrap();
+        let hash = key::ed25519_hash(&body).unwrap();
+        let entropy = &mut ChaCha8Rng::seed_from_u64(1);
+        let mut refused = 0;
+        for bit in 0..8 * (hash.len() + public.len()) {
+            let (mut hash, mut seen) = (*hash, public.to_vec());
+            let (at, flip) = (bit / 8, 1 << (bit % 8));
+            match hash.get_mut(at) {
+                Some(byte) => *byte ^= flip,
+                None => seen[at - 64] ^= flip,
+            }
+            let key = PrivateKey { algorithm, kind: Kind::Ed25519(ExpandedSecretKey::from_bytes(&hash)) };
+            let mut signature = [0; MAX_SIGNATURE];
+            match RustCrypto::sign(&key, &seen, Input::Eddsa { message: b"m" }, entropy, &mut signature) {
+                Ok(length) => {
+                    assert!(RustCrypto::verify(algorithm, public, b"m", &signature[..length]), "bit {bit}");
+                }
+                Err(error) => {
+                    assert_eq!((error, signature), (CryptoError::SelfCheck(algorithm), [0; MAX_SIGNATURE]));
+                    refused += 1;
+                }
+            }
+        }
+        // All but those of the nonce's key, and the five of the scalar that every key has alike.
+        assert_eq!(refused, 256 - 5 + 256);
     }
 }

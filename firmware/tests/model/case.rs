@@ -2,7 +2,7 @@
 //! Everything that goes into the signing of a certificate, for tests that change one thing.
 
 use crate::model::{ModelDevice, Object, Session, fresh};
-use sshsm_firmware::crypto::{MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
+use sshsm_firmware::crypto::{Key, MAX_SIGNATURE, RustCrypto, key, sign_ssh};
 use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
@@ -140,7 +140,7 @@ impl Case {
 
     pub(crate) fn timestamp_signature(&self, request: &[u8]) -> Vec<u8> {
         let body = self.timestamp_forger.as_ref().unwrap_or(&self.timestamp_body);
-        let key = RustCrypto::load(self.timestamp_algorithm, body).unwrap();
+        let key = Key::<RustCrypto>::load(self.timestamp_algorithm, body).unwrap();
         let message = message(request, Now::from_seconds(self.signed_now));
         let algorithm = match self.timestamp_algorithm {
             AsymmetricAlgorithm::Ec(curve) => SignatureAlgorithm::Ecdsa(SshCurve::from_curve(curve).unwrap()),
@@ -148,8 +148,7 @@ impl Case {
             _ => SignatureAlgorithm::RsaSha256,
         };
         let mut signature = [0; MAX_SIGNATURE];
-        let length =
-            sign_ssh::<RustCrypto>(&key, algorithm, &message, &mut entropy(), &mut signature).unwrap();
+        let length = sign_ssh(&key, algorithm, &message, &mut entropy(), &mut signature).unwrap();
         signature[..length].to_vec()
     }
 

@@ -349,11 +349,7 @@ pub fn fresh() -> ModelDevice {
 }
 
 /// Sends a plain message.
-pub fn plain<const WORD: usize>(
-    device: &mut ModelDevice<WORD>,
-    code: u8,
-    payload: &[u8],
-) -> Result<Vec<u8>, DeviceError> {
+pub fn plain<P: Platform>(device: &mut Device<P>, code: u8, payload: &[u8]) -> Result<Vec<u8>, DeviceError> {
     let mut message = vec![0; 3 + payload.len()];
     Frame { code, payload }.encode(&mut message).unwrap();
     let mut response = [0; MAX_MESSAGE];
@@ -383,16 +379,12 @@ fn authentication_key(password: &[u8]) -> AuthenticationKey {
 pub struct Session(pub HostChannel);
 
 impl Session {
-    pub fn open<const WORD: usize>(
-        device: &mut ModelDevice<WORD>,
-        id: u16,
-        password: &[u8],
-    ) -> Result<Self, DeviceError> {
+    pub fn open<P: Platform>(device: &mut Device<P>, id: u16, password: &[u8]) -> Result<Self, DeviceError> {
         Self::open_with(device, id, &authentication_key(password))
     }
 
-    pub fn open_with<const WORD: usize>(
-        device: &mut ModelDevice<WORD>,
+    pub fn open_with<P: Platform>(
+        device: &mut Device<P>,
         id: u16,
         key: &AuthenticationKey,
     ) -> Result<Self, DeviceError> {
@@ -400,16 +392,16 @@ impl Session {
     }
 
     /// The first half of opening.
-    pub fn create<const WORD: usize>(
-        device: &mut ModelDevice<WORD>,
+    pub fn create<P: Platform>(
+        device: &mut Device<P>,
         id: u16,
         password: &[u8],
     ) -> Result<Self, DeviceError> {
         Self::create_with(device, id, &authentication_key(password))
     }
 
-    fn create_with<const WORD: usize>(
-        device: &mut ModelDevice<WORD>,
+    fn create_with<P: Platform>(
+        device: &mut Device<P>,
         id: u16,
         key: &AuthenticationKey,
     ) -> Result<Self, DeviceError> {
@@ -424,23 +416,20 @@ impl Session {
     }
 
     /// The second half.
-    pub fn authenticate<const WORD: usize>(
-        mut self,
-        device: &mut ModelDevice<WORD>,
-    ) -> Result<Self, DeviceError> {
+    pub fn authenticate<P: Platform>(mut self, device: &mut Device<P>) -> Result<Self, DeviceError> {
         let message = self.0.authenticate();
         let reply = plain(device, message[0], &message[3..])?;
         assert!(reply.is_empty());
         Ok(self)
     }
 
-    pub fn admin<const WORD: usize>(device: &mut ModelDevice<WORD>) -> Self {
+    pub fn admin<P: Platform>(device: &mut Device<P>) -> Self {
         Self::open(device, 1, b"password").unwrap()
     }
 
-    pub fn send<const WORD: usize>(
+    pub fn send<P: Platform>(
         &mut self,
-        device: &mut ModelDevice<WORD>,
+        device: &mut Device<P>,
         command: Command,
         payload: &[u8],
     ) -> Result<Vec<u8>, DeviceError> {

@@ -1,7 +1,7 @@
 //! Who computes on Cortex-M4 and M33: hand-optimised assembly for P-256, the RustCrypto crates for all else.
 //!
 //! The same nonces as the RustCrypto provider's (RFC 6979 with added entropy), so from the same entropy the same
-//! signatures; and like there, every signature is verified before it is released. The assembly's time does not depend on
+//! signatures; and like there, every signature is verified under the stored public key before it is released. The assembly's time does not depend on
 //! secrets.
 
 use alloc::vec::Vec;
@@ -36,7 +36,6 @@ pub enum PrivateKey {
 /// A P-256 key.
 pub struct P256Key {
     scalar: Zeroizing<Words>,
-    public: (Words, Words),
 }
 
 /// The number that 32 bytes make, most significant first.
@@ -58,12 +57,13 @@ fn point(bytes: &[u8]) -> Option<(Words, Words)> {
 impl P256Key {
     fn load(body: &[u8]) -> Option<Self> {
         let scalar = Zeroizing::new(words(body.get(..32)?)?);
-        let public = point(key::public(P256, body).ok()?)?;
-        assembly::check_range_n(&scalar).then_some(Self { scalar, public })
+        key::public(P256, body).ok()?;
+        assembly::check_range_n(&scalar).then_some(Self { scalar })
     }
 
-    /// Signs as much of a digest as the order is long; `None` when the signature is not valid.
-    fn sign(&self, digest: &[u8], added: &[u8; 32]) -> Option<[Words; 2]> {
+    /// Signs as much of a digest as the order is long; `None` when the signature is not valid under `public`.
+    fn sign(&self, public: &[u8], digest: &[u8], added: &[u8; 32]) -> Option<[Words; 2]> {
+        let (x, y) = point(public)?;
         let leftmost = digest.get(..32).unwrap_or(digest);
         let added = Zeroizing::new([added, digest].concat());
         let mut scalar = Zeroizing::new([0; 32]);
@@ -80,7 +80,7 @@ impl P256Key {
                 break;
             }
         }
-        assembly::verify(&self.public.0, &self.public.1, leftmost, &r, &s).then_some([r, s])
+        assembly::verify(&x, &y, leftmost, &r, &s).then_some([r, s])
     }
 
     fn derive(&self, point: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
@@ -104,18 +104,19 @@ impl Provider for CortexM {
 
     fn sign(
         key: &PrivateKey,
+        public: &[u8],
         input: Input<'_>,
         entropy: &mut impl CryptoRng,
         signature: &mut [u8; MAX_SIGNATURE],
     ) -> Result<usize, CryptoError> {
         let key = match key {
             PrivateKey::P256(key) => key,
-            PrivateKey::Other(key) => return RustCrypto::sign(key, input, entropy, signature),
+            PrivateKey::Other(key) => return RustCrypto::sign(key, public, input, entropy, signature),
         };
         let Input::Ecdsa { digest } = input else { return Err(CryptoError::WrongKey(P256)) };
         let mut added = Zeroizing::new([0; 32]);
         entropy.fill_bytes(added.as_mut());
-        let mut made = key.sign(digest, &added).ok_or(CryptoError::SelfCheck(P256))?;
+        let mut made = key.sign(public, digest, &added).ok_or(CryptoError::SelfCheck(P256))?;
         let (chunks, _) = signature.as_chunks_mut::<4>();
         let numbers = made.iter().flat_map(|number| number.iter().rev());
         chunks.iter_mut().zip(numbers).for_each(|(bytes, word)| *bytes = word.to_be_bytes());

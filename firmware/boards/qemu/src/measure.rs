@@ -23,7 +23,7 @@ use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _};
 use sshsm_board::crypto::CortexM;
 use sshsm_board::{heap, stack};
-use sshsm_firmware::crypto::{Input, MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
+use sshsm_firmware::crypto::{Input, Key, MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
 use sshsm_firmware::link::{Endpoint, Identity};
 use sshsm_firmware::platform::RootKey;
 use sshsm_firmware::ssh::policy::Decision;
@@ -177,7 +177,7 @@ fn prove() {
         let body = sure(key::expand(P256, &scalar).ok());
         let public = sure(key::public(P256, &body).ok());
         let (fast, generic) =
-            (sure(CortexM::load(P256, &body).ok()), sure(RustCrypto::load(P256, &body).ok()));
+            (sure(Key::<CortexM>::load(P256, &body).ok()), sure(Key::<RustCrypto>::load(P256, &body).ok()));
         let mut digest = [0; 64];
         random.fill_bytes(&mut digest);
         match round {
@@ -189,14 +189,14 @@ fn prove() {
         for length in [20, 32, 48, 64] {
             let input = Input::Ecdsa { digest: &digest[..length] };
             let (mut one, mut other) = ([0; MAX_SIGNATURE], [0; MAX_SIGNATURE]);
-            assert_eq!(CortexM::sign(&fast, input, &mut seeded(round), &mut one), Ok(64));
-            assert_eq!(RustCrypto::sign(&generic, input, &mut seeded(round), &mut other), Ok(64));
+            assert_eq!(fast.sign(input, &mut seeded(round), &mut one), Ok(64));
+            assert_eq!(generic.sign(input, &mut seeded(round), &mut other), Ok(64));
             assert!(one == other, "signatures differ in round {round} for {length} bytes");
             compared += 1;
         }
         let mut signature = [0; MAX_SIGNATURE];
         let algorithm = sure(SignatureAlgorithm::from_algorithm(Algorithm::EcdsaSha256, P256));
-        sure(sign_ssh::<RustCrypto>(&generic, algorithm, &digest, &mut random, &mut signature).ok());
+        sure(sign_ssh(&generic, algorithm, &digest, &mut random, &mut signature).ok());
         let signature = &mut signature[..64];
         assert!(CortexM::verify(P256, public, &digest, signature), "a good signature");
         let bit = random.next_u32() as usize % 512;
@@ -209,13 +209,13 @@ fn prove() {
 
         let peer = sure(key::expand(P256, &[round + 7; 32]).ok());
         let peer = [[4].as_slice(), sure(key::public(P256, &peer).ok())].concat();
-        let shared = CortexM::derive(&fast, &peer).map(|shared| shared.to_vec());
+        let shared = fast.derive(&peer).map(|shared| shared.to_vec());
         assert!(
-            shared.is_ok() && shared == RustCrypto::derive(&generic, &peer).map(|shared| shared.to_vec())
+            shared.is_ok() && shared == generic.derive(&peer).map(|shared| shared.to_vec())
         );
         let mut off = peer;
         off[64] ^= 1;
-        assert!(CortexM::derive(&fast, &off).is_err() && CortexM::derive(&fast, &off[..64]).is_err());
+        assert!(fast.derive(&off).is_err() && fast.derive(&off[..64]).is_err());
     }
     hprintln!("proved p256 {compared}");
 
@@ -404,10 +404,10 @@ fn measure() {
         let signing = sure(SignatureAlgorithm::from_algorithm(signature, algorithm));
         let name = algorithm.algorithm();
 
-        let ready = sure(CortexM::load(algorithm, &body).ok());
+        let ready = sure(Key::<CortexM>::load(algorithm, &body).ok());
         let mut made = [0; MAX_SIGNATURE];
         let (instructions, done) =
-            Timer::count(|| sign_ssh::<CortexM>(&ready, signing, &request, &mut seeded(4), &mut made));
+            Timer::count(|| sign_ssh(&ready, signing, &request, &mut seeded(4), &mut made));
         sure(done.ok());
         hprintln!("signature {name} {instructions}");
 
@@ -420,10 +420,10 @@ fn measure() {
         bench.send(Command::PutAsymmetricKey, &key);
         for ((authority, stamping, body), template) in authorities.iter().zip(TEMPLATE..) {
             let now = Now::from_seconds(NOW);
-            let key = sure(RustCrypto::load(*authority, body).ok());
+            let key = sure(Key::<RustCrypto>::load(*authority, body).ok());
             let mut stamp = [0; MAX_SIGNATURE];
             let stamped =
-                sign_ssh::<RustCrypto>(&key, *stamping, &message(&request, now), &mut seeded(5), &mut stamp);
+                sign_ssh(&key, *stamping, &message(&request, now), &mut seeded(5), &mut stamp);
             let payload = [
                 &id.to_be_bytes(),
                 template.to_be_bytes().as_slice(),
