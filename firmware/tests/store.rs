@@ -308,6 +308,37 @@ fn another_version_is_refused_by_its_number_whatever_its_root_key() {
     assert_eq!(refusal(earlier), MountError::UnknownVersion(1));
 }
 
+/// Firmware of commit 9fe7038 wrote it, which kept what is deleted in another way in memory: 210 deletions, of which it
+/// remembers the last, two objects in pieces, one of them replaced, and four records.
+#[test]
+fn a_store_of_earlier_firmware_with_the_same_layout_goes_on() {
+    let image = include_bytes!("model/store-version-2.bin");
+    let flash = Flash::of(Chip { bytes: image.to_vec(), ..Chip::blank() });
+    let mut store = mount(&flash).unwrap();
+    let records = [
+        (Record::Options, vec![1; 20]),
+        (Record::LogEntry(61), vec![2; 34]),
+        (Record::AttestationCertificate, vec![3; 1200]),
+        (Record::SshMemory(7), vec![4; 271]),
+    ];
+    for round in 0..2 {
+        assert_eq!(
+            store.iter().map(|info| (info.id.get(), info.sequence)).collect::<Vec<_>>(),
+            [(1, 1), (2, 0)]
+        );
+        assert_eq!(*store.body(name(1)).unwrap(), [0x33; 700]);
+        assert_eq!(*store.body(name(2)).unwrap(), [0x5a; 1500]);
+        for (record, value) in &records {
+            assert_eq!(store.record(*record).unwrap().as_deref(), Some(value), "{record:?}");
+        }
+        for (id, sequence) in [(1199, 2), (1189, 1), (1000, 0)] {
+            assert_eq!(insert(&mut store, id, 1, 1), Ok(sequence + round), "{id}");
+            store.delete(name(id)).unwrap();
+        }
+        store = mount(&flash).unwrap();
+    }
+}
+
 #[test]
 fn a_first_start_that_was_cut_off_starts_again() {
     let flash = Flash::blank();

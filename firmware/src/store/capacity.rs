@@ -61,16 +61,9 @@ impl<F: NorFlash> Capacity<F> {
     fn records() -> usize {
         let record = |record: Record| Self::body(RECORD_HEAD, record.max_length());
         let log = usize::from(Record::LOG_ENTRIES) * record(Record::LogEntry(0));
-        let others = [
-            Record::Options,
-            Record::LogState,
-            Record::DeviceKey,
-            Record::AttestationKey,
-            Record::AttestationCertificate,
-            Record::AttestationCertificate,
-        ];
         let memories = usize::from(Record::MEMORIES) * record(Record::SshMemory(0));
-        log + memories + others.into_iter().map(record).sum::<usize>()
+        let others = Record::SINGLE.into_iter().chain([Record::AttestationCertificate]);
+        log + memories + others.map(record).sum::<usize>()
     }
 
     /// Objects of a page that fit into `free` bytes.

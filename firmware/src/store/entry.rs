@@ -10,11 +10,9 @@
 //! The digest is the first half of the SHA-256 of the tags of all other heads that are live with this one, by ascending
 //! key. As each tag authenticates its head's key, revision and content, the newest head authenticates all that is live.
 
-use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
 use core::ops::Range;
 
-use sha2::{Digest as _, Sha256};
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::ObjectInfo;
 
@@ -23,6 +21,8 @@ use super::{Name, Record};
 
 /// Bytes of a body in one entry.
 pub(super) const PIECE: usize = 512;
+/// Bytes of the longest body: no message brings as many.
+pub(super) const MAX_BODY: usize = 8 * PIECE;
 /// Bytes of the largest value: an object's head.
 pub(super) const MAX_VALUE: usize = OBJECT_HEAD + PIECE;
 /// Bytes of the head of an object, less its body.
@@ -36,17 +36,32 @@ const DIGEST: usize = 16;
 const PIECE_KEY: u32 = 1 << 31;
 
 pub(super) type Digest = [u8; DIGEST];
-pub(super) type Index = BTreeMap<u32, Entry>;
 
-/// What is known of a head without reading flash.
+/// What is known of a head without reading flash, less the info of an object.
+#[derive(Clone, Copy)]
 pub(super) struct Entry {
+    pub(super) key: u32,
     pub(super) revision: u32,
     pub(super) tag: Tag,
     /// Bytes of the body.
     pub(super) length: u16,
-    pub(super) content: Content,
+    pub(super) kind: Kind,
 }
 
+/// What a head is of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A mount has found it and not opened it yet.
+    Unread,
+    Object,
+    Deleted {
+        sequence: u8,
+    },
+    Record,
+}
+
+/// What a head says beside its body.
+#[derive(Clone, Copy)]
 pub(super) enum Content {
     Object(ObjectInfo),
     Deleted { sequence: u8 },
@@ -56,6 +71,8 @@ pub(super) enum Content {
 /// A head that has been opened.
 pub(super) struct Head<'v> {
     pub(super) entry: Entry,
+    /// The info of an object.
+    pub(super) info: Option<ObjectInfo>,
     pub(super) digest: Digest,
     pub(super) body_tag: Tag,
     /// The beginning of its sealed body.
@@ -91,18 +108,8 @@ pub(super) fn piece_revision(key: u32) -> Option<u32> {
 }
 
 /// Pieces of a body.
-pub(super) fn pieces(length: usize) -> usize {
+pub(super) const fn pieces(length: usize) -> usize {
     length.saturating_sub(PIECE).div_ceil(PIECE)
-}
-
-/// The digest of what is live beside the head under `key`.
-pub(super) fn digest(index: &Index, key: u32) -> Digest {
-    let mut hash = Sha256::new();
-    for (_, entry) in index.iter().filter(|(other, _)| **other != key) {
-        hash.update(entry.tag);
-    }
-    let digest = <[u8; 32]>::from(hash.finalize());
-    *digest.first_chunk().unwrap_or(&[0; DIGEST])
 }
 
 /// The revision of a head that need not be opened for it.
@@ -110,13 +117,33 @@ pub(super) fn revision(value: &[u8]) -> Option<u32> {
     value.first_chunk().copied().map(u32::from_be_bytes)
 }
 
-impl Entry {
-    /// The object's info, if it is one.
-    pub(super) fn object(&self) -> Option<&ObjectInfo> {
-        match &self.content {
-            Content::Object(info) => Some(info),
-            Content::Deleted { .. } | Content::Record => None,
+impl Content {
+    fn kind(&self) -> Kind {
+        match *self {
+            Self::Object(_) => Kind::Object,
+            Self::Deleted { sequence } => Kind::Deleted { sequence },
+            Self::Record => Kind::Record,
         }
+    }
+
+    /// The info of an object.
+    pub(super) fn info(&self) -> Option<ObjectInfo> {
+        match *self {
+            Self::Object(info) => Some(info),
+            Self::Deleted { .. } | Self::Record => None,
+        }
+    }
+}
+
+impl Entry {
+    /// What is found of a head that has yet to be opened.
+    pub(super) fn unread(key: u32, revision: u32) -> Self {
+        Self { key, revision, tag: Tag::default(), length: 0, kind: Kind::Unread }
+    }
+
+    /// What will be known of a head that has yet to be sealed.
+    pub(super) fn unsealed(key: u32, revision: u32, length: u16, content: &Content) -> Self {
+        Self { key, revision, tag: Tag::default(), length, kind: content.kind() }
     }
 
     /// The revisions of its pieces.
@@ -125,11 +152,11 @@ impl Entry {
         self.revision.saturating_sub(count)..self.revision
     }
 
-    /// Seals its head under `key`, which determines its tag; `start` is the beginning of its sealed body.
+    /// Seals its head, which determines its tag; `start` is the beginning of its sealed body.
     pub(super) fn seal(
         &mut self,
         seal: &mut Seal,
-        key: u32,
+        content: &Content,
         digest: Digest,
         body_tag: Tag,
         start: &[u8],
@@ -138,18 +165,18 @@ impl Entry {
         value.extend_from_slice(&self.revision.to_be_bytes());
         value.extend_from_slice(&[0; TAG]);
         value.extend_from_slice(&digest);
-        if let Content::Object(info) = &self.content {
+        if let Content::Object(info) = content {
             let mut encoded = [0; ObjectInfo::LENGTH];
             info.encode(&mut Writer::new(&mut encoded)).ok()?;
             value.extend_from_slice(&encoded);
         }
-        if let Content::Deleted { sequence } = self.content {
-            value.push(sequence);
+        if let Content::Deleted { sequence } = content {
+            value.push(*sequence);
         } else {
             value.extend_from_slice(&self.length.to_be_bytes());
             value.extend_from_slice(&body_tag);
         }
-        let place = Place { part: Part::Head, key, revision: self.revision };
+        let place = Place { part: Part::Head, key: self.key, revision: self.revision };
         self.tag = seal.seal(place, value.get_mut(CLEAR..)?)?;
         value.get_mut(4..CLEAR)?.copy_from_slice(&self.tag);
         value.extend_from_slice(start);
@@ -178,12 +205,18 @@ impl Entry {
         } else {
             let content = match key >> 16 {
                 0 => Content::Record,
-                _ => Content::Object(ObjectInfo::decode(&mut reader).ok()?),
+                _ => Content::Object(
+                    ObjectInfo::decode(&mut reader)
+                        .ok()
+                        .filter(|info| object_key((info.object_type, info.id)) == key)?,
+                ),
             };
             (content, reader.u16().ok()?, reader.array().ok()?)
         };
-        (start.len() == usize::from(length).min(PIECE)).then_some(Head {
-            entry: Self { revision, tag, length, content },
+        let body = usize::from(length);
+        (start.len() == body.min(PIECE) && body <= MAX_BODY).then_some(Head {
+            entry: Self { key, revision, tag, length, kind: content.kind() },
+            info: content.info(),
             digest,
             body_tag,
             start,

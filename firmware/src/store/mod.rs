@@ -38,8 +38,15 @@
 //! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts them, or
 //! what the flash holds (`capacity.rs`): [`FULL_SECTORS`] sectors of 4 KiB hold all of them however the objects are
 //! cut, [`MIN_SECTORS`] some twenty keys. Room for every [`Record`] at its longest is set aside, and for a longer key in
-//! place of another: records, deletions and changes of keys always find room. The sequence numbers of the [`MAX_TOMBSTONES`] objects
-//! that were deleted last are remembered (on small flash fewer: an eighth of it); a name forgotten starts again at 0.
+//! place of another: records, deletions and changes of keys always find room.
+//!
+//! *Deleted names.* The sequence numbers of the [`MAX_TOMBSTONES`] objects that were deleted last are remembered (on small
+//! flash fewer: an eighth of it); a name forgotten starts again at 0. The number is for clients, which may notice by it that
+//! an object under a name they know is another one. Nothing in the device takes it for proof of that: whoever may delete and
+//! put objects can make any name start again, or count 256 times around.
+//!
+//! *Memory.* All that a store keeps in memory is taken at the mount and does not grow with what is put, deleted or found in
+//! flash (`memory.rs`). Flash that holds more heads or pieces than a store ever leaves there is damaged.
 //!
 //! *What flash must promise.* Erased bytes read 0xff; programming clears bits and is in order within a write; a
 //! word can be programmed a second time to clear more bits; an erase sector has at least 4096 bytes, a word at most
@@ -49,9 +56,11 @@ mod capacity;
 mod control;
 mod entry;
 mod flash;
+mod index;
+pub mod memory;
 mod seal;
 
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
 use core::ops::Range;
 
@@ -71,11 +80,12 @@ use crate::platform::RootKey;
 use capacity::Capacity;
 use control::{Control, Note, State};
 use entry::{
-    Content, Digest, Entry, Head, Index, MAX_VALUE, PIECE, object_key, piece_key, piece_revision, pieces,
+    Content, Digest, Entry, Kind, MAX_BODY, MAX_VALUE, PIECE, object_key, piece_key, piece_revision, pieces,
     record_key,
 };
 use flash::{Medium, now, sector_size};
-use seal::{Part, Place, Seal, Tag, root_key_id};
+use index::{Index, Overflow};
+use seal::{Part, Place, Seal, root_key_id};
 
 /// Objects there is room for.
 pub const MAX_OBJECTS: u16 = 256;
@@ -120,6 +130,9 @@ pub enum MountError {
     /// An entry or the structure around it does not make sense.
     #[error("the store is damaged")]
     Damaged,
+    /// There is less heap than the store needs, whatever it holds.
+    #[error("the heap is too small for the store")]
+    Memory,
     /// The flash itself reported an error.
     #[error("the flash failed")]
     Flash,
@@ -152,6 +165,24 @@ impl<E> From<sequential_storage::Error<E>> for StoreError {
 impl From<StoreError> for MountError {
     fn from(_: StoreError) -> Self {
         Self::Flash
+    }
+}
+
+impl From<TryReserveError> for MountError {
+    fn from(_: TryReserveError) -> Self {
+        Self::Memory
+    }
+}
+
+impl From<Overflow> for MountError {
+    fn from(_: Overflow) -> Self {
+        Self::Damaged
+    }
+}
+
+impl From<Overflow> for StoreError {
+    fn from(_: Overflow) -> Self {
+        Self::Full
     }
 }
 
@@ -188,6 +219,10 @@ impl Record {
     pub const LOG_ENTRIES: u8 = 62;
     /// Templates whose signatures are remembered.
     pub const MEMORIES: u8 = 8;
+    /// The others.
+    const SINGLE: [Self; 5] =
+        [Self::Options, Self::LogState, Self::DeviceKey, Self::AttestationKey, Self::AttestationCertificate];
+    const COUNT: usize = Self::LOG_ENTRIES as usize + Self::MEMORIES as usize + Self::SINGLE.len();
 
     /// Bytes that a value may have.
     #[must_use]
@@ -279,10 +314,11 @@ impl<F: MultiwriteNorFlash> Store<F> {
         }
         let control = Control::load(&mut flash, root_key_id(root_key))?;
         let note = control.note();
+        let capacity = Capacity::of(sectors - usize::from(control::SECTORS)).ok_or(geometry)?;
         let mut store = Self {
-            capacity: Capacity::of(sectors - usize::from(control::SECTORS)).ok_or(geometry)?,
+            index: Index::new(capacity.tombstones)?,
+            capacity,
             map: Some(Self::map(Medium { flash, control }).ok_or(geometry)?),
-            index: Index::new(),
             seal: Seal::new(root_key),
             newest: 0,
             next: 1,
@@ -332,15 +368,15 @@ impl<F: MultiwriteNorFlash> Store<F> {
         body: &[u8],
     ) -> Result<ObjectInfo, StoreError> {
         self.usable()?;
-        let sequence = match self.index.get(&object_key(name)).map(|entry| &entry.content) {
-            Some(Content::Deleted { sequence }) => sequence.wrapping_add(1),
+        let sequence = match self.index.get(object_key(name)).map(|entry| entry.kind) {
+            Some(Kind::Deleted { sequence }) => sequence.wrapping_add(1),
             Some(_) => return Err(StoreError::Exists),
             None => 0,
         };
         let info = attributes.info(name, sequence);
         let usage = self.usage();
         if usage.objects >= MAX_OBJECTS
-            || usage.pages.saturating_add(pages_of(info.length)) > MAX_PAGES
+            || usage.pages.saturating_add(pages_of(info.length, body.len())) > MAX_PAGES
             || usage.bytes + Capacity::<F>::object(body.len()) > self.capacity.objects
         {
             return Err(StoreError::Full);
@@ -357,14 +393,17 @@ impl<F: MultiwriteNorFlash> Store<F> {
         body: &[u8],
     ) -> Result<ObjectInfo, StoreError> {
         self.usable()?;
-        let old = self.index.get(&object_key(name)).ok_or(StoreError::NotFound)?;
-        let bytes = Capacity::<F>::object(old.length.into());
-        let old = old.object().ok_or(StoreError::NotFound)?;
+        let key = object_key(name);
+        let (Some(old), Some(entry)) = (self.index.info(key), self.index.get(key)) else {
+            return Err(StoreError::NotFound);
+        };
+        let bytes = Capacity::<F>::object(entry.length.into());
+        let pages = pages_of(old.length, entry.length.into());
         let info = attributes.info(name, old.sequence.wrapping_add(1));
         let usage = self.usage();
         // Pieces lie beside the old content until the new head replaces it.
         let replaced = if pieces(body.len()) == 0 { bytes } else { 0 };
-        if usage.pages.saturating_sub(pages_of(old.length)).saturating_add(pages_of(info.length)) > MAX_PAGES
+        if usage.pages.saturating_sub(pages).saturating_add(pages_of(info.length, body.len())) > MAX_PAGES
             || usage.bytes - replaced + Capacity::<F>::object(body.len())
                 > self.capacity.objects + Capacity::<F>::REPLACEMENT
         {
@@ -411,12 +450,12 @@ impl<F: MultiwriteNorFlash> Store<F> {
     #[must_use]
     pub fn info(&self, name: Name) -> Option<&ObjectInfo> {
         self.usable().ok()?;
-        self.index.get(&object_key(name)).and_then(Entry::object)
+        self.index.info(object_key(name))
     }
 
     /// All objects, by ascending type and id.
     pub fn iter(&self) -> impl Iterator<Item = &ObjectInfo> {
-        self.index.values().filter(|_| self.usable).filter_map(Entry::object)
+        self.index.infos().iter().filter(|_| self.usable)
     }
 
     /// An object's content.
@@ -465,18 +504,21 @@ impl<F: MultiwriteNorFlash> Store<F> {
     }
 
     fn usage(&self) -> Usage {
-        self.index.values().fold(Usage::default(), |mut usage, entry| {
-            if let Some(info) = entry.object() {
-                usage.objects = usage.objects.saturating_add(1);
-                usage.pages = usage.pages.saturating_add(pages_of(info.length));
-                usage.bytes += Capacity::<F>::object(entry.length.into());
-            }
+        let entries = self.index.entries().iter().filter(|entry| entry.kind == Kind::Object);
+        // Both are in the order of their names.
+        entries.zip(self.index.infos()).fold(Usage::default(), |mut usage, (entry, info)| {
+            usage.objects = usage.objects.saturating_add(1);
+            usage.pages = usage.pages.saturating_add(pages_of(info.length, entry.length.into()));
+            usage.bytes += Capacity::<F>::object(entry.length.into());
             usage
         })
     }
 
-    /// Writes what a key is from now on. There is room for it.
+    /// Writes what a key is from now on. There is room for it in flash.
     fn write(&mut self, key: u32, content: Content, body: &[u8]) -> Result<(), StoreError> {
+        if body.len() > MAX_BODY || !self.index.has_room(key, content.info().is_some()) {
+            return Err(StoreError::Full);
+        }
         let length = u16::try_from(body.len()).map_err(|_| StoreError::Full)?;
         let count = u32::try_from(pieces(body.len())).map_err(|_| StoreError::Full)?;
         let revision =
@@ -490,11 +532,12 @@ impl<F: MultiwriteNorFlash> Store<F> {
             self.put(piece_key(revision), piece)?;
         }
         // The head follows: what it makes live is what its digest covers.
-        let old = self.index.insert(key, Entry { revision, tag: Tag::default(), length, content });
-        let forgotten = forget_tombstones(&mut self.index, self.capacity.tombstones);
-        let digest = entry::digest(&self.index, key);
-        let entry = self.index.get_mut(&key).ok_or(StoreError::Flash)?;
-        let head = entry.seal(&mut self.seal, key, digest, body_tag, start).ok_or(StoreError::Flash)?;
+        let mut entry = Entry::unsealed(key, revision, length, &content);
+        let old = self.index.insert(entry, content.info())?;
+        let forgotten = self.index.forget_deleted(self.capacity.tombstones);
+        let digest = self.index.digest(key);
+        let head = entry.seal(&mut self.seal, &content, digest, body_tag, start).ok_or(StoreError::Flash)?;
+        self.index.insert(entry, content.info())?;
         self.put(key, &head)?;
         (self.newest, self.next) = (revision, revision + 1);
         self.raise_floor()?;
@@ -504,18 +547,17 @@ impl<F: MultiwriteNorFlash> Store<F> {
     }
 
     fn read(&mut self, key: u32) -> Result<Body, StoreError> {
-        let entry = self.index.get(&key).ok_or(StoreError::NotFound)?;
-        let (revision, tag, length, pieces) =
-            (entry.revision, entry.tag, usize::from(entry.length), entry.pieces());
+        let entry = *self.index.get(key).ok_or(StoreError::NotFound)?;
+        let (revision, length) = (entry.revision, usize::from(entry.length));
         let mut body = Zeroizing::new(Vec::with_capacity(length));
         let head = self.fetch(key)?;
         let head = Entry::open(&mut self.seal, key, &head).ok_or(StoreError::Flash)?;
         body.extend_from_slice(head.start);
-        for revision in pieces {
+        for revision in entry.pieces() {
             body.extend_from_slice(&self.fetch(piece_key(revision))?);
         }
         // The one that was found at the mount or written since, and no other that was sealed under the key.
-        let opened = head.entry.tag == tag && body.len() == length;
+        let opened = head.entry.tag == entry.tag && body.len() == length;
         let place = Place { part: Part::Body, key, revision };
         let opened = opened.then(|| self.seal.open(place, &mut body, &head.body_tag)).flatten();
         opened.map(|()| body).ok_or(StoreError::Flash)
@@ -572,20 +614,24 @@ impl<F: MultiwriteNorFlash> Store<F> {
 
     /// Reads what is live and checks that it is all there.
     fn load(&mut self) -> Result<(), MountError> {
-        let mut found = self.with_map(Found::read)??;
-        let forgotten = forget_tombstones(&mut found.index, self.capacity.tombstones);
+        let Self { map, buffer, seal, index, .. } = self;
+        let map = map.as_mut().ok_or(MountError::Flash)?;
+        let Found { digest, last, pieces } = Found::read(map, buffer, seal, index)?;
+        let forgotten = self.index.forget_deleted(self.capacity.tombstones);
         let note = self.map.as_mut().and_then(|map| map.flash().control.note());
         let floor = note.map_or(0, |note| note.floor);
-        let (newest, key) =
-            found.index.iter().map(|(&key, entry)| (entry.revision, key)).max().unwrap_or_default();
-        if newest < floor || newest > 0 && found.digest != entry::digest(&found.index, key) {
+        let newest = self.index.entries().iter().max_by_key(|entry| (entry.revision, entry.key));
+        let (newest, key) = newest.map_or((0, 0), |entry| (entry.revision, entry.key));
+        if newest < floor || newest > 0 && digest != self.index.digest(key) {
             return Err(MountError::Damaged);
         }
-        if !found.index.values().flat_map(Entry::pieces).all(|piece| found.pieces.remove(&piece)) {
-            return Err(MountError::Damaged);
+        let mut garbage = pieces;
+        for piece in self.index.entries().iter().flat_map(Entry::pieces) {
+            let at = garbage.binary_search(&piece).map_err(|_| MountError::Damaged)?;
+            garbage.remove(at);
         }
-        (self.index, self.newest, self.next) = (found.index, newest, found.last.saturating_add(1));
-        self.remove(found.pieces.into_iter().map(piece_key).chain(forgotten))?;
+        (self.newest, self.next) = (newest, last.saturating_add(1));
+        self.remove(garbage.into_iter().map(piece_key).chain(forgotten))?;
         Ok(self.raise_floor()?)
     }
 
@@ -596,7 +642,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let cache = Cache::new(
             HeapPageStates::new(pages),
             HeapPagePointers::new(pages),
-            HeapKeyPointers::new(usize::from(MAX_OBJECTS)),
+            HeapKeyPointers::new(memory::CACHED_KEYS),
         );
         Some(MapStorage::new(medium, MapConfig::try_new(range).ok()?, cache))
     }
@@ -627,72 +673,71 @@ struct Usage {
     bytes: usize,
 }
 
-/// What a mount finds in flash.
-#[derive(Default)]
+/// What a mount finds in flash beside the newest head of each key.
 struct Found {
-    /// The newest head of each key.
-    index: Index,
     /// What the newest of all says of the others.
     digest: Digest,
     /// The highest revision of any entry.
     last: u32,
-    /// The revisions of the pieces.
-    pieces: BTreeSet<u32>,
+    /// The revisions of the pieces, ascending.
+    pieces: Vec<u32>,
 }
 
 impl Found {
-    fn read<F: NorFlash>(map: &mut Map<F>, buffer: &mut [u8], seal: &mut Seal) -> Result<Self, MountError> {
-        let mut found = Self::default();
+    fn read<F: NorFlash>(
+        map: &mut Map<F>,
+        buffer: &mut [u8],
+        seal: &mut Seal,
+        index: &mut Index,
+    ) -> Result<Self, MountError> {
+        let mut found = Self { digest: Digest::default(), last: 0, pieces: Vec::new() };
+        found.pieces.try_reserve_exact(memory::PIECES)?;
         // Most entries have been replaced: only those that are live are opened, when it is known which.
-        let mut live = BTreeMap::new();
         // This repairs nothing, unlike the other methods of the map, and need not: interrupted erasures are done, an
         // interrupted move left the originals. Repairing what is damaged would erase it.
         let mut entries = now(map.fetch_all_items(buffer))?;
         while let Some((key, value)) = now(entries.next::<&[u8]>(buffer))? {
             if let Some(revision) = piece_revision(key) {
                 found.last = found.last.max(revision);
-                found.pieces.insert(revision);
+                found.notice_piece(revision)?;
                 continue;
             }
             let revision = entry::revision(value).ok_or(MountError::Damaged)?;
             found.last = found.last.max(revision);
-            live.entry(key)
-                .and_modify(|newest: &mut u32| *newest = revision.max(*newest))
-                .or_insert(revision);
+            index.notice(key, revision)?;
         }
-        let newest = live.values().copied().max();
+        let newest = index.entries().iter().map(|entry| entry.revision).max();
         let mut entries = now(map.fetch_all_items(buffer))?;
         while let Some((key, value)) = now(entries.next::<&[u8]>(buffer))? {
             let revision = entry::revision(value);
-            if revision.is_none() || live.get(&key).copied() != revision {
+            if revision.is_none() || index.get(key).map(|entry| entry.revision) != revision {
                 continue;
             }
-            let Head { entry, digest, .. } = Entry::open(seal, key, value).ok_or(MountError::Damaged)?;
+            let head = Entry::open(seal, key, value).ok_or(MountError::Damaged)?;
             if revision == newest {
-                found.digest = digest;
+                found.digest = head.digest;
             }
-            found.index.insert(key, entry);
+            index.insert(head.entry, head.info)?;
+        }
+        if index.entries().iter().any(|entry| entry.kind == Kind::Unread) {
+            return Err(MountError::Damaged);
         }
         Ok(found)
     }
-}
 
-/// Forgets the oldest deleted names above the limit, and returns their keys.
-fn forget_tombstones(index: &mut Index, limit: usize) -> Vec<u32> {
-    let mut tombstones: Vec<_> = index
-        .iter()
-        .filter(|(_, entry)| matches!(entry.content, Content::Deleted { .. }))
-        .map(|(&key, entry)| (entry.revision, key))
-        .collect();
-    tombstones.sort_unstable();
-    tombstones.truncate(tombstones.len().saturating_sub(limit));
-    let keys: Vec<_> = tombstones.into_iter().map(|(_, key)| key).collect();
-    for key in &keys {
-        index.remove(key);
+    fn notice_piece(&mut self, revision: u32) -> Result<(), Overflow> {
+        if let Err(at) = self.pieces.binary_search(&revision) {
+            if self.pieces.len() >= memory::PIECES {
+                return Err(Overflow);
+            }
+            self.pieces.insert(at, revision);
+        }
+        Ok(())
     }
-    keys
 }
 
-fn pages_of(length: u16) -> u16 {
-    length.div_ceil(PAGE_SIZE).max(1)
+/// Pages that an object takes; what clients count is never less than what is stored.
+fn pages_of(counted: u16, stored: usize) -> u16 {
+    let stored = u16::try_from(stored).unwrap_or(u16::MAX);
+    counted.max(stored).div_ceil(PAGE_SIZE).max(1)
 }

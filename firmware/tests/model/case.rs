@@ -7,6 +7,7 @@ use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::codec::Writer;
+use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
 use sshsm_protocol::ssh::rules::Rules;
@@ -97,7 +98,7 @@ impl Case {
             forbidden_principals: ForbiddenPrincipals::decode(&self.forbidden).unwrap(),
             rules: self.rules,
         };
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; MAX_MESSAGE];
         let mut writer = Writer::new(&mut buffer);
         template.encode(&mut writer).unwrap();
         writer.written().to_vec()
@@ -132,7 +133,7 @@ impl Case {
                 None => PublicKey::from_raw(self.ca_algorithm, &ca).unwrap(),
             },
         };
-        let mut buffer = [0; 2048];
+        let mut buffer = [0; MAX_MESSAGE];
         let mut writer = Writer::new(&mut buffer);
         request.encode(&mut writer).unwrap();
         writer.written().to_vec()

@@ -1,4 +1,5 @@
-//! The heap: one arena of the board's choice, and a count of the most that was ever used of it.
+//! The heap: one arena of the board's choice, which holds all that a store can hold beside the largest command, and a count
+//! of the most that was ever used of it.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -6,6 +7,9 @@ use core::mem::MaybeUninit;
 
 use critical_section::Mutex;
 use embedded_alloc::LlffHeap;
+use sshsm_firmware::store::memory::Room;
+
+use crate::region;
 
 struct Counted {
     heap: LlffHeap,
@@ -15,8 +19,10 @@ struct Counted {
 #[global_allocator]
 static HEAP: Counted = Counted { heap: LlffHeap::empty(), peak: Mutex::new(Cell::new(0)) };
 
-/// Gives the heap its memory; nothing can be allocated before. A second call panics.
-pub fn start(arena: &'static mut [MaybeUninit<u8>]) {
+/// Gives the heap its memory; nothing can be allocated before. A second call panics. An image with less memory than a full
+/// store needs is not built.
+pub fn start<const BYTES: usize>(arena: &'static mut [MaybeUninit<u8>; BYTES]) {
+    const { assert!(Room::of(BYTES, region::MAX_SECTORS).is_all(), "a full store does not fit into this heap") };
     #[allow(unsafe_code, reason = "an allocator is told its memory by address")]
     // SAFETY: the slice is valid for ever and nobody else has it.
     unsafe {

@@ -8,6 +8,9 @@ use embedded_storage::nor_flash::{
     check_erase, check_read, check_write,
 };
 
+/// Sectors that a board's store has at most: each takes memory (`store::memory` of the firmware).
+pub const MAX_SECTORS: usize = 128;
+
 /// Bytes `start..start + length` of a flash, programmed in words of `WORD` bytes.
 pub struct Region<F, const WORD: usize> {
     flash: F,
@@ -16,10 +19,13 @@ pub struct Region<F, const WORD: usize> {
 }
 
 impl<F: NorFlash, const WORD: usize> Region<F, WORD> {
-    /// A part of the flash, in whole sectors; `None` when it is not, or not within the flash.
+    /// A part of the flash, in whole sectors; `None` when it is not, not within the flash, or of more than [`MAX_SECTORS`].
     pub fn new(flash: F, start: u32, length: u32) -> Option<Self> {
         const { assert!(WORD.is_multiple_of(F::WRITE_SIZE) && F::ERASE_SIZE.is_multiple_of(WORD)) };
         check_erase(&flash, start, start.checked_add(length)?).ok()?;
+        if length as usize > MAX_SECTORS * F::ERASE_SIZE {
+            return None;
+        }
         Some(Self { flash, start, length })
     }
 }
@@ -145,5 +151,7 @@ pub(crate) mod tests {
         for (start, length) in [(4096, 8 * 4096), (100, 4096), (u32::MAX & !4095, 4096)] {
             assert!(Region::<_, 16>::new(Model::new(8), start, length).is_none());
         }
+        assert!(Region::<_, 16>::new(Model::new(200), 0, 128 * 4096).is_some());
+        assert!(Region::<_, 16>::new(Model::new(200), 0, 129 * 4096).is_none(), "memory for 128 sectors");
     }
 }

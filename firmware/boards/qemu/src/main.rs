@@ -26,8 +26,8 @@ use flash::Flash;
 use platform::Emulated;
 use uart::Uart;
 
-/// RSA-4096 key generation needs most of it.
-const HEAP: usize = 160 * 1024;
+/// As much as the smallest board has: what fits here fits there.
+const HEAP: usize = 128 * 1024;
 
 static UART: Mutex<RefCell<Option<Uart>>> = Mutex::new(RefCell::new(None));
 
