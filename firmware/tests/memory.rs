@@ -334,6 +334,7 @@ fn no_request_takes_more_memory_than_boards_set_aside_to_be_signed_or_explained(
     case.rules = Rules { allow_principals: Some(Patterns::decode(b"zone-*\0").unwrap()), ..Rules::default() };
     let before = HEAP.current_usage();
     let (mut device, mut session) = case.device();
+    device.platform().forgetful = true;
     let payload = case.payload();
     for command in [Command::ExplainSshRequest, Command::SignSshCertificate] {
         HEAP.reset_peak_usage();
