@@ -1,5 +1,5 @@
-//! The device's options: what is audited, which algorithms may be used, and what wants a touch. A change is stored
-//! before it is in force; a reset ends them all.
+//! The device's options: what is audited, which algorithms may be used, what wants a touch, and whether templates are
+//! frozen. A change is stored before it is in force; a reset ends them all.
 //!
 //! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
 //! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
@@ -8,7 +8,7 @@
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::codec::{CodecError, Reader, Writer};
-use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption, UserPresence};
+use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption, TemplateMode, UserPresence};
 use sshsm_protocol::{Algorithm, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::commands::device::algorithms;
@@ -22,11 +22,12 @@ pub(crate) struct Options {
     /// Bit n is set when algorithm n must not be used.
     disabled: u64,
     presence: UserPresence,
+    templates: TemplateMode,
 }
 
 impl Options {
-    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2]`.
-    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH;
+    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2] ‖ templates u8`.
+    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH + 1;
 
     /// What a fresh device has.
     pub(crate) const DEFAULT: Self = Self {
@@ -34,6 +35,7 @@ impl Options {
         command_audit: [AuditMode::Off; AUDITED_COMMANDS.len()],
         disabled: 0,
         presence: UserPresence::DEFAULT,
+        templates: TemplateMode::Open,
     };
 
     pub(crate) fn load<F: MultiwriteNorFlash>(store: &mut Store<F>) -> Result<Self, MountError> {
@@ -70,6 +72,14 @@ impl Options {
         self.presence
     }
 
+    /// Whether objects of this type may still be created and deleted: the one place where frozen templates are kept.
+    pub(crate) fn permit_change(&self, object_type: ObjectType) -> Result<(), DeviceError> {
+        match (object_type, self.templates) {
+            (ObjectType::Template, TemplateMode::Frozen) => Err(DeviceError::TemplatesFrozen),
+            _ => Ok(()),
+        }
+    }
+
     /// Writes an option's value.
     pub(crate) fn get(&self, option: DeviceOption, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
         match option {
@@ -85,6 +95,7 @@ impl Options {
                 }
             }
             DeviceOption::UserPresence => writer.bytes(&self.presence.encode())?,
+            DeviceOption::Templates => writer.u8(self.templates.code())?,
             DeviceOption::Fips => return Err(DeviceError::InvalidData),
         }
         Ok(())
@@ -130,6 +141,12 @@ impl Options {
                 }
             }
             DeviceOption::UserPresence => changed.presence = presence(value)?,
+            DeviceOption::Templates => {
+                changed.templates = templates(value)?;
+                if self.templates == TemplateMode::Frozen && changed.templates != TemplateMode::Frozen {
+                    return Err(DeviceError::InvalidData);
+                }
+            }
             DeviceOption::Fips => return Err(DeviceError::InvalidData),
         }
         let mut bytes = [0; Self::LENGTH];
@@ -145,7 +162,8 @@ impl Options {
             writer.u8(mode.code())?;
         }
         writer.bytes(&self.disabled.to_be_bytes())?;
-        writer.bytes(&self.presence.encode())
+        writer.bytes(&self.presence.encode())?;
+        writer.u8(self.templates.code())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DeviceError> {
@@ -156,7 +174,11 @@ impl Options {
             *place = mode()?;
         }
         options.disabled = reader.u64()?;
-        options.presence = presence(reader.rest())?;
+        options.presence = presence(reader.take(UserPresence::LENGTH)?)?;
+        // Earlier firmware stored nothing behind that.
+        if reader.remaining() > 0 {
+            options.templates = templates(reader.rest())?;
+        }
         Ok(options)
     }
 }
@@ -168,6 +190,14 @@ fn bit(algorithm: Algorithm) -> u64 {
 /// The value of the option `user-presence`.
 pub(crate) fn presence(value: &[u8]) -> Result<UserPresence, DeviceError> {
     value.try_into().ok().and_then(UserPresence::decode).ok_or(DeviceError::InvalidData)
+}
+
+/// The value of the option `templates`.
+fn templates(value: &[u8]) -> Result<TemplateMode, DeviceError> {
+    match *value {
+        [mode] => TemplateMode::from_code(mode).ok_or(DeviceError::InvalidData),
+        _ => Err(DeviceError::InvalidData),
+    }
 }
 
 fn pairs(value: &[u8]) -> Result<&[[u8; 2]], DeviceError> {

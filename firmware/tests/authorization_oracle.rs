@@ -184,10 +184,11 @@ fn request() -> impl Strategy<Value = Request> {
         }),
         1 => coded.prop_map(|code| Request::Short { code }),
         2 => (0..DEVICE.len()).prop_map(|row| Request::Device { row }),
-        1 => prop::bool::weighted(0.05).prop_map(|reset| match reset {
-            true => Request::Reset,
-            false => Request::Device { row: 0 },
-        }),
+        1 => prop_oneof![
+            1 => Just(Request::Reset),
+            3 => Just(Request::Freeze),
+            16 => Just(Request::Device { row: 0 }),
+        ],
     ]
 }
 
@@ -285,6 +286,7 @@ fn message(request: &Request, wrapped: &[u8], certificate: &[u8]) -> (u8, Vec<u8
             (code, payload.to_vec())
         }
         Request::Reset => (0x08, vec![]),
+        Request::Freeze => (0x4f, vec![0x81, 0, 1, 1]),
         Request::Create { thing, generate } => {
             let put = [0, 0x42, 0x44, 0x45, 0x4c, 0x52, 0x5e, 0x65, 0x6d, 0x73];
             let generates = [0, 0, 0, 0x46, 0x5b, 0x5a, 0, 0x66, 0x6e, 0];
@@ -485,7 +487,7 @@ impl Trial {
                 self.inspect(kind, id);
             }
             Effect::Change(id) => self.inspect(AUTHENTICATION, id),
-            Effect::Nothing | Effect::Delete(..) => {}
+            Effect::Nothing | Effect::Delete(..) | Effect::Freeze => {}
         }
         let all = Rights { key: 1, capabilities: 0, delegated: 0, domains: u16::MAX };
         assert_eq!(list(&mut self.device, &mut self.observer), self.oracle.list(&all), "{request:?}");

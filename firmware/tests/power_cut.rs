@@ -54,8 +54,9 @@ fn mutating<const W: usize>() -> Vec<(Command, Prepare<W>)> {
         (Command::PutWrapKey, |_, _| {
             Object::new(9, Algorithm::Aes256CcmWrap, &[]).delegating(Capabilities::ALL, &[9; 32])
         }),
-        // SIGN HMAC is audited, whatever else is.
+        // SIGN HMAC is audited, whatever else is; and the templates are frozen.
         (Command::SetOption, |_, _| vec![3, 0, 2, Command::SignHmac.code(), 1]),
+        (Command::SetOption, |_, _| vec![0x81, 0, 1, 1]),
         (Command::PutHmacKey, |_, _| Object::new(9, Algorithm::HmacSha256, &[]).with(&[9; 32])),
         (Command::DeleteObject, |_, _| vec![0, 4, 6]),
         (Command::GenerateHmacKey, |_, _| Object::new(9, Algorithm::HmacSha512, &[]).with(&[])),
@@ -173,6 +174,8 @@ fn every_command_of_the_table_is_cut_off_here_or_changes_nothing() {
     let cut = mutating::<4>().into_iter().chain(needing_a_key_of_its_own()).map(|(command, _)| command);
     let mut listed: Vec<_> = cut.chain(READING.iter().copied()).collect();
     listed.sort_by_key(|command| command.code());
+    // One may be cut off in more than one of its uses.
+    listed.dedup();
     assert_eq!(listed, Command::ALL);
     let verbs = ["put ", "generate ", "import ", "delete ", "set ", "change ", "reset "];
     for command in READING {
@@ -210,8 +213,9 @@ fn observe<const W: usize>(chip: Chip) -> Result<(State, Log), MountError> {
         .collect();
 
     let list = session.send(&mut device, Command::ListObjects, &[]).unwrap();
-    let mut seen: Vec<_> =
-        [1, 3, 4].map(|option| session.send(&mut device, Command::GetOption, &[option]).unwrap()).into();
+    let mut seen: Vec<_> = [1, 3, 4, 0x80, 0x81]
+        .map(|option| session.send(&mut device, Command::GetOption, &[option]).unwrap())
+        .into();
     for entry in list.chunks(4) {
         seen.push(session.send(&mut device, Command::GetObjectInfo, &entry[..3]).unwrap());
         if entry[2] == 3 {

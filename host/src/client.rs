@@ -11,7 +11,7 @@ use sshsm_protocol::{
     device_info::{DeviceInfo, StorageInfo, Version},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
-    option::{AuditMode, DeviceOption, UserPresence},
+    option::{AuditMode, DeviceOption, TemplateMode, UserPresence},
 };
 use zeroize::Zeroizing;
 
@@ -500,6 +500,25 @@ impl<'c> Session<'c> {
     pub fn set_user_presence(&mut self, presence: UserPresence) -> Result<()> {
         let [mode, timeout] = presence.encode();
         let payload = [DeviceOption::UserPresence.code(), 0, 2, mode, timeout];
+        self.command_without_answer(Command::SetOption, &payload)
+    }
+
+    /// Whether templates may still be put and deleted.
+    ///
+    /// # Errors
+    /// As [`Session::option`].
+    pub fn templates(&mut self) -> Result<TemplateMode> {
+        let value = self.option(DeviceOption::Templates)?;
+        let mode = value.as_slice().try_into().ok().and_then(|[code]: [u8; 1]| TemplateMode::from_code(code));
+        mode.ok_or_else(|| nonsense(Command::GetOption, "there is no such mode of templates"))
+    }
+
+    /// Freezes the templates: none is put, imported or deleted until the device is reset. Nothing takes that back.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidData`] when the device does not have the option.
+    pub fn freeze_templates(&mut self) -> Result<()> {
+        let payload = [DeviceOption::Templates.code(), 0, 1, TemplateMode::Frozen.code()];
         self.command_without_answer(Command::SetOption, &payload)
     }
 

@@ -290,7 +290,9 @@ fn key_lints(template: &Template<'_>, say: &mut Say<'_>) {
     }
     if !rules.sealed {
         let message = "whoever may delete templates can put another in its place";
-        say(Lint::NotSealed, "sealed", message.into(), "sealed = true, once the template has been tried");
+        let instead = "sealed = true, once the template has been tried; `sshsm device option set templates frozen` keeps \
+                       others from being put beside it";
+        say(Lint::NotSealed, "sealed", message.into(), instead);
     }
 }
 

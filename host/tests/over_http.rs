@@ -107,6 +107,37 @@ fn a_device_that_nobody_touches_in_time_signs_nothing_and_says_so_with_its_own_e
 }
 
 #[test]
+fn frozen_templates_sign_on_and_whoever_would_change_them_is_told_what_ends_that() {
+    let machine = Machine::with_device(&serve(Simulator::memory()));
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine.new_key("user", machine::ed25519(1));
+    let run = |line: &str| machine.run(&line.split(' ').collect::<Vec<_>>());
+    for line in ["key generate --algorithm p256 --id 5", "template put t.toml --id 10"] {
+        assert_eq!(run(line).code, 0, "{line}");
+    }
+    assert_eq!(run("device option get templates").stdout, "templates:  open\n");
+    assert_eq!(run("device option set templates open").code, 2, "that is what only a reset does");
+    let frozen = run("device option set templates frozen");
+    assert_eq!(
+        (frozen.code, frozen.stderr.as_str()),
+        (0, "templates are frozen until the device is reset\n")
+    );
+    let json = serde_json::json!({ "option": "templates", "value": "frozen" });
+    assert_eq!(run("device option get templates --format json").json(), json);
+    for line in ["template put t.toml --id 11", "key delete 10 --type template"] {
+        let refused = run(line);
+        assert_eq!(refused.code, 5, "{refused:?}");
+        assert!(refused.stderr.contains("templates are frozen until the device is reset"), "{refused:?}");
+        assert!(refused.stderr.contains("only `sshsm device reset`"), "{refused:?}");
+    }
+    let signed = run("sign -s 5 -t 10 --timestamp-key timestamp -I me -n a -V +1h user.pub");
+    assert_eq!(signed.code, 0, "{signed:?}");
+    assert_eq!(run("device reset --delete-everything").code, 0);
+    assert_eq!(run("template put t.toml --id 11").code, 0);
+}
+
+#[test]
 fn authentication_failures_are_told_apart() {
     let machine = Machine::with_device(&connector());
     let wrong = machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", "wrong staple")]);

@@ -58,10 +58,13 @@ pub enum DeviceError {
     /// The option `user-presence` asks for a touch, and none came in time; nothing was done.
     #[error("nobody touched the device in time")]
     PresenceTimeout = 0x40,
+    /// The option `templates` has frozen the templates: none is put, imported or deleted until the device is reset.
+    #[error("templates are frozen until the device is reset")]
+    TemplatesFrozen = 0x41,
 }
 
 impl DeviceError {
-    const ALL: [Self; 18] = [
+    const ALL: [Self; 19] = [
         Self::InvalidCommand,
         Self::InvalidData,
         Self::InvalidSession,
@@ -80,6 +83,7 @@ impl DeviceError {
         Self::ObjectExists,
         Self::AlgorithmDisabled,
         Self::PresenceTimeout,
+        Self::TemplatesFrozen,
     ];
 
     /// The byte on the wire.

@@ -15,6 +15,8 @@ pub enum DeviceOption {
     Fips = 5,
     /// When somebody has to touch the device: a [`UserPresence`].
     UserPresence = 0x80,
+    /// Whether templates may still be put and deleted: one [`TemplateMode`].
+    Templates = 0x81,
 }
 
 impl DeviceOption {
@@ -27,8 +29,15 @@ impl DeviceOption {
             4 => Some(Self::AlgorithmToggle),
             5 => Some(Self::Fips),
             0x80 => Some(Self::UserPresence),
+            0x81 => Some(Self::Templates),
             _ => None,
         }
+    }
+
+    /// Whether it is one of ours, which YubiHSM 2 does not have.
+    #[must_use]
+    pub const fn is_extension(self) -> bool {
+        self.code() >= 0x80
     }
 
     /// The number on the wire.
@@ -143,6 +152,49 @@ impl UserPresence {
     #[must_use]
     pub const fn encode(self) -> [u8; Self::LENGTH] {
         [self.mode.code(), self.timeout]
+    }
+}
+
+/// The value of [`DeviceOption::Templates`], one byte.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(u8)]
+pub enum TemplateMode {
+    /// Whoever has the right puts and deletes templates.
+    #[default]
+    Open = 0,
+    /// No template is put, imported, replaced or deleted any more; only a reset of the device ends that.
+    Frozen = 1,
+}
+
+impl TemplateMode {
+    /// Every mode, by ascending number.
+    pub const ALL: [Self; 2] = [Self::Open, Self::Frozen];
+
+    /// The mode with this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.code() == code)
+    }
+
+    /// The mode with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// Its name, as tools take and print it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Frozen => "frozen",
+        }
     }
 }
 

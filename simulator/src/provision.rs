@@ -18,7 +18,7 @@ use sshsm_protocol::{
     codec::{Reader, Writer},
     frame::MAX_INNER_PAYLOAD,
     object::{NewObject, ObjectInfo, Origin},
-    option::{DeviceOption, PresenceMode, UserPresence},
+    option::{DeviceOption, PresenceMode, TemplateMode, UserPresence},
 };
 use zeroize::Zeroizing;
 
@@ -556,6 +556,7 @@ struct OptionsText {
     algorithm_toggle: BTreeMap<String, bool>,
     user_presence: Option<String>,
     user_presence_timeout: Option<u8>,
+    templates: Option<String>,
 }
 
 #[derive(Deserialize, Clone, Copy)]
@@ -738,6 +739,16 @@ impl OptionsText {
             });
         } else if timeout.is_some() {
             return Err(declaration("user-presence-timeout", "there is no user-presence beside it"));
+        }
+        if let Some(name) = self.templates {
+            let mode = TemplateMode::from_name(&name)
+                .ok_or_else(|| declaration("templates", "they are \"open\" or \"frozen\""))?;
+            settings.push(Setting {
+                option: DeviceOption::Templates.code(),
+                key: None,
+                name: "templates".into(),
+                value: vec![mode.code()],
+            });
         }
         Ok(settings)
     }

@@ -239,6 +239,7 @@ fn a_mistake_in_the_file_is_named() {
         ("[options]\nuser-presence = \"on\"".to_owned(), "\"certificates\" or \"all\""),
         ("[options]\nuser-presence = \"all\"\nuser-presence-timeout = 0".to_owned(), "in 0 seconds"),
         ("[options]\nuser-presence-timeout = 5".to_owned(), "no user-presence beside it"),
+        ("[options]\ntemplates = \"melted\"".to_owned(), "\"open\" or \"frozen\""),
     ] {
         let error = Declaration::new(&text).read().unwrap_err();
         assert!(reasons(&error).contains(expected), "{text}\n{}", reasons(&error));

@@ -3,6 +3,7 @@
 use sshsm_protocol::DeviceError;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::option::DeviceOption;
+use sshsm_protocol::ssh::template::Dialect;
 
 use super::Core;
 use crate::options;
@@ -10,8 +11,11 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-fn option(code: u8) -> Result<DeviceOption, DeviceError> {
-    DeviceOption::from_code(code).ok_or(DeviceError::InvalidData)
+/// The option with this number; a strict device has none of ours.
+fn option<P: Platform>(core: &Core<P>, code: u8) -> Result<DeviceOption, DeviceError> {
+    DeviceOption::from_code(code)
+        .filter(|option| !option.is_extension() || core.platform.dialect() != Dialect::Yubihsm2)
+        .ok_or(DeviceError::InvalidData)
 }
 
 /// GET LOG ENTRIES: what the log lost count of, and its entries, oldest first.
@@ -45,7 +49,7 @@ pub(crate) fn set_option<P: Platform>(
     let length = reader.u16()?;
     let value = reader.take(length.into())?;
     reader.finish()?;
-    let option = option(code)?;
+    let option = option(core, code)?;
     if option == DeviceOption::UserPresence {
         let (from, to) = (core.options.presence(), options::presence(value)?);
         presence::confirm_change(&mut core.platform, from, to)?;
@@ -60,5 +64,6 @@ pub(crate) fn get_option<P: Platform>(
     mut reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    core.options.get(option(reader.u8()?)?, writer)
+    let option = option(core, reader.u8()?)?;
+    core.options.get(option, writer)
 }

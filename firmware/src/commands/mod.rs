@@ -170,6 +170,17 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
     })
 }
 
+/// A name that no object has, and that an object may be given.
+#[derive(Clone, Copy)]
+pub(crate) struct FreeName(Name);
+
+impl FreeName {
+    /// The name.
+    pub(crate) const fn get(self) -> Name {
+        self.0
+    }
+}
+
 /// What commands work on.
 pub(crate) struct Core<P: Platform> {
     pub(crate) platform: P,
@@ -193,18 +204,19 @@ impl<P: Platform> Core<P> {
         object_type: ObjectType,
         object: &NewObject,
         delegated: Capabilities,
-    ) -> Result<Name, DeviceError> {
+    ) -> Result<FreeName, DeviceError> {
         self.options.permit(object.algorithm)?;
         authorization::may_create(caller, object, delegated)?;
         self.free_name(object_type, object.id)
     }
 
-    /// Checks that a name is free; chooses an id if there is none.
+    /// Checks that an object of this type may be created and that its name is free; chooses an id if there is none.
     pub(crate) fn free_name(
         &mut self,
         object_type: ObjectType,
         id: Option<ObjectId>,
-    ) -> Result<Name, DeviceError> {
+    ) -> Result<FreeName, DeviceError> {
+        self.options.permit_change(object_type)?;
         let id = match id {
             Some(id) => id,
             None => self.free_id()?,
@@ -213,13 +225,13 @@ impl<P: Platform> Core<P> {
         if self.store.info(name).is_some() {
             return Err(DeviceError::ObjectExists);
         }
-        Ok(name)
+        Ok(FreeName(name))
     }
 
     /// Stores an authorized object and answers with its id.
     pub(crate) fn create(
         &mut self,
-        name: Name,
+        FreeName(name): FreeName,
         object: &NewObject,
         delegated: Capabilities,
         origin: Origin,

@@ -53,6 +53,7 @@ pub(crate) fn delete<P: Platform>(
 ) -> Result<(), DeviceError> {
     let name = name(reader)?;
     visible(&core.store, caller, name)?;
+    core.options.permit_change(name.0)?;
     #[cfg(feature = "ssh")]
     if name.0 == ObjectType::Template {
         super::template::insist_unsealed(core, name.1)?;

@@ -9,12 +9,11 @@ use sshsm_protocol::wrapped::{ED25519_WITHOUT_SEED, WrappedObject};
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id, wrap_key};
+use super::{Core, FreeName, existing_id, wrap_key};
 use crate::authorization::visible;
 use crate::crypto::key::{self, Body};
 use crate::platform::Platform;
 use crate::session::Caller;
-use crate::store::Name;
 
 /// EXPORT WRAPPED: `wrap key u16 ‖ type u8 ‖ id u16`, and perhaps `format u8`; `nonce[13] ‖ ciphertext ‖ tag[16]`.
 /// An Ed25519 key's seed is included in format 1 only.
@@ -122,7 +121,7 @@ pub(super) fn importable<P: Platform>(
     object_type: ObjectType,
     object: NewObject,
     delegated: Capabilities,
-) -> Result<(Name, NewObject), DeviceError> {
+) -> Result<(FreeName, NewObject), DeviceError> {
     core.options.permit(object.algorithm)?;
     let domains = object.domains.intersection(wrap.domains);
     if object.domains.is_empty() {
@@ -140,14 +139,14 @@ pub(super) fn importable<P: Platform>(
 /// Stores an imported object and answers `type u8 ‖ id u16`.
 pub(super) fn store<P: Platform>(
     core: &mut Core<P>,
-    name: Name,
+    name: FreeName,
     object: &NewObject,
     delegated: Capabilities,
     origin: Origin,
     body: &[u8],
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    writer.u8(name.0.code())?;
+    writer.u8(name.get().0.code())?;
     core.create(name, object, delegated, origin, body, writer)
 }
 

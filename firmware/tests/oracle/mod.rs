@@ -34,6 +34,7 @@ const CONSTRAINT: u8 = 0x0e;
 const INVALID_OTP: u8 = 0x0f;
 const EXISTS: u8 = 0x11;
 const DISABLED: u8 = 0x12;
+const FROZEN: u8 = 0x41;
 
 const EXPORT_WRAPPED: u8 = 0x0c;
 const IMPORT_WRAPPED: u8 = 0x0d;
@@ -160,6 +161,8 @@ pub enum Request {
         row: usize,
     },
     Reset,
+    /// SET OPTION `templates`, frozen.
+    Freeze,
     Create {
         thing: Thing,
         generate: bool,
@@ -231,6 +234,7 @@ pub enum Effect {
     Create(Thing),
     Delete(u8, u16),
     Change(u16),
+    Freeze,
     Reset,
 }
 
@@ -244,6 +248,8 @@ pub struct Oracle {
     /// The next sequence number of every name that ever was.
     history: BTreeMap<(u8, u16), u8>,
     pub disabled: u64,
+    /// No template comes or goes.
+    frozen: bool,
     secrets: u32,
 }
 
@@ -308,6 +314,10 @@ impl Oracle {
         thing.copied().ok_or_else(|| vec![NOT_FOUND])
     }
 
+    fn thawed(&self, kind: u8) -> Result<(), Refusal> {
+        demand(kind != TEMPLATE || !self.frozen, FROZEN)
+    }
+
     fn enabled(&self, algorithms: &[u8]) -> Result<(), Refusal> {
         demand(algorithms.iter().all(|&algorithm| !has(self.disabled, algorithm)), DISABLED)
     }
@@ -336,6 +346,10 @@ impl Oracle {
             Request::Reset => {
                 session(0x1c)?;
                 Ok(Effect::Reset)
+            }
+            Request::Freeze => {
+                session(0x11)?;
+                Ok(Effect::Freeze)
             }
             Request::Create { thing, generate } => self.create(rights, thing, generate),
             Request::Use { row, id } => {
@@ -392,6 +406,7 @@ impl Oracle {
             Request::Delete { kind: code, id } => {
                 session(kind(code).ok_or_else(|| vec![INVALID_DATA])?.delete)?;
                 self.visible(rights, code, id)?;
+                self.thawed(code)?;
                 Ok(Effect::Delete(code, id))
             }
             Request::Change { id } => {
@@ -461,6 +476,7 @@ impl Oracle {
         demand(thing.domains & !rights.domains == 0, NO_PERMISSION)?;
         demand(within(thing.capabilities, rights.delegated), NO_PERMISSION)?;
         demand(!delegates || within(thing.delegated, rights.delegated), NO_PERMISSION)?;
+        self.thawed(thing.kind)?;
         demand(!self.things.contains_key(&(thing.kind, thing.id)), EXISTS)?;
         let (origin, secret) = if generate { (1, self.secrets + 1) } else { (2, 0) };
         let delegated = if delegates { thing.delegated } else { 0 };
@@ -488,6 +504,7 @@ impl Oracle {
         demand(domains != 0, NO_PERMISSION)?;
         demand(within(thing.capabilities, wrap.delegated), NO_PERMISSION)?;
         demand(within(thing.delegated, wrap.delegated), NO_PERMISSION)?;
+        self.thawed(thing.kind)?;
         demand(!self.things.contains_key(&(thing.kind, thing.id)), EXISTS)?;
         demand((thing.kind, thing.algorithm) == is, INVALID_DATA)?;
         let origin = if form == Form::Bare { 0x12 } else { thing.origin | 0x10 };
@@ -543,6 +560,7 @@ impl Oracle {
                     self.insert(Thing { origin: 2, secret: 0, ..thing });
                 }
             }
+            Effect::Freeze => self.frozen = true,
             Effect::Reset => {
                 *self = Self { secrets: self.secrets, ..Self::default() };
                 self.insert(Self::default_key());

@@ -2,7 +2,7 @@
 
 use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
 use serde::Serialize;
-use sshsm_protocol::option::{AuditMode, DeviceOption, PresenceMode, UserPresence};
+use sshsm_protocol::option::{AuditMode, DeviceOption, PresenceMode, TemplateMode, UserPresence};
 
 use super::{Context, error::CliError};
 use crate::output;
@@ -28,6 +28,8 @@ pub(super) enum Readable {
     UserPresence,
     /// Whether every command is logged, and refused when it cannot be
     ForceAudit,
+    /// Whether templates may still be put and deleted
+    Templates,
 }
 
 /// Settings that can be changed.
@@ -42,6 +44,12 @@ pub(super) enum Change {
         #[arg(long, value_name = "SECONDS", default_value_t = UserPresence::DEFAULT.timeout)]
         #[arg(value_parser = clap::value_parser!(u8).range(1..))]
         timeout: u8,
+    },
+    /// Freeze the templates: none is put, imported or deleted from then on, until the device is reset
+    Templates {
+        /// What they are from then on; nothing but `sshsm device reset` takes it back
+        #[arg(value_parser = PossibleValuesParser::new([TemplateMode::Frozen.name()]))]
+        mode: String,
     },
 }
 
@@ -73,6 +81,15 @@ impl OptionVerb {
                     None => "unknown",
                 };
                 Setting { option: "force-audit", value, timeout: None }
+            }
+            Self::Get { name: Readable::Templates } => {
+                let mode = session.templates()?;
+                Setting { option: "templates", value: mode.name(), timeout: None }
+            }
+            Self::Set(Change::Templates { mode: _ }) => {
+                session.freeze_templates()?;
+                output::talk("templates are frozen until the device is reset");
+                return Ok(());
             }
             Self::Set(Change::UserPresence { mode, timeout }) => {
                 let mode = PresenceMode::from_name(&mode).unwrap_or_default(); // one of them

@@ -354,6 +354,9 @@ impl CliError {
                     "choose another --id, or leave it out: the device finds a free one"
                 }
                 (_, DeviceError::PresenceTimeout) => TOUCH,
+                (_, DeviceError::TemplatesFrozen) => {
+                    "the templates on it still work; only `sshsm device reset`, which deletes every key, ends the freeze"
+                }
                 (_, DeviceError::StorageFailed) => "`sshsm device storage` shows how full the device is",
                 (Command::SignSshCertificate, DeviceError::InsufficientPermissions) => {
                     "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
@@ -486,7 +489,9 @@ fn client_exit(error: &ClientError) -> Exit {
     match error {
         ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => Exit::Authentication,
         ClientError::Device { error, .. } => match error {
-            DeviceError::SshCaConstraintViolation | DeviceError::InsufficientPermissions => Exit::Refused,
+            DeviceError::SshCaConstraintViolation
+            | DeviceError::InsufficientPermissions
+            | DeviceError::TemplatesFrozen => Exit::Refused,
             DeviceError::AuthenticationFailed => Exit::Authentication,
             DeviceError::PresenceTimeout => Exit::Untouched,
             DeviceError::InvalidSession | DeviceError::SessionsFull | DeviceError::SessionFailed => {
@@ -598,6 +603,7 @@ mod tests {
             (CliError::Refused { refused: 1, total: 2 }, 5),
             (FileError::read(Path::new("x"), missing()).into(), 6),
             (refused(DeviceError::PresenceTimeout), 7),
+            (refused(DeviceError::TemplatesFrozen), 5),
             (CliError::content("x", missing()), 6),
             (refused(DeviceError::ObjectNotFound), 1),
         ] {
