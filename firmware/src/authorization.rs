@@ -11,6 +11,12 @@ use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectType};
 use crate::session::Caller;
 use crate::store::{Name, Store};
 
+/// Whether a session still belongs to its authentication key: the content that opened it is the one that is stored, or
+/// the session itself has deleted the key, and there is none of its id.
+pub(crate) fn holds_its_key<F: MultiwriteNorFlash>(store: &Store<F>, caller: &Caller) -> bool {
+    store.revision((ObjectType::AuthenticationKey, caller.authentication_key)) == caller.revision
+}
+
 /// Whether the session may send this command; `payload` matters only to DELETE OBJECT.
 pub(crate) fn may_send(caller: &Caller, command: Command, payload: &[u8]) -> Result<(), DeviceError> {
     let needs = |capability| match caller.capabilities.contains(capability) {

@@ -196,6 +196,7 @@ impl<P: Platform> Device<P> {
         };
         let caller = Caller {
             authentication_key: id,
+            revision: self.core.store.revision(name),
             capabilities: info.capabilities,
             delegated_capabilities: info.delegated_capabilities,
             domains: info.domains,
@@ -245,6 +246,10 @@ impl<P: Platform> Device<P> {
         let now = self.core.platform.uptime();
         let session = self.sessions.open(id, now)?;
         let caller = session.caller;
+        if !authorization::holds_its_key(&self.core.store, &caller) {
+            self.sessions.close(id);
+            return Err(DeviceError::InvalidSession);
+        }
         let opened = match session.channel.open(message) {
             Ok(frame) => Ok(frame),
             Err(ChannelError::InnerFrame(_)) => Err(DeviceError::WrongLength),
@@ -272,12 +277,19 @@ impl<P: Platform> Device<P> {
         let now = self.core.platform.uptime();
         let session = self.sessions.resume(id).ok_or(DeviceError::InvalidSession)?;
         session.touch(now);
+        if caller.revision.is_some() {
+            // What it did to its own key does not end it.
+            let own = (ObjectType::AuthenticationKey, caller.authentication_key);
+            session.caller.revision = self.core.store.revision(own);
+        }
         let sealed = session.channel.seal(length, response).map_err(|_| DeviceError::WrongLength);
         match aftermath {
             Aftermath::Stays => {}
             Aftermath::Closed => self.sessions.close(id),
             Aftermath::Reset => self.sessions.close_all(),
         }
+        let store = &self.core.store;
+        self.sessions.retain(|caller| authorization::holds_its_key(store, caller));
         sealed
     }
 

@@ -1,4 +1,10 @@
 //! Sessions: who is talking, what they may do, and how long they have been silent.
+//!
+//! A session belongs to one content of one authentication key, by the store's revision, which never comes again: a key
+//! that was changed, or deleted and put again under the same id, is another one, whatever its rights and its sequence
+//! number are. When a key is changed or deleted, its sessions end ([`Sessions::retain`]), those that were created and not
+//! yet authenticated too. The session that did it goes on, as clients expect: after a change it belongs to the new
+//! content, after a deletion to no key until there is one of that id again.
 
 use core::time::Duration;
 
@@ -9,10 +15,14 @@ use sshsm_protocol::{Capabilities, DeviceError, Domains, ObjectId};
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The rights of a session: those its authentication key had when it was created.
+///
+/// They stay what that key has: no command changes the rights of a key that exists.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Caller {
     /// The authentication key.
     pub authentication_key: ObjectId,
+    /// Which content of that key the session belongs to; `None` once the session itself has deleted its key.
+    pub revision: Option<u32>,
     /// What the session may do.
     pub capabilities: Capabilities,
     /// What it may give to objects that it creates.
@@ -103,6 +113,13 @@ impl Sessions {
     pub(crate) fn close(&mut self, id: u8) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
             *slot = None;
+        }
+    }
+
+    /// Ends the sessions that do not belong to a caller of whom `holds` is true.
+    pub(crate) fn retain(&mut self, holds: impl Fn(&Caller) -> bool) {
+        for slot in &mut self.0 {
+            *slot = slot.take().filter(|session| holds(&session.caller));
         }
     }
 

@@ -69,6 +69,19 @@ fn prepared() -> (ModelDevice, SecretKey, Point) {
 }
 
 #[test]
+fn a_session_ends_with_its_key_before_its_first_message_too() {
+    let (mut device, key, known) = prepared();
+    let mut admin = Session::admin(&mut device);
+    let mut used = open(&mut device, &key, &known).unwrap();
+    used.send(&mut device, Command::Echo, b"x").unwrap();
+    let unheard = open(&mut device, &key, &known).unwrap();
+    admin.send(&mut device, Command::DeleteObject, &[0, 2, 2]).unwrap();
+    for mut session in [used, unheard] {
+        assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+    }
+}
+
+#[test]
 fn a_session_works_at_once_with_the_rights_of_its_key() {
     let (mut device, key, known) = prepared();
     let mut session = open(&mut device, &key, &known).unwrap();

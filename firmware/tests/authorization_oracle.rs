@@ -44,6 +44,8 @@ use sha2::{Digest, Sha256};
 use sshsm_protocol::Command;
 use sshsm_protocol::channel::AuthenticationKey;
 
+/// The answers to a message for a session that is over: its place may be another's.
+const OVER: [u8; 2] = [0x03, 0x04];
 /// Every key that a client puts: the first bytes of this, as many as its algorithm needs.
 const KEY: [u8; 64] = hex!(
     "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f"
@@ -85,9 +87,21 @@ static RSA_KEY: LazyLock<RsaKey> = LazyLock::new(|| {
 /// One thing that a session does; ids are looked up among few, and wrapped objects among those that there are.
 #[derive(Clone, Debug)]
 enum Action {
-    Open { id: u16 },
+    Open {
+        id: u16,
+    },
+    /// The first half of opening a session, and the second of the oldest that was begun.
+    Begin {
+        id: u16,
+    },
+    Finish,
     Request(Request),
-    Import { form: Form, wrap: u16, pick: usize, say: (u8, u16, u64, u16) },
+    Import {
+        form: Form,
+        wrap: u16,
+        pick: usize,
+        say: (u8, u16, u64, u16),
+    },
 }
 
 fn capabilities() -> impl Strategy<Value = u64> {
@@ -196,6 +210,8 @@ fn action() -> impl Strategy<Value = Action> {
     let say = (prop_oneof![4 => Just(0), 1 => kind()], 0..4_u16, capabilities(), domains());
     prop_oneof![
         2 => prop_oneof![1..4_u16, id()].prop_map(|id| Action::Open { id }),
+        1 => prop_oneof![1..4_u16, id()].prop_map(|id| Action::Begin { id }),
+        1 => Just(Action::Finish),
         10 => request().prop_map(Action::Request),
         2 => (form(), id(), any::<usize>(), say)
             .prop_map(|(form, wrap, pick, say)| Action::Import { form, wrap, pick, say }),
@@ -353,27 +369,62 @@ fn message(request: &Request, wrapped: &[u8], certificate: &[u8]) -> (u8, Vec<u8
 struct Trial {
     device: ModelDevice,
     oracle: Oracle,
-    /// Sees everything, whatever becomes of the key that opened it.
+    /// Sees everything; nobody names its key.
     observer: Session,
     sessions: Vec<(Session, Rights)>,
+    /// Sessions that were created and not yet authenticated.
+    begun: Vec<(Session, Rights)>,
     wrapped: Vec<Wrapped>,
     certificate: Vec<u8>,
 }
 
-/// Sessions at a time.
+/// Sessions at a time, and sessions that are half open.
 const SESSIONS: usize = 4;
+/// The authentication key of the observer: one that no request names.
+const OBSERVER: Thing = Thing {
+    kind: AUTHENTICATION,
+    id: 0x7fff,
+    algorithm: 38,
+    capabilities: 1,
+    delegated: 0,
+    domains: u16::MAX,
+    origin: 2,
+    sequence: 0,
+    secret: 0,
+};
+
+/// Opens a session with the observer's key, which a new device does not have yet.
+fn observe(device: &mut ModelDevice, oracle: &mut Oracle) -> Session {
+    let (code, payload) = message(&Request::Create { thing: OBSERVER, generate: false }, &[], &[]);
+    let mut admin = Session::admin(device);
+    admin.send(device, Command::from_code(code).unwrap(), &payload).unwrap();
+    admin.send(device, Command::CloseSession, &[]).unwrap();
+    oracle.carry_out(Effect::Create(OBSERVER), OBSERVER.id);
+    Session::open_with(device, OBSERVER.id, &password(oracle, OBSERVER.id)).unwrap()
+}
+
+/// What opens a session of this key, if there is one.
+fn password(oracle: &Oracle, id: u16) -> AuthenticationKey {
+    match oracle.things.get(&(AUTHENTICATION, id)).map(|thing| thing.secret) {
+        Some(oracle::DEFAULT_PASSWORD) => AuthenticationKey::from_password(b"password"),
+        _ => AuthenticationKey::from_bytes(*KEY.first_chunk().unwrap()),
+    }
+}
 
 impl Trial {
     fn start(disabled: Option<u8>) -> Self {
         let mut device = fresh();
-        let mut observer = Session::admin(&mut device);
-        let certificate = observer.send(&mut device, Command::GetOpaque, &[0, 0]).unwrap();
         let mut oracle = Oracle::new();
         if let Some(algorithm) = disabled {
-            observer.send(&mut device, Command::SetOption, &[4, 0, 2, algorithm, 0]).unwrap();
+            let mut admin = Session::admin(&mut device);
+            admin.send(&mut device, Command::SetOption, &[4, 0, 2, algorithm, 0]).unwrap();
+            admin.send(&mut device, Command::CloseSession, &[]).unwrap();
             oracle.disabled = 1 << algorithm;
         }
-        let mut trial = Self { device, oracle, observer, sessions: vec![], wrapped: vec![], certificate };
+        let mut observer = observe(&mut device, &mut oracle);
+        let certificate = observer.send(&mut device, Command::GetOpaque, &[0, 0]).unwrap();
+        let (sessions, begun, wrapped) = (vec![], vec![], vec![]);
+        let mut trial = Self { device, oracle, observer, sessions, begun, wrapped, certificate };
         trial.open(1);
         trial.export_a_key();
         trial
@@ -394,11 +445,7 @@ impl Trial {
     /// Opens a session; the oldest but the first makes room.
     fn open(&mut self, id: u16) {
         let rights = self.oracle.rights(id);
-        let secret = self.oracle.things.get(&(AUTHENTICATION, id)).map(|thing| thing.secret);
-        let key = match secret {
-            Some(oracle::DEFAULT_PASSWORD) => AuthenticationKey::from_password(b"password"),
-            _ => AuthenticationKey::from_bytes(*KEY.first_chunk().unwrap()),
-        };
+        let key = password(&self.oracle, id);
         if self.sessions.len() == SESSIONS {
             let (mut oldest, _) = self.sessions.remove(1);
             oldest.send(&mut self.device, Command::CloseSession, &[]).unwrap();
@@ -411,10 +458,60 @@ impl Trial {
         }
     }
 
+    /// Creates a session; the oldest that was created is authenticated to make room.
+    fn begin(&mut self, id: u16) {
+        if self.begun.len() == SESSIONS {
+            self.finish();
+        }
+        let begun = Session::create_with(&mut self.device, id, &password(&self.oracle, id));
+        match (begun, self.oracle.rights(id)) {
+            (Ok(session), Some(rights)) => self.begun.push((session, rights)),
+            (Err(error), None) => assert_eq!(error.code(), 0x0b),
+            (begun, rights) => panic!("{:?}, expected {rights:?}", begun.map(|_| ())),
+        }
+    }
+
+    /// Authenticates the oldest session that was created: it is one only if its key is still the same.
+    fn finish(&mut self) {
+        if self.begun.is_empty() {
+            return;
+        }
+        let (session, rights) = self.begun.remove(0);
+        match (session.authenticate(&mut self.device), self.oracle.is_open(&rights)) {
+            (Ok(mut session), true) => {
+                assert_eq!(list(&mut self.device, &mut session), self.oracle.list(&rights), "{rights:?}");
+                session.send(&mut self.device, Command::CloseSession, &[]).unwrap();
+            }
+            (Err(error), false) => assert!(OVER.contains(&error.code()), "{error}"),
+            (answer, open) => panic!("{:?}, expected {open}: {rights:?}", answer.map(|_| ())),
+        }
+    }
+
+    /// Lets go of the sessions that the oracle says are over, and sees that they are.
+    fn drop_ended(&mut self) {
+        let sessions = std::mem::take(&mut self.sessions);
+        let (open, ended): (Vec<_>, Vec<_>) =
+            sessions.into_iter().partition(|(_, rights)| self.oracle.is_open(rights));
+        self.sessions = open;
+        for (mut session, rights) in ended {
+            let answer = session.send(&mut self.device, Command::Echo, b"x").map_err(|error| error.code());
+            assert!(answer.is_err_and(|code| OVER.contains(&code)), "{rights:?}");
+        }
+    }
+
     fn act(&mut self, by: usize, action: &Action) {
-        let by = by % self.sessions.len();
+        if self.sessions.iter().all(|(_, rights)| rights.key != 1) {
+            // The administrator's key may be another, or gone.
+            self.open(1);
+            if let Some(last) = self.sessions.pop() {
+                self.sessions.insert(0, last);
+            }
+        }
+        let Some(by) = by.checked_rem(self.sessions.len()) else { return };
         match *action {
             Action::Open { id } => self.open(id),
+            Action::Begin { id } => self.begin(id),
+            Action::Finish => self.finish(),
             Action::Request(ref request) => {
                 let blob = match request {
                     Request::Import { thing, .. } => sealed(thing),
@@ -475,10 +572,12 @@ impl Trial {
             }
             _ => self.oracle.carry_out(effect, 0),
         }
+        self.oracle.follow(&mut self.sessions[by].1, effect);
         match effect {
             Effect::Reset => {
                 self.sessions.clear();
-                self.observer = Session::admin(&mut self.device);
+                self.begun.clear();
+                self.observer = observe(&mut self.device, &mut self.oracle);
                 self.certificate = self.observer.send(&mut self.device, Command::GetOpaque, &[0, 0]).unwrap();
                 self.open(1);
             }
@@ -489,11 +588,15 @@ impl Trial {
             Effect::Change(id) => self.inspect(AUTHENTICATION, id),
             Effect::Nothing | Effect::Delete(..) | Effect::Freeze => {}
         }
-        let all = Rights { key: 1, capabilities: 0, delegated: 0, domains: u16::MAX };
+        let all = self.oracle.rights(OBSERVER.id).unwrap();
         assert_eq!(list(&mut self.device, &mut self.observer), self.oracle.list(&all), "{request:?}");
-        if let Some((session, rights)) = self.sessions.get_mut(by) {
+        // It may have put another key in the place of its own.
+        if let Some((session, rights)) =
+            self.sessions.get_mut(by).filter(|(_, rights)| self.oracle.is_open(rights))
+        {
             assert_eq!(list(&mut self.device, session), self.oracle.list(rights), "{rights:?}");
         }
+        self.drop_ended();
     }
 
     /// Compares all that the device says of an object.

@@ -5,12 +5,12 @@ mod model;
 
 use std::time::Duration;
 
-use model::{Clock, Flash, Model, Object, Session, fresh, plain, put_authentication_key};
+use model::{Clock, Flash, Model, Object, Session, fresh, plain};
 use proptest::prelude::*;
 use sshsm_firmware::{Device, IDLE_TIMEOUT};
 use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::frame::MAX_MESSAGE;
-use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains};
+use sshsm_protocol::{Algorithm, Capability, Command, DeviceError};
 
 #[test]
 fn echo_works_in_plain_and_in_a_session_up_to_the_longest_message() {
@@ -132,18 +132,6 @@ fn a_changed_password_opens_the_next_session_and_the_open_one_goes_on() {
         Err(DeviceError::InvalidId),
         "somebody else's key"
     );
-}
-
-#[test]
-fn sessions_keep_their_rights_when_their_key_is_deleted() {
-    let mut device = fresh();
-    let mut admin = Session::admin(&mut device);
-    let rights = Capabilities::of(&[Capability::GetPseudoRandom]);
-    let mut session =
-        put_authentication_key(&mut device, &mut admin, 2, b"two", Domains::ALL, rights, Capabilities::NONE);
-    admin.send(&mut device, Command::DeleteObject, &[0, 2, 2]).unwrap();
-    assert_eq!(session.send(&mut device, Command::GetPseudoRandom, &[0, 9]).unwrap().len(), 9);
-    assert_eq!(Session::create(&mut device, 2, b"two").err(), Some(DeviceError::ObjectNotFound));
 }
 
 #[test]

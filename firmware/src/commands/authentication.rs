@@ -111,7 +111,7 @@ pub(crate) fn put<P: Platform>(
 }
 
 /// CHANGE AUTHENTICATION KEY: `id u16 ‖ algorithm u8 ‖ key`; the id. Only the session's own key, which keeps its
-/// rights and label and may become one of the other kind; sessions that it opened go on.
+/// rights and label and may become one of the other kind; of the sessions that it opened this one alone goes on.
 pub(crate) fn change<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -126,17 +126,8 @@ pub(crate) fn change<P: Platform>(
     let key = key(algorithm, reader)?;
     check(algorithm, key)?;
     let name = (ObjectType::AuthenticationKey, id);
-    // Sessions outlive their key: another key that was put under the same id since is somebody else's.
-    let info = core
-        .store
-        .info(name)
-        .filter(|info| {
-            info.capabilities == caller.capabilities
-                && info.delegated_capabilities == caller.delegated_capabilities
-                && info.domains == caller.domains
-        })
-        .copied()
-        .ok_or(DeviceError::ObjectNotFound)?;
+    // This session may have deleted it.
+    let info = core.store.info(name).copied().ok_or(DeviceError::ObjectNotFound)?;
     let attributes = Attributes {
         capabilities: info.capabilities,
         length: object_length(key),

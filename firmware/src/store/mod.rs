@@ -453,6 +453,14 @@ impl<F: MultiwriteNorFlash> Store<F> {
         self.index.info(object_key(name))
     }
 
+    /// Which content an object has: a number that no earlier content of any object had since the last reset. `None` if
+    /// there is no such object.
+    #[must_use]
+    pub fn revision(&self, name: Name) -> Option<u32> {
+        self.info(name)?;
+        self.index.get(object_key(name)).map(|entry| entry.revision)
+    }
+
     /// All objects, by ascending type and id.
     pub fn iter(&self) -> impl Iterator<Item = &ObjectInfo> {
         self.index.infos().iter().filter(|_| self.usable)

@@ -405,7 +405,8 @@ impl Session {
         Self::create_with(device, id, &authentication_key(password))
     }
 
-    fn create_with<P: Platform>(
+    /// The first half of opening, with a key that was derived before.
+    pub fn create_with<P: Platform>(
         device: &mut Device<P>,
         id: u16,
         key: &AuthenticationKey,

@@ -127,6 +127,8 @@ pub struct Rights {
     pub capabilities: u64,
     pub delegated: u64,
     pub domains: u16,
+    /// Which of the keys that had this id, one after the other, opened the session; 0 once the session has deleted it.
+    pub incarnation: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,6 +249,9 @@ pub struct Oracle {
     pub things: BTreeMap<(u8, u16), Thing>,
     /// The next sequence number of every name that ever was.
     history: BTreeMap<(u8, u16), u8>,
+    /// Counts what was ever stored as an authentication key, and which of them each id has now.
+    stored: u32,
+    incarnations: BTreeMap<u16, u32>,
     pub disabled: u64,
     /// No template comes or goes.
     frozen: bool,
@@ -296,11 +301,33 @@ impl Oracle {
         }
     }
 
-    /// What a session of this key may do, for ever; `None` if there is none.
+    /// What a session of this key may do, until the key is another; `None` if there is none.
     pub fn rights(&self, key: u16) -> Option<Rights> {
         let thing = self.things.get(&(AUTHENTICATION, key))?;
         let Thing { capabilities, delegated, domains, .. } = *thing;
-        Some(Rights { key, capabilities, delegated, domains })
+        let incarnation = self.incarnation(key);
+        Some(Rights { key, capabilities, delegated, domains, incarnation })
+    }
+
+    fn incarnation(&self, key: u16) -> u32 {
+        self.incarnations.get(&key).copied().unwrap_or(0)
+    }
+
+    /// Whether a session is still one: its key is the one that opened it, or it deleted it and there is no other.
+    pub fn is_open(&self, rights: &Rights) -> bool {
+        self.incarnation(rights.key) == rights.incarnation
+    }
+
+    /// What becomes of the session that sent this: it survives what it did to its own key.
+    pub fn follow(&self, rights: &mut Rights, effect: Effect) {
+        let own = match effect {
+            Effect::Change(_) => true,
+            Effect::Delete(kind, id) => (kind, id) == (AUTHENTICATION, rights.key),
+            _ => false,
+        };
+        if own {
+            rights.incarnation = self.incarnation(rights.key);
+        }
     }
 
     /// What the session sees, in whatever order.
@@ -412,8 +439,8 @@ impl Oracle {
             Request::Change { id } => {
                 session(0x2e)?;
                 demand(id == rights.key, INVALID_ID)?;
-                // A key with other rights under the same id is not the session's.
-                demand(self.rights(id) == Some(*rights), NOT_FOUND)?;
+                // Whoever deleted it has none.
+                demand(rights.incarnation != 0, NOT_FOUND)?;
                 Ok(Effect::Change(id))
             }
             Request::Export { form, wrap, kind, id } => {
@@ -554,6 +581,9 @@ impl Oracle {
             }
             Effect::Delete(kind, id) => {
                 self.things.remove(&(kind, id));
+                if kind == AUTHENTICATION {
+                    self.incarnations.remove(&id);
+                }
             }
             Effect::Change(id) => {
                 if let Some(thing) = self.things.remove(&(AUTHENTICATION, id)) {
@@ -562,7 +592,7 @@ impl Oracle {
             }
             Effect::Freeze => self.frozen = true,
             Effect::Reset => {
-                *self = Self { secrets: self.secrets, ..Self::default() };
+                *self = Self { secrets: self.secrets, stored: self.stored, ..Self::default() };
                 self.insert(Self::default_key());
             }
         }
@@ -572,5 +602,9 @@ impl Oracle {
         let next = self.history.entry((thing.kind, thing.id)).or_default();
         self.things.insert((thing.kind, thing.id), Thing { sequence: *next, ..thing });
         *next = next.wrapping_add(1);
+        if thing.kind == AUTHENTICATION {
+            self.stored += 1;
+            self.incarnations.insert(thing.id, self.stored);
+        }
     }
 }
