@@ -148,25 +148,27 @@ fn ids_0_and_0xffff_are_chosen_or_refused() {
     );
 }
 
+/// `48 … 02 03 04 00000000000001e0`, as the vendor's clients ask for keys that can sign in any way.
 #[test]
-fn a_session_cannot_change_a_key_that_was_put_under_its_id_since() {
+fn a_list_by_capabilities_has_the_objects_with_at_least_one_of_them() {
+    use Capability::{DeriveEcdh, SignEcdsa, SignEddsa, SignPkcs, SignPss};
     let mut device = fresh();
     let mut admin = Session::admin(&mut device);
-    let mut session = limited(&mut device, &[Capability::ChangeAuthenticationKey]);
-    admin.send(&mut device, Command::DeleteObject, &[0, 9, 2]).unwrap();
-    put_authentication_key(
-        &mut device,
-        &mut admin,
-        9,
-        b"another",
-        Domains::ALL,
-        Capabilities::ALL,
-        Capabilities::ALL,
-    );
-    let payload = [&[0, 9, 38], [7; 32].as_slice()].concat();
-    assert_eq!(
-        session.send(&mut device, Command::ChangeAuthenticationKey, &payload),
-        Err(DeviceError::ObjectNotFound)
-    );
-    Session::open(&mut device, 9, b"another").unwrap();
+    let key = |id, capabilities: &[Capability]| Object::new(id, Algorithm::Ecp256, capabilities).with(&[]);
+    for (id, capabilities) in
+        [(5, &[SignEcdsa][..]), (6, &[SignEcdsa, DeriveEcdh]), (7, &[DeriveEcdh]), (8, &[])]
+    {
+        admin.send(&mut device, Command::GenerateAsymmetricKey, &key(id, capabilities)).unwrap();
+    }
+    let mut list = |capabilities: &[Capability]| {
+        let filter = [&[2, 3, 4][..], &Capabilities::of(capabilities).bits().to_be_bytes()].concat();
+        let rows = admin.send(&mut device, Command::ListObjects, &filter).unwrap();
+        rows.chunks(4).map(|row| row[1]).collect::<Vec<_>>()
+    };
+    let sign = [SignPkcs, SignPss, SignEcdsa, SignEddsa];
+    assert_eq!(Capabilities::of(&sign).bits(), 0x1e0);
+    assert_eq!(list(&sign), [5, 6]);
+    assert_eq!(list(&[SignEcdsa, DeriveEcdh]), [5, 6, 7]);
+    assert_eq!(list(&[DeriveEcdh]), [6, 7]);
+    assert_eq!(list(&[SignPkcs]), []);
 }

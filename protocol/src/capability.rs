@@ -135,6 +135,12 @@ impl Capabilities {
         self.0 & (1 << capability as u8) != 0
     }
 
+    /// Whether the sets have a capability in common.
+    #[must_use]
+    pub const fn intersects(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// Whether every capability of this set, undefined bits included, is in `other`.
     #[must_use]
     pub const fn is_subset_of(self, other: Self) -> bool {

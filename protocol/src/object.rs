@@ -310,7 +310,7 @@ pub struct ListFilter {
     pub object_type: Option<ObjectType>,
     /// In at least one of these domains.
     pub domains: Option<Domains>,
-    /// Having all of these capabilities.
+    /// Having at least one of these capabilities.
     pub capabilities: Option<Capabilities>,
     /// Of this algorithm.
     pub algorithm: Option<Algorithm>,
@@ -375,7 +375,7 @@ impl ListFilter {
         self.id.is_none_or(|id| id == info.id.get())
             && self.object_type.is_none_or(|object_type| object_type == info.object_type)
             && self.domains.is_none_or(|domains| domains.intersects(info.domains))
-            && self.capabilities.is_none_or(|wanted| wanted.is_subset_of(info.capabilities))
+            && self.capabilities.is_none_or(|wanted| wanted.intersects(info.capabilities))
             && self.algorithm.is_none_or(|algorithm| algorithm == info.algorithm)
             && self.label.is_none_or(|label| label.trimmed() == info.label.trimmed())
     }
