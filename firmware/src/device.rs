@@ -215,7 +215,7 @@ impl<P: Platform> Device<P> {
                 Ok(())
             }
             Err(_) => {
-                self.sessions.close(id);
+                self.sessions.failed(id);
                 Err(DeviceError::AuthenticationFailed)
             }
         }
@@ -254,7 +254,7 @@ impl<P: Platform> Device<P> {
             Ok(frame) => Ok(frame),
             Err(ChannelError::InnerFrame(_)) => Err(DeviceError::WrongLength),
             Err(ChannelError::WrongMac) => {
-                self.sessions.close(id);
+                self.sessions.failed(id);
                 return Err(DeviceError::AuthenticationFailed);
             }
             Err(_) => return Err(DeviceError::WrongLength),

@@ -41,5 +41,5 @@ pub mod store;
 
 pub use device::Device;
 pub use platform::Platform;
-pub use session::IDLE_TIMEOUT;
+pub use session::{HALF_OPEN, IDLE_TIMEOUT};
 pub use store::MountError;

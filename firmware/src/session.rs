@@ -5,6 +5,14 @@
 //! number are. When a key is changed or deleted, its sessions end ([`Sessions::retain`]), those that were created and not
 //! yet authenticated too. The session that did it goes on, as clients expect: after a change it belongs to the new
 //! content, after a deletion to no key until there is one of that id again.
+//!
+//! *Strangers.* Anybody on the same line may send a message that names a session. One with a wrong MAC or cryptogram is
+//! answered "authentication failed" and changes nothing: neither chain nor counter move, nothing is decrypted, the session
+//! is not kept alive by it. After [`FAILURES`] of them the session ends, so that who guesses MACs of 64 bits succeeds once
+//! in 2^54 sessions. Anybody may create sessions, too: when all places are taken, one that is still not authenticated
+//! after [`HALF_OPEN`] gives way. Not earlier, or a newcomer would end the session of a client that is about to
+//! authenticate; and not much later, or whoever has no password could keep all others out with sixteen messages a minute.
+//! Who goes on sending can do that all the same: a line that strangers reach is theirs to jam.
 
 use core::time::Duration;
 
@@ -13,6 +21,11 @@ use sshsm_protocol::{Capabilities, DeviceError, Domains, ObjectId};
 
 /// A session that has been silent this long is over.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A session that has not been authenticated this long gives way when all places are taken.
+pub const HALF_OPEN: Duration = Duration::from_secs(5);
+/// Messages with a wrong MAC or cryptogram that end a session.
+const FAILURES: u16 = 1024;
 
 /// The rights of a session: those its authentication key had when it was created.
 ///
@@ -50,6 +63,8 @@ pub(crate) struct Session {
     pub channel: DeviceChannel,
     stage: Stage,
     last_used: Duration,
+    /// Messages so far that were not from who holds its keys.
+    failures: u16,
 }
 
 /// All sessions; a session's id is its place.
@@ -60,8 +75,8 @@ impl Sessions {
         Self([const { None }; MAX_SESSIONS])
     }
 
-    /// A free id, lowest first. When all are taken, the session that was created but never authenticated and has
-    /// been silent longest gives way: a client that gave up half-way does not lock the others out.
+    /// A free id, lowest first. When all are taken, the session that was created first of those that have not been
+    /// authenticated for [`HALF_OPEN`] gives way: a client that gave up half-way does not lock the others out.
     pub(crate) fn allocate(&mut self, now: Duration) -> Result<u8, DeviceError> {
         self.expire(now);
         let free = self.0.iter().position(Option::is_none);
@@ -73,6 +88,7 @@ impl Sessions {
                 .enumerate()
                 .filter_map(|(id, slot)| Some((id, slot.as_ref()?)))
                 .filter(|(_, session)| session.stage != Stage::Established)
+                .filter(|(_, session)| now.saturating_sub(session.last_used) >= HALF_OPEN)
                 .min_by_key(|(_, session)| session.last_used)
                 .map(|(id, _)| id)
                 .ok_or(DeviceError::SessionsFull)?,
@@ -90,7 +106,7 @@ impl Sessions {
         now: Duration,
     ) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
-            *slot = Some(Session { caller, channel, stage, last_used: now });
+            *slot = Some(Session { caller, channel, stage, last_used: now, failures: 0 });
         }
     }
 
@@ -107,6 +123,16 @@ impl Sessions {
     /// The session at `id`, however long its command took.
     pub(crate) fn resume(&mut self, id: u8) -> Option<&mut Session> {
         self.0.get_mut(usize::from(id))?.as_mut()
+    }
+
+    /// A message for this session was not from who holds its keys.
+    pub(crate) fn failed(&mut self, id: u8) {
+        if let Some(slot) = self.0.get_mut(usize::from(id)) {
+            *slot = slot.take().and_then(|mut session| {
+                session.failures += 1;
+                (session.failures < FAILURES).then_some(session)
+            });
+        }
     }
 
     /// Ends a session; its keys are cleared.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use model::{Clock, Flash, Model, Object, Session, fresh, plain};
 use proptest::prelude::*;
-use sshsm_firmware::{Device, IDLE_TIMEOUT};
+use sshsm_firmware::{Device, HALF_OPEN, IDLE_TIMEOUT};
 use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::{Algorithm, Capability, Command, DeviceError};
@@ -48,13 +48,41 @@ fn a_command_that_takes_longer_than_the_timeout_does_not_expire_its_own_session(
     session.send(&mut device, Command::Echo, b"still here").unwrap();
 }
 
+/// Clients that begin at the same time, one more than there are places, and then go on in their turn.
 #[test]
-fn a_session_that_was_never_authenticated_gives_way_when_all_are_taken() {
-    let mut device = fresh();
-    let abandoned: Vec<_> = (0..16).map(|_| Session::create(&mut device, 1, b"password").unwrap()).collect();
+fn a_newcomer_is_refused_while_all_places_are_taken_by_clients_that_are_half_way_in() {
+    let clock = Clock::default();
+    let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
+    let create = |device: &mut _| Session::create(device, 1, b"password");
+    let begun: Vec<_> = (0..16).map(|_| create(&mut device).unwrap()).collect();
+    clock.advance(HALF_OPEN - Duration::from_millis(1));
+    assert_eq!(create(&mut device).err(), Some(DeviceError::SessionsFull));
+    for session in begun {
+        let mut session = session.authenticate(&mut device).unwrap();
+        session.send(&mut device, Command::Echo, b"x").unwrap();
+    }
+    clock.advance(HALF_OPEN);
+    assert_eq!(create(&mut device).err(), Some(DeviceError::SessionsFull), "none gives way once it is in");
+}
+
+#[test]
+fn whoever_has_no_password_does_not_keep_others_out_for_long() {
+    let clock = Clock::default();
+    let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
+    let create = |device: &mut _| Session::create(device, 1, b"password");
+    let first = create(&mut device).unwrap();
+    clock.advance(Duration::from_secs(1));
+    let mut abandoned: Vec<_> = (0..15).map(|_| create(&mut device).unwrap()).collect();
+    clock.advance(HALF_OPEN - Duration::from_secs(1));
     let mut session = Session::admin(&mut device);
     session.send(&mut device, Command::Echo, b"x").unwrap();
-    drop(abandoned);
+    let error = first.authenticate(&mut device).err();
+    assert_eq!(error, Some(DeviceError::InvalidSession), "the one that was created first gave way");
+    assert_eq!(create(&mut device).err(), Some(DeviceError::SessionsFull), "the others are younger");
+    // While there is room, a client has as long as any other: it may wait for a finger on a key of its own.
+    session.send(&mut device, Command::CloseSession, &[]).unwrap();
+    clock.advance(IDLE_TIMEOUT - HALF_OPEN);
+    abandoned.pop().unwrap().authenticate(&mut device).unwrap();
 }
 
 #[test]
@@ -66,27 +94,65 @@ fn an_unauthenticated_session_takes_no_command() {
 }
 
 #[test]
-fn a_wrong_cryptogram_frees_the_session() {
+fn a_wrong_cryptogram_or_mac_does_not_end_the_session_that_it_names() {
     let mut device = fresh();
     let mut session = Session::create(&mut device, 1, b"password").unwrap();
     let mut message = session.0.authenticate();
-    message[5] ^= 1;
     let send = |device: &mut _, message: &[u8]| plain(device, message[0], &message[3..]);
-    assert_eq!(send(&mut device, &message), Err(DeviceError::AuthenticationFailed));
-    message[5] ^= 1;
-    assert_eq!(send(&mut device, &message), Err(DeviceError::InvalidSession));
+    for at in [5, 12] {
+        message[at] ^= 1;
+        assert_eq!(send(&mut device, &message), Err(DeviceError::AuthenticationFailed));
+        message[at] ^= 1;
+    }
+    assert_eq!(send(&mut device, &message), Ok(vec![]));
+    session.send(&mut device, Command::Echo, b"x").unwrap();
 }
 
 #[test]
-fn a_forged_message_ends_the_session() {
+fn a_message_of_a_stranger_does_not_end_the_session_that_it_names() {
     let mut device = fresh();
     let mut session = Session::admin(&mut device);
+    let failed = Err(DeviceError::AuthenticationFailed);
     let mut message = [0; 64];
-    let length = session.0.seal(Command::Echo, b"x", &mut message).unwrap();
-    message[length - 1] ^= 1;
-    assert_eq!(plain(&mut device, message[0], &message[3..length]), Err(DeviceError::AuthenticationFailed));
-    message[length - 1] ^= 1;
-    assert_eq!(plain(&mut device, message[0], &message[3..length]), Err(DeviceError::InvalidSession));
+    for number in 0..5 {
+        assert_eq!(plain(&mut device, 0x05, &[0; 25]), failed, "28 bytes of nothing");
+        let length = session.0.seal(Command::Echo, &[number], &mut message).unwrap();
+        let mut forged = message;
+        for at in 4..length {
+            forged[at] ^= 1;
+            assert_eq!(plain(&mut device, forged[0], &forged[3..length]), failed, "byte {at}");
+            forged[at] ^= 1;
+        }
+        let mut response = [0; MAX_MESSAGE];
+        let answer = device.handle(&message[..length], &mut response);
+        assert_eq!(session.0.open(&mut response[..answer]).unwrap().payload, [number]);
+        assert_eq!(plain(&mut device, message[0], &message[3..length]), failed, "again");
+    }
+}
+
+#[test]
+fn a_session_that_strangers_name_expires_as_any_other() {
+    let clock = Clock::default();
+    let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
+    let mut session = Session::admin(&mut device);
+    for _ in 0..30 {
+        clock.advance(Duration::from_secs(1));
+        assert_eq!(plain(&mut device, 0x05, &[0; 25]), Err(DeviceError::AuthenticationFailed));
+    }
+    clock.advance(Duration::from_millis(1));
+    assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
+}
+
+#[test]
+fn a_session_of_which_a_stranger_guesses_macs_ends_after_1024() {
+    let mut device = fresh();
+    let mut session = Session::admin(&mut device);
+    for guess in 1..=1024_u16 {
+        session.send(&mut device, Command::Echo, b"x").unwrap();
+        let garbage = [&[0; 23][..], &guess.to_be_bytes()].concat();
+        assert_eq!(plain(&mut device, 0x05, &garbage), Err(DeviceError::AuthenticationFailed));
+    }
+    assert_eq!(session.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
 }
 
 #[test]

@@ -445,8 +445,8 @@ impl DeviceChannel {
 
     /// Checks and decrypts a whole SESSION MESSAGE in place; returns the inner command frame.
     ///
-    /// After `WrongMac` the session must be dropped. After `InnerFrame` the message was authentic, and
-    /// [`DeviceChannel::seal`] answers it; after the others nothing has changed.
+    /// After `InnerFrame` the message was authentic, and [`DeviceChannel::seal`] answers it; after the others nothing has
+    /// changed. How often `WrongMac` may come is for the device to bound: a MAC on the wire has 64 bits.
     pub fn open<'m>(&mut self, message: &'m mut [u8]) -> Result<Frame<'m>, ChannelError> {
         let (covered, mac) = self.0.split(Command::SessionMessage.code(), message)?;
         let expected = self.0.mac(&self.0.command_mac, covered);
