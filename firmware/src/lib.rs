@@ -33,7 +33,6 @@ pub mod link;
 mod operation;
 mod options;
 pub mod platform;
-#[cfg(any(feature = "private-keys", feature = "audit"))]
 mod presence;
 mod session;
 pub mod ssh;

@@ -86,9 +86,10 @@ pub enum PresenceMode {
     /// Nothing.
     #[default]
     Off = 0,
-    /// Each SSH certificate.
+    /// Each SSH certificate, and RESET DEVICE, which would end the option.
     Certificates = 1,
-    /// Each signature, decryption and key agreement with an asymmetric key, certificates and attestations included.
+    /// Each use of a private key too: signatures, decryptions, key agreements, attestations and imports under an RSA wrap
+    /// key; and each export.
     All = 2,
 }
 
@@ -126,7 +127,7 @@ impl PresenceMode {
 }
 
 /// The value of [`DeviceOption::UserPresence`], `mode u8 ‖ timeout u8`. A change to it or from it wants a touch itself,
-/// unless both modes are off.
+/// unless both modes are off or nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserPresence {
     /// What has to be confirmed.

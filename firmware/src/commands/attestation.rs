@@ -14,9 +14,8 @@ use der::oid::ObjectIdentifier;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{ObjectInfo, Origin};
-use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::{
-    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId,
     ObjectType,
 };
 
@@ -215,7 +214,7 @@ pub(crate) fn sign<P: Platform>(
         key: (subject.algorithm, key::public(subject.algorithm, &subject.body)?),
         extensions,
     };
-    presence::confirm(&mut core.platform, core.options.presence(), PresenceMode::All)?;
+    presence::confirm(&mut core.platform, core.options.presence(), Command::SignAttestationCertificate)?;
     let certificate = match attester {
         Some(info) => {
             let (key, platform) = core.load(&info)?;

@@ -1,8 +1,7 @@
 //! RSA decryption and ECDH.
 
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::option::PresenceMode;
-use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectType};
 
 use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
@@ -34,7 +33,7 @@ pub(crate) fn pkcs1<P: Platform>(
     let (key, platform) = key(core, caller, &mut reader, Capability::DecryptPkcs)?;
     let ciphertext = reader.take(key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?)?;
     reader.finish()?;
-    presence::confirm(platform, wanted, PresenceMode::All)?;
+    presence::confirm(platform, wanted, Command::DecryptPkcs1)?;
     let plaintext = key.decrypt(Padding::Pkcs1, ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -56,7 +55,7 @@ pub(crate) fn oaep<P: Platform>(
     let mgf = mgf1(&mut reader)?;
     let ciphertext = reader.take(length)?;
     let padding = Oaep::new(mgf, reader.rest()).ok_or(DeviceError::WrongLength)?;
-    presence::confirm(platform, wanted, PresenceMode::All)?;
+    presence::confirm(platform, wanted, Command::DecryptOaep)?;
     let plaintext = key.decrypt(Padding::Oaep(padding), ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
 }
@@ -73,6 +72,6 @@ pub(crate) fn ecdh<P: Platform>(
     let AsymmetricAlgorithm::Ec(_) = key.algorithm else { return Err(DeviceError::InvalidData) };
     let point = reader.take(1 + key.algorithm.public_length())?;
     reader.finish()?;
-    presence::confirm(platform, wanted, PresenceMode::All)?;
+    presence::confirm(platform, wanted, Command::DeriveEcdh)?;
     Ok(writer.bytes(&key.derive(point)?)?)
 }

@@ -5,13 +5,14 @@ use core::time::Duration;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::device_info::{DeviceInfo, Version};
-use sshsm_protocol::{Algorithm, DeviceError};
+use sshsm_protocol::{Algorithm, Command, DeviceError};
 
 use super::Core;
 use crate::audit::{self, AuditLog};
 use crate::device::insert_defaults;
 use crate::options::Options;
 use crate::platform::{Indication, Platform};
+use crate::presence;
 use crate::session::Caller;
 
 /// The YubiHSM 2 firmware whose messages this device speaks: 3136-byte messages, a second page of device info.
@@ -159,6 +160,7 @@ pub(crate) fn reset<P: Platform>(
     _: Reader<'_>,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
+    presence::confirm(&mut core.platform, core.options.presence(), Command::ResetDevice)?;
     #[cfg(feature = "private-keys")]
     core.loaded.clear();
     let (options, mut log) = (Options::DEFAULT, AuditLog::EMPTY);

@@ -12,7 +12,9 @@ use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::wrapped::is_body_length;
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, ObjectType,
+};
 use zeroize::Zeroizing;
 
 use super::{Core, existing_id, wrap_key, wrapped_object};
@@ -20,6 +22,7 @@ use crate::authorization::{usable, visible};
 use crate::crypto::key::Body;
 use crate::crypto::{Hash, Oaep, Padding, Provider, pkcs8, rsa};
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 
 /// PUT PUBLIC WRAP KEY: header, delegated capabilities, the modulus; the id. The public exponent is 65537.
@@ -56,6 +59,7 @@ pub(crate) fn get_key<P: Platform>(
         (ObjectType::SymmetricKey, _) => body,
         _ => return Err(DeviceError::InvalidData),
     };
+    presence::confirm(&mut core.platform, core.options.presence(), Command::GetRsaWrappedKey)?;
     container.seal(core, &wrap, &payload, writer)
 }
 
@@ -68,6 +72,7 @@ pub(crate) fn export<P: Platform>(
 ) -> Result<(), DeviceError> {
     let (wrap, target, container) = export_request(core, caller, &mut reader)?;
     let payload = wrapped_object::serialize(core, &wrap, &target, true)?;
+    presence::confirm(&mut core.platform, core.options.presence(), Command::ExportRsaWrapped)?;
     container.seal(core, &wrap, &payload, writer)
 }
 
@@ -84,11 +89,13 @@ pub(crate) fn put_key<P: Platform>(
     let object = NewObject::decode(&mut reader)?;
     let (oaep, blob) = import_request(&mut reader)?;
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
-    let payload = open(core, &wrap, oaep, blob)?;
+    let algorithm = importing(&wrap)?;
     if !object.domains.is_subset_of(wrap.domains) || !object.domains.is_subset_of(caller.domains) {
         return Err(DeviceError::InsufficientPermissions);
     }
-    let (name, object) = wrapped_object::importable(core, &wrap, object_type, object, Capabilities::NONE)?;
+    let none = Capabilities::NONE;
+    let (name, object) = wrapped_object::importable(core, &wrap, object_type, object, none)?;
+    let payload = open(core, Command::PutRsaWrappedKey, &wrap, algorithm, oaep, blob)?;
     let body = match (object_type, AsymmetricAlgorithm::from_algorithm(object.algorithm)) {
         (ObjectType::AsymmetricKey, Some(algorithm)) => pkcs8::decode(algorithm, &payload)?,
         (ObjectType::SymmetricKey, _) if is_body_length(object_type, object.algorithm, payload.len()) => {
@@ -97,7 +104,7 @@ pub(crate) fn put_key<P: Platform>(
         _ => return Err(DeviceError::InvalidData),
     };
     let origin = Origin::IMPORTED.wrapped();
-    wrapped_object::store(core, name, &object, Capabilities::NONE, origin, &body, writer)
+    wrapped_object::store(core, name, &object, none, origin, &body, writer)
 }
 
 /// IMPORT RSA WRAPPED: `wrap key u16 ‖ OAEP u8 ‖ MGF1 u8 ‖ wrapped object ‖ label hash`; `type u8 ‖ id u16`.
@@ -110,7 +117,8 @@ pub(crate) fn import<P: Platform>(
     let wrap_id = existing_id(&mut reader)?;
     let (oaep, blob) = import_request(&mut reader)?;
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
-    let payload = open(core, &wrap, oaep, blob)?;
+    let algorithm = importing(&wrap)?;
+    let payload = open(core, Command::ImportRsaWrapped, &wrap, algorithm, oaep, blob)?;
     wrapped_object::restore(core, &wrap, &payload, writer)
 }
 
@@ -195,23 +203,30 @@ impl Container<'_> {
     }
 }
 
-/// The payload that was wrapped to a private wrap key, which must be RSA and may import; anything else is
-/// `InvalidData`.
+/// The algorithm of a private wrap key that must be RSA and may import.
+fn importing(wrap: &ObjectInfo) -> Result<AsymmetricAlgorithm, DeviceError> {
+    let algorithm = wrap_key::rsa(wrap.algorithm).ok_or(DeviceError::InvalidData)?;
+    match wrap.capabilities.contains(Capability::ImportWrapped) {
+        true => Ok(algorithm),
+        false => Err(DeviceError::InsufficientPermissions),
+    }
+}
+
+/// The payload that was wrapped to a private wrap key; anything else is `InvalidData`.
 fn open<P: Platform>(
     core: &mut Core<P>,
+    command: Command,
     wrap: &ObjectInfo,
+    algorithm: AsymmetricAlgorithm,
     oaep: Oaep<'_>,
     blob: &[u8],
 ) -> Result<Body, DeviceError> {
-    let algorithm = wrap_key::rsa(wrap.algorithm).ok_or(DeviceError::InvalidData)?;
-    if !wrap.capabilities.contains(Capability::ImportWrapped) {
-        return Err(DeviceError::InsufficientPermissions);
-    }
     let (encrypted, wrapped) =
         blob.split_at_checked(algorithm.public_length()).ok_or(DeviceError::WrongLength)?;
     let body = core.body((ObjectType::WrapKey, wrap.id))?;
     // It was valid when it was stored.
     let private = P::Crypto::load(algorithm, &body).map_err(|_| DeviceError::StorageFailed)?;
+    presence::confirm(&mut core.platform, core.options.presence(), command)?;
     let key = P::Crypto::decrypt(&private, Padding::Oaep(oaep), encrypted, core.platform.entropy())?;
     let mut payload = Zeroizing::new(alloc::vec![0; wrapped.len()]);
     let done = match key.len() {

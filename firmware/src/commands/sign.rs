@@ -3,8 +3,7 @@
 use alloc::vec::Vec;
 
 use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::option::PresenceMode;
-use sshsm_protocol::{AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectType};
 
 use super::{Core, existing_id, mgf1};
 use crate::authorization::usable;
@@ -14,12 +13,12 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// Signs with the key at the front of the payload, if session and key have `capability`.
+/// Signs for a command with the key at the front of the payload, if session and key have `capability`.
 fn sign<'r, P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
     mut reader: Reader<'r>,
-    capability: Capability,
+    (command, capability): (Command, Capability),
     input: impl FnOnce(&mut Reader<'r>) -> Result<Input<'r>, DeviceError>,
 ) -> Result<(AsymmetricAlgorithm, Vec<u8>), DeviceError> {
     let name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
@@ -27,7 +26,7 @@ fn sign<'r, P: Platform>(
     let input = input(&mut reader)?;
     let wanted = core.options.presence();
     let (key, platform) = core.load(&info)?;
-    presence::confirm(platform, wanted, PresenceMode::All)?;
+    presence::confirm(platform, wanted, command)?;
     let mut signature = [0; MAX_SIGNATURE];
     let length = key.sign(input, platform.entropy(), &mut signature)?;
     Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))
@@ -41,7 +40,7 @@ pub(crate) fn pkcs1<P: Platform>(
     reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (_, signature) = sign(core, caller, reader, Capability::SignPkcs, |reader| {
+    let (_, signature) = sign(core, caller, reader, (Command::SignPkcs1, Capability::SignPkcs), |reader| {
         let digest = reader.rest();
         Ok(Input::Pkcs1 { hash: Hash::of_length(digest.len()), digest })
     })?;
@@ -59,7 +58,7 @@ pub(crate) fn pss<P: Platform>(
     if Hash::of_length(reader.remaining().saturating_sub(2 + 1 + 2)).is_none() {
         return Err(DeviceError::WrongLength);
     }
-    let (_, signature) = sign(core, caller, reader, Capability::SignPss, |reader| {
+    let (_, signature) = sign(core, caller, reader, (Command::SignPss, Capability::SignPss), |reader| {
         let mgf = mgf1(reader)?;
         Ok(Input::Pss { mgf, salt_length: reader.u16()?.into(), digest: reader.rest() })
     })?;
@@ -77,9 +76,10 @@ pub(crate) fn ecdsa<P: Platform>(
     if !matches!(reader.remaining().saturating_sub(2), 20 | 28 | 32 | 48 | 64 | 66) {
         return Err(DeviceError::WrongLength);
     }
-    let (algorithm, signature) = sign(core, caller, reader, Capability::SignEcdsa, |reader| {
-        Ok(Input::Ecdsa { digest: reader.rest() })
-    })?;
+    let (algorithm, signature) =
+        sign(core, caller, reader, (Command::SignEcdsa, Capability::SignEcdsa), |reader| {
+            Ok(Input::Ecdsa { digest: reader.rest() })
+        })?;
     let AsymmetricAlgorithm::Ec(curve) = algorithm else { return Err(DeviceError::InvalidData) };
     let mut der = [0; MAX_SIGNATURE];
     let length = curve::to_der(curve, &signature, &mut der).ok_or(DeviceError::InvalidData)?;
@@ -93,7 +93,7 @@ pub(crate) fn eddsa<P: Platform>(
     reader: Reader<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (_, signature) = sign(core, caller, reader, Capability::SignEddsa, |reader| {
+    let (_, signature) = sign(core, caller, reader, (Command::SignEddsa, Capability::SignEddsa), |reader| {
         Ok(Input::Eddsa { message: reader.rest() })
     })?;
     Ok(writer.bytes(&signature)?)

@@ -6,14 +6,15 @@ use alloc::vec::Vec;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::object::ObjectInfo;
-use sshsm_protocol::option::PresenceMode;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{Request, RequestError};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, DeviceError, ObjectId, ObjectType};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectId, ObjectType,
+};
 
 use super::{Core, existing_id};
 use crate::authorization::{usable, visible};
@@ -129,7 +130,7 @@ pub(crate) fn sign<P: Platform>(
     let rules = template.rules;
     let asked = rules.presence.is_some_and(|presence| presence.applies(request.lifetime()));
     let wanted = presence::at_least(core.options.presence(), asked);
-    presence::confirm(&mut core.platform, wanted, PresenceMode::Certificates)?;
+    presence::confirm(&mut core.platform, wanted, Command::SignSshCertificate)?;
     if rules.has_memory() {
         // Before the signature exists: a power cut wastes a permission, and grants none.
         core.remember(question.template_id, &question.memory.after(&rules, &request, question.now))?;

@@ -6,13 +6,16 @@
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::wrapped::{ED25519_WITHOUT_SEED, WrappedObject};
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, ObjectType,
+};
 use zeroize::Zeroizing;
 
 use super::{Core, FreeName, existing_id, wrap_key};
 use crate::authorization::visible;
 use crate::crypto::key::{self, Body};
 use crate::platform::Platform;
+use crate::presence;
 use crate::session::Caller;
 
 /// EXPORT WRAPPED: `wrap key u16 ‖ type u8 ‖ id u16`, and perhaps `format u8`; `nonce[13] ‖ ciphertext ‖ tag[16]`.
@@ -31,6 +34,7 @@ pub(crate) fn export<P: Platform>(
     let (wrap, wrapping) = wrap_key::aes(core, caller, &mut reader, Capability::ExportWrapped)?;
     let target = exportable(core, caller, &wrap, &mut reader)?;
     let plaintext = serialize(core, &wrap, &target, with_seed)?;
+    presence::confirm(&mut core.platform, core.options.presence(), Command::ExportWrapped)?;
     wrap_key::seal(core, &wrapping, plaintext, writer)
 }
 

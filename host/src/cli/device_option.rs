@@ -37,7 +37,7 @@ pub(super) enum Readable {
 pub(super) enum Change {
     /// Have the device wait for a touch; it waits for one now, too
     UserPresence {
-        /// For nothing, for SSH certificates, or for every use of a private key
+        /// For nothing, for SSH certificates, or for every use of a private key and every export; a reset waits, too
         #[arg(value_parser = PossibleValuesParser::new(PresenceMode::ALL.map(PresenceMode::name)))]
         mode: String,
         /// How long it waits
