@@ -4,6 +4,8 @@
 //! the session does not exist for it.
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
+#[cfg(feature = "wrap")]
+use sshsm_protocol::Domains;
 use sshsm_protocol::command::Requirement;
 use sshsm_protocol::object::{NewObject, ObjectInfo};
 use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectType};
@@ -57,6 +59,22 @@ pub(crate) fn usable<F: MultiwriteNorFlash>(
 ) -> Result<ObjectInfo, DeviceError> {
     let info = visible(store, caller, name)?;
     if info.capabilities.contains(capability) { Ok(info) } else { Err(DeviceError::InsufficientPermissions) }
+}
+
+/// The domains that an object has which comes in under a wrap key: those that the object asks for and the wrap key and
+/// the session have. So no session brings an object into a domain that is not its own; and where none is left the object
+/// is refused.
+#[cfg(feature = "wrap")]
+pub(crate) fn imported_domains(
+    caller: &Caller,
+    wrap: &ObjectInfo,
+    asked: Domains,
+) -> Result<Domains, DeviceError> {
+    if asked.is_empty() {
+        return Err(DeviceError::InvalidData);
+    }
+    let domains = asked.intersection(wrap.domains).intersection(caller.domains);
+    if domains.is_empty() { Err(DeviceError::InsufficientPermissions) } else { Ok(domains) }
 }
 
 /// Whether the session may create this object: nothing that it cannot see, nothing that it may not pass on.

@@ -593,7 +593,7 @@ fn each_kind_of_wrap_key_does_its_own_work_only() {
 }
 
 #[test]
-fn importing_needs_its_capability_on_the_wrap_key_and_stays_within_it() {
+fn importing_needs_its_capability_on_the_wrap_key_and_stays_within_its_rights_and_domains() {
     let header = |domains, capabilities: &[Capability]| {
         Object { domains, ..Object::new(1, Algorithm::Aes128, capabilities) }.with(&[])
     };
@@ -608,22 +608,30 @@ fn importing_needs_its_capability_on_the_wrap_key_and_stays_within_it() {
         let mut session =
             put_authentication_key(&mut device, &mut admin, 9, b"limited", domains, rights, rights);
         let request = USUAL.put(ObjectType::SymmetricKey, header, &USUAL.seal(&[1; 16]));
-        session.send(&mut device, Command::PutRsaWrappedKey, &request)
+        let answer = session.send(&mut device, Command::PutRsaWrappedKey, &request)?;
+        let domains = info(&mut device, &mut admin, ObjectType::SymmetricKey, answer[2]).domains;
+        Ok::<_, DeviceError>((answer, domains))
     };
     let half =
         |capability, domains| Object { domains, ..Object::new(0x77, Algorithm::Rsa2048, &[capability]) };
     let import = Capability::ImportWrapped;
     let good = header(domain(1), &[Capability::EncryptEcb]);
     let both = domain(1).union(domain(3));
+    const REFUSED: Result<(Vec<u8>, Domains), DeviceError> = Err(DeviceError::InsufficientPermissions);
+    let done = |domains| Ok((vec![8, 0, 1], domains));
     assert_eq!(put(half(Capability::ExportWrapped, both), &good), REFUSED);
-    assert_eq!(put(half(import, both), &good), Ok(vec![8, 0, 1]));
-    assert_eq!(put(half(import, both), &header(domain(1), &[])), Ok(vec![8, 0, 1]));
+    assert_eq!(put(half(import, both), &good), done(domain(1)));
+    assert_eq!(put(half(import, both), &header(domain(1), &[])), done(domain(1)));
     assert_eq!(put(half(import, both), &header(domain(1), &[Capability::DecryptEcb])), REFUSED);
     // In the session's domains, but not the wrap key's; and the other way round.
     assert_eq!(put(half(import, both), &header(domain(2), &[])), REFUSED);
     assert_eq!(put(half(import, both), &header(domain(3), &[])), REFUSED);
-    assert_eq!(put(half(import, both), &header(Domains::NONE, &[])), INVALID);
-    assert_eq!(put(half(import, domain(3)), &good), MISSING);
+    // The vendor's clients ask for all domains: the key gets those that wrap key and session have.
+    assert_eq!(put(half(import, both), &header(Domains::ALL, &[])), done(domain(1)));
+    let more = half(import, Domains::ALL);
+    assert_eq!(put(more, &header(Domains::ALL, &[])), done(domain(1).union(domain(2))));
+    assert_eq!(put(half(import, both), &header(Domains::NONE, &[])), Err(DeviceError::InvalidData));
+    assert_eq!(put(half(import, domain(3)), &good), Err(DeviceError::ObjectNotFound));
 }
 
 #[test]

@@ -321,6 +321,30 @@ fn an_imported_object_keeps_the_domains_that_it_shares_with_the_wrap_key() {
 }
 
 #[test]
+fn an_import_brings_no_object_into_a_domain_that_the_session_has_not() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let [one, two, three] = [1, 2, 3].map(domain);
+    let key = Object { domains: one.union(two), ..Object::new(0x77, Algorithm::Aes128CcmWrap, &BOTH) };
+    put_wrap_key(&mut device, &mut admin, key, Capabilities::ALL);
+    let rights = Capabilities::of(&[Capability::ImportWrapped]);
+    let sees = one.union(three);
+    let mut importer =
+        put_authentication_key(&mut device, &mut admin, 9, b"importer", sees, rights, Capabilities::NONE);
+    let of = |domains| {
+        let password =
+            of_type(ObjectType::AuthenticationKey, Algorithm::Aes128YubicoAuthentication, &[7; 32]);
+        WrappedObject { object: NewObject { domains, ..password.object }, ..password }
+    };
+    for elsewhere in [two, three, two.union(three)] {
+        assert_eq!(import_object(&mut device, &mut importer, &of(elsewhere)), REFUSED, "{elsewhere:?}");
+    }
+    import_object(&mut device, &mut importer, &of(Domains::ALL)).unwrap();
+    let stored = info(&mut device, &mut admin, ObjectType::AuthenticationKey, 0x1234);
+    assert_eq!(stored.domains, one, "what object, wrap key and session have in common");
+}
+
+#[test]
 #[cfg(feature = "audit")]
 fn an_object_of_a_disabled_algorithm_does_not_come_in() {
     let mut device = fresh();

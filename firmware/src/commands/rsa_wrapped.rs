@@ -90,11 +90,8 @@ pub(crate) fn put_key<P: Platform>(
     let (oaep, blob) = import_request(&mut reader)?;
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
     let algorithm = importing(&wrap)?;
-    if !object.domains.is_subset_of(wrap.domains) || !object.domains.is_subset_of(caller.domains) {
-        return Err(DeviceError::InsufficientPermissions);
-    }
     let none = Capabilities::NONE;
-    let (name, object) = wrapped_object::importable(core, &wrap, object_type, object, none)?;
+    let (name, object) = wrapped_object::importable(core, caller, &wrap, object_type, object, none)?;
     let payload = open(core, Command::PutRsaWrappedKey, &wrap, algorithm, oaep, blob)?;
     let body = match (object_type, AsymmetricAlgorithm::from_algorithm(object.algorithm)) {
         (ObjectType::AsymmetricKey, Some(algorithm)) => pkcs8::decode(algorithm, &payload)?,
@@ -119,7 +116,7 @@ pub(crate) fn import<P: Platform>(
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
     let algorithm = importing(&wrap)?;
     let payload = open(core, Command::ImportRsaWrapped, &wrap, algorithm, oaep, blob)?;
-    wrapped_object::restore(core, &wrap, &payload, writer)
+    wrapped_object::restore(core, caller, &wrap, &payload, writer)
 }
 
 /// How an export is to be wrapped.

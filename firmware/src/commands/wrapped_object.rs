@@ -1,7 +1,7 @@
 //! Objects leave under a wrap key and come back under it: who may do that, and what a returning object must be.
 //!
-//! A wrap key passes on only what it was given to delegate, and only within its own domains (wire facts, section
-//! 6.4). An object that does not check out in every part is refused, and nothing is stored.
+//! A wrap key passes on only what it was given to delegate, and only within its own domains and those of the session
+//! (wire facts, section 6.4). An object that does not check out in every part is refused, and nothing is stored.
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
@@ -12,7 +12,7 @@ use sshsm_protocol::{
 use zeroize::Zeroizing;
 
 use super::{Core, FreeName, existing_id, wrap_key};
-use crate::authorization::visible;
+use crate::authorization::{imported_domains, visible};
 use crate::crypto::key::{self, Body};
 use crate::platform::Platform;
 use crate::presence;
@@ -47,7 +47,7 @@ pub(crate) fn import<P: Platform>(
 ) -> Result<(), DeviceError> {
     let (wrap, wrapping) = wrap_key::aes(core, caller, &mut reader, Capability::ImportWrapped)?;
     let plaintext = wrap_key::open(&wrapping, reader.rest())?;
-    restore(core, &wrap, &plaintext, writer)
+    restore(core, caller, &wrap, &plaintext, writer)
 }
 
 /// The object that the payload names next, `type u8 ‖ id u16`, if it may leave under this wrap key.
@@ -103,6 +103,7 @@ pub(super) fn serialize<P: Platform>(
 /// Stores the object in the plaintext of an export, and answers `type u8 ‖ id u16`.
 pub(super) fn restore<P: Platform>(
     core: &mut Core<P>,
+    caller: &Caller,
     wrap: &ObjectInfo,
     plaintext: &[u8],
     writer: &mut Writer<'_>,
@@ -112,27 +113,24 @@ pub(super) fn restore<P: Platform>(
     if wrap_algorithm != wrap.algorithm {
         return Err(DeviceError::InvalidData);
     }
-    let (name, object) = importable(core, wrap, object_type, object, delegated_capabilities)?;
+    let (name, object) = importable(core, caller, wrap, object_type, object, delegated_capabilities)?;
     validate(object_type, object.algorithm, body)?;
     store(core, name, &object, delegated_capabilities, origin.wrapped(), body, writer)
 }
 
 /// Checks that an object may come in under this wrap key and that its name is free; chooses an id if it has none, and
-/// leaves it the domains that it shares with the wrap key.
+/// leaves it the domains that it shares with wrap key and session.
 pub(super) fn importable<P: Platform>(
     core: &mut Core<P>,
+    caller: &Caller,
     wrap: &ObjectInfo,
     object_type: ObjectType,
     object: NewObject,
     delegated: Capabilities,
 ) -> Result<(FreeName, NewObject), DeviceError> {
     core.options.permit(object.algorithm)?;
-    let domains = object.domains.intersection(wrap.domains);
-    if object.domains.is_empty() {
-        return Err(DeviceError::InvalidData);
-    }
-    if domains.is_empty()
-        || !object.capabilities.is_subset_of(wrap.delegated_capabilities)
+    let domains = imported_domains(caller, wrap, object.domains)?;
+    if !object.capabilities.is_subset_of(wrap.delegated_capabilities)
         || !delegated.is_subset_of(wrap.delegated_capabilities)
     {
         return Err(DeviceError::InsufficientPermissions);

@@ -519,13 +519,8 @@ impl Oracle {
         is: (u8, u8),
     ) -> Result<Effect, Refusal> {
         demand(thing.id != 0xffff, INVALID_ID)?;
-        let mut domains = thing.domains & wrap.domains;
-        if form == Form::Bare {
-            // The client asks for these domains: they are not filtered.
-            let asked = thing.domains;
-            demand(asked & !wrap.domains == 0 && asked & !rights.domains == 0, NO_PERMISSION)?;
-            domains = asked;
-        }
+        // Whoever asks for them, object or client: the wrap key's and the session's, no others.
+        let domains = thing.domains & wrap.domains & rights.domains;
         self.enabled(&[thing.algorithm])?;
         demand(thing.domains != 0, INVALID_DATA)?;
         demand(domains != 0, NO_PERMISSION)?;
