@@ -9,20 +9,17 @@ mod model;
 #[path = "model/rsa_key.rs"]
 mod rsa_key;
 
-use aes::Aes128;
 use brainpool_p512::BrainpoolP512r1;
-use ccm::aead::inout::InOutBuf;
-use ccm::consts::{U13, U16};
-use ccm::{AeadInOut, Ccm, KeyInit};
 use ecdsa::signature::hazmat::PrehashVerifier;
 use hex_literal::hex;
-use model::{Flash, ModelDevice, Object, Session, fresh, plain, put_authentication_key, start, try_start};
+use model::{
+    Flash, ModelDevice, Object, Session, fresh, plain, put_authentication_key, root_key, start, try_start,
+};
 use rsa::{BoxedUint, Pkcs1v15Sign, RsaPublicKey};
 use sha2::{Digest, Sha256};
 use sshsm_firmware::crypto::key;
-use sshsm_protocol::codec::Writer;
-use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::wrapped::WrappedObject;
+use sshsm_firmware::store::{Attributes, Store};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, Curve, DeviceError, Domains, Label,
     ObjectId, ObjectType,
@@ -215,38 +212,29 @@ fn every_kind_of_key_attests_and_is_attested_but_ed25519_which_cannot_attest() {
     }
 }
 
-/// Only generated keys are attested: these come wrapped, from a device that says it generated them.
+/// Only generated keys are attested: these are put into the store as such, since to generate them takes long.
 #[test]
 fn larger_rsa_keys_attest_and_are_attested() {
-    let mut device = fresh();
-    let mut admin = Session::admin(&mut device);
-    let wrap = Object::new(9, Algorithm::Aes128CcmWrap, &[Capability::ImportWrapped]);
-    let payload = wrap.delegating(Capabilities::ALL, &[1; 16]);
-    admin.send(&mut device, Command::PutWrapKey, &payload).unwrap();
+    let flash = fresh().flash().unwrap().clone();
+    let mut store = Store::mount(flash.clone(), &root_key(), |_| Ok(())).unwrap();
     for (id, (algorithm, factors)) in (1..).zip(rsa_key::LARGE) {
         let kind = AsymmetricAlgorithm::from_algorithm(algorithm).unwrap();
-        let object = WrappedObject {
-            wrap_algorithm: Algorithm::Aes128CcmWrap,
-            sequence: 0,
-            object_type: ObjectType::AsymmetricKey,
-            object: NewObject {
-                id: ObjectId::new(id).ok(),
-                label: Label::default(),
-                domains: Domains::ALL,
-                capabilities: Capabilities::of(ATTEST),
-                algorithm,
-            },
+        let body = key::expand(kind, factors).unwrap();
+        let attributes = Attributes {
+            capabilities: Capabilities::of(ATTEST),
+            length: u16::try_from(body.len()).unwrap(),
+            domains: Domains::ALL,
+            algorithm,
             origin: Origin::GENERATED,
+            label: Label::default(),
             delegated_capabilities: Capabilities::NONE,
-            body: &key::expand(kind, factors).unwrap(),
         };
-        let mut text = vec![0; object.encoded_len()];
-        object.encode(&mut Writer::new(&mut text)).unwrap();
-        let ccm = Ccm::<Aes128, U16, U13>::new_from_slice(&[1; 16]).unwrap();
-        let tag =
-            ccm.encrypt_inout_detached(&[0; 13].into(), b"", InOutBuf::from(text.as_mut_slice())).unwrap();
-        let payload = [&[0, 9], &[0; 13][..], &text, &tag].concat();
-        admin.send(&mut device, Command::ImportWrapped, &payload).unwrap();
+        store.insert((ObjectType::AsymmetricKey, ObjectId::new(id).unwrap()), &attributes, &body).unwrap();
+    }
+    let mut device = try_start(flash).ok().unwrap();
+    let mut admin = Session::admin(&mut device);
+    for (id, (algorithm, _)) in (1..).zip(rsa_key::LARGE) {
+        let kind = AsymmetricAlgorithm::from_algorithm(algorithm).unwrap();
         put_template(&mut device, &mut admin, id);
 
         let certificate = certificate(&mut device, &mut admin, id, id);
@@ -255,7 +243,7 @@ fn larger_rsa_keys_attest_and_are_attested() {
         let expected = [key_prefix(kind), &public, &hex!("0203010001")].concat();
         assert_eq!(certificate.tbs_certificate().subject_public_key_info().to_der().unwrap(), expected);
         let origin = facts(&certificate).into_iter().find(|(number, _)| *number == 3).unwrap();
-        assert_eq!(origin.1, hex!("03020011"), "generated, and imported wrapped");
+        assert_eq!(origin.1, hex!("03020001"), "generated");
     }
 }
 
@@ -390,6 +378,31 @@ fn a_key_that_was_put_attests_but_is_not_attested() {
     assert!(verifies(&certificate, AsymmetricAlgorithm::Ec(Curve::P256), &public));
     assert_eq!(attest(&mut device, &mut admin, 5, 0), INVALID);
     assert_eq!(attest(&mut device, &mut admin, 5, 5), INVALID);
+}
+
+/// Whoever knows the wrap key can write an export that says "generated" of a key of their own.
+#[test]
+#[cfg(feature = "wrap")]
+fn a_key_that_came_in_an_export_is_not_attested_whatever_the_export_says_of_its_origin() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let both = [Capability::ExportWrapped, Capability::ImportWrapped];
+    let wrap = Object::new(7, Algorithm::Aes128CcmWrap, &both).delegating(Capabilities::ALL, &[3; 16]);
+    admin.send(&mut device, Command::PutWrapKey, &wrap).unwrap();
+    let capabilities = [Capability::ExportableUnderWrap, Capability::SignAttestationCertificate];
+    generate(&mut device, &mut admin, Object::new(5, Algorithm::Ecp256, &capabilities));
+    attest(&mut device, &mut admin, 5, 0).unwrap();
+    let blob = admin.send(&mut device, Command::ExportWrapped, &[0, 7, 3, 0, 5]).unwrap();
+    attest(&mut device, &mut admin, 5, 0).expect("it is still the one that was generated here");
+    admin.send(&mut device, Command::DeleteObject, &[0, 5, 3]).unwrap();
+    admin.send(&mut device, Command::ImportWrapped, &[&[0, 7], blob.as_slice()].concat()).unwrap();
+    let info = admin.send(&mut device, Command::GetObjectInfo, &[0, 5, 3]).unwrap();
+    assert_eq!(info[17], 0x11, "generated, says the export");
+    assert_eq!(attest(&mut device, &mut admin, 5, 0), INVALID);
+    put_template(&mut device, &mut admin, 5);
+    assert_eq!(attest(&mut device, &mut admin, 5, 5), INVALID, "nor by itself");
+    generate(&mut device, &mut admin, Object::new(6, Algorithm::Ecp256, &[]));
+    attest(&mut device, &mut admin, 6, 5).expect("it attests others");
 }
 
 #[test]

@@ -1,8 +1,8 @@
 //! Attestation: X.509 certificates that tell what a key is, signed by a key of this device.
 //!
 //! The certificates and the odd encodings of their extensions are YubiHSM 2's (wire facts, section 9). Only a key that
-//! was generated is attested: whoever put a key, or has seen it, may hold a copy, and a verifier that reads no
-//! extension should not have to know. Id 0 is the device itself, as the attested key its static key, and as the
+//! was generated on this device and never left and came back is attested: whoever put a key, or has seen it, may hold a
+//! copy, an export says of itself what its maker likes, and a verifier that reads no extension should not have to know. Id 0 is the device itself, as the attested key its static key, and as the
 //! attesting key one whose self-signed certificate is read as opaque object 0.
 
 use alloc::format;
@@ -186,7 +186,8 @@ pub(crate) fn sign<P: Platform>(
             label: Label::default(),
         },
     };
-    if subject.origin.code() & Origin::GENERATED.code() == 0 {
+    // What came back in an export may have been known outside, whatever the export says of its origin.
+    if subject.origin != Origin::GENERATED {
         return Err(DeviceError::InvalidData);
     }
     let certificate = match &attester {

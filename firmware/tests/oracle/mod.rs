@@ -546,9 +546,9 @@ impl Oracle {
             }),
         };
         let (attested, attester) = both(attested, attester)?;
-        // Only what was generated is attested; RSA and EC keys attest, with a certificate under their id.
+        // Only what was generated here and stayed here is attested; RSA and EC keys attest, with a certificate under their id.
         let mut wrong = Vec::new();
-        wrong.extend(attested.filter(|thing| thing.origin & 1 == 0).map(|_| INVALID_DATA));
+        wrong.extend(attested.filter(|thing| thing.origin != 1).map(|_| INVALID_DATA));
         wrong.extend(attester.filter(|thing| thing.algorithm == ED25519).map(|_| INVALID_DATA));
         if attesting != 0 {
             match self.visible(rights, OPAQUE, attesting) {
