@@ -8,6 +8,15 @@
 //! Always allowed are what opens and closes sessions, and what reads and empties the log; while there is no room
 //! for their entries, boots and authentications are counted instead.
 //!
+//! *Strangers* are whoever sends a command outside a session: they have proved nothing. What they can make the device
+//! write is bounded. An entry of theirs is written only where it pushes no other out, in at most [`STRANGERS`] of the 62
+//! places, and only as often as the [`Allowance`] lets them; so no stranger fills a forced log, hides what was done in a
+//! session, or wears the flash out. Beyond that, ECHO is refused (log full) where it would have to be logged; device
+//! information and the device's public key, which clients need to begin, are answered without an entry; failed
+//! authentications are counted; and a session that is created has its entry kept until whoever created it proves to hold
+//! its key, which is logged as what is done in a session is. So there is an entry for every session that anybody has, and
+//! whoever has the password is never kept out by whoever has not.
+//!
 //! *In flash.* Entry `n`, counted from 1 in 32 bits, is in place `n mod 62` as `n >> 16 u16 ‖ entry[32]`; the entry's
 //! number is the lower half of `n`. The log state, written when entries are consumed or a counter changes, is `first
 //! unconsumed n u32 ‖ unlogged boots u16 ‖ unlogged authentications u16`. Consumed entries stay in their places: the
@@ -30,6 +39,8 @@ use crate::store::{MountError, Record, Store, StoreError};
 
 /// Entries there is room for.
 pub(crate) const CAPACITY: u8 = Record::LOG_ENTRIES;
+/// Places that entries of strangers take at most: more of them have to wait until some are consumed.
+const STRANGERS: usize = 16;
 /// What is carried out even though the log is full and must not lose entries.
 const ALWAYS_ALLOWED: [Command; 7] = [
     Command::CreateSession,
@@ -51,6 +62,38 @@ pub(crate) struct AuditLog {
     unlogged_boots: u16,
     unlogged_authentications: u16,
     booted: Duration,
+    allowance: Allowance,
+}
+
+/// How many writes strangers may cause: so many at once, and one more each time that a while has passed. At that rate
+/// they wear out flash that is good for 2.5 million writes in half a century.
+struct Allowance {
+    left: u8,
+    refilled: Duration,
+}
+
+impl Allowance {
+    const FULL: u8 = 16;
+    const REFILL: Duration = Duration::from_secs(10 * 60);
+
+    /// Whether there is one left.
+    fn has(&mut self, now: Duration) -> bool {
+        while self.left < Self::FULL && now.saturating_sub(self.refilled) >= Self::REFILL {
+            self.left += 1;
+            self.refilled += Self::REFILL;
+        }
+        if self.left == Self::FULL {
+            self.refilled = now;
+        }
+        self.left > 0
+    }
+
+    /// Takes one, if there is one left.
+    fn take(&mut self, now: Duration) -> bool {
+        let has = self.has(now);
+        self.left = self.left.saturating_sub(1);
+        has
+    }
 }
 
 /// A command that is logged and not yet completed.
@@ -72,6 +115,7 @@ impl AuditLog {
         unlogged_boots: 0,
         unlogged_authentications: 0,
         booted: Duration::ZERO,
+        allowance: Allowance { left: Allowance::FULL, refilled: Duration::ZERO },
     };
 
     /// Reads the log from flash.
@@ -121,6 +165,7 @@ impl AuditLog {
         now: Duration,
     ) -> Result<(), StoreError> {
         self.booted = now;
+        self.allowance.refilled = now;
         if self.count == 0 {
             let mut seed = [0; 32];
             entropy.fill_bytes(&mut seed);
@@ -130,10 +175,91 @@ impl AuditLog {
             self.unlogged_boots = self.unlogged_boots.saturating_add(1);
             return self.put_state(store, self.first());
         }
-        self.put(store, self.count.wrapping_add(1), LogEntry::BOOT, &self.digest.clone())
+        self.append(store, LogEntry::BOOT)
     }
 
-    /// Decides whether a command may begin, and whether its completion is to be logged.
+    /// Decides whether a stranger's command may begin.
+    pub(crate) fn admit_stranger(
+        &mut self,
+        options: &Options,
+        now: Duration,
+        command: Command,
+    ) -> Result<(), DeviceError> {
+        match options.audits(command)
+            && !ALWAYS_ALLOWED.contains(&command)
+            && !self.has_room_for_stranger(now)
+        {
+            true => Err(DeviceError::LogFull),
+            false => Ok(()),
+        }
+    }
+
+    /// Logs how a stranger's command ended, where there is room. Else it returns the entry: it is owed if the command
+    /// has created a session.
+    pub(crate) fn complete_stranger<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        options: &Options,
+        now: Duration,
+        (command, entry): (Command, LogEntry),
+        done: Result<(), DeviceError>,
+        reply: &[u8],
+    ) -> Result<Option<LogEntry>, DeviceError> {
+        if !options.audits(command) {
+            return Ok(None);
+        }
+        let entry = LogEntry { systick: self.systick(now), ..ended(command, entry, done, reply) };
+        if self.has_room_for_stranger(now) && self.allowance.take(now) {
+            self.append(store, entry)?;
+            return Ok(None);
+        }
+        if done.is_err() && matches!(command, Command::CreateSession | Command::AuthenticateSession) {
+            self.unlogged_authentications = self.unlogged_authentications.saturating_add(1);
+            // It is stored with the next write that somebody may cause.
+            if self.allowance.take(now) {
+                self.put_state(store, self.first())?;
+            }
+        }
+        Ok(Some(entry))
+    }
+
+    /// Logs that somebody has proved to hold the key of a session, and what is owed of its creation. Where no entry may
+    /// be lost and there is no room, it is counted.
+    pub(crate) fn authenticated<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        options: &Options,
+        owed: Option<LogEntry>,
+        authentication: Option<LogEntry>,
+    ) -> Result<(), DeviceError> {
+        let mut unlogged = false;
+        for entry in owed.into_iter().chain(authentication) {
+            if options.force_audit() && self.is_full() {
+                unlogged = true;
+            } else {
+                self.append(store, entry)?;
+            }
+        }
+        if unlogged && self.unlogged_authentications < u16::MAX {
+            self.unlogged_authentications += 1;
+            self.put_state(store, self.first())?;
+        }
+        Ok(())
+    }
+
+    /// The entry of a session's authentication, if that is logged.
+    pub(crate) fn authentication(
+        &self,
+        options: &Options,
+        now: Duration,
+        entry: LogEntry,
+    ) -> Option<LogEntry> {
+        let command = Command::AuthenticateSession;
+        let entry = LogEntry { systick: self.systick(now), ..ended(command, entry, Ok(()), &[]) };
+        options.audits(command).then_some(entry)
+    }
+
+    /// Decides whether a command of a session may begin, and whether its completion is to be logged.
     pub(crate) fn admit<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,
@@ -146,13 +272,6 @@ impl AuditLog {
         if forced && self.is_full() {
             if !ALWAYS_ALLOWED.contains(&command) {
                 return Err(DeviceError::LogFull);
-            }
-            // A session with a P-256 key is authenticated by the longer kind of CREATE SESSION.
-            let authenticates = command == Command::AuthenticateSession
-                || command == Command::CreateSession && entry.length > 2 + 8;
-            if authenticates && self.unlogged_authentications < u16::MAX {
-                self.unlogged_authentications += 1;
-                self.put_state(store, self.first())?;
             }
             // This one makes room for itself.
             if command != Command::SetLogIndex {
@@ -185,10 +304,7 @@ impl AuditLog {
         if command == Command::ResetDevice && done.is_ok() || forced && place > self.count && self.is_full() {
             return Ok(());
         }
-        let entry = match done {
-            Ok(()) => LogEntry { result: command.code() | RESPONSE_FLAG, ..entry.replied(command, reply) },
-            Err(error) => LogEntry { result: error.code(), ..entry },
-        };
+        let entry = ended(command, entry, done, reply);
         Ok(self.put(store, place, LogEntry { systick: self.systick(now), ..entry }, &previous)?)
     }
 
@@ -222,6 +338,18 @@ impl AuditLog {
         self.entries.iter().try_for_each(|entry| entry.encode(writer))
     }
 
+    /// Whether an entry of a stranger may be written: it pushes none out, and there are not many of theirs.
+    fn has_room_for_stranger(&mut self, now: Duration) -> bool {
+        let strangers = |entry: &&LogEntry| {
+            entry.session_key == LogEntry::NO_KEY
+                && Command::from_code(entry.command).is_some()
+                && entry.result != Command::AuthenticateSession.code() | RESPONSE_FLAG
+        };
+        !self.is_full()
+            && self.entries.iter().filter(strangers).count() < STRANGERS
+            && self.allowance.has(now)
+    }
+
     fn is_full(&self) -> bool {
         self.used() >= CAPACITY
     }
@@ -235,6 +363,16 @@ impl AuditLog {
         let time = now.saturating_sub(self.booted);
         let ticks = time.as_secs().wrapping_mul(100).wrapping_add(u64::from(time.subsec_millis()) / 10);
         u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+    }
+
+    /// Writes an entry behind the newest.
+    fn append<F: MultiwriteNorFlash>(
+        &mut self,
+        store: &mut Store<F>,
+        entry: LogEntry,
+    ) -> Result<(), StoreError> {
+        let previous = self.digest;
+        self.put(store, self.count.wrapping_add(1), entry, &previous)
     }
 
     /// Writes an entry behind the newest, or again in its place.
@@ -271,6 +409,14 @@ impl AuditLog {
             .and_then(|()| writer.u16(self.unlogged_authentications))
             .map_err(|_| StoreError::Full)?;
         store.put_record(Record::LogState, &value)
+    }
+}
+
+/// The entry of a command that has ended; `reply` is the payload of its answer.
+fn ended(command: Command, entry: LogEntry, done: Result<(), DeviceError>, reply: &[u8]) -> LogEntry {
+    match done {
+        Ok(()) => LogEntry { result: command.code() | RESPONSE_FLAG, ..entry.replied(command, reply) },
+        Err(error) => LogEntry { result: error.code(), ..entry },
     }
 }
 

@@ -124,7 +124,11 @@ impl<P: Platform> Device<P> {
                 false => Err(DeviceError::WrongLength),
             };
         }
-        let pending = self.admit(command, None, frame.payload)?;
+        let entry = self.strangers_entry(command, frame.payload);
+        let now = self.core.platform.uptime();
+        let Core { options, log, platform, .. } = &mut self.core;
+        log.admit_stranger(options, now, command)
+            .inspect_err(|error| platform.handled(command, Err(*error)))?;
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
@@ -138,13 +142,13 @@ impl<P: Platform> Device<P> {
             Command::AuthenticateSession => self.authenticate_session(reader),
             _ => Err(DeviceError::InvalidCommand),
         };
-        let logged = self.complete(pending, done, writer.written());
         let opened = match command {
-            Command::CreateSession => writer.written().first(),
-            Command::AuthenticateSession => frame.payload.first(),
+            Command::CreateSession => writer.written().first().copied(),
+            Command::AuthenticateSession => frame.payload.first().copied(),
             _ => None,
         };
-        if let (Ok(()), Err(_), Some(&id)) = (done, logged, opened) {
+        let logged = self.log_stranger(command, entry, done, opened, writer.written());
+        if let (Ok(()), Err(_), Some(id)) = (done, logged, opened) {
             // Nobody has a session that could not be logged.
             self.sessions.close(id);
         }
@@ -153,6 +157,46 @@ impl<P: Platform> Device<P> {
         done?;
         let length = writer.len();
         Ok(write_header(command.code() | RESPONSE_FLAG, length, response)?)
+    }
+
+    /// What a stranger's command leaves in the log. A wrong AUTHENTICATE SESSION names the key that was tried.
+    fn strangers_entry(&mut self, command: Command, payload: &[u8]) -> LogEntry {
+        let now = self.core.platform.uptime();
+        let mut entry = LogEntry::of(command, None, payload);
+        if command == Command::AuthenticateSession
+            && let Some(&id) = payload.first()
+            && let Ok(session) = self.sessions.unauthenticated(id, now)
+        {
+            entry.target_key = session.caller.authentication_key.get();
+        }
+        entry
+    }
+
+    /// Logs how a stranger's command ended; `opened` is the session that it has created or authenticated.
+    fn log_stranger(
+        &mut self,
+        command: Command,
+        entry: LogEntry,
+        done: Result<(), DeviceError>,
+        opened: Option<u8>,
+        reply: &[u8],
+    ) -> Result<(), DeviceError> {
+        let now = self.core.platform.uptime();
+        let Core { store, options, log, .. } = &mut self.core;
+        let session = opened.filter(|_| done.is_ok()).and_then(|id| self.sessions.resume(id));
+        match (command, session) {
+            (Command::AuthenticateSession, Some(session)) => {
+                let entry = log.authentication(options, now, entry);
+                log.authenticated(store, options, session.owed.take(), entry)
+            }
+            (_, session) => {
+                let owed = log.complete_stranger(store, options, now, (command, entry), done, reply)?;
+                if let Some(session) = session {
+                    session.owed = owed;
+                }
+                Ok(())
+            }
+        }
     }
 
     fn create_session(&mut self, mut reader: Reader<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
@@ -260,6 +304,14 @@ impl<P: Platform> Device<P> {
             Err(_) => return Err(DeviceError::WrongLength),
         };
         session.establish(now);
+        if let Some(owed) = session.owed.take() {
+            // Whoever created a session with a P-256 key has just proved to hold it.
+            let Core { store, options, log, .. } = &mut self.core;
+            if let Err(error) = log.authenticated(store, options, Some(owed), None) {
+                self.sessions.close(id);
+                return Err(error);
+            }
+        }
 
         let inner = response.get_mut(INNER..).unwrap_or_default();
         let (length, aftermath) = match opened.and_then(|frame| self.command(&caller, frame, inner)) {
@@ -306,7 +358,7 @@ impl<P: Platform> Device<P> {
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_INNER_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
-        let pending = self.admit(command, Some(caller), frame.payload)?;
+        let pending = self.admit(caller, command, frame.payload)?;
         let done = self.carry_out(caller, command, frame.payload, &mut writer);
         let done = self.complete(pending, done, writer.written()).and(done);
         self.core.platform.handled(command, done);
@@ -349,21 +401,15 @@ impl<P: Platform> Device<P> {
         done
     }
 
-    /// Asks the audit log whether a command may begin.
+    /// Asks the audit log whether a command of a session may begin.
     fn admit(
         &mut self,
+        caller: &Caller,
         command: Command,
-        caller: Option<&Caller>,
         payload: &[u8],
     ) -> Result<Option<Pending>, DeviceError> {
         let now = self.core.platform.uptime();
-        let mut entry = LogEntry::of(command, caller.map(|caller| caller.authentication_key.get()), payload);
-        if command == Command::AuthenticateSession
-            && let Some(&id) = payload.first()
-            && let Ok(session) = self.sessions.unauthenticated(id, now)
-        {
-            entry.target_key = session.caller.authentication_key.get();
-        }
+        let entry = LogEntry::of(command, Some(caller.authentication_key.get()), payload);
         let Core { store, options, log, platform, .. } = &mut self.core;
         log.admit(store, options, now, command, entry)
             .inspect_err(|error| platform.handled(command, Err(*error)))

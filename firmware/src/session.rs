@@ -16,6 +16,7 @@
 
 use core::time::Duration;
 
+use sshsm_protocol::audit::LogEntry;
 use sshsm_protocol::channel::{DeviceChannel, MAX_SESSIONS};
 use sshsm_protocol::{Capabilities, DeviceError, Domains, ObjectId};
 
@@ -63,6 +64,8 @@ pub(crate) struct Session {
     pub channel: DeviceChannel,
     stage: Stage,
     last_used: Duration,
+    /// The log entry of its creation, if there was no room for one of a stranger.
+    pub owed: Option<LogEntry>,
     /// Messages so far that were not from who holds its keys.
     failures: u16,
 }
@@ -106,7 +109,7 @@ impl Sessions {
         now: Duration,
     ) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
-            *slot = Some(Session { caller, channel, stage, last_used: now, failures: 0 });
+            *slot = Some(Session { caller, channel, stage, last_used: now, owed: None, failures: 0 });
         }
     }
 

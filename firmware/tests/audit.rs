@@ -297,7 +297,7 @@ fn numbers_go_on_at_0_after_65535() {
     assert_eq!(set(&mut admin, &mut device, DeviceOption::CommandAudit, &[0x01, 1]), OK);
     consume_all(&mut admin, &mut device);
     for _ in 3..65540 {
-        plain(&mut device, Command::Echo.code(), b"x").unwrap();
+        admin.send(&mut device, Command::Echo, b"x").unwrap();
     }
     assert_eq!(entries(&mut admin, &mut device).last().unwrap().number, 3);
     let seen = entries(&mut admin, &mut device);
