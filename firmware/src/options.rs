@@ -1,5 +1,6 @@
 //! The device's options: what is audited, which algorithms may be used, what wants a touch, and whether templates are
-//! frozen. A change is stored before it is in force; a reset ends them all.
+//! frozen. A change is stored before it is in force; a reset ends them all. What an option says of itself can always be
+//! set, in whole or in part: it changes nothing.
 //!
 //! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
 //! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
@@ -8,7 +9,9 @@
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::codec::{CodecError, Reader, Writer};
-use sshsm_protocol::option::{AUDITED_COMMANDS, AuditMode, DeviceOption, TemplateMode, UserPresence};
+use sshsm_protocol::option::{
+    AUDITED_COMMANDS, AlgorithmMode, AuditMode, DeviceOption, TemplateMode, UserPresence,
+};
 use sshsm_protocol::{Algorithm, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::commands::device::algorithms;
@@ -21,19 +24,22 @@ pub(crate) struct Options {
     command_audit: [AuditMode; AUDITED_COMMANDS.len()],
     /// Bit n is set when algorithm n must not be used.
     disabled: u64,
+    /// Bit n is set when algorithm n stays enabled.
+    fixed: u64,
     presence: UserPresence,
     templates: TemplateMode,
 }
 
 impl Options {
-    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2] ‖ templates u8`.
-    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH + 1;
+    /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2] ‖ templates u8 ‖ fixed u64`.
+    const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH + 1 + 8;
 
     /// What a fresh device has.
     pub(crate) const DEFAULT: Self = Self {
         force_audit: AuditMode::Off,
         command_audit: [AuditMode::Off; AUDITED_COMMANDS.len()],
         disabled: 0,
+        fixed: 0,
         presence: UserPresence::DEFAULT,
         templates: TemplateMode::Open,
     };
@@ -67,6 +73,14 @@ impl Options {
         if self.disabled & bit(algorithm) == 0 { Ok(()) } else { Err(DeviceError::AlgorithmDisabled) }
     }
 
+    fn algorithm(&self, algorithm: Algorithm) -> AlgorithmMode {
+        match (self.disabled & bit(algorithm), self.fixed & bit(algorithm)) {
+            (0, 0) => AlgorithmMode::On,
+            (0, _) => AlgorithmMode::Fix,
+            _ => AlgorithmMode::Off,
+        }
+    }
+
     /// What wants a touch.
     pub(crate) fn presence(&self) -> UserPresence {
         self.presence
@@ -91,7 +105,7 @@ impl Options {
             }
             DeviceOption::AlgorithmToggle => {
                 for algorithm in algorithms() {
-                    writer.bytes(&[algorithm.code(), self.permit(algorithm).is_ok().into()])?;
+                    writer.bytes(&[algorithm.code(), self.algorithm(algorithm).code()])?;
                 }
             }
             DeviceOption::UserPresence => writer.bytes(&self.presence.encode())?,
@@ -116,27 +130,35 @@ impl Options {
             }
             DeviceOption::CommandAudit => {
                 for [code, mode] in pairs(value)? {
-                    // What is inside a session message is logged, the message is not.
-                    let listed = |listed: &u8| listed == code && *code != Command::SessionMessage.code();
-                    let place = AUDITED_COMMANDS.iter().position(listed);
+                    // What is inside a session message is logged, the message is not: it is off.
+                    if *code == Command::SessionMessage.code() && *mode != AuditMode::Off.code() {
+                        return Err(DeviceError::InvalidData);
+                    }
+                    let place = AUDITED_COMMANDS.iter().position(|listed| listed == code);
                     let current = place.and_then(|place| changed.command_audit.get_mut(place));
                     change(current.ok_or(DeviceError::InvalidData)?, *mode)?;
                 }
             }
             DeviceOption::AlgorithmToggle => {
                 let default = (ObjectType::AuthenticationKey, ObjectId::DEFAULT_AUTHENTICATION_KEY);
-                if store.iter().any(|info| (info.object_type, info.id) != default) {
-                    return Err(DeviceError::InvalidData);
-                }
-                for [code, enabled] in pairs(value)? {
+                let fresh = store.iter().all(|info| (info.object_type, info.id) == default);
+                for [code, mode] in pairs(value)? {
                     let algorithm = algorithms()
                         .find(|algorithm| algorithm.code() == *code)
                         .ok_or(DeviceError::InvalidData)?;
+                    let mode = AlgorithmMode::from_code(*mode).ok_or(DeviceError::InvalidData)?;
                     let in_use = store.iter().any(|info| info.algorithm == algorithm);
-                    match enabled {
-                        0 if !in_use => changed.disabled |= bit(algorithm),
-                        1 => changed.disabled &= !bit(algorithm),
-                        _ => return Err(DeviceError::InvalidData),
+                    match (changed.algorithm(algorithm), mode) {
+                        (current, mode) if current == mode => {}
+                        (AlgorithmMode::Fix, _) => return Err(DeviceError::InvalidData),
+                        _ if !fresh => return Err(DeviceError::InvalidData),
+                        (_, AlgorithmMode::Off) if in_use => return Err(DeviceError::InvalidData),
+                        (_, AlgorithmMode::Off) => changed.disabled |= bit(algorithm),
+                        (_, AlgorithmMode::On) => changed.disabled &= !bit(algorithm),
+                        (_, AlgorithmMode::Fix) => {
+                            changed.disabled &= !bit(algorithm);
+                            changed.fixed |= bit(algorithm);
+                        }
                     }
                 }
             }
@@ -163,7 +185,8 @@ impl Options {
         }
         writer.bytes(&self.disabled.to_be_bytes())?;
         writer.bytes(&self.presence.encode())?;
-        writer.u8(self.templates.code())
+        writer.u8(self.templates.code())?;
+        writer.bytes(&self.fixed.to_be_bytes())
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, DeviceError> {
@@ -177,7 +200,9 @@ impl Options {
         options.presence = presence(reader.take(UserPresence::LENGTH)?)?;
         // Earlier firmware stored nothing behind that.
         if reader.remaining() > 0 {
-            options.templates = templates(reader.rest())?;
+            options.templates = templates(reader.take(1)?)?;
+            options.fixed = reader.u64()?;
+            reader.finish()?;
         }
         Ok(options)
     }

@@ -7,9 +7,13 @@ mod model;
 use std::time::Duration;
 
 use model::{
-    Clock, Flash, Model, ModelDevice, Object, Session, fresh, plain, put_authentication_key, start, try_start,
+    Clock, Flash, Model, ModelDevice, Object, Session, fresh, plain, put_authentication_key, root_key, start,
+    try_start,
 };
+use proptest::prelude::*;
 use sshsm_firmware::Device;
+use sshsm_firmware::platform::Presence;
+use sshsm_firmware::store::{Record, Store};
 use sshsm_protocol::audit::{LogEntry, LogHeader};
 use sshsm_protocol::codec::Reader;
 use sshsm_protocol::device_info::DeviceInfo;
@@ -72,8 +76,9 @@ fn consume(session: &mut Session, device: &mut ModelDevice, number: u16) -> Resu
 }
 
 fn consume_all(session: &mut Session, device: &mut ModelDevice) {
-    let last = entries(session, device).last().unwrap().number;
-    assert_eq!(consume(session, device, last), OK);
+    if let Some(last) = entries(session, device).last() {
+        assert_eq!(consume(session, device, last.number), OK);
+    }
 }
 
 fn log_used(device: &mut ModelDevice) -> (u8, u8) {
@@ -487,7 +492,7 @@ fn algorithms_are_toggled_on_a_fresh_device_only_and_listed_as_in_device_info() 
     let refused: [&[u8]; 4] = [
         &[p256, 0, Algorithm::Aes128YubicoAuthentication.code(), 0],
         &[p256, 0, 200, 0],
-        &[p256, 2],
+        &[p256, 3],
         &[p256, 0, p256],
     ];
     for value in refused {
@@ -507,6 +512,109 @@ fn algorithms_are_toggled_on_a_fresh_device_only_and_listed_as_in_device_info() 
     admin.send(&mut device, Command::DeleteObject, &[0, 5, 3]).unwrap();
     assert_eq!(set(&mut admin, &mut device, toggle, &[p256, 1]), OK);
     admin.send(&mut device, generate, &key(Algorithm::Ecp256)).unwrap();
+}
+
+#[test]
+fn an_algorithm_that_is_fixed_stays_enabled_until_a_reset() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let toggle = DeviceOption::AlgorithmToggle;
+    let p256 = Algorithm::Ecp256.code();
+    let mode = |admin: &mut Session, device: &mut ModelDevice| {
+        get(admin, device, toggle).chunks(2).find(|pair| pair[0] == p256).unwrap()[1]
+    };
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p256, 0]), OK);
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p256, 2]), OK, "from off, too");
+    let mut device = restart(&mut device);
+    let mut admin = Session::admin(&mut device);
+    assert_eq!(mode(&mut admin, &mut device), 2);
+    for weaker in [0, 1] {
+        assert_eq!(set(&mut admin, &mut device, toggle, &[p256, weaker]), INVALID);
+    }
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p256, 2]), OK);
+    let key = Object::new(5, Algorithm::Ecp256, &[]).with(&[]);
+    admin.send(&mut device, Command::GenerateAsymmetricKey, &key).unwrap();
+    let p384 = Algorithm::Ecp384.code();
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p384, 2]), INVALID, "not fresh");
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p384, 1, p256, 2]), OK, "what they are");
+    admin.send(&mut device, Command::ResetDevice, &[]).unwrap();
+    let mut admin = Session::admin(&mut device);
+    assert_eq!(mode(&mut admin, &mut device), 1);
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p256, 0]), OK);
+}
+
+#[test]
+fn session_messages_are_listed_as_not_audited_and_nothing_else_can_be_said_of_them() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    let commands = DeviceOption::CommandAudit;
+    assert_eq!(set(&mut admin, &mut device, commands, &[0x05, 0]), OK);
+    for mode in [1, 2, 3] {
+        assert_eq!(set(&mut admin, &mut device, commands, &[0x05, mode]), INVALID);
+    }
+}
+
+#[test]
+fn options_that_earlier_firmware_stored_are_read() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    assert_eq!(set(&mut admin, &mut device, DeviceOption::CommandAudit, &[0x4f, 1]), OK);
+    let options = get(&mut admin, &mut device, DeviceOption::CommandAudit);
+    let flash = device.flash().unwrap().clone();
+    let mut store = Store::mount(flash.clone(), &root_key(), |_| Ok(())).unwrap();
+    let stored = store.record(Record::Options).unwrap().unwrap();
+    // Without the options templates and algorithm-toggle's 02.
+    store.put_record(Record::Options, &stored[..1 + AUDITED_COMMANDS.len() + 8 + 2]).unwrap();
+    let mut device = try_start(flash).ok().unwrap();
+    let mut admin = Session::admin(&mut device);
+    assert_eq!(get(&mut admin, &mut device, DeviceOption::CommandAudit), options);
+    assert_eq!(get(&mut admin, &mut device, DeviceOption::Templates), [0]);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Whatever the options are, on a fresh device and on one with a key.
+    #[test]
+    fn writing_back_what_was_read_of_an_option_works_and_changes_nothing(
+        changes in prop::collection::vec((prop::sample::select(vec![1_u8, 3, 4, 0x80, 0x81]), any::<[u8; 2]>()), 0..40),
+        object in any::<bool>(),
+        touched in any::<bool>(),
+    ) {
+        let mut device = fresh();
+        device.platform().presence = Presence::Confirmed;
+        let mut admin = Session::admin(&mut device);
+        for (option, [key, mode]) in changes {
+            let value = match option {
+                // Of commands and algorithms that there are.
+                3 => vec![AUDITED_COMMANDS[usize::from(key) % AUDITED_COMMANDS.len()], mode % 3],
+                4 => vec![1 + key % 55, mode % 3],
+                0x80 => vec![mode % 3, key],
+                _ => vec![mode % 3],
+            };
+            let option = DeviceOption::from_code(option).unwrap();
+            let _ = set(&mut admin, &mut device, option, &value);
+        }
+        if object {
+            let template = Object::new(9, Algorithm::OpaqueData, &[]).with(&[1]);
+            let _ = admin.send(&mut device, Command::PutOpaque, &template);
+        }
+        device.platform().presence = if touched { Presence::Confirmed } else { Presence::TimedOut };
+        for option in [1, 3, 4, 0x80, 0x81].map(|code| DeviceOption::from_code(code).unwrap()) {
+            consume_all(&mut admin, &mut device);
+            let value = get(&mut admin, &mut device, option);
+            prop_assert_eq!(set(&mut admin, &mut device, option, &value), OK, "{:?}: {:02x?}", option, value);
+            prop_assert_eq!(get(&mut admin, &mut device, option), value);
+            if matches!(option, DeviceOption::CommandAudit | DeviceOption::AlgorithmToggle) {
+                for pair in get(&mut admin, &mut device, option).chunks(2) {
+                    if log_used(&mut device).0 > 50 {
+                        consume_all(&mut admin, &mut device);
+                    }
+                    prop_assert_eq!(set(&mut admin, &mut device, option, pair), OK, "{:?}: {:02x?}", option, pair);
+                }
+            }
+        }
+    }
 }
 
 #[test]

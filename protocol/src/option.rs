@@ -9,7 +9,7 @@ pub enum DeviceOption {
     ForceAudit = 1,
     /// Which commands are logged: pairs of a command's code and an [`AuditMode`].
     CommandAudit = 3,
-    /// Which algorithms may be used: pairs of an algorithm's number and 0 or 1.
+    /// Which algorithms may be used: pairs of an algorithm's number and an [`AlgorithmMode`].
     AlgorithmToggle = 4,
     /// FIPS mode.
     Fips = 5,
@@ -61,6 +61,37 @@ pub enum AuditMode {
 }
 
 impl AuditMode {
+    /// The mode with this number.
+    #[must_use]
+    pub const fn from_code(code: u8) -> Option<Self> {
+        match code {
+            0 => Some(Self::Off),
+            1 => Some(Self::On),
+            2 => Some(Self::Fix),
+            _ => None,
+        }
+    }
+
+    /// The number on the wire.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        self as u8
+    }
+}
+
+/// Whether an algorithm may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum AlgorithmMode {
+    /// It may not.
+    Off = 0,
+    /// It may.
+    On = 1,
+    /// It may, and only a reset ends that.
+    Fix = 2,
+}
+
+impl AlgorithmMode {
     /// The mode with this number.
     #[must_use]
     pub const fn from_code(code: u8) -> Option<Self> {
