@@ -1,12 +1,20 @@
 //! A device's commands, typed: [`Client`] speaks in plain, [`Session`] inside the secure channel.
 //!
 //! What a command may carry is checked here before anything is sent, a device's refusal is its own error, and a
-//! command is never repeated. Secrets that pass through are wiped.
+//! command is never repeated (but for CREATE SESSION, while all sessions are taken). Secrets that pass through are wiped.
 
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
     audit::{LogEntry, LogHeader},
-    channel::{AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS},
+    channel::{
+        Agreement, AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS, POINT_LENGTH, Point,
+    },
     codec::{CodecError, Reader, Writer},
     device_info::{DeviceInfo, StorageInfo, Version},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
@@ -30,6 +38,12 @@ pub enum ClientError {
     /// The device holds another key than the password makes.
     #[error("wrong password for authentication key {0}")]
     WrongPassword(ObjectId),
+    /// Device and private key do not belong together.
+    #[error(
+        "the device did not show that it knows the private key's public half: authentication key {0} is another, or this is \
+         another device"
+    )]
+    WrongPrivateKey(ObjectId),
     /// The device refused the command.
     #[error("the device refused \"{command}\": {error} (code {code:#04x})", code = error.code())]
     Device {
@@ -114,6 +128,52 @@ pub struct DevicePublicKey {
     pub bytes: Vec<u8>,
 }
 
+/// What opens a session.
+#[derive(Clone)]
+pub enum Credential {
+    /// A password, which makes the authentication key that the device has as well.
+    Password(Zeroizing<String>),
+    /// A P-256 private key; the device has its public half, and shows that it holds the private half of its own key.
+    PrivateKey {
+        /// The host's.
+        key: p256::SecretKey,
+        /// The device's public key, which says which device it must be.
+        device: Point,
+    },
+}
+
+/// The key of a new authentication key.
+pub enum NewKey<'k> {
+    /// Made from a password.
+    Symmetric(&'k AuthenticationKey),
+    /// The public half of a P-256 key, `X‖Y`, 64 bytes.
+    Public(&'k [u8]),
+}
+
+impl<'k> From<&'k AuthenticationKey> for NewKey<'k> {
+    fn from(key: &'k AuthenticationKey) -> Self {
+        Self::Symmetric(key)
+    }
+}
+
+impl NewKey<'_> {
+    /// The algorithm of the authentication key.
+    #[must_use]
+    pub const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Symmetric(_) => Algorithm::Aes128YubicoAuthentication,
+            Self::Public(_) => Algorithm::Ecp256YubicoAuthentication,
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Symmetric(key) => key.as_bytes(),
+            Self::Public(point) => point,
+        }
+    }
+}
+
 /// A connection to a device, outside any session.
 pub struct Client {
     transport: Box<dyn Transport>,
@@ -140,6 +200,26 @@ impl Client {
     #[must_use]
     pub fn describe(&self) -> String {
         self.transport.describe()
+    }
+
+    /// The device's own public key, as it says: whoever relays could say another.
+    ///
+    /// # Errors
+    /// When it says none.
+    pub fn device_public_key(&mut self) -> Result<Point> {
+        let command = Command::GetDevicePublicKey;
+        let answer = plain(self.transport.as_mut(), command, &[])?;
+        let (algorithm, [x, y]) = read(command, &answer, |reader| {
+            Ok((reader.u8()?, [reader.array::<32>()?, reader.array::<32>()?]))
+        })?;
+        if algorithm != Algorithm::Ecp256YubicoAuthentication.code() {
+            return Err(nonsense(command, format!("its algorithm is {algorithm}")));
+        }
+        let mut point = [4; POINT_LENGTH];
+        for (to, from) in point.iter_mut().skip(1).zip(x.into_iter().chain(y)) {
+            *to = from;
+        }
+        Ok(point)
     }
 
     /// The largest payload, in bytes, of a command inside a session.
@@ -216,12 +296,7 @@ impl<'c> Session<'c> {
         let [high, low] = id.get().to_be_bytes();
         let request = [&[high, low], host_challenge.as_slice()].concat();
         let create = Command::CreateSession;
-        let answer = plain(client.transport.as_mut(), create, &request).map_err(|error| match error {
-            ClientError::Device { error: DeviceError::ObjectNotFound, .. } => {
-                ClientError::UnknownAuthenticationKey(id)
-            }
-            error => error,
-        })?;
+        let answer = create_session(client.transport.as_mut(), id, &request)?;
         let (session_id, card_challenge, card_cryptogram) =
             read(create, &answer, |reader| Ok((reader.u8()?, reader.array()?, reader.array()?)))?;
         if usize::from(session_id) >= MAX_SESSIONS {
@@ -234,6 +309,41 @@ impl<'c> Session<'c> {
         let answer = client.transport.transact(&channel.authenticate())?;
         let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
         expect_empty(command, payload_of(command, frame)?)?;
+        Ok(Self { client, channel: Some(channel) })
+    }
+
+    /// Opens a session with what is at hand.
+    ///
+    /// # Errors
+    /// As [`Session::open`], and [`ClientError::WrongPrivateKey`].
+    pub fn open_with(client: &'c mut Client, id: ObjectId, credential: &Credential) -> Result<Self> {
+        match credential {
+            Credential::Password(password) => Self::open(client, id, password),
+            Credential::PrivateKey { key, device } => Self::agree(client, id, key, device),
+        }
+    }
+
+    /// Opens a session with a P-256 key (wire facts, section 5.5).
+    fn agree(client: &'c mut Client, id: ObjectId, key: &p256::SecretKey, device: &Point) -> Result<Self> {
+        let create = Command::CreateSession;
+        let ephemeral = ephemeral_key()?;
+        let host_point = Point::try_from(&*ephemeral.public_key().to_sec1_bytes())
+            .map_err(|error| nonsense(create, error))?;
+        let request = [id.get().to_be_bytes().as_slice(), &host_point].concat();
+        let answer = create_session(client.transport.as_mut(), id, &request)?;
+        let (session_id, device_point, receipt) =
+            read(create, &answer, |reader| Ok((reader.u8()?, reader.array()?, reader.array()?)))?;
+        if usize::from(session_id) >= MAX_SESSIONS {
+            return Err(nonsense(create, format!("it names session {session_id}")));
+        }
+        let agreement = Agreement {
+            ephemeral_secret: &*shared_secret(&ephemeral, &device_point)?,
+            static_secret: &*shared_secret(key, device)?,
+            host_point: &host_point,
+            device_point: &device_point,
+        };
+        let channel = HostChannel::agree(session_id, &agreement, receipt)
+            .map_err(|_| ClientError::WrongPrivateKey(id))?;
         Ok(Self { client, channel: Some(channel) })
     }
 
@@ -381,18 +491,19 @@ impl<'c> Session<'c> {
         self.command(Command::GetTemplate, &id.get().to_be_bytes())
     }
 
-    /// Puts an authentication key on the device; returns its id. `delegated` is what its sessions may give on.
+    /// Puts an authentication key on the device, whose algorithm `object` has; returns its id. `delegated` is what its
+    /// sessions may give on.
     ///
     /// # Errors
     /// As [`Session::command`].
-    pub fn put_authentication_key(
+    pub fn put_authentication_key<'k>(
         &mut self,
         object: &NewObject,
         delegated: Capabilities,
-        key: &AuthenticationKey,
+        key: impl Into<NewKey<'k>>,
     ) -> Result<ObjectId> {
         let delegated = delegated.bits().to_be_bytes();
-        self.create(Command::PutAuthenticationKey, object, &[&delegated, key.as_bytes()])
+        self.create(Command::PutAuthenticationKey, object, &[&delegated, key.into().as_bytes()])
     }
 
     /// Puts an AES wrap key on the device; returns its id. `delegated` is all that objects may do that pass under it.
@@ -450,9 +561,10 @@ impl<'c> Session<'c> {
     ///
     /// # Errors
     /// As [`Session::command`].
-    pub fn change_authentication_key(&mut self, id: ObjectId, key: &AuthenticationKey) -> Result<()> {
+    pub fn change_authentication_key<'k>(&mut self, id: ObjectId, key: impl Into<NewKey<'k>>) -> Result<()> {
         let command = Command::ChangeAuthenticationKey;
-        let algorithm = [Algorithm::Aes128YubicoAuthentication.code()];
+        let key = key.into();
+        let algorithm = [key.algorithm().code()];
         let id_bytes = id.get().to_be_bytes();
         let payload = Zeroizing::new([&id_bytes, algorithm.as_slice(), key.as_bytes()].concat());
         let answer = self.command(command, &payload)?;
@@ -698,6 +810,47 @@ impl Drop for Session<'_> {
             let _ = self.command(Command::CloseSession, &[]);
         }
     }
+}
+
+/// How long a device whose sessions are all taken is asked for one. Those that were begun and not authenticated, by somebody
+/// with a wrong password for example, give way after five seconds.
+const PATIENCE: Duration = Duration::from_secs(6);
+
+/// CREATE SESSION, which changes nothing when it is refused and so may be repeated.
+fn create_session(transport: &mut dyn Transport, id: ObjectId, request: &[u8]) -> Result<Vec<u8>> {
+    let begin = Instant::now();
+    loop {
+        match plain(transport, Command::CreateSession, request) {
+            Err(ClientError::Device { error: DeviceError::SessionsFull, .. })
+                if begin.elapsed() < PATIENCE =>
+            {
+                thread::sleep(Duration::from_millis(200));
+            }
+            Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => {
+                return Err(ClientError::UnknownAuthenticationKey(id));
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// A key for one session. Nearly every 32 bytes are one.
+fn ephemeral_key() -> Result<p256::SecretKey> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    loop {
+        getrandom::fill(bytes.as_mut()).map_err(ClientError::Entropy)?;
+        if let Ok(key) = p256::SecretKey::from_slice(bytes.as_ref()) {
+            return Ok(key);
+        }
+    }
+}
+
+/// The x-coordinate of a point of the device times a scalar of the host.
+fn shared_secret(key: &p256::SecretKey, point: &Point) -> Result<Zeroizing<[u8; 32]>> {
+    let point =
+        p256::PublicKey::from_sec1_bytes(point).map_err(|error| nonsense(Command::CreateSession, error))?;
+    let shared = diffie_hellman(key.to_nonzero_scalar(), point.as_affine());
+    Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
 }
 
 /// The payload that names an object: `id u16 ‖ type u8`.
