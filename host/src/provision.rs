@@ -11,16 +11,18 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 use ssh_key::{HashAlg, PublicKey};
 use sshsm_protocol::{
-    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Domains, Label, ObjectId, ObjectType,
-    channel::AuthenticationKey,
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
+    ObjectType,
+    channel::{AuthenticationKey, Point},
     object::{ListFilter, NewObject, ObjectInfo, Origin},
+    option::TemplateMode,
     ssh::template::{Template, TemplateError},
 };
 use zeroize::Zeroizing;
 
 use crate::{
     authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
-    client::{Client, ClientError, Session},
+    client::{Client, ClientError, NewKey, Session},
     output::shown,
     signer::{self, SignerError},
     template_file::{self, TemplateFileError},
@@ -47,6 +49,11 @@ pub struct Plan {
     pub label: Label,
     /// Whether all that is made may leave the device under a wrap key, as a backup needs.
     pub exportable: bool,
+    /// Whether the templates are frozen in the end, so that nobody puts another one until the device is reset.
+    pub freeze: bool,
+    /// Whether new keys may be sent in a session that was opened with the factory's password. On a network, whoever sees
+    /// that session can read them.
+    pub trust_factory_session: bool,
 }
 
 impl Plan {
@@ -59,12 +66,29 @@ impl Plan {
     }
 }
 
-/// The passwords that the device shall have.
+/// The passwords, and the key, that the device shall have.
 pub struct Passwords {
     /// Of authentication key 1, which may do everything.
     pub administrator: Zeroizing<String>,
     /// Of the key that signs.
-    pub signer: Zeroizing<String>,
+    pub signer: SignerSecret,
+}
+
+/// What the key that signs is opened with.
+pub enum SignerSecret {
+    /// A password.
+    Password(Zeroizing<String>),
+    /// The private half of this P-256 key, `04 ‖ X ‖ Y`, which whoever signs keeps.
+    PublicKey(Point),
+}
+
+impl SignerSecret {
+    const fn algorithm(&self) -> Algorithm {
+        match self {
+            Self::Password(_) => Algorithm::Aes128YubicoAuthentication,
+            Self::PublicKey(_) => Algorithm::Ecp256YubicoAuthentication,
+        }
+    }
 }
 
 /// Why a device did not become a CA token.
@@ -107,6 +131,14 @@ pub enum ProvisionError {
     /// The factory's password.
     #[error("a new password is the factory's, which everybody knows")]
     FactoryPassword,
+    /// The device has no such option.
+    #[error("the device cannot freeze its templates")]
+    CannotFreeze,
+    /// The factory's password on a network.
+    #[error(
+        "the device still has the factory's password and is on another computer: whoever relays or records the session          could read the new keys out of it"
+    )]
+    FactorySession,
     /// Who signs could do everything.
     #[error("both new passwords are the same: who may sign could then do everything")]
     SamePassword,
@@ -160,6 +192,8 @@ pub struct Record {
     pub ca_key: CaKey,
     /// The template.
     pub template: StoredTemplate,
+    /// Whether templates may still be put and deleted: `open` or `frozen`; null where the device has no such option.
+    pub templates: Option<&'static str>,
     /// Id of the authentication key that may do everything.
     pub administrator: u16,
     /// The authentication key that signs.
@@ -223,6 +257,7 @@ struct Checked<'p> {
     ca_key: ObjectId,
     tlv: Vec<u8>,
     allows: String,
+    signer_algorithm: Algorithm,
 }
 
 impl<'p> Checked<'p> {
@@ -247,14 +282,30 @@ impl<'p> Checked<'p> {
         if plan.signer == ObjectId::DEFAULT_AUTHENTICATION_KEY {
             return Err(ProvisionError::SignerId);
         }
-        if [&passwords.administrator, &passwords.signer].iter().any(|new| new.as_str() == FACTORY_PASSWORD) {
+        let signer = match &passwords.signer {
+            SignerSecret::Password(password) => Some(password),
+            SignerSecret::PublicKey(_) => None,
+        };
+        if [Some(&passwords.administrator), signer]
+            .iter()
+            .flatten()
+            .any(|new| new.as_str() == FACTORY_PASSWORD)
+        {
             return Err(ProvisionError::FactoryPassword);
         }
-        if passwords.administrator == passwords.signer {
+        if signer == Some(&passwords.administrator) {
             return Err(ProvisionError::SamePassword);
         }
         let allows = template_file::describe(&template);
-        Ok(Self { plan, ca_key, tlv, allows })
+        Ok(Self { plan, ca_key, tlv, allows, signer_algorithm: passwords.signer.algorithm() })
+    }
+
+    /// Whether it can be carried out on the device as it is, which holds `planned` at the most.
+    fn begin(&self, session: &mut Session<'_>, planned: &[Planned]) -> Result<(), ProvisionError> {
+        if self.plan.freeze && templates(session)?.is_none() {
+            return Err(ProvisionError::CannotFreeze);
+        }
+        refuse_strangers(session, planned)
     }
 
     fn objects(&self) -> [Planned; 3] {
@@ -267,7 +318,7 @@ impl<'p> Checked<'p> {
             origin,
         };
         let ca_key = algorithm.algorithm();
-        let authentication = Algorithm::Aes128YubicoAuthentication;
+        let authentication = self.signer_algorithm;
         [
             planned(
                 ObjectType::AsymmetricKey,
@@ -316,18 +367,21 @@ fn carry_out(
     passwords: &Passwords,
     steps: &mut Vec<Step>,
 ) -> Result<Record, ProvisionError> {
-    let Checked { plan, ca_key, tlv, allows } = checked;
+    let Checked { plan, ca_key, tlv, allows, signer_algorithm } = checked;
     let Plan { algorithm, template, signer, label, .. } = **plan;
     let (device, identity) = (client.describe(), client.identity().clone());
     let mut step = |what: String, outcome| steps.push(Step { what, outcome });
     let administrator = ObjectId::DEFAULT_AUTHENTICATION_KEY;
 
     let (mut session, outcome) = authority::administer(client, Some(&passwords.administrator), |session| {
-        refuse_strangers(session, &[]).map(|()| passwords.administrator.clone())
+        if !plan.trust_factory_session {
+            return Err(ProvisionError::FactorySession);
+        }
+        checked.begin(session, &[]).map(|()| passwords.administrator.clone())
     })?;
     if outcome == Outcome::Kept {
         // An earlier run came this far.
-        refuse_strangers(&mut session, &checked.objects())?;
+        checked.begin(&mut session, &checked.objects())?;
     }
     step(format!("the factory's password of authentication key {administrator} replaced"), outcome);
 
@@ -345,21 +399,49 @@ fn carry_out(
     let outcome = match authority::found(session.object_info(signer, ObjectType::AuthenticationKey))? {
         Some(_) => Outcome::Kept,
         None => {
-            let algorithm = Algorithm::Aes128YubicoAuthentication;
-            let object = authority::object(signer, label, algorithm, plan.with(SIGNER_CAPABILITIES));
-            let key = AuthenticationKey::from_password(passwords.signer.as_bytes());
-            session.put_authentication_key(&object, Capabilities::NONE, &key)?;
+            let object = authority::object(signer, label, *signer_algorithm, plan.with(SIGNER_CAPABILITIES));
+            match &passwords.signer {
+                SignerSecret::Password(password) => {
+                    let key = AuthenticationKey::from_password(password.as_bytes());
+                    session.put_authentication_key(&object, Capabilities::NONE, &key)?;
+                }
+                SignerSecret::PublicKey(point) => {
+                    let key = NewKey::Public(point.get(1..).unwrap_or_default());
+                    session.put_authentication_key(&object, Capabilities::NONE, key)?;
+                }
+            }
             Outcome::Made
         }
     };
     step(format!("authentication key {signer} that signs put"), outcome);
-    session.close()?;
 
-    // Who will sign sees what was made: its password, its domains and the CA key are right.
-    let mut session = Session::open(client, signer, &passwords.signer)?;
+    // Who will sign sees what was made: its password, its domains and the CA key are right. With a private key that is not
+    // here, its public half's domains and rights were compared at least.
+    let mut session = match &passwords.signer {
+        SignerSecret::Password(password) => {
+            session.close()?;
+            Session::open(client, signer, password)?
+        }
+        SignerSecret::PublicKey(_) => session,
+    };
     let (_, key) = signer::public_key(&mut session, *ca_key)?;
     if session.template(template)? != *tlv {
         return Err(ProvisionError::NotFresh(vec![format!("another template {template}")]));
+    }
+    session.close()?;
+
+    let mut session = Session::open(client, administrator, &passwords.administrator)?;
+    let mut templates = templates(&mut session)?;
+    if plan.freeze {
+        let outcome = match templates {
+            Some(TemplateMode::Frozen) => Outcome::Kept,
+            _ => {
+                session.freeze_templates()?;
+                templates = Some(TemplateMode::Frozen);
+                Outcome::Made
+            }
+        };
+        step("templates frozen until the device is reset".into(), outcome);
     }
     session.close()?;
     let public_key = PublicKey::new(key, label.to_string());
@@ -381,12 +463,22 @@ fn carry_out(
             sha256: Sha256::digest(tlv).iter().map(|byte| format!("{byte:02x}")).collect(),
             allows: allows.clone(),
         },
+        templates: templates.map(TemplateMode::name),
         administrator: administrator.get(),
         signer: Signer {
             id: signer.get(),
             capabilities: plan.with(SIGNER_CAPABILITIES).iter().map(|capability| capability.name()).collect(),
         },
     })
+}
+
+/// What the option says; `None` where there is none.
+fn templates(session: &mut Session<'_>) -> Result<Option<TemplateMode>, ClientError> {
+    match session.templates() {
+        Ok(mode) => Ok(Some(mode)),
+        Err(ClientError::Device { error: DeviceError::InvalidData, .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Refuses a device that holds anything but authentication key 1 and what is planned.

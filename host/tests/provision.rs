@@ -5,13 +5,22 @@
 
 mod machine;
 
+use std::{net::TcpListener, thread};
+
 use machine::{Machine, Run};
+use sshsm_simulator::{
+    Simulator,
+    connector::{self, Backend, Settings},
+};
 
 const NEW: [(&str, &str); 2] =
     [("SSHSM_NEW_PASSWORD", "correct horse"), ("SSHSM_SIGNER_PASSWORD", "battery staple")];
 
 fn machine() -> Machine {
-    let machine = Machine::new();
+    prepared(Machine::new())
+}
+
+fn prepared(machine: Machine) -> Machine {
     machine.timestamp_key("timestamp");
     machine.template("t.toml", "5m", "10h", &["root"]);
     machine
@@ -280,4 +289,72 @@ fn a_template_that_the_ca_key_could_not_sign_under_is_refused() {
     assert_eq!(provision(&machine, &["--ca-key", "6", "--signer", "1"]).code, 2);
     assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
     assert_eq!(provision(&machine, &["--ca-key", "6"]).code, 0);
+}
+
+fn serve(listen: &str, device: impl Backend, settings: Settings) -> u16 {
+    let listener = TcpListener::bind(listen).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            connector::serve(listener, device, settings, std::future::pending()).await.unwrap();
+        });
+    });
+    port
+}
+
+#[test]
+fn templates_are_frozen_as_the_last_step_and_a_second_run_changes_nothing() {
+    let machine = machine();
+    let first = provision(&machine, &["--freeze", "--format", "json"]).json();
+    let steps = first["steps"].as_array().unwrap();
+    assert_eq!(steps.len(), 5);
+    assert_eq!(steps[4]["what"], "templates frozen until the device is reset");
+    assert!(steps.iter().all(|step| step["outcome"] == "made"), "{first}");
+    assert_eq!(first["templates"], "frozen");
+    machine.template("loose.toml", "5m", "99h", &[]);
+    for line in ["template put loose.toml --id 11", "key delete 10 --type template"] {
+        assert_ne!(administrator(&machine, line).code, 0, "{line}");
+    }
+    let second = provision(&machine, &["--freeze", "--format", "json"]).json();
+    assert!(second["steps"].as_array().unwrap().iter().all(|step| step["outcome"] == "kept"), "{second}");
+    assert_eq!((&first["ca_key"], &first["template"]), (&second["ca_key"], &second["template"]));
+    let third = provision(&machine, &["--format", "json"]).json();
+    assert_eq!(third["templates"], "frozen", "as the device says, asked for or not");
+    let open = provision(&self::machine(), &["--format", "json"]).json();
+    assert_eq!((&open["templates"], open["steps"].as_array().unwrap().len()), (&"open".into(), 4));
+}
+
+#[test]
+fn a_device_that_cannot_freeze_its_templates_is_left_alone() {
+    let device = Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();
+    let machine = prepared(Machine::with_device(&device.url()));
+    let run = provision(&machine, &["--freeze"]);
+    assert_eq!(run.code, 2, "{run:?}");
+    assert!(run.stderr.contains("cannot freeze its templates"), "{run:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
+}
+
+/// 0.0.0.0 is this computer, and no loopback: what a client does there it does on a network.
+#[test]
+fn new_keys_do_not_cross_a_network_under_the_factorys_password() {
+    let device = Simulator::memory().start().unwrap();
+    let hosts = vec!["0.0.0.0".parse().unwrap()];
+    let port = serve("127.0.0.1:0", device, Settings { hosts, ..Settings::default() });
+    let machine = prepared(Machine::with_device(&format!("http://0.0.0.0:{port}")));
+    let put = ["authentication-key", "put", "--id", "3", "--capabilities", "none"];
+    for command in [&["provision", "--template", "t.toml"][..], &put, &["authentication-key", "change"]] {
+        let run = machine.with_environment(command, &NEW);
+        assert_eq!(run.code, 2, "{run:?}");
+        assert!(run.stderr.contains("--allow-plain-http"), "{run:?}");
+    }
+    assert_eq!(machine.run(&["key", "list", "--format", "json"]).json().as_array().unwrap().len(), 1);
+    let run = provision(&machine, &["--allow-plain-http"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    // From here on the session's password is no longer known to everybody.
+    assert_eq!(provision(&machine, &[]).code, 0);
+    let mine = [NEW[0], ("SSHSM_PASSWORD", "correct horse")];
+    assert_eq!(machine.with_environment(&put, &mine).code, 0);
 }

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use sshsm_protocol::{
-    Algorithm, Capabilities, Domains, Label, ObjectType, channel::AuthenticationKey, object::NewObject,
+    Capabilities, Domains, Label, ObjectType,
+    channel::{AuthenticationKey, Point},
+    object::NewObject,
 };
-use zeroize::Zeroizing;
 
 use super::{
     Context,
@@ -15,7 +16,12 @@ use super::{
     key::ObjectName,
     password::{self, Existing},
 };
-use crate::{client::Session, output};
+use crate::{
+    authority::FACTORY_PASSWORD,
+    client::{Credential, NewKey, Session},
+    output,
+    provision::ProvisionError,
+};
 
 /// The verbs of `authentication-key`.
 #[derive(Debug, Subcommand)]
@@ -56,14 +62,62 @@ pub(super) struct NewPassword {
     /// File with the new password; without it, SSHSM_NEW_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
+    /// No password: this P-256 public key, whose private half opens sessions (--auth-key-file). Nobody can guess that
+    #[arg(long, value_name = "FILE.pub", conflicts_with_all = ["new_password_file", "generate", "allow_weak_password"])]
+    public_key: Option<PathBuf>,
     #[command(flatten)]
     terms: password::Terms,
+    #[command(flatten)]
+    road: Road,
+}
+
+/// What an authentication key is to be.
+enum New {
+    Password(AuthenticationKey),
+    PublicKey(Point),
+}
+
+impl New {
+    fn key(&self) -> NewKey<'_> {
+        match self {
+            Self::Password(key) => NewKey::Symmetric(key),
+            // Without the 04 that says that it is not compressed.
+            Self::PublicKey(point) => NewKey::Public(point.get(1..).unwrap_or_default()),
+        }
+    }
+
+    const fn what(&self) -> &'static str {
+        match self {
+            Self::Password(_) => "password",
+            Self::PublicKey(_) => "public key",
+        }
+    }
 }
 
 impl NewPassword {
-    fn read(&self) -> Result<Zeroizing<String>, CliError> {
+    fn read(&self) -> Result<New, CliError> {
+        if let Some(file) = &self.public_key {
+            return super::public_point(file).map(New::PublicKey);
+        }
         let file = self.new_password_file.as_deref();
         password::read_new(file, self.terms, Existing::Refuse, &password::NEW)
+            .map(|password| New::Password(AuthenticationKey::from_password(password.as_bytes())))
+    }
+}
+
+/// Whether new keys may go where the factory's password does.
+#[derive(Clone, Copy, Debug, Args)]
+pub(super) struct Road {
+    /// Send new keys to a device on another computer (http://) although its session is opened with the factory's password:
+    /// whoever relays or records that session can read them
+    #[arg(long)]
+    allow_plain_http: bool,
+}
+
+impl Road {
+    /// Whether nobody on the way can read what a session with the factory's password carries, or that is accepted.
+    pub(super) fn is_private(self, context: &Context) -> Result<bool, CliError> {
+        Ok(self.allow_plain_http || !context.device()?.is_remote())
     }
 }
 
@@ -72,22 +126,26 @@ impl AuthenticationKeyVerb {
         let (Self::Change { new } | Self::Put { new, .. }) = &self;
         let mut client = context.client()?;
         // Both before the session begins, which does not wait for somebody who types.
-        let password = context.password(&client)?;
+        let credential = context.credential(&mut client)?;
+        let factory =
+            matches!(&credential, Credential::Password(password) if password.as_str() == FACTORY_PASSWORD);
+        if factory && !new.road.is_private(context)? {
+            return Err(ProvisionError::FactorySession.into());
+        }
         let new = new.read()?;
-        let new = AuthenticationKey::from_password(new.as_bytes());
-        let mut session = Session::open(&mut client, context.globals.auth_key, &password)?;
+        let mut session = Session::open_with(&mut client, context.globals.auth_key, &credential)?;
         let object_type = ObjectType::AuthenticationKey;
         match self {
             Self::Change { .. } => {
                 let id = context.globals.auth_key;
-                session.change_authentication_key(id, &new)?;
-                output::talk(format_args!("authentication key {id} has a new password"));
+                session.change_authentication_key(id, new.key())?;
+                output::talk(format_args!("authentication key {id} has a new {}", new.what()));
                 context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
             }
             Self::Put { id, label, domains, capabilities, delegated, .. } => {
-                let algorithm = Algorithm::Aes128YubicoAuthentication;
+                let algorithm = new.key().algorithm();
                 let object = NewObject { id: id.0, label, domains, capabilities, algorithm };
-                let id = session.put_authentication_key(&object, delegated, &new)?;
+                let id = session.put_authentication_key(&object, delegated, new.key())?;
                 output::talk(format_args!("authentication key {id} put"));
                 context.format().print(&ObjectName::new(id, object_type), |_| format!("{id}\n"))?;
             }

@@ -158,9 +158,9 @@ impl Create {
             return Err(FileError::write(directory, ErrorKind::NotADirectory.into()).into());
         }
         let mut client = context.client()?;
-        let password = context.password(&client)?;
+        let credential = context.credential(&mut client)?;
         let (identity, key) = (client.identity().clone(), context.globals.auth_key);
-        let mut session = Session::open(&mut client, key, &password)?;
+        let mut session = Session::open_with(&mut client, key, &credential)?;
         let Created { backup, document, shares, wrap_key } =
             backup::create(&mut session, &identity, key, scheme, keep_wrap_key)?;
         session.close()?;
@@ -243,9 +243,9 @@ impl Restore {
         let key = if self.dry_run && too_few(&stored, &shares) { None } else { Some(stored.key(&shares)?) };
         drop(shares);
         let mut client = context.client()?;
-        let password = context.password(&client)?;
+        let credential = context.credential(&mut client)?;
         let (device, serial, own) = (client.describe(), client.identity().serial, context.globals.auth_key);
-        let mut session = Session::open(&mut client, own, &password)?;
+        let mut session = Session::open_with(&mut client, own, &credential)?;
         let backup = &stored.backup;
         let (outcomes, wrap_key) = match key.filter(|_| !self.dry_run) {
             None => (backup::plan(&mut session, own, backup)?, None),

@@ -2,16 +2,19 @@
 
 use clap::Subcommand;
 use serde::Serialize;
-use sshsm_protocol::device_info::StorageInfo;
+use ssh_key::{HashAlg, PublicKey};
+use sshsm_protocol::{AsymmetricAlgorithm, Curve, device_info::StorageInfo};
 
 use super::{Context, board, device_option::OptionVerb, error::CliError, key};
-use crate::output;
+use crate::{device_key, output};
 
 /// The verbs of `device`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Device {
     /// Show version, serial number and algorithms; needs no password
     Info,
+    /// Print the device's own public key, for --device-key; needs no password
+    PublicKey,
     /// Show how full the device is
     Storage,
     /// Settings of the device as a whole
@@ -59,6 +62,7 @@ impl Device {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
             Self::Info => info(context),
+            Self::PublicKey => public_key(context),
             Self::Storage => storage(context),
             Self::Option(verb) => verb.run(context),
             Self::Reset { delete_everything: _, dry_run } => reset(context, dry_run),
@@ -93,6 +97,34 @@ fn info(context: &Context) -> Result<(), CliError> {
             info.algorithms.join(" ")
         )
     })?;
+    Ok(())
+}
+
+/// What `device public-key` prints as JSON.
+#[derive(Serialize)]
+struct PublicKeyView {
+    device: String,
+    serial: u32,
+    public_key: String,
+    fingerprint: String,
+}
+
+fn public_key(context: &Context) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    let point = client.device_public_key()?;
+    let algorithm = AsymmetricAlgorithm::Ec(Curve::P256);
+    let unusable = |error: &dyn ToString| CliError::content("the device's public key", error.to_string());
+    let key = device_key::ssh_public(algorithm, point.get(1..).unwrap_or_default())
+        .map_err(|error| unusable(&error))?;
+    let serial = client.identity().serial;
+    let key = PublicKey::new(key, format!("sshsm device {serial:010}"));
+    let view = PublicKeyView {
+        device: client.describe(),
+        serial,
+        public_key: key.to_openssh().map_err(|error| unusable(&error))?.trim_end().to_owned(),
+        fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
+    };
+    context.format().print(&view, |view| format!("{}\n", view.public_key))?;
     Ok(())
 }
 

@@ -274,6 +274,8 @@ impl CliError {
                 },
                 ProvisionError::CaKeyNotAllowed { .. }
                 | ProvisionError::WhichCaKey { .. }
+                | ProvisionError::CannotFreeze
+                | ProvisionError::FactorySession
                 | ProvisionError::SignerId => Exit::Usage,
                 ProvisionError::FactoryPassword | ProvisionError::SamePassword => Exit::Authentication,
                 error => file_or(error, Exit::Failed),
@@ -368,6 +370,13 @@ impl CliError {
             },
             Self::Signer(SignerError::Missing { .. }) => {
                 "`sshsm key list` shows what this authentication key can see"
+            }
+            Self::Provision(error) if matches!(**error, ProvisionError::CannotFreeze) => {
+                "leave --freeze out; who may put templates in the CA key's domain then decides what it signs"
+            }
+            Self::Provision(error) if matches!(**error, ProvisionError::FactorySession) => {
+                "provision it at the computer that it is plugged into, or through a tunnel (ssh -L); --allow-plain-http does \
+                 it all the same"
             }
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
@@ -487,7 +496,9 @@ pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
 /// What a device that refuses or fails makes of a command.
 fn client_exit(error: &ClientError) -> Exit {
     match error {
-        ClientError::UnknownAuthenticationKey(_) | ClientError::WrongPassword(_) => Exit::Authentication,
+        ClientError::UnknownAuthenticationKey(_)
+        | ClientError::WrongPassword(_)
+        | ClientError::WrongPrivateKey(_) => Exit::Authentication,
         ClientError::Device { error, .. } => match error {
             DeviceError::SshCaConstraintViolation
             | DeviceError::InsufficientPermissions

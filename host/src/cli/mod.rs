@@ -37,14 +37,18 @@ mod template;
 mod timestamp;
 mod timestamp_source;
 
-use std::{env, path::PathBuf, process::ExitCode};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
-use sshsm_protocol::ObjectId;
-use zeroize::Zeroizing;
+use sshsm_protocol::{AsymmetricAlgorithm, Curve, ObjectId, channel::Point};
 
 use crate::{
-    client::{Client, Session},
+    client::{Client, Credential, Session},
+    device_key, key_file,
     output::{self, Format},
     transport::DeviceAddress,
 };
@@ -92,6 +96,14 @@ struct Globals {
     /// File with the password of the authentication key; a final newline does not count
     #[arg(long, global = true, value_name = "FILE", help_heading = "Device")]
     password_file: Option<PathBuf>,
+    /// File with the P-256 private key of an authentication key that has its public half, in place of a password
+    #[arg(long, global = true, env = "SSHSM_AUTH_KEY_FILE", value_name = "FILE", help_heading = "Device")]
+    #[arg(conflicts_with = "password_file")]
+    auth_key_file: Option<PathBuf>,
+    /// File with the device's own public key, as `device public-key` prints it: with --auth-key-file no other device is
+    /// spoken to. Without it, the device that answers is believed, if it is not on a network
+    #[arg(long, global = true, env = "SSHSM_DEVICE_KEY", value_name = "FILE", help_heading = "Device")]
+    device_key: Option<PathBuf>,
     /// Read this configuration file, and not /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
     #[arg(long, global = true, env = "SSHSM_CONFIG", value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
@@ -120,7 +132,7 @@ enum Command {
     /// CA keys on the device
     #[command(subcommand)]
     Key(key::Key),
-    /// Passwords that open sessions, and what each of them may do
+    /// Passwords and public keys that open sessions, and what each of them may do
     #[command(subcommand)]
     AuthenticationKey(authentication_key::AuthenticationKeyVerb),
     /// Templates: what a CA key may sign
@@ -198,14 +210,76 @@ impl Context {
 
     /// Opens a session with the authentication key of the global options.
     fn session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, CliError> {
-        let password = self.password(client)?;
-        Ok(Session::open(client, self.globals.auth_key, &password)?)
+        let credential = self.credential(client)?;
+        Ok(Session::open_with(client, self.globals.auth_key, &credential)?)
     }
 
-    fn password(&self, client: &Client) -> Result<Zeroizing<String>, CliError> {
-        let Globals { auth_key, password_file, .. } = &self.globals;
-        password::read(password_file.as_deref(), *auth_key, &client.describe())
+    /// What opens a session with the authentication key of the global options: asked for before the session begins, which
+    /// does not wait for somebody who types.
+    fn credential(&self, client: &mut Client) -> Result<Credential, CliError> {
+        let Globals { auth_key, password_file, auth_key_file, .. } = &self.globals;
+        match auth_key_file {
+            Some(file) => {
+                known_device(self.globals.device_key.as_deref(), self.device()?, client, private_key(file)?)
+            }
+            None => password::read(password_file.as_deref(), *auth_key, &client.describe())
+                .map(Credential::Password),
+        }
     }
+}
+
+/// A private key, together with the public key of the device that it opens sessions with: the one in `file`, or, where
+/// nobody is in between, the device's own word.
+fn known_device(
+    file: Option<&Path>,
+    address: &DeviceAddress,
+    client: &mut Client,
+    key: p256::SecretKey,
+) -> Result<Credential, CliError> {
+    let device = match file {
+        Some(file) => public_point(file)?,
+        None if address.is_remote() => {
+            return Err(CliError::Usage(
+                "who relays could say another device's public key: name it with --device-key FILE; `sshsm device \
+                 public-key` prints it at the computer that the device is plugged into"
+                    .into(),
+            ));
+        }
+        None => client.device_public_key()?,
+    };
+    Ok(Credential::PrivateKey { key, device })
+}
+
+/// The P-256 private key in a file.
+fn private_key(file: &Path) -> Result<p256::SecretKey, CliError> {
+    let unusable =
+        |error| CliError::content("the private key of the authentication key cannot be used", error);
+    let mut passphrase = || password::key_passphrase(file);
+    let key = key_file::read_private(file, &mut passphrase)
+        .map_err(|error| CliError::content("no private key of the authentication key", error))?;
+    match device_key::raw_private(&key).map_err(unusable)? {
+        (AsymmetricAlgorithm::Ec(Curve::P256), scalar) => p256::SecretKey::from_slice(&scalar)
+            .map_err(|error| CliError::content(output::shown(file), error)),
+        (found, _) => Err(not_p256(file, found)),
+    }
+}
+
+/// The P-256 public key in a file, `04 ‖ X ‖ Y`.
+fn public_point(file: &Path) -> Result<Point, CliError> {
+    let key = key_file::read_public(file).map_err(|error| CliError::content("no public key", error))?;
+    let (algorithm, raw) = device_key::raw_public(key.key_data())
+        .map_err(|error| CliError::content(output::shown(file), error))?;
+    match (algorithm, Point::try_from([&[4], raw.as_slice()].concat())) {
+        (AsymmetricAlgorithm::Ec(Curve::P256), Ok(point)) => Ok(point),
+        _ => Err(not_p256(file, algorithm)),
+    }
+}
+
+fn not_p256(file: &Path, found: AsymmetricAlgorithm) -> CliError {
+    CliError::Usage(format!(
+        "{} is an {found} key, and P-256 is needed: ssh-keygen -t ecdsa -b 256",
+        output::shown(file)
+    ))
 }
 
 /// Runs the command line of this process.

@@ -8,12 +8,13 @@ use sshsm_protocol::{Label, ObjectId};
 use super::{
     Context,
     arguments::{self, KeyAlgorithm},
+    authentication_key::Road,
     error::{CliError, FileError},
     password::{self, Existing},
 };
 use crate::{
     output,
-    provision::{self, Passwords, Plan},
+    provision::{self, Passwords, Plan, SignerSecret},
 };
 
 /// Arguments of `provision`.
@@ -48,6 +49,14 @@ pub(super) struct Provision {
     /// File with the password of the key that signs; without it, SSHSM_SIGNER_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     signer_password_file: Option<PathBuf>,
+    /// No password for the key that signs: this P-256 public key, whose private half opens sessions (--auth-key-file)
+    #[arg(long, value_name = "FILE.pub", conflicts_with = "signer_password_file")]
+    signer_public_key: Option<PathBuf>,
+    /// Freeze the templates in the end: none is put, imported or deleted until the device is reset
+    #[arg(long)]
+    freeze: bool,
+    #[command(flatten)]
+    road: Road,
     /// Write what was done to this file, as JSON without secrets
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
@@ -61,7 +70,10 @@ impl Provision {
         };
         let passwords = Passwords {
             administrator: read(&self.new_password_file, &password::ADMINISTRATOR)?,
-            signer: read(&self.signer_password_file, &password::SIGNER)?,
+            signer: match &self.signer_public_key {
+                Some(file) => SignerSecret::PublicKey(super::public_point(file)?),
+                None => SignerSecret::Password(read(&self.signer_password_file, &password::SIGNER)?),
+            },
         };
         let plan = Plan {
             algorithm: self.algorithm.into(),
@@ -71,6 +83,8 @@ impl Provision {
             signer: self.signer,
             label: self.label,
             exportable: self.exportable,
+            freeze: self.freeze,
+            trust_factory_session: self.road.is_private(context)?,
         };
         let record = provision::run(&mut client, &plan, &passwords)?;
         if let Some(path) = &self.record {

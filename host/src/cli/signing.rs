@@ -17,7 +17,7 @@ use super::{
     timestamp_source::{self, TermsArguments, TimestampArguments},
 };
 use crate::{
-    client::{Client, Session},
+    client::{Client, Credential, Session},
     key_file, output,
     pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
@@ -55,7 +55,8 @@ pub(super) struct Ca {
     pub(super) timestamp: Option<SourceAddress>,
     terms: TermsArguments,
     authentication_key: ObjectId,
-    password: Mutex<Password>,
+    secret: Mutex<Secret>,
+    device_key: Option<std::path::PathBuf>,
     key: Option<ObjectId>,
     template: Option<TemplateName>,
     pub(super) public_key: Option<PublicKey>,
@@ -65,9 +66,11 @@ pub(super) struct Ca {
 }
 
 /// Asked for once, however many sessions it opens.
-enum Password {
-    In(Option<std::path::PathBuf>),
-    Known(Zeroizing<String>),
+enum Secret {
+    PasswordIn(Option<std::path::PathBuf>),
+    PrivateKeyIn(std::path::PathBuf),
+    Password(Zeroizing<String>),
+    PrivateKey(p256::SecretKey),
 }
 
 impl Context {
@@ -109,10 +112,12 @@ impl Context {
                 Some(id) if !explicit.auth_key => id.0,
                 _ => globals.auth_key,
             },
-            password: Mutex::new(Password::In(match configured.password_file {
-                Some(file) if !explicit.password_file => Some(file),
-                _ => globals.password_file.clone(),
-            })),
+            secret: Mutex::new(match (&globals.auth_key_file, configured.password_file) {
+                (Some(file), _) => Secret::PrivateKeyIn(file.clone()),
+                (None, Some(file)) if !explicit.password_file => Secret::PasswordIn(Some(file)),
+                (None, _) => Secret::PasswordIn(globals.password_file.clone()),
+            }),
+            device_key: globals.device_key.clone(),
             key,
             template: choice.template.clone().or(configured.template),
             public_key: configured.public_key.as_deref().map(read).transpose()?,
@@ -148,8 +153,8 @@ impl Ca {
             None => return Err(CliError::Usage("name the template: -t ID".into())),
         };
         let mut client = Client::connect(device.open()?)?;
-        let password = self.password(&client)?;
-        let mut session = Session::open(&mut client, self.authentication_key, &password)?;
+        let credential = self.credential(device, &mut client)?;
+        let mut session = Session::open_with(&mut client, self.authentication_key, &credential)?;
         let mut signer = DeviceSigner::new(&mut session, key, template, self.algorithm)?;
         self.insist(&signer)?;
         used(&mut signer)
@@ -214,16 +219,23 @@ impl Ca {
         }
     }
 
-    fn password(&self, client: &Client) -> Result<Zeroizing<String>, CliError> {
-        let mut password = self.password.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        Ok(match &*password {
-            Password::Known(known) => known.clone(),
-            Password::In(file) => {
+    fn credential(&self, device: &DeviceAddress, client: &mut Client) -> Result<Credential, CliError> {
+        let mut secret = self.secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        match &*secret {
+            Secret::PasswordIn(file) => {
                 let known = password::read(file.as_deref(), self.authentication_key, &client.describe())?;
-                *password = Password::Known(known.clone());
-                known
+                *secret = Secret::Password(known);
             }
-        })
+            Secret::PrivateKeyIn(file) => *secret = Secret::PrivateKey(super::private_key(file)?),
+            Secret::Password(_) | Secret::PrivateKey(_) => {}
+        }
+        match &*secret {
+            Secret::PrivateKey(key) => {
+                super::known_device(self.device_key.as_deref(), device, client, key.clone())
+            }
+            Secret::Password(password) => Ok(Credential::Password(password.clone())),
+            Secret::PasswordIn(_) | Secret::PrivateKeyIn(_) => Err(CliError::NoPassword),
+        }
     }
 
     /// Opens the timestamp source.

@@ -2,6 +2,7 @@
 
 use std::{
     env, fmt,
+    net::IpAddr,
     path::{Path, PathBuf},
     str::FromStr,
 };
@@ -66,6 +67,23 @@ impl DeviceAddress {
             Self::Simulator(Some(directory)) => Self::Simulator(Some(folder.join(directory))),
             Self::Pkcs11(uri) => Self::Pkcs11(uri.beside(folder)),
             address => address,
+        }
+    }
+}
+
+impl DeviceAddress {
+    /// Whether it is reached over a network: others on the way see what is sent.
+    #[must_use]
+    pub fn is_remote(&self) -> bool {
+        match self {
+            Self::Connector { authority } => {
+                let host = authority.rsplit_once(':').map_or(authority.as_str(), |(host, _)| host);
+                let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+                let address = bare.parse::<IpAddr>();
+                !(bare.eq_ignore_ascii_case("localhost")
+                    || address.is_ok_and(|address| address.is_loopback()))
+            }
+            Self::Simulator(_) | Self::Serial(_) | Self::Pkcs11(_) => false,
         }
     }
 }
@@ -197,6 +215,24 @@ mod tests {
             ("http://localhost:1?x", AddressError::TooMuch),
         ] {
             assert_eq!(text.parse::<DeviceAddress>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_a_network_carries_is_told_from_what_stays_on_this_computer() {
+        for (text, remote) in [
+            ("http://127.0.0.1:12345", false),
+            ("http://127.8.8.8:12345", false),
+            ("http://[::1]:12345", false),
+            ("http://LocalHost:12345", false),
+            ("http://localhost.example.com:12345", true),
+            ("http://10.0.0.5:12345", true),
+            ("http://0.0.0.0:12345", true),
+            ("http://[fd00::1]:12345", true),
+            ("sim:", false),
+            ("serial:", false),
+        ] {
+            assert_eq!(text.parse::<DeviceAddress>().unwrap().is_remote(), remote, "{text}");
         }
     }
 }
