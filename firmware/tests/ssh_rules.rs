@@ -419,6 +419,46 @@ fn a_sealed_template_is_deleted_with_the_whole_device_only() {
 }
 
 #[test]
+fn a_seal_holds_after_a_swap_of_images() {
+    let [high, low] = TEMPLATE_ID.to_be_bytes();
+    let delete = |asked: &mut Asked| {
+        asked.session.send(&mut asked.device, Command::DeleteObject, &[high, low, 6]).map(drop)
+    };
+    let sealed = Rules { sealed: true, max_lifetime: Some(1), ..Rules::default() };
+    for dialect in [Dialect::Extended, Dialect::Yubihsm2] {
+        let mut asked = Asked::new(sealed);
+        asked.device.platform().dialect = dialect;
+        assert_eq!(delete(&mut asked), Err(DeviceError::InsufficientPermissions), "{dialect:?}");
+        // One that is not sealed can be deleted, whether this image can read it or not.
+        let mut asked = Asked::new(Rules { max_lifetime: Some(1), ..Rules::default() });
+        asked.device.platform().dialect = dialect;
+        assert_eq!(delete(&mut asked), Ok(()), "{dialect:?}");
+        // A later image's tag, and a rule that makes no sense: nothing is signed, and the seal holds.
+        for defect in [&[0xa0, 0, 0][..], &[0x82, 0, 1, 0]] {
+            let mut asked = Asked::new(Rules::default());
+            asked.device.platform().dialect = dialect;
+            delete(&mut asked).unwrap();
+            let body = [defect, &Case { rules: sealed, ..Case::new() }.template()].concat();
+            let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&body);
+            asked.session.send(&mut asked.device, Command::PutTemplate, &template).unwrap();
+            assert_eq!(asked.ask(1, NOW), REFUSED);
+            assert_eq!(
+                delete(&mut asked),
+                Err(DeviceError::InsufficientPermissions),
+                "{dialect:?} {defect:?}"
+            );
+        }
+        // Bytes that are no template at all are deleted as ever.
+        let mut asked = Asked::new(Rules::default());
+        asked.device.platform().dialect = dialect;
+        delete(&mut asked).unwrap();
+        let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&[0x92, 0, 0, 0x92]);
+        asked.session.send(&mut asked.device, Command::PutTemplate, &template).unwrap();
+        assert_eq!(delete(&mut asked), Ok(()));
+    }
+}
+
+#[test]
 fn a_template_asks_for_a_touch_above_its_lifetime() {
     for (rule, lifetime, asks) in [
         (PresenceRule::Always, 0, true),

@@ -2,7 +2,7 @@
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::ssh::template::Template;
+use sshsm_protocol::ssh::template::is_sealed;
 use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
 
 use super::{Core, existing_id};
@@ -26,12 +26,11 @@ pub(crate) fn put<P: Platform>(
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
 }
 
-/// Refuses to delete a template that its own rules seal.
+/// Refuses to delete a template that its own rules seal, also one that this device, being strict, cannot judge by.
 pub(crate) fn insist_unsealed<P: Platform>(core: &mut Core<P>, id: ObjectId) -> Result<(), DeviceError> {
-    let template = core.template(id)?;
-    match Template::decode_dialect(&template, core.platform.dialect()) {
-        Ok(template) if template.rules.sealed => Err(DeviceError::InsufficientPermissions),
-        _ => Ok(()),
+    match is_sealed(&core.template(id)?) {
+        true => Err(DeviceError::InsufficientPermissions),
+        false => Ok(()),
     }
 }
 

@@ -264,6 +264,39 @@ fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Re
     value.try_into().map_err(|_| TemplateError::WrongLength { tag, expected, found: value.len() })
 }
 
+/// The fields of a template, `(tag, value)`, whatever the tags mean; what is cut off is the last.
+fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), TemplateError>> {
+    let mut reader = Reader::new(bytes);
+    let mut field = move || -> Result<Option<(u8, &[u8])>, CodecError> {
+        if reader.remaining() == 0 {
+            return Ok(None);
+        }
+        let code = reader.u8()?;
+        let length = reader.u16()?;
+        Ok(Some((code, reader.take(usize::from(length))?)))
+    };
+    let mut cut = false;
+    core::iter::from_fn(move || {
+        if cut {
+            return None;
+        }
+        let next = field();
+        cut = next.is_err();
+        next.map_err(TemplateError::Truncated).transpose()
+    })
+}
+
+/// Whether a template says that it stays, in whichever dialect it is read, and be it malformed otherwise: its bytes are
+/// whole fields, and one of them is [`RuleTag::Sealed`] with no value. An image that knows no extension tags cannot
+/// judge by such a template; it can still keep it.
+#[must_use]
+pub fn is_sealed(bytes: &[u8]) -> bool {
+    let sealed = fields(bytes).try_fold(false, |sealed, field| {
+        field.map(|(code, value)| sealed || (code == RuleTag::Sealed as u8 && value.is_empty()))
+    });
+    sealed == Ok(true)
+}
+
 impl<'a> Template<'a> {
     /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers, no rule that another contradicts.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, TemplateError> {
@@ -275,11 +308,8 @@ impl<'a> Template<'a> {
         let mut rules = Rules::default();
         let mut seen = [false; RuleTag::ALL.len()];
         let mut values: [Option<&'a [u8]>; Tag::ALL.len()] = [None; Tag::ALL.len()];
-        let mut reader = Reader::new(bytes);
-        while reader.remaining() > 0 {
-            let code = reader.u8().map_err(TemplateError::Truncated)?;
-            let length = reader.u16().map_err(TemplateError::Truncated)?;
-            let value = reader.take(usize::from(length)).map_err(TemplateError::Truncated)?;
+        for field in fields(bytes) {
+            let (code, value) = field?;
             if dialect == Dialect::Extended
                 && let Some((tag, seen)) =
                     RuleTag::ALL.into_iter().zip(&mut seen).find(|(tag, _)| *tag as u8 == code)
@@ -461,6 +491,25 @@ mod tests {
             Err(TemplateError::Rule { tag: RuleTag::RequireCriticalOptions, error })
         );
         assert_eq!(Template::decode_dialect(&buffer[..length - 10], Dialect::Yubihsm2), Ok(sample()));
+    }
+
+    #[test]
+    fn a_seal_is_read_without_the_rest() {
+        let (buffer, length) =
+            encoded(&Template { rules: Rules { sealed: true, ..Rules::default() }, ..sample() });
+        let good = &buffer[..length];
+        assert!(is_sealed(good) && is_sealed(&good[length - 3..]));
+        let (plain, plain_length) = encoded(&sample());
+        assert!(!is_sealed(&plain[..plain_length]) && !is_sealed(&[]));
+        // Malformed otherwise: a tag that nobody knows, a rule that makes no sense, a tag that stands twice.
+        for defect in [&[0x7f, 0, 0][..], &[0x82, 0, 1, 0], &[0x92, 0, 0], &[1, 0, 1, 46]] {
+            let [before, after] = [[defect, good].concat(), [good, defect].concat()];
+            assert!(Template::decode(&after).is_err());
+            assert!(is_sealed(&before) && is_sealed(&after), "{defect:?}");
+        }
+        // Bytes that are no list of fields seal nothing, and a seal has no value.
+        assert!(!is_sealed(&good[..length - 1]) && !is_sealed(&[good, &[0x92]].concat()));
+        assert!(!is_sealed(&[0x92, 0, 1, 0]) && !is_sealed(&[0x7f, 0, 3, 0x92, 0, 0]));
     }
 
     #[test]
