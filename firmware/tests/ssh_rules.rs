@@ -483,6 +483,29 @@ fn a_template_asks_for_a_touch_above_its_lifetime() {
 }
 
 #[test]
+fn certificates_that_are_dated_ahead_do_not_cover_a_long_time_without_a_touch() {
+    let mut case = Case::new();
+    case.rules.presence = Some(PresenceRule::Above(3600));
+    (case.not_after, case.rules.max_lifetime) = (86_400, Some(86_400));
+    let (mut device, mut session) = case.device();
+    device.platform().presence = Presence::TimedOut;
+    let mut covered = 0;
+    for hour in 0..23 {
+        case.valid_after = u64::from(NOW) + 3600 * hour;
+        case.valid_before = case.valid_after + 3600;
+        assert_eq!(case.refusals(), [], "what asks for a touch is not refused");
+        let signed = session.send(&mut device, Command::SignSshCertificate, &case.payload()).map(drop);
+        assert_eq!(signed, if hour == 0 { Ok(()) } else { Err(DeviceError::PresenceTimeout) }, "{hour}");
+        covered += u64::from(signed.is_ok());
+    }
+    assert_eq!((covered, device.platform().asked.len()), (1, 22));
+    // However short, and by one second.
+    (case.valid_after, case.valid_before) = (u64::from(NOW) + 3600, u64::from(NOW) + 3601);
+    let signed = session.send(&mut device, Command::SignSshCertificate, &case.payload()).map(drop);
+    assert_eq!(signed, Err(DeviceError::PresenceTimeout));
+}
+
+#[test]
 fn without_a_device_what_only_it_knows_is_undecided() {
     let mut case = Case::new();
     case.rules = Rules {

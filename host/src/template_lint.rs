@@ -349,9 +349,14 @@ fn time_lints(template: &Template<'_>, say: &mut Say<'_>) {
         );
     }
     let untouched = match rules.presence {
-        Some(Presence::Above(above)) if longest.is_some_and(|longest| longest <= above.into()) => {
-            let message =
-                format!("no certificate can last longer than {lasts}, so nobody is ever asked to touch");
+        Some(Presence::Above(above))
+            if longest.is_some_and(|longest| longest <= above.into())
+                && template.not_after.seconds().is_some_and(|reach| reach <= above) =>
+        {
+            let message = format!(
+                "no certificate can last longer than {lasts} or end later than the bound after now, so nobody is ever \
+                 asked to touch"
+            );
             say(Lint::PresenceNeverAsked, "presence", message, "lower the bound, or presence = \"always\"");
             false
         }
@@ -659,8 +664,14 @@ mod tests {
             ([&long[..], &[source, required]].concat(), vec![]),
             ([&long[..2], &[source, required]].concat(), vec![("long-without-presence", Note, "presence")]),
             (vec![("not-after-offset", "\"2d\""), ("max-lifetime", "\"1d\"")], vec![]),
-            (vec![("presence", "{ above = \"8h\" }")], vec![("presence-never-asked", Warning, "presence")]),
-            (vec![("presence", "{ above = \"7h\" }")], vec![]),
+            (vec![("presence", "{ above = \"10h\" }")], vec![("presence-never-asked", Warning, "presence")]),
+            // One that lasts 8 hours can be dated ahead.
+            (vec![("presence", "{ above = \"8h\" }")], vec![]),
+            (
+                vec![("presence", "{ above = \"8h\" }"), ("not-after-offset", "\"8h\"")],
+                vec![("presence-never-asked", Warning, "presence")],
+            ),
+            (vec![("presence", "{ above = \"7h\" }"), ("not-after-offset", "\"8h\"")], vec![]),
             (vec![source], vec![("optional-source-address", Warning, "source-address")]),
             (vec![required], vec![("any-source-address", Warning, "source-address")]),
             (

@@ -298,6 +298,23 @@ fn above_its_lifetime_a_certificate_needs_a_touch() {
     }
 }
 
+/// Twenty-three certificates of an hour, each from where another ends.
+#[test]
+fn a_day_in_pieces_needs_a_touch_for_all_but_the_first() {
+    let device = sshsm_simulator::Simulator::memory().touch(Box::new(|_| Presence::TimedOut));
+    let device = device.start().unwrap().serve().unwrap();
+    let machine = Machine::with_device(&device.url());
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", ed25519(1));
+    let machine = set_up(machine, "presence = { above = \"1h\" }");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    for (hour, signed) in [(0, true), (1, false), (2, false), (8, false)] {
+        let validity = format!("{:#x}:{:#x}", now + 3600 * hour, now + 3600 * (hour + 1));
+        let run = sign(&machine, &format!("-I i -n a -V {validity}"));
+        assert_eq!(run.code == 0, signed, "{hour}: {run:?}");
+    }
+}
+
 #[test]
 fn a_table_has_lines_only_for_rules_that_the_template_has() {
     let machine = machine("max-lifetime = \"1h\"\n");

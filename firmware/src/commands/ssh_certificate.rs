@@ -128,7 +128,7 @@ pub(crate) fn sign<P: Platform>(
     // What is permitted was read.
     let (Ok(template), Ok(request)) = (template, request) else { return Err(DeviceError::InvalidData) };
     let rules = template.rules;
-    let asked = rules.presence.is_some_and(|presence| presence.applies(request.lifetime()));
+    let asked = rules.presence.is_some_and(|presence| presence.applies(&request, question.now));
     let wanted = presence::at_least(core.options.presence(), asked);
     presence::confirm(&mut core.platform, wanted, Command::SignSshCertificate)?;
     if rules.has_memory() {

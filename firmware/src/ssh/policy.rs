@@ -658,10 +658,10 @@ fn find_rule<'a>(
             (outcome, Value::Number(u64::try_from(used).unwrap_or(u64::MAX)), Value::Quota(quota))
         }),
         Check::Presence => rules.presence.map(|presence| {
-            let asked = if presence.applies(lifetime) { "a touch is waited for" } else { "no touch" };
+            let asked = if presence.applies(request, now) { "a touch is waited for" } else { "no touch" };
             let allowed = match presence {
                 Presence::Always => "a touch for every signature",
-                Presence::Above(_) => "a touch above a lifetime",
+                Presence::Above(_) => "a touch above a lifetime, or a time ahead",
             };
             (remembered(&|_| true), Value::Text(asked), Value::Text(allowed))
         }),

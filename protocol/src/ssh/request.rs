@@ -9,6 +9,7 @@
 use ssh_encoding::{Encode, Error as EncodingError, Writer};
 
 use super::public_key::{Counter, KeyKind, PublicKey, PublicKeyError, SshCurve};
+use super::timestamp::Now;
 use super::{integer, string};
 
 /// Fewest bytes of a nonce: it makes the signed bytes unpredictable, OpenSSH uses 32.
@@ -423,6 +424,12 @@ impl<'a> Request<'a> {
     #[must_use]
     pub const fn lifetime(&self) -> u64 {
         self.valid_before.saturating_sub(self.valid_after)
+    }
+
+    /// Seconds after `now` at which the certificate ends; 0 if it ended before.
+    #[must_use]
+    pub const fn reach(&self, now: Now) -> u64 {
+        self.valid_before.saturating_sub(now.seconds() as u64)
     }
 
     /// Writes the request. A security key that is neither P-256 nor Ed25519 has no encoding.

@@ -22,15 +22,16 @@
 //! | 0x8e | signature algorithms | algorithm numbers, u8 each |
 //! | 0x8f | the clock never goes back | u32 seconds of tolerance |
 //! | 0x90 | quota | u8 signatures ‖ u32 seconds of now in which they are counted |
-//! | 0x91 | presence | nothing: for every signature; or u32 seconds: for lifetimes above |
+//! | 0x91 | presence | nothing: for every signature; or u32 seconds: for what lasts, or reaches ahead of now, longer |
 //! | 0x92 | sealed: neither replaced nor deleted | nothing |
 
 use super::{
     network::{Network, NetworkError},
     nul_terminated,
     pattern::{Pattern, PatternError},
-    request::{CertificateKind, SubjectKey, SubjectKind},
+    request::{CertificateKind, Request, SubjectKey, SubjectKind},
     signature::SignatureAlgorithm,
+    timestamp::Now,
 };
 use crate::{
     algorithm::{Algorithm, AsymmetricAlgorithm, Curve},
@@ -417,17 +418,21 @@ pub struct Quota {
 pub enum Presence {
     /// For every signature.
     Always,
-    /// For a certificate that lasts longer than so many seconds.
+    /// For a certificate that lasts longer than so many seconds, or ends later than so many seconds after now. Otherwise
+    /// short certificates, each dated to begin where another ends, would cover a long time without a touch.
     Above(u32),
 }
 
 impl Presence {
-    /// Whether a certificate of this lifetime needs a touch.
+    /// Whether a certificate that is asked for at this time needs a touch.
     #[must_use]
-    pub const fn applies(self, lifetime: u64) -> bool {
+    pub const fn applies(self, request: &Request<'_>, now: Now) -> bool {
         match self {
             Self::Always => true,
-            Self::Above(seconds) => lifetime > seconds as u64,
+            Self::Above(seconds) => {
+                let most = seconds as u64;
+                request.lifetime() > most || request.reach(now) > most
+            }
         }
     }
 }
@@ -615,6 +620,7 @@ impl<'a> Rules<'a> {
 mod tests {
     use super::*;
     use crate::ssh::public_key::PublicKey;
+    use crate::ssh::request::{Field, Options, Principals};
     use proptest::prelude::*;
 
     fn set(tag: RuleTag, value: &[u8]) -> Result<Rules<'_>, RuleError> {
@@ -753,6 +759,43 @@ mod tests {
     }
 
     #[test]
+    fn a_touch_is_asked_for_what_lasts_long_and_for_what_reaches_far_ahead() {
+        let asks = |rule: Presence, after: u64, before: u64| {
+            let request = Request {
+                nonce: &[9; 32],
+                subject_key: SubjectKey::Plain(PublicKey::Ed25519(&[4; 32])),
+                serial: 0,
+                kind: CertificateKind::User,
+                key_id: b"",
+                principals: Principals::decode(b"").unwrap(),
+                valid_after: after,
+                valid_before: before,
+                critical_options: Options::decode(Field::CriticalOptions, b"").unwrap(),
+                extensions: Options::decode(Field::Extensions, b"").unwrap(),
+                signature_key: PublicKey::Ed25519(&[3; 32]),
+            };
+            rule.applies(&request, Now::from_seconds(1000))
+        };
+        assert!(asks(Presence::Always, 0, 0));
+        let above = Presence::Above(60);
+        for (after, before, expected) in [
+            (1000, 1060, false),
+            (999, 1060, true),
+            (1000, 1061, true),
+            // It lasts a second, and that lies ahead.
+            (1059, 1060, false),
+            (1060, 1061, true),
+            (u64::MAX - 1, u64::MAX, true),
+            // All of it is over.
+            (0, 60, false),
+            (0, 61, true),
+            (1061, 1000, false),
+        ] {
+            assert_eq!(asks(above, after, before), expected, "{after} {before}");
+        }
+    }
+
+    #[test]
     fn a_source_address_lies_inside_as_a_whole() {
         let rules = set(RuleTag::SourceAddress, &[4, 8, 10, 0, 0, 0, 4, 32, 192, 0, 2, 7]).unwrap();
         let networks = rules.source_address.unwrap();
@@ -809,9 +852,6 @@ mod tests {
         for (signatures, error) in [(1, None), (64, None), (65, Some(RuleError::Quota(65)))] {
             assert_eq!(set(RuleTag::Quota, &[signatures, 0, 0, 0, 1]).err(), error, "{signatures}");
         }
-        assert!(Presence::Always.applies(0));
-        let above = Presence::Above(60);
-        assert!(!above.applies(59) && !above.applies(60) && above.applies(61));
     }
 
     #[test]
