@@ -28,14 +28,14 @@ use proptest::test_runner::TestRunner;
 use sha2::{Digest, Sha256};
 use sshsm_firmware::crypto::RustCrypto;
 use sshsm_firmware::ssh::memory;
-use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
+use sshsm_firmware::ssh::policy::{BothDomains, CaKey, Check, OnDevice, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::Request;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template};
 use sshsm_protocol::ssh::timestamp::Now;
-use sshsm_protocol::{DeviceError, ObjectId};
+use sshsm_protocol::{DeviceError, Domains, ObjectId};
 
 /// Cases of a run that asks for no other number.
 const CASES: u32 = 50_000;
@@ -365,6 +365,11 @@ fn case() -> impl Strategy<Value = Case> {
         prop_oneof![3 => Just(46_u8), 2 => select(vec![1, 2, 4, 43, 44, 45])],
         prop::option::weighted(0.85, memory),
     );
+    let domains = prop_oneof![
+        8 => Just((0xffff_u16, 1_u16)),
+        1 => (select(vec![1_u16, 2, 6, 0x8000, 0]), select(vec![1_u16, 3, 4, 0x8001, 0xffff])),
+    ];
+    let at = (at, prop::option::weighted(0.9, domains));
     let form = (
         0..50_usize,
         prop::option::weighted(0.03, damage()),
@@ -381,7 +386,7 @@ fn case() -> impl Strategy<Value = Case> {
             extensions,
             own,
         ) = request;
-        let (now, timestamp, ca_key, algorithm, memory) = at;
+        let ((now, timestamp, ca_key, algorithm, memory), domains) = at;
         let place = i128::from(now);
         let memory = memory.map(|(last_serial, highest, marks, full)| {
             let highest_now = highest.map(|highest| {
@@ -445,7 +450,9 @@ fn case() -> impl Strategy<Value = Case> {
             names_ca_key: own,
             damaged: false,
         };
-        let at = Circumstances { now, timestamp, ca_key, algorithm, memory };
+        let list = |bits: u16| (1..=16_u8).filter(|domain| bits >> (domain - 1) & 1 == 1).collect();
+        let domains = domains.map(|(ca_key, template)| (list(ca_key), list(template)));
+        let at = Circumstances { now, timestamp, ca_key, algorithm, memory, domains };
         let dialect = if form.3 { Dialect::Yubihsm2 } else { Dialect::Extended };
         Case { template, request, at, turn: form.0, damage: form.1, request_damage: form.2, dialect }
     })
@@ -604,7 +611,7 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
     (case.template.damaged, case.request.damaged) = (damaged, case.request_damage.is_some());
     let expected = judge(&case.template, &case.request, &case.at);
 
-    let Circumstances { now, timestamp, ca_key, algorithm: code, memory } = &case.at;
+    let Circumstances { now, timestamp, ca_key, algorithm: code, memory, domains } = &case.at;
     let template = Template::decode_dialect(&template, case.dialect);
     let timestamp = match (&template, timestamp) {
         (Ok(template), Answer::Allowed | Answer::Refused) => {
@@ -627,7 +634,12 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
         memory::Memory::decode(&memory.encode()).unwrap()
     });
     let decoded = Request::decode(&request);
-    let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, memory.as_ref());
+    let bits = |list: &[u8]| Domains::from_bits(list.iter().fold(0, |bits, domain| bits | 1 << (domain - 1)));
+    let domains = domains
+        .as_ref()
+        .map(|(ca_key, template)| BothDomains { ca_key: bits(ca_key), template: bits(template) });
+    let device = OnDevice { memory: memory.as_ref(), domains };
+    let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, device);
 
     let allowed = expected.iter().all(|(_, answer)| *answer == Answer::Allowed);
     let unreadable = expected[1].1 == Answer::Refused;

@@ -11,9 +11,11 @@ use proptest::prelude::*;
 use sshsm_firmware::crypto::key;
 #[cfg(feature = "audit")]
 use sshsm_firmware::platform::Presence;
+use sshsm_firmware::ssh::policy::BothDomains;
 use sshsm_firmware::ssh::policy::{Check, Outcome};
+use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::SshCurve;
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectType};
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, Domains, ObjectType};
 
 #[test]
 fn the_unchanged_case_is_allowed() {
@@ -68,6 +70,31 @@ fn a_forbidden_principal_is_refused_wherever_it_stands() {
     only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"root"]);
     only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"alice", b"toor"]);
     still_allowed(|case| case.principals = vec![b"Root", b"roo", b"roott", b"root "]);
+}
+
+#[test]
+fn a_template_of_another_domain_does_not_govern_a_ca_key() {
+    let domains = |ca_key, template| {
+        move |case: &mut Case| {
+            let [ca_key, template] = [ca_key, template].map(Domains::from_bits);
+            case.domains = BothDomains { ca_key, template };
+        }
+    };
+    for (ca_key, template) in [(1, 1), (1, 0xffff), (0b110, 0b011), (0x8000, 0x8001)] {
+        still_allowed(domains(ca_key, template));
+    }
+    for (ca_key, template) in [(1, 2), (0b101, 0b010), (0x8000, 0x7fff)] {
+        only(Check::Domain, domains(ca_key, template));
+    }
+    // The device says so, to whoever asks why.
+    let mut case = Case::new();
+    domains(0b101, 0b010)(&mut case);
+    let (mut device, mut session) = case.device();
+    let answer = session.send(&mut device, Command::ExplainSshRequest, &case.payload()).unwrap();
+    let (_, findings) = explanation::decode(&answer).unwrap();
+    let told: Vec<_> = findings.map(Result::unwrap).filter(|finding| finding.outcome != "allowed").collect();
+    let domain = explanation::Finding { check: "domain", outcome: "refused", asked: "1, 3", allowed: "2" };
+    assert_eq!(told, [domain]);
 }
 
 #[test]

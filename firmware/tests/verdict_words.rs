@@ -4,7 +4,6 @@
 
 use sshsm_firmware::ssh::policy::{Check, Outcome, Value};
 use sshsm_firmware::ssh::timestamp::Timestamp;
-use sshsm_protocol::ObjectId;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, RequestError, SubjectKey};
 use sshsm_protocol::ssh::rules::{
@@ -14,6 +13,7 @@ use sshsm_protocol::ssh::rules::{
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
+use sshsm_protocol::{Domains, ObjectId};
 
 const NOW: u64 = 1_700_000_000;
 /// The last second that the calendar has.
@@ -58,6 +58,8 @@ fn every_value_of_the_six_tags_has_its_words() {
         (Value::CaKey(ObjectId::new(5).unwrap()), "0x0005"),
         (Value::CaKeys(CaKeys::decode(&[0, 5, 0xff, 0xff]).unwrap()), "0x0005, 0xffff"),
         (Value::CaKeys(CaKeys::decode(&[]).unwrap()), "none"),
+        (Value::Domains(Domains::from_bits(0b101)), "1, 3"),
+        (Value::Domains(Domains::NONE), "none"),
         (Value::PublicKey(KEY), "ssh-ed25519 0404040404040404…"),
         (
             Value::PublicKey(PublicKey::Ecdsa { curve: SshCurve::P384, point: &[0xa1; 96] }),
@@ -150,6 +152,7 @@ fn every_check_has_a_name_of_its_own_and_every_outcome() {
             "request",
             "timestamp",
             "ca-key",
+            "domain",
             "signature-key",
             "valid-after",
             "valid-before",

@@ -1,15 +1,15 @@
 //! A template's bytes: those that are read are written again as they were meant, and judge a request without a panic.
 
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{CaKey, Verdict, evaluate};
+use sshsm_firmware::ssh::policy::{BothDomains, CaKey, OnDevice, Verdict, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
-use sshsm_protocol::ObjectId;
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{Request, RequestError};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
+use sshsm_protocol::{Domains, ObjectId};
 
 pub fn run(bytes: &[u8]) {
     let template = Template::decode(bytes);
@@ -37,8 +37,9 @@ pub fn judge<'a>(
     let id = ObjectId::DEFAULT_AUTHENTICATION_KEY;
     let ca_key = CaKey { id, public: PublicKey::Ed25519(&[7; 32]), algorithm: SignatureAlgorithm::Ed25519 };
     let now = Timestamp::unsigned(Now::from_seconds(1_700_000_000));
-    for memory in [None, Some(&Memory::default())] {
-        let verdict: Verdict<'_> = evaluate(template, request, &now, &ca_key, memory);
+    let domains = Some(BothDomains { ca_key: Domains::ALL, template: Domains::ALL });
+    for device in [OnDevice::default(), OnDevice { memory: Some(&Memory::default()), domains }] {
+        let verdict: Verdict<'_> = evaluate(template, request, &now, &ca_key, device);
         assert!(!verdict.to_string().is_empty() && !verdict.is_allowed());
         assert_eq!(verdict.permit().is_ok(), verdict.is_allowed());
     }

@@ -8,8 +8,7 @@ use ssh_key::public::KeyData;
 use sshsm_firmware::{
     crypto::RustCrypto,
     ssh::{
-        memory::Memory,
-        policy::{self, CaKey, Outcome, Value},
+        policy::{self, CaKey, OnDevice, Outcome, Value},
         timestamp::Timestamp,
     },
 };
@@ -63,7 +62,8 @@ pub struct Authority<'a> {
 
 impl Explanation {
     /// Judges `request`, the bytes to be signed, under `template`, as it was read. Without a timestamp signature the
-    /// time is taken as it is, and the timestamp stays undecided.
+    /// time is taken as it is, and the timestamp stays undecided. `device` is what is known of the device, if there is
+    /// one.
     #[must_use]
     pub fn new(
         template: &Result<Template<'_>, TemplateError>,
@@ -71,19 +71,7 @@ impl Explanation {
         now: Now,
         timestamp_signature: Option<&[u8]>,
         authority: Authority<'_>,
-    ) -> Self {
-        Self::remembering(template, request, now, timestamp_signature, authority, None)
-    }
-
-    /// As [`Self::new`], on a device that remembers `memory` of its signatures under the template.
-    #[must_use]
-    pub fn remembering(
-        template: &Result<Template<'_>, TemplateError>,
-        request: &[u8],
-        now: Now,
-        timestamp_signature: Option<&[u8]>,
-        authority: Authority<'_>,
-        memory: Option<&Memory>,
+        device: OnDevice<'_>,
     ) -> Self {
         let decoded = Request::decode(request);
         let timestamp = match (template, timestamp_signature) {
@@ -104,7 +92,7 @@ impl Explanation {
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
         };
         let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
-        let verdict = policy::evaluate(template, &decoded, &timestamp, &ca_key, memory);
+        let verdict = policy::evaluate(template, &decoded, &timestamp, &ca_key, device);
         let found = verdict.findings().iter().filter(|finding| finding.allowed != Value::Unrestricted);
         let checks = found.map(|finding| Finding {
             check: finding.check.name().to_owned(),

@@ -8,6 +8,7 @@ use std::fmt;
 
 use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
+use sshsm_firmware::ssh::policy::{BothDomains, OnDevice};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType,
     ssh::{
@@ -374,10 +375,17 @@ impl Signer for DeviceSigner<'_, '_> {
             Err(error) => return Err(error.into()),
         }
         let template = self.session.template(self.template_id)?;
+        let mut domains = |id, of| self.session.object_info(id, of).map(|info| info.domains);
+        let domains = BothDomains {
+            ca_key: domains(self.ca_id, ObjectType::AsymmetricKey)?,
+            template: domains(self.template_id, ObjectType::Template)?,
+        };
+        let device = OnDevice { memory: None, domains: Some(domains) };
         let TimedRequest { request, now, timestamp_signature } = timed;
         let authority =
             Authority { id: self.ca_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         let template = Template::decode_dialect(&template, Dialect::Yubihsm2);
-        Ok(Explanation::new(&template, request.as_bytes(), *now, Some(timestamp_signature), authority))
+        let signature = Some(timestamp_signature.as_slice());
+        Ok(Explanation::new(&template, request.as_bytes(), *now, signature, authority, device))
     }
 }

@@ -30,10 +30,10 @@ use ssh_key::{
 };
 use sshsm_firmware::ssh::{
     memory::Memory,
-    policy::{Check, Outcome},
+    policy::{BothDomains, Check, OnDevice, Outcome},
 };
 use sshsm_protocol::{
-    ObjectId,
+    Domains, ObjectId,
     ssh::{
         Printable,
         public_key::{KeyKind, SshCurve},
@@ -458,14 +458,12 @@ impl Test {
         let authority =
             Authority { id: self.ca_key_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         let request = self.request.as_bytes();
-        let verdict = Explanation::remembering(
-            &Template::decode(template),
-            request,
-            self.now,
-            None,
-            authority,
-            Some(&self.memory),
-        );
+        let device = OnDevice {
+            memory: Some(&self.memory),
+            domains: Some(BothDomains { ca_key: Domains::ALL, template: Domains::ALL }),
+        };
+        let verdict =
+            Explanation::new(&Template::decode(template), request, self.now, None, authority, device);
         // Nobody signed the time; that alone is taken as done.
         let decided = |check: &&Finding| check.check != Check::Timestamp.name();
         let mut result =
@@ -499,8 +497,16 @@ fn expectation(test: &TestText, place: usize) -> Result<Expectation, Mistake> {
     if names.is_empty() {
         return Err((place, Problem::Expectation));
     }
-    // A suite's template and requests can be read, its time counts as signed, and its requests name the key that signs.
-    let never = [Check::Template, Check::Request, Check::Timestamp, Check::SignatureKey, Check::Presence];
+    // A suite's template and requests can be read, its time counts as signed, its requests name the key that signs, and
+    // that is in the template's domains.
+    let never = [
+        Check::Template,
+        Check::Request,
+        Check::Timestamp,
+        Check::Domain,
+        Check::SignatureKey,
+        Check::Presence,
+    ];
     let known: Vec<_> =
         Check::ALL.into_iter().filter(|check| !never.contains(check)).map(Check::name).collect();
     let found = names.iter().map(|name| {

@@ -315,6 +315,34 @@ fn a_day_in_pieces_needs_a_touch_for_all_but_the_first() {
     }
 }
 
+/// The device says so, and so does the host for a strict one, which has no words of its own.
+#[test]
+fn a_template_of_another_domain_is_refused_and_told() {
+    for strict in [false, true] {
+        let simulator = sshsm_simulator::Simulator::memory();
+        let simulator = if strict { simulator.strict_yubihsm2() } else { simulator };
+        let device = simulator.start().unwrap().serve().unwrap();
+        let machine = Machine::with_device(&device.url());
+        machine.timestamp_key("timestamp");
+        machine.new_key("user", ed25519(1));
+        machine.template("t.toml", "5m", "10h", &["root"]);
+        let done = |line: &str| {
+            let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+            assert_eq!(run.code, 0, "{line}: {run:?}");
+        };
+        done("key generate --algorithm ed25519 --id 5 --domains 1,3");
+        done("template put t.toml --id 10 --domains 2");
+        done("template put t.toml --id 11 --domains 2,3");
+        let line = "sign -s 5 --timestamp timestamp -I i -n a -V +1h --format json user.pub -t";
+        let ask = |template: &str| machine.run(&line.split(' ').chain([template]).collect::<Vec<_>>());
+        let refused = ask("10");
+        assert_eq!(refusing(&refused), ["domain"], "{strict}");
+        assert!(refused.stdout.contains("1, 3"), "{refused:?}");
+        assert!(!machine.path("user-cert.pub").exists());
+        assert_eq!(ask("11").code, 0, "{strict}");
+    }
+}
+
 #[test]
 fn a_table_has_lines_only_for_rules_that_the_template_has() {
     let machine = machine("max-lifetime = \"1h\"\n");

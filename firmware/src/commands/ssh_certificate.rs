@@ -23,7 +23,7 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 use crate::ssh::memory::Memory;
-use crate::ssh::policy::{CaKey, Decision, Value, evaluate};
+use crate::ssh::policy::{BothDomains, CaKey, Decision, OnDevice, Value, evaluate};
 use crate::ssh::timestamp::Timestamp;
 
 /// What is asked of a CA key and a template.
@@ -34,6 +34,7 @@ struct Question<'r> {
     key: AsymmetricAlgorithm,
     algorithm: SignatureAlgorithm,
     template_id: ObjectId,
+    domains: BothDomains,
     template: Vec<u8>,
     dialect: Dialect,
     memory: Memory,
@@ -53,7 +54,8 @@ impl<'r> Question<'r> {
         let ca_name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
         let template_name = (ObjectType::Template, existing_id(&mut reader)?);
         let ca = usable(&core.store, caller, ca_name, Capability::SignSshCertificate)?;
-        visible(&core.store, caller, template_name)?;
+        let template_info = visible(&core.store, caller, template_name)?;
+        let domains = BothDomains { ca_key: ca.domains, template: template_info.domains };
         let algorithm = Algorithm::from_code(reader.u8()?)
             .zip(AsymmetricAlgorithm::from_algorithm(ca.algorithm))
             .and_then(|(algorithm, key)| SignatureAlgorithm::from_algorithm(algorithm, key))
@@ -76,6 +78,7 @@ impl<'r> Question<'r> {
             key,
             algorithm,
             template_id,
+            domains,
             template,
             dialect,
             memory,
@@ -100,7 +103,8 @@ impl<'r> Question<'r> {
         };
         let public = PublicKey::from_raw(self.key, &self.public).map_err(|_| DeviceError::StorageFailed)?;
         let ca_key = CaKey { id: self.ca.id, public, algorithm: self.algorithm };
-        let verdict = evaluate(&template, &request, &timestamp, &ca_key, Some(&self.memory));
+        let device = OnDevice { memory: Some(&self.memory), domains: Some(self.domains) };
+        let verdict = evaluate(&template, &request, &timestamp, &ca_key, device);
         let (ca_key, template_id, algorithm) = (self.ca.id, self.template_id, self.algorithm);
         let decision = Decision { ca_key, template: template_id, algorithm, verdict };
         Ok(Judgement { decision, template, request })

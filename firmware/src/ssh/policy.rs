@@ -19,7 +19,7 @@ use sshsm_protocol::ssh::rules::{
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
-use sshsm_protocol::{DeviceError, ObjectId};
+use sshsm_protocol::{DeviceError, Domains, ObjectId};
 
 use super::memory::Memory;
 use super::timestamp::{Authenticity, Timestamp};
@@ -35,6 +35,8 @@ pub enum Check {
     Timestamp,
     /// The template lists the CA key that is to sign.
     CaKey,
+    /// The CA key and the template share a domain.
+    Domain,
     /// The request names that key as the one that signs it.
     SignatureKey,
     /// The certificate does not begin too early.
@@ -83,11 +85,12 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which they are reported.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::Template,
         Self::Request,
         Self::Timestamp,
         Self::CaKey,
+        Self::Domain,
         Self::SignatureKey,
         Self::ValidAfter,
         Self::ValidBefore,
@@ -120,6 +123,7 @@ impl Check {
             Self::Request => "request",
             Self::Timestamp => "timestamp",
             Self::CaKey => "ca-key",
+            Self::Domain => "domain",
             Self::SignatureKey => "signature-key",
             Self::ValidAfter => "valid-after",
             Self::ValidBefore => "valid-before",
@@ -190,6 +194,8 @@ pub enum Value<'a> {
     CaKey(ObjectId),
     /// The CA keys that may sign.
     CaKeys(CaKeys<'a>),
+    /// Domains, at least one of which two objects must share.
+    Domains(Domains),
     /// A public key.
     PublicKey(PublicKey<'a>),
     /// A certificate's start or end: UNIX seconds, and by how many seconds it misses its bound.
@@ -209,7 +215,7 @@ pub enum Value<'a> {
     Principal(&'a [u8]),
     /// The principals that are forbidden.
     AnyBut(ForbiddenPrincipals<'a>),
-    /// The template has no such rule.
+    /// The template has no such rule, or it has nothing to say about this request.
     Unrestricted,
     /// User or host.
     Kind(CertificateKind),
@@ -290,6 +296,7 @@ impl fmt::Display for Value<'_> {
             }
             Self::CaKey(id) => write!(f, "{id}"),
             Self::CaKeys(ids) => join(f, ids.iter().map(|id| alloc::format!("{id:#06x}"))),
+            Self::Domains(domains) => join(f, domains.iter()),
             Self::PublicKey(key) => {
                 f.write_str(key.kind().name())?;
                 let (PublicKey::Rsa { modulus: bytes, .. }
@@ -381,6 +388,24 @@ pub struct CaKey<'a> {
     pub algorithm: SignatureAlgorithm,
 }
 
+/// The domains of a CA key and of a template on the same device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BothDomains {
+    /// The CA key's.
+    pub ca_key: Domains,
+    /// The template's.
+    pub template: Domains,
+}
+
+/// What the device knows on which the CA key and the template are. What is `None` is not known, or there is no device.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OnDevice<'m> {
+    /// What it remembers of its signatures under the template. Rules that need it are undecided without it.
+    pub memory: Option<&'m Memory>,
+    /// The domains of the two. A key on a token and a template in a file have none, and need not share one.
+    pub domains: Option<BothDomains>,
+}
+
 /// All findings about one request, in the order of [`Check::ALL`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Verdict<'a> {
@@ -470,20 +495,18 @@ impl fmt::Display for Decision<'_> {
 
 /// Judges a request.
 ///
-/// `timestamp` must have been verified with this template's key for this request's bytes. `memory` is what the device
-/// remembers of its signatures under this template; without a device (`None`), rules that only a device can keep are
-/// undecided.
+/// `timestamp` must have been verified with this template's key for this request's bytes.
 #[must_use]
 pub fn evaluate<'a>(
     template: &Result<Template<'a>, TemplateError>,
     request: &Result<Request<'a>, RequestError>,
     timestamp: &Timestamp,
     ca_key: &CaKey<'a>,
-    memory: Option<&Memory>,
+    device: OnDevice<'_>,
 ) -> Verdict<'a> {
     Verdict {
         findings: Check::ALL.map(|check| {
-            let (outcome, asked, allowed) = find(check, template, request, timestamp, ca_key, memory);
+            let (outcome, asked, allowed) = find(check, template, request, timestamp, ca_key, device);
             Finding { check, outcome, asked, allowed }
         }),
     }
@@ -495,7 +518,7 @@ fn find<'a>(
     request: &Result<Request<'a>, RequestError>,
     timestamp: &Timestamp,
     ca_key: &CaKey<'a>,
-    memory: Option<&Memory>,
+    device: OnDevice<'_>,
 ) -> (Outcome, Value<'a>, Value<'a>) {
     let well_formed = Value::Text("well-formed");
     let (template, request) = match (check, template, request) {
@@ -527,6 +550,12 @@ fn find<'a>(
             Value::CaKey(ca_key.id),
             Value::CaKeys(template.ca_keys),
         ),
+        Check::Domain => match device.domains {
+            Some(BothDomains { ca_key, template }) if !ca_key.intersects(template) => {
+                (Outcome::Refused, Value::Domains(ca_key), Value::Domains(template))
+            }
+            _ => UNRESTRICTED,
+        },
         Check::SignatureKey => (
             Outcome::of(request.signature_key == ca_key.public),
             Value::PublicKey(request.signature_key),
@@ -562,9 +591,13 @@ fn find<'a>(
                 None => (Outcome::Allowed, Value::Principals(request.principals), Value::AnyBut(forbidden)),
             }
         }
-        _ => find_rule(check, &template.rules, request, timestamp.now(), ca_key.algorithm, memory),
+        _ => find_rule(check, &template.rules, request, timestamp.now(), ca_key.algorithm, device.memory),
     }
 }
+
+/// What nothing is said about.
+const UNRESTRICTED: (Outcome, Value<'_>, Value<'_>) =
+    (Outcome::Allowed, Value::Unrestricted, Value::Unrestricted);
 
 /// The finding of a rule that an extension tag makes.
 fn find_rule<'a>(
@@ -667,7 +700,7 @@ fn find_rule<'a>(
         }),
         _ => None,
     };
-    found.unwrap_or((Outcome::Allowed, Value::Unrestricted, Value::Unrestricted))
+    found.unwrap_or(UNRESTRICTED)
 }
 
 /// The finding about options that may have these names only.

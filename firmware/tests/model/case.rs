@@ -4,7 +4,7 @@
 use crate::model::{ModelDevice, Object, Session, fresh};
 use sshsm_firmware::crypto::{Key, MAX_SIGNATURE, RustCrypto, key, sign_ssh};
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{CaKey, Check, Outcome, evaluate};
+use sshsm_firmware::ssh::policy::{BothDomains, CaKey, Check, OnDevice, Outcome, evaluate};
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_MESSAGE;
@@ -14,7 +14,9 @@ use sshsm_protocol::ssh::rules::Rules;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
 use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, ObjectId};
+use sshsm_protocol::{
+    Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, Domains, ObjectId,
+};
 
 pub(crate) const NOW: u32 = 1_700_000_000;
 pub(crate) const CA_ID: u16 = 5;
@@ -53,6 +55,7 @@ pub(crate) struct Case {
     pub(crate) critical: Vec<(&'static str, Option<&'static str>)>,
     pub(crate) extensions: Vec<(&'static str, Option<&'static str>)>,
     pub(crate) signature: Option<Algorithm>,
+    pub(crate) domains: BothDomains,
     /// What the device remembers, for the policy alone.
     pub(crate) memory: Memory,
 }
@@ -83,6 +86,7 @@ impl Case {
             critical: vec![],
             extensions: vec![],
             signature: None,
+            domains: BothDomains { ca_key: Domains::ALL, template: Domains::ALL },
             memory: Memory::default(),
         }
     }
@@ -177,7 +181,8 @@ impl Case {
                 .unwrap(),
         };
         let decoded = Request::decode(&request);
-        let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, memory);
+        let device = OnDevice { memory, domains: Some(self.domains) };
+        let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, device);
         let all_allowed = verdict.findings().iter().all(|finding| finding.outcome == Outcome::Allowed);
         assert_eq!(verdict.is_allowed(), all_allowed);
         let refused = verdict.findings().iter().filter(|finding| finding.outcome == Outcome::Refused);
@@ -216,9 +221,12 @@ impl Case {
     pub(crate) fn device(&self) -> (ModelDevice, Session) {
         let mut device = fresh();
         let mut session = Session::admin(&mut device);
-        let ca = Object::new(CA_ID, self.ca_algorithm.algorithm(), &[Capability::SignSshCertificate]);
+        let mut ca = Object::new(CA_ID, self.ca_algorithm.algorithm(), &[Capability::SignSshCertificate]);
+        ca.domains = self.domains.ca_key;
         session.send(&mut device, Command::PutAsymmetricKey, &ca.with(&self.ca_private)).unwrap();
-        let template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]).with(&self.template());
+        let mut template = Object::new(TEMPLATE_ID, Algorithm::TemplateSsh, &[]);
+        template.domains = self.domains.template;
+        let template = template.with(&self.template());
         session.send(&mut device, Command::PutTemplate, &template).unwrap();
         (device, session)
     }

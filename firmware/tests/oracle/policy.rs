@@ -70,6 +70,8 @@ pub struct Circumstances {
     pub algorithm: u8,
     /// `None` without a device.
     pub memory: Option<Memory>,
+    /// The CA key's and the template's, a list each; `None` without a device.
+    pub domains: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -113,9 +115,13 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         None => Undecided,
     };
     let t = template;
-    let rules: [(&'static str, &dyn Fn() -> Answer); 24] = [
+    let rules: [(&'static str, &dyn Fn() -> Answer); 25] = [
         ("timestamp", &|| at.timestamp),
         ("ca-key", &|| yes(t.ca_keys.contains(&at.ca_key))),
+        ("domain", &|| match &at.domains {
+            Some((ca_key, template)) => yes(ca_key.iter().any(|domain| template.contains(domain))),
+            None => Allowed,
+        }),
         ("signature-key", &|| yes(request.names_ca_key)),
         ("valid-after", &|| yes(t.not_before == 0 || after >= now - i128::from(t.not_before))),
         ("valid-before", &|| yes(t.not_after == 0xffff_ffff || before <= now + i128::from(t.not_after))),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use sshsm_firmware::ssh::policy::OnDevice;
 use sshsm_protocol::{
     ObjectId,
     ssh::{template::Template, timestamp::Now},
@@ -114,6 +115,7 @@ impl Check {
                 (timestamp::now().map_err(|error| CliError::content("no time to judge by", error))?, None)
             }
         };
-        Ok(Explanation::new(&Template::decode(tlv), &stored.request, now, signature.as_deref(), authority))
+        let (template, device) = (Template::decode(tlv), OnDevice::default());
+        Ok(Explanation::new(&template, &stored.request, now, signature.as_deref(), authority, device))
     }
 }

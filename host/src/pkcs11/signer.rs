@@ -5,6 +5,7 @@
 //! bytes, and what is not allowed in so many words is not signed.
 
 use ssh_key::public::KeyData;
+use sshsm_firmware::ssh::policy::OnDevice;
 use sshsm_protocol::{
     AsymmetricAlgorithm, ObjectId,
     ssh::{signature::SignatureAlgorithm, template::Template, timestamp::MESSAGE_LENGTH},
@@ -53,7 +54,8 @@ impl TokenSigner {
         let authority =
             Authority { id: self.id, public: Some(self.key.public()), algorithm: Some(self.algorithm) };
         let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
-        Explanation::new(&Template::decode(&self.template), request, timed.now(), Some(signature), authority)
+        let template = Template::decode(&self.template);
+        Explanation::new(&template, request, timed.now(), Some(signature), authority, OnDevice::default())
     }
 }
 
