@@ -91,7 +91,7 @@ fn texts(of: &'static [&'static str]) -> impl Strategy<Value = Vec<u8>> {
 }
 
 fn noise() -> impl Strategy<Value = Vec<u8>> {
-    prop::collection::vec(select(&b"ab*\\"[..]), 1..5)
+    prop::collection::vec(select(&b"ab*?\\"[..]), 1..5)
 }
 
 fn long() -> impl Strategy<Value = Vec<u8>> {
@@ -113,6 +113,11 @@ fn name() -> impl Strategy<Value = Vec<u8>> {
         "example.com",
         "*",
         "a*",
+        "al?ce",
+        "Alice",
+        "?.example.com",
+        "*.example.com",
+        "zone-*?",
         "\u{fc}",
     ];
     prop_oneof![30 => texts(NAMES), 8 => noise(), 1 => long()]
@@ -240,7 +245,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    let place = || 0..25_usize;
+    let place = || 0..26_usize;
     prop_oneof![
         place().prop_map(Damage::Twice),
         place().prop_map(Damage::Missing),
@@ -297,7 +302,11 @@ fn template() -> impl Strategy<Value = oracle::Template> {
         rule(prop::option::of(seconds())),
         prop::bool::weighted(0.2),
     );
-    (six, principals, options, others).prop_map(|(six, principals, options, others)| oracle::Template {
+    let steps = (
+        prop::bool::weighted(0.3),
+    );
+    let all = (six, principals, options, others, steps);
+    all.prop_map(|(six, principals, options, others, steps)| oracle::Template {
         ca_keys: six.0,
         not_before: six.1,
         not_after: six.2,
@@ -321,6 +330,7 @@ fn template() -> impl Strategy<Value = oracle::Template> {
         quota: others.6,
         presence: others.7,
         sealed: others.8,
+        host_patterns: steps.0,
         damaged: false,
     })
 }
@@ -473,7 +483,7 @@ fn template_bytes(case: &Case) -> (Vec<u8>, bool) {
     };
     let flag = |set: bool| set.then(Vec::new);
     let number = |number: Option<u32>| number.map(|number| number.to_be_bytes().to_vec());
-    let fields: [(u8, Option<Vec<u8>>); 25] = [
+    let fields: [(u8, Option<Vec<u8>>); 26] = [
         (1, Some(vec![46])),
         (2, Some(AUTHORITY.verifying_key().to_bytes().to_vec())),
         (3, Some(t.ca_keys.iter().flat_map(|id| id.to_be_bytes()).collect())),
@@ -499,6 +509,7 @@ fn template_bytes(case: &Case) -> (Vec<u8>, bool) {
         (0x90, t.quota.map(|(signatures, window)| [&[signatures], &window.to_be_bytes()[..]].concat())),
         (0x91, t.presence.map(|above| above.map_or(vec![], |above| above.to_be_bytes().to_vec()))),
         (0x92, flag(t.sealed)),
+        (0x97, flag(t.host_patterns)),
     ];
     let mut fields: Vec<_> = fields.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect();
     let strict = case.dialect == Dialect::Yubihsm2 && fields.len() > 6;

@@ -15,6 +15,7 @@ use sshsm_firmware::ssh::policy::BothDomains;
 use sshsm_firmware::ssh::policy::{Check, Outcome};
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::SshCurve;
+use sshsm_protocol::ssh::request::CertificateKind;
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, Domains, ObjectType};
 
 #[test]
@@ -95,6 +96,35 @@ fn a_template_of_another_domain_does_not_govern_a_ca_key() {
     let told: Vec<_> = findings.map(Result::unwrap).filter(|finding| finding.outcome != "allowed").collect();
     let domain = explanation::Finding { check: "domain", outcome: "refused", asked: "1, 3", allowed: "2" };
     assert_eq!(told, [domain]);
+}
+
+#[test]
+fn a_host_certificate_names_hosts_and_no_patterns() {
+    let naming = |kind, principals: &[&'static [u8]]| {
+        let principals = principals.to_vec();
+        move |case: &mut Case| (case.kind, case.principals) = (kind, principals)
+    };
+    use CertificateKind::{Host, User};
+    still_allowed(naming(Host, &[b"bastion.example.com", b"web"]));
+    for pattern in [b"b?stion.example.com".as_slice(), b"*.example.com", b"web", b"we*b"] {
+        still_allowed(naming(User, &[pattern]));
+        if pattern != b"web" {
+            only(Check::HostPatterns, naming(Host, &[b"web", pattern]));
+        }
+    }
+    // What a pattern stands for counts as named, and so does a name in any case: ssh asks for it in lower case.
+    let forbidding = |forbidden: &'static [u8], principal: &'static [u8]| {
+        let mut case = Case::new();
+        (case.kind, case.forbidden, case.principals) = (Host, forbidden.to_vec(), vec![principal]);
+        case.refusals().into_iter().map(|(check, _)| check).collect::<Vec<_>>()
+    };
+    let both = [Check::ForbiddenPrincipals, Check::HostPatterns];
+    assert_eq!(forbidding(b"bastion.example.com\0", b"b?stion.example.com"), both);
+    assert_eq!(forbidding(b"bastion.example.com\0", b"*"), both);
+    assert_eq!(forbidding(b"bastion.example.com\0", b"*.example.org"), both[1..]);
+    assert_eq!(forbidding(b"bastion.example.com\0", b"Bastion.example.com"), both[..1]);
+    assert_eq!(forbidding(b"Bastion.example.com\0", b"bastion.example.com"), both[..1]);
+    assert_eq!(forbidding(b"bastion.example.com\0", b"bastion.example.co"), []);
 }
 
 #[test]

@@ -70,6 +70,46 @@ fn every_principal_must_match_a_pattern() {
 }
 
 #[test]
+fn a_host_certificate_names_patterns_where_a_rule_allows_them() {
+    let naming = |forbidden: &'static [u8], allowed, principals: &[&'static [u8]]| {
+        let principals = principals.to_vec();
+        move |case: &mut Case| {
+            case.rules.host_patterns = true;
+            (case.rules.allow_principals, case.forbidden) = (allowed, forbidden.to_vec());
+            (case.kind, case.principals) = (CertificateKind::Host, principals);
+        }
+    };
+    const BASTION: &[u8] = b"bastion.example.com\0";
+    for principals in [[b"*.example.org".as_slice()], [b"w?b*"], [b"bastion.*.com.au"], [b"?"]] {
+        still_allowed(naming(BASTION, None, &principals));
+    }
+    for principals in [[b"*".as_slice()], [b"b?stion.example.com"], [b"*.EXAMPLE.com"], [b"bast*"]] {
+        only(Check::ForbiddenPrincipals, naming(BASTION, None, &principals));
+    }
+    // An allow-list has to match every host that the pattern can stand for.
+    let rule = patterns(b"*.example.com\0web*\0db\0");
+    for principals in
+        [[b"*.example.com".as_slice()], [b"?.a.example.com"], [b"web?"], [b"web*.org"], [b"db"], [b"web"]]
+    {
+        still_allowed(naming(b"", rule, &principals));
+    }
+    for principals in
+        [[b"*".as_slice()], [b"*example.com"], [b"a.example.co?"], [b"we?"], [b"d?"], [b"db*"], [b"*web"]]
+    {
+        only(Check::AllowedPrincipals, naming(b"", rule, &principals));
+    }
+    // A user's name is a name: the rule says nothing about it.
+    still_allowed(|case| {
+        case.rules.host_patterns = true;
+        case.principals = vec![b"r??t", b"*"];
+    });
+    only(Check::AllowedPrincipals, |case| {
+        (case.rules.host_patterns, case.rules.allow_principals) = (true, patterns(b"r*\0"));
+        case.principals = vec![b"r*", b"?"];
+    });
+}
+
+#[test]
 fn a_certificate_lasts_no_longer_than_allowed() {
     let lasting = |seconds: u64| {
         move |case: &mut Case| {
@@ -649,9 +689,11 @@ fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
         clock: Some(0),
         quota: Some(Quota { signatures: 1, window: 1 }),
         presence: Some(PresenceRule::Always),
+        host_patterns: true,
         ..Rules::default()
     };
     let mut asked = Asked::new(rules);
+    asked.case.kind = CertificateKind::Host;
     asked.case.key_id = &[b'k'; 255];
     asked.case.principals = vec![&[b'p'; 255], &[b'q'; 255]];
     let answer =

@@ -158,6 +158,7 @@ fn every_check_has_a_name_of_its_own_and_every_outcome() {
             "valid-before",
             "principals-present",
             "forbidden-principals",
+            "host-patterns",
             "certificate-type",
             "allowed-principals",
             "principal-count",

@@ -235,6 +235,7 @@ fn rule(tag: RuleTag, before: &Template<'_>, after: &Template<'_>) -> Within {
             at_most(from(old.presence), from(new.presence))
         }
         RuleTag::Sealed => restricts(old.sealed, new.sealed),
+        RuleTag::HostPatterns => restricts(!old.host_patterns, !new.host_patterns),
     }
 }
 
@@ -252,6 +253,7 @@ const fn absent(tag: RuleTag) -> &'static str {
         RuleTag::Quota => "any number of signatures",
         RuleTag::Presence => "as the device's option user-presence says",
         RuleTag::Sealed => "the template can be deleted",
+        RuleTag::HostPatterns => "a host certificate names hosts one by one",
         _ => "any",
     }
 }
@@ -337,7 +339,7 @@ mod tests {
     }
 
     /// Each line lets less through than the one before it; an empty line is a template without the rule.
-    const STRICTER: [&[&str]; 25] = [
+    const STRICTER: [&[&str]; 26] = [
         &["ca-keys = [5, 6]", "ca-keys = [6]"],
         &["not-before-offset = \"unbounded\"", "not-before-offset = \"2s\"", "not-before-offset = \"1s\""],
         &["not-after-offset = \"unbounded\"", "not-after-offset = \"2s\"", "not-after-offset = \"0\""],
@@ -395,6 +397,7 @@ mod tests {
         ],
         &["", "presence = { above = \"1m\" }", "presence = { above = \"0\" }", "presence = \"always\""],
         &["", "sealed = true"],
+        &["host-patterns = true", ""],
     ];
 
     #[test]

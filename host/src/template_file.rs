@@ -271,6 +271,7 @@ struct Text {
     quota: Option<Spanned<QuotaText>>,
     presence: Option<Spanned<PresenceText>>,
     sealed: Option<Spanned<bool>>,
+    host_patterns: Option<Spanned<bool>>,
 }
 
 impl TemplateFile {
@@ -345,6 +346,7 @@ impl TemplateFile {
             quota: file.quota,
             presence: file.presence,
             sealed: file.sealed,
+            host_patterns: file.host_patterns,
         }
         .compile()
         .map_err(|(place, problem)| at(place)(problem))?;

@@ -9,6 +9,7 @@ use sshsm_protocol::{
     AsymmetricAlgorithm, ObjectId,
     ssh::{
         Printable,
+        host_pattern::HostPattern,
         network::Network,
         public_key::KeyKind,
         request::{CertificateKind, SubjectKind},
@@ -91,6 +92,10 @@ pub enum Lint {
     EmptyPrincipals,
     /// A forbidden name that no certificate has
     ForbidsNobody,
+    /// A forbidden name with * or ?, which stand for themselves
+    ForbidsLiterally,
+    /// A host certificate may stand for many hosts
+    HostPatterns,
     /// User and host certificates are made by one key
     AnyCertificateType,
     /// A long certificate works from everywhere
@@ -113,6 +118,8 @@ pub enum Lint {
     UnknownCriticalOption,
     /// An option or extension that host certificates do not have
     UselessForHosts,
+    /// A rule for host certificates that a template for users has
+    UselessForUsers,
     /// A quota is counted on a clock that may go back
     QuotaWithoutClock,
     /// The presence rule never asks
@@ -413,6 +420,29 @@ fn principal_lints(template: &Template<'_>, say: &mut Say<'_>) {
         let shown: Vec<_> = dead.iter().map(|name| format!("\"{}\"", Printable(name))).collect();
         let message = format!("no certificate names {}, so nobody is forbidden by it", shown.join(", "));
         say(Lint::ForbidsNobody, "forbid-principals", message, "give each name its own string");
+    }
+    let literal: Vec<_> = forbidden.iter().filter(|name| !HostPattern::new(name).is_name()).collect();
+    if !literal.is_empty() {
+        let message =
+            format!("{} is a name here, not a pattern: * and ? stand for themselves", quoted(literal.iter()));
+        let advice =
+            "forbid-principals takes whole names; say whom to allow: allow-principals = [\"*.example.com\"]";
+        say(Lint::ForbidsLiterally, "forbid-principals", message, advice);
+    }
+    let is_for_hosts = rules.certificate_types.is_none_or(|types| types.contains(CertificateKind::Host));
+    match rules.host_patterns {
+        true if is_for_hosts => {
+            let message =
+                "one host certificate may stand for every host that its pattern matches, as * does for all";
+            let advice =
+                "leave the rule out, and name each host; or bound it: allow-principals = [\"*.example.com\"]";
+            say(Lint::HostPatterns, "host-patterns", message.into(), advice);
+        }
+        true => {
+            let message = "the principals of user certificates are names; OpenSSH knows no patterns there";
+            say(Lint::UselessForUsers, "host-patterns", message.into(), "leave the rule out");
+        }
+        false => {}
     }
     if rules.allow_empty_principals {
         let message = "OpenSSH may take a certificate that names nobody for one that is for everybody";
@@ -725,6 +755,19 @@ mod tests {
                 vec![("few-serials", Warning, "serials")],
             ),
             (vec![("serials", "{ first = 1, last = 1000, increasing = true }")], vec![]),
+            (vec![("host-patterns", "true")], vec![("useless-for-users", Warning, "host-patterns")]),
+            (
+                vec![
+                    ("host-patterns", "true"),
+                    ("certificate-types", "[\"host\"]"),
+                    ("allow-extensions", "[]"),
+                ],
+                vec![("host-patterns", Warning, "host-patterns")],
+            ),
+            (
+                vec![("forbid-principals", "[\"zone-?\"]")],
+                vec![("forbids-literally", Warning, "forbid-principals")],
+            ),
             (vec![("serials", "{ first = 1, last = 5 }")], vec![]),
             (vec![("sealed", "")], vec![("not-sealed", Note, "sealed")]),
         ] {

@@ -6,7 +6,7 @@
 //! | `allow-principals`, `key-id` | patterns: literal, or one `*` at the beginning or the end; `\*` and `\\` are literal |
 //! | `max-lifetime` | span of time |
 //! | `max-principals` | 1 to 65535 |
-//! | `allow-empty-principals`, `sealed` | `true` |
+//! | `allow-empty-principals`, `sealed`, `host-patterns` | `true` |
 //! | `allow-extensions`, `allow-critical-options`, `require-critical-options` | names |
 //! | `force-command` | the commands that may be forced |
 //! | `source-address` | networks |
@@ -59,6 +59,7 @@ pub(crate) struct RulesText {
     pub(crate) quota: Option<Spanned<QuotaText>>,
     pub(crate) presence: Option<Spanned<PresenceText>>,
     pub(crate) sealed: Option<Spanned<bool>>,
+    pub(crate) host_patterns: Option<Spanned<bool>>,
 }
 
 /// `serials`.
@@ -159,9 +160,11 @@ impl RulesText {
             ))?;
             add(RuleTag::MaxPrincipals, most.span().start, number.to_be_bytes().to_vec());
         }
-        for (tag, flag) in
-            [(RuleTag::AllowEmptyPrincipals, &self.allow_empty_principals), (RuleTag::Sealed, &self.sealed)]
-        {
+        for (tag, flag) in [
+            (RuleTag::AllowEmptyPrincipals, &self.allow_empty_principals),
+            (RuleTag::Sealed, &self.sealed),
+            (RuleTag::HostPatterns, &self.host_patterns),
+        ] {
             if let Some(flag) = flag.as_ref().filter(|flag| *flag.get_ref()) {
                 add(tag, flag.span().start, Vec::new());
             }
@@ -359,6 +362,9 @@ pub fn describe(rules: &Rules<'_>) -> Vec<(&'static str, String)> {
             Presence::Above(seconds) => format!("a touch for certificates of more than {}", span(seconds)),
         }),
         RuleTag::Sealed => rules.sealed.then(|| "goes with the whole device only".into()),
+        RuleTag::HostPatterns => rules
+            .host_patterns
+            .then(|| "A HOST CERTIFICATE MAY STAND FOR MANY HOSTS: * and ? in a name".into()),
     };
     RuleTag::ALL.into_iter().filter_map(|tag| words(tag).map(|words| (tag.name(), words))).collect()
 }
@@ -432,6 +438,7 @@ mod tests {
             ("presence = \"always\"", &[0x91, 0, 0], "every signature"),
             ("presence = { above = \"1m\" }", &[0x91, 0, 4, 0, 0, 0, 60], "more than 1 minute"),
             ("sealed = true", &[0x92, 0, 0], "whole device"),
+            ("host-patterns = true", &[0x97, 0, 0], "MANY HOSTS"),
         ] {
             let compiled = tags(rule);
             assert_eq!(compiled, tag, "{rule}");
@@ -442,6 +449,7 @@ mod tests {
         for none in [
             "allow-empty-principals = false",
             "sealed = false",
+            "host-patterns = false",
             "serials = {}",
             "clock = { monotonic = false }",
         ] {

@@ -647,6 +647,13 @@ mod tests {
             ("", "validity = \"+0:+11h\"", "valid-before"),
             ("", "principals = []", "principals-present"),
             ("", "principals = [\"alice\", \"root\"]", "forbidden-principals"),
+            ("", "type = \"host\"\nprincipals = [\"*.example.com\"]", "host-patterns"),
+            ("host-patterns = true", "type = \"host\"\nprincipals = [\"r??t\"]", "forbidden-principals"),
+            (
+                "host-patterns = true\nallow-principals = [\"*.example.com\"]",
+                "type = \"host\"\nprincipals = [\"*\"]",
+                "forbidden-principals, allowed-principals",
+            ),
             ("certificate-types = [\"user\"]", "type = \"host\"", "certificate-type"),
             ("allow-principals = [\"a*\"]", "principals = [\"bob\"]", "allowed-principals"),
             ("max-principals = 1", "principals = [\"a\", \"b\"]", "principal-count"),
@@ -682,6 +689,7 @@ mod tests {
         ] {
             assert_eq!(found(rules, test), format!("refused by {check}"), "{rules} {test}");
             let boundary = match check {
+                "host-patterns" => "type = \"host\"\nprincipals = [\"web.example.com\"]",
                 "increasing-serial" => "serial = 8\nmemory = { last-serial = 7 }",
                 "clock" => "memory = { highest-now = \"+0\" }",
                 "quota" => "memory = { times = [\"+1s\", \"-60s\"] }",

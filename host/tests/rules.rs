@@ -98,7 +98,7 @@ struct Bounds {
     check: &'static str,
 }
 
-const BOUNDS: [Bounds; 15] = [
+const BOUNDS: [Bounds; 18] = [
     Bounds {
         rule: "certificate-types = [\"host\"]",
         allowed: &["-h -I i -n a -V NOW:+3600"],
@@ -193,6 +193,24 @@ const BOUNDS: [Bounds; 15] = [
         allowed: &["-I i -n a -V NOW:+3600 -z 7", "-I i -n a -V NOW:+3600 -z 8"],
         refused: &["-I i -n a -V NOW:+3600 -z 8", "-I i -n a -V NOW:+3600 -z 7"],
         check: "increasing-serial",
+    },
+    Bounds {
+        rule: "certificate-types = [\"host\"]\nforbid-principals = [\"bastion.example.com\"]",
+        allowed: &["-h -I i -n web.example.com -V NOW:+3600"],
+        refused: &["-h -I i -n w?b.example.org -V NOW:+3600", "-h -I i -n *.example.org -V NOW:+3600"],
+        check: "host-patterns",
+    },
+    Bounds {
+        rule: "host-patterns = true\nforbid-principals = [\"bastion.example.com\"]",
+        allowed: &["-h -I i -n *.example.org -V NOW:+3600", "-I i -n b?stion.example.com -V NOW:+3600"],
+        refused: &["-h -I i -n b?stion.example.com -V NOW:+3600", "-h -I i -n * -V NOW:+3600"],
+        check: "forbidden-principals",
+    },
+    Bounds {
+        rule: "host-patterns = true\nallow-principals = [\"*.example.com\"]",
+        allowed: &["-h -I i -n *.example.com,w?b.example.com -V NOW:+3600"],
+        refused: &["-h -I i -n *example.com -V NOW:+3600", "-h -I i -n web.example.co? -V NOW:+3600"],
+        check: "allowed-principals",
     },
     Bounds {
         rule: "quota = { signatures = 2, window = \"1d\" }",

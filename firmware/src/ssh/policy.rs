@@ -8,6 +8,7 @@
 use core::fmt;
 
 use sshsm_protocol::ssh::Printable;
+use sshsm_protocol::ssh::host_pattern::HostPattern;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{
     CertificateKind, Options, Principals, Request, RequestError, SubjectKey, SubjectKind,
@@ -45,11 +46,13 @@ pub enum Check {
     ValidBefore,
     /// The certificate names somebody: OpenSSH reads an empty list as "anyone", or refuses it.
     PrincipalsPresent,
-    /// The certificate names nobody whom the template forbids.
+    /// The certificate names nobody whom the template forbids; one for a host, also by no pattern and in no case.
     ForbiddenPrincipals,
+    /// A host certificate names hosts one by one: OpenSSH takes `*` and `?` for wildcards.
+    HostPatterns,
     /// The certificate is of an allowed type.
     CertificateType,
-    /// The certificate names nobody but whom the template allows.
+    /// The certificate names nobody but whom the template allows; one for a host, also by no pattern.
     AllowedPrincipals,
     /// The certificate names no more than so many.
     PrincipalCount,
@@ -85,7 +88,7 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which they are reported.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::Template,
         Self::Request,
         Self::Timestamp,
@@ -96,6 +99,7 @@ impl Check {
         Self::ValidBefore,
         Self::PrincipalsPresent,
         Self::ForbiddenPrincipals,
+        Self::HostPatterns,
         Self::CertificateType,
         Self::AllowedPrincipals,
         Self::PrincipalCount,
@@ -129,6 +133,7 @@ impl Check {
             Self::ValidBefore => "valid-before",
             Self::PrincipalsPresent => "principals-present",
             Self::ForbiddenPrincipals => "forbidden-principals",
+            Self::HostPatterns => "host-patterns",
             Self::CertificateType => "certificate-type",
             Self::AllowedPrincipals => "allowed-principals",
             Self::PrincipalCount => "principal-count",
@@ -586,7 +591,14 @@ fn find<'a>(
         ),
         Check::ForbiddenPrincipals => {
             let forbidden = template.forbidden_principals;
-            match request.principals.iter().find(|principal| forbidden.contains(principal)) {
+            let forbids = |principal: &&[u8]| match request.kind {
+                CertificateKind::User => forbidden.contains(principal),
+                CertificateKind::Host => {
+                    let principal = HostPattern::new(principal);
+                    forbidden.iter().any(|name| principal.stands_for(name))
+                }
+            };
+            match request.principals.iter().find(forbids) {
                 Some(principal) => (Outcome::Refused, Value::Principal(principal), Value::AnyBut(forbidden)),
                 None => (Outcome::Allowed, Value::Principals(request.principals), Value::AnyBut(forbidden)),
             }
@@ -621,9 +633,27 @@ fn find_rule<'a>(
         Check::CertificateType => rules.certificate_types.map(|types| {
             (Outcome::of(types.contains(request.kind)), Value::Kind(request.kind), Value::Kinds(types))
         }),
+        Check::HostPatterns if request.kind == CertificateKind::Host => {
+            let is_pattern = |principal: &&[u8]| !HostPattern::new(principal).is_name();
+            match (rules.host_patterns, request.principals.iter().find(is_pattern)) {
+                (true, _) => {
+                    let allowed = Value::Text("names, and patterns with * and ?");
+                    Some((Outcome::Allowed, Value::Principals(request.principals), allowed))
+                }
+                (false, Some(pattern)) => {
+                    let allowed = Value::Text("names without * and ?");
+                    Some((Outcome::Refused, Value::Principal(pattern), allowed))
+                }
+                (false, None) => None,
+            }
+        }
         Check::AllowedPrincipals => rules.allow_principals.map(|patterns| {
             let allowed = Value::Matching(patterns);
-            match request.principals.iter().find(|principal| !patterns.matches(principal)) {
+            let allows = |principal: &[u8]| match request.kind {
+                CertificateKind::User => patterns.matches(principal),
+                CertificateKind::Host => patterns.cover(&HostPattern::new(principal)),
+            };
+            match request.principals.iter().find(|principal| !allows(principal)) {
                 Some(principal) => (Outcome::Refused, Value::Principal(principal), allowed),
                 None => (Outcome::Allowed, Value::Principals(request.principals), allowed),
             }

@@ -31,6 +31,7 @@ pub struct Template {
     /// `Some(None)` is always.
     pub presence: Option<Option<u32>>,
     pub sealed: bool,
+    pub host_patterns: bool,
     /// It was damaged: a tag twice, missing, unknown or of another length, or its end.
     pub damaged: bool,
 }
@@ -100,6 +101,9 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
     let matches = |patterns: &[Vec<u8>], name: &[u8]| {
         patterns.iter().any(|pattern| glob(&tokens(pattern).expect("well-formed"), name))
     };
+    // What a host's name is compared with: the host that ssh asks for is in lower case.
+    let lower = |name: &[u8]| name.to_ascii_lowercase();
+    let stands_for = |principal: &[u8], host: &[u8]| glob(&wildcards(&lower(principal)), &lower(host));
     // A template and a request that can be read come first.
     let template_is_well_formed = well_formed(template);
     let request_is_well_formed = !request.damaged && request.principals.len() <= 256;
@@ -115,7 +119,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         None => Undecided,
     };
     let t = template;
-    let rules: [(&'static str, &dyn Fn() -> Answer); 25] = [
+    let rules: [(&'static str, &dyn Fn() -> Answer); 26] = [
         ("timestamp", &|| at.timestamp),
         ("ca-key", &|| yes(t.ca_keys.contains(&at.ca_key))),
         ("domain", &|| match &at.domains {
@@ -127,7 +131,17 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         ("valid-before", &|| yes(t.not_after == 0xffff_ffff || before <= now + i128::from(t.not_after))),
         ("principals-present", &|| yes(t.allow_empty_principals || !request.principals.is_empty())),
         ("forbidden-principals", &|| {
-            yes(!request.principals.iter().any(|name| names(&t.forbid_principals, name)))
+            yes(!request.principals.iter().any(|name| {
+                if request.host {
+                    t.forbid_principals.iter().any(|host| stands_for(name, host))
+                } else {
+                    names(&t.forbid_principals, name)
+                }
+            }))
+        }),
+        ("host-patterns", &|| {
+            let pattern = |name: &Vec<u8>| name.contains(&b'*') || name.contains(&b'?');
+            yes(!request.host || t.host_patterns || !request.principals.iter().any(pattern))
         }),
         ("certificate-type", &|| match t.certificate_types {
             Some(1) => yes(!request.host),
@@ -135,6 +149,12 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             _ => Allowed,
         }),
         ("allowed-principals", &|| match &t.allow_principals {
+            // The strangest host that a principal stands for is matched, by one pattern for all of them.
+            Some(patterns) if request.host => yes(request.principals.iter().all(|name| {
+                let strange: Vec<u8> =
+                    name.iter().map(|byte| if b"*?".contains(byte) { 1 } else { *byte }).collect();
+                matches(patterns, &strange)
+            })),
             Some(patterns) => yes(request.principals.iter().all(|name| matches(patterns, name))),
             None => Allowed,
         }),
@@ -281,10 +301,17 @@ fn tokens(pattern: &[u8]) -> Option<Vec<Option<u8>>> {
     }
 }
 
+/// As OpenSSH's `match_pattern` reads a principal of a host certificate: nothing is escaped, and `?` is any one byte, which
+/// stands here as a NUL, since no principal contains one.
+fn wildcards(principal: &[u8]) -> Vec<Option<u8>> {
+    principal.iter().map(|byte| (*byte != b'*').then_some(if *byte == b'?' { 0 } else { *byte })).collect()
+}
+
 fn glob(tokens: &[Option<u8>], name: &[u8]) -> bool {
     match tokens {
         [] => name.is_empty(),
         [None, rest @ ..] => (0..=name.len()).any(|skipped| glob(rest, &name[skipped..])),
+        [Some(0), rest @ ..] => !name.is_empty() && glob(rest, &name[1..]),
         [Some(byte), rest @ ..] => name.first() == Some(byte) && glob(rest, &name[1..]),
     }
 }

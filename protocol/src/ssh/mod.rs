@@ -5,6 +5,7 @@
 //! turns a request into a certificate.
 
 pub mod explanation;
+pub mod host_pattern;
 pub mod network;
 pub mod pattern;
 pub mod public_key;

@@ -4,6 +4,8 @@
 //! pattern. Bytes are compared as they are. There are no regular expressions on a device: what a pattern matches can be
 //! seen by looking at it, and takes one comparison to decide.
 
+use super::host_pattern::HostPattern;
+
 /// Bytes of the longest pattern.
 pub const MAX_PATTERN: usize = 255;
 
@@ -112,6 +114,16 @@ impl<'a> Pattern<'a> {
             (Wildcard::First, Wildcard::None | Wildcard::First) => at(theirs.checked_sub(mine)),
             (Wildcard::Last, Wildcard::None | Wildcard::Last) => at(Some(0)),
             _ => false,
+        }
+    }
+
+    /// Whether every host that a host certificate's principal stands for matches, in the case that it is written in.
+    #[must_use]
+    pub fn covers(&self, principal: &HostPattern<'_>) -> bool {
+        match self.wildcard {
+            Wildcard::None => principal.is_name() && self.matches(principal.beginning()),
+            Wildcard::First => self.matches(principal.end()),
+            Wildcard::Last => self.matches(principal.beginning()),
         }
     }
 
@@ -228,7 +240,56 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_pattern_covers_the_hosts_that_a_principal_can_stand_for() {
+        let covers = |pattern: &str, principal: &str| {
+            Pattern::new(pattern.as_bytes()).unwrap().covers(&HostPattern::new(principal.as_bytes()))
+        };
+        for (pattern, principal) in [
+            ("*", "*"),
+            ("*", "a?b"),
+            ("*", ""),
+            ("web", "web"),
+            ("*.example.com", "web.example.com"),
+            ("*.example.com", "*.example.com"),
+            ("*.example.com", "?*.a.example.com"),
+            ("*.example.com", ".example.com"),
+            ("web*", "web*"),
+            ("web*", "web?"),
+            ("web*", "web1*.example.com"),
+        ] {
+            assert!(covers(pattern, principal), "{pattern} {principal}");
+        }
+        for (pattern, principal) in [
+            ("web", "web*"),
+            ("web", "w?b"),
+            ("web", "we"),
+            ("\\*.example.com", "*.example.com"),
+            ("*.example.com", "*example.com"),
+            ("*.example.com", "*"),
+            ("*.example.com", "web.example.co?"),
+            ("*.example.com", "web.EXAMPLE.com"),
+            ("web*", "we*"),
+            ("web*", "*web"),
+            ("web*", "w?b1"),
+        ] {
+            assert!(!covers(pattern, principal), "{pattern} {principal}");
+        }
+    }
+
     proptest::proptest! {
+        /// No host that a covered principal stands for is left out.
+        #[test]
+        fn a_covered_principal_stands_for_no_host_that_does_not_match(
+            pattern in "[*\\\\ab]{0,3}", principal in "[*?ab]{0,4}", host in "[ab*?]{0,5}",
+        ) {
+            let Ok(pattern) = Pattern::new(pattern.as_bytes()) else { return Ok(()) };
+            let principal = HostPattern::new(principal.as_bytes());
+            if pattern.covers(&principal) && principal.stands_for(host.as_bytes()) {
+                proptest::prop_assert!(pattern.matches(host.as_bytes()));
+            }
+        }
+
         /// What a pattern that is contained matches, the other matches, too.
         #[test]
         fn a_pattern_that_is_contained_matches_no_more(

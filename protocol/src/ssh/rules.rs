@@ -24,8 +24,10 @@
 //! | 0x90 | quota | u8 signatures ‖ u32 seconds of now in which they are counted |
 //! | 0x91 | presence | nothing: for every signature; or u32 seconds: for what lasts, or reaches ahead of now, longer |
 //! | 0x92 | sealed: neither replaced nor deleted | nothing |
+//! | 0x97 | a host certificate's principals may be patterns | nothing |
 
 use super::{
+    host_pattern::HostPattern,
     network::{Network, NetworkError},
     nul_terminated,
     pattern::{Pattern, PatternError},
@@ -80,11 +82,13 @@ pub enum RuleTag {
     Presence,
     /// That the template stays.
     Sealed,
+    /// That a host certificate may name many hosts by a pattern.
+    HostPatterns = 0x97,
 }
 
 impl RuleTag {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::CertificateTypes,
         Self::AllowPrincipals,
         Self::MaxLifetime,
@@ -104,6 +108,7 @@ impl RuleTag {
         Self::Quota,
         Self::Presence,
         Self::Sealed,
+        Self::HostPatterns,
     ];
 
     /// The tag of this number.
@@ -135,6 +140,7 @@ impl RuleTag {
             Self::Quota => "quota",
             Self::Presence => "presence",
             Self::Sealed => "sealed",
+            Self::HostPatterns => "host-patterns",
         }
     }
 }
@@ -270,6 +276,12 @@ impl<'a> Patterns<'a> {
     #[must_use]
     pub fn matches(&self, name: &[u8]) -> bool {
         self.iter().any(|pattern| pattern.matches(name))
+    }
+
+    /// Whether one of them matches every host that a host certificate's principal stands for.
+    #[must_use]
+    pub fn cover(&self, principal: &HostPattern<'_>) -> bool {
+        self.iter().any(|pattern| pattern.covers(principal))
     }
 }
 
@@ -460,6 +472,7 @@ pub struct Rules<'a> {
     pub quota: Option<Quota>,
     pub presence: Option<Presence>,
     pub sealed: bool,
+    pub host_patterns: bool,
 }
 
 fn exactly<const N: usize>(expected: &'static str, value: &[u8]) -> Result<[u8; N], RuleError> {
@@ -533,6 +546,7 @@ impl<'a> Rules<'a> {
                 });
             }
             RuleTag::Sealed => self.sealed = flag(value)?,
+            RuleTag::HostPatterns => self.host_patterns = flag(value)?,
         }
         Ok(())
     }
@@ -611,6 +625,7 @@ impl<'a> Rules<'a> {
                     None => Ok(()),
                 },
                 RuleTag::Sealed => bytes(self.sealed.then_some(&[])),
+                RuleTag::HostPatterns => bytes(self.host_patterns.then_some(&[])),
             }
         })
     }
@@ -637,7 +652,7 @@ mod tests {
     }
 
     /// A value for each tag.
-    const VALUES: [(RuleTag, &[u8]); 19] = [
+    const VALUES: [(RuleTag, &[u8]); 20] = [
         (RuleTag::CertificateTypes, &[1]),
         (RuleTag::AllowPrincipals, b"zone-*\0alice\0"),
         (RuleTag::MaxLifetime, &[0, 0, 0x0e, 0x10]),
@@ -657,6 +672,7 @@ mod tests {
         (RuleTag::Quota, &[10, 0, 0, 0x0e, 0x10]),
         (RuleTag::Presence, &[]),
         (RuleTag::Sealed, &[]),
+        (RuleTag::HostPatterns, &[]),
     ];
 
     #[test]
