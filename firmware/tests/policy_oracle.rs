@@ -245,7 +245,7 @@ enum Damage {
 }
 
 fn damage() -> impl Strategy<Value = Damage> {
-    let place = || 0..26_usize;
+    let place = || 0..28_usize;
     prop_oneof![
         place().prop_map(Damage::Twice),
         place().prop_map(Damage::Missing),
@@ -304,6 +304,8 @@ fn template() -> impl Strategy<Value = oracle::Template> {
     );
     let steps = (
         prop::bool::weighted(0.3),
+        rule(prop_oneof![20 => select(vec![1_u64, 2, 10, 1 << 40]), 2 => wide(), 1 => Just(0)]),
+        rule((seconds(), prop::option::of(seconds()))),
     );
     let all = (six, principals, options, others, steps);
     all.prop_map(|(six, principals, options, others, steps)| oracle::Template {
@@ -324,13 +326,16 @@ fn template() -> impl Strategy<Value = oracle::Template> {
         subject_keys: others.0,
         key_id: others.1,
         serials: others.2,
-        increasing_serials: others.3,
+        // A step is of something, but for a few templates.
+        increasing_serials: others.3 || steps.1.is_some_and(|step| step != 10),
         signature_algorithms: others.4,
-        clock: others.5,
+        clock: others.5.or(steps.2.filter(|(step, _)| step % 2 == 0).map(|(step, _)| step % 61)),
         quota: others.6,
         presence: others.7,
         sealed: others.8,
         host_patterns: steps.0,
+        serials_max_step: steps.1,
+        clock_max_step: steps.2,
         damaged: false,
     })
 }
@@ -401,7 +406,8 @@ fn case() -> impl Strategy<Value = Case> {
         let memory = memory.map(|(last_serial, highest, marks, full)| {
             let highest_now = highest.map(|highest| {
                 let bound = place + i128::from(template.clock.unwrap_or_default());
-                highest.find([bound, place]).min(u64::from(u32::MAX)) as u32
+                let step = template.clock_max_step.map_or(0, |(step, _)| i128::from(step));
+                highest.find([bound, place, place - step]).min(u64::from(u32::MAX)) as u32
             });
             let (signatures, window) = template.quota.unwrap_or((1, 100));
             let mut times: Vec<_> = marks
@@ -483,7 +489,7 @@ fn template_bytes(case: &Case) -> (Vec<u8>, bool) {
     };
     let flag = |set: bool| set.then(Vec::new);
     let number = |number: Option<u32>| number.map(|number| number.to_be_bytes().to_vec());
-    let fields: [(u8, Option<Vec<u8>>); 26] = [
+    let fields: [(u8, Option<Vec<u8>>); 28] = [
         (1, Some(vec![46])),
         (2, Some(AUTHORITY.verifying_key().to_bytes().to_vec())),
         (3, Some(t.ca_keys.iter().flat_map(|id| id.to_be_bytes()).collect())),
@@ -510,6 +516,14 @@ fn template_bytes(case: &Case) -> (Vec<u8>, bool) {
         (0x91, t.presence.map(|above| above.map_or(vec![], |above| above.to_be_bytes().to_vec()))),
         (0x92, flag(t.sealed)),
         (0x97, flag(t.host_patterns)),
+        (0x98, t.serials_max_step.map(|step| step.to_be_bytes().to_vec())),
+        (
+            0x99,
+            t.clock_max_step.map(|(step, since)| {
+                let since = since.map_or(vec![], |since| since.to_be_bytes().to_vec());
+                [step.to_be_bytes().to_vec(), since].concat()
+            }),
+        ),
     ];
     let mut fields: Vec<_> = fields.into_iter().filter_map(|(tag, value)| Some((tag, value?))).collect();
     let strict = case.dialect == Dialect::Yubihsm2 && fields.len() > 6;

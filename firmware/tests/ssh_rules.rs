@@ -19,7 +19,7 @@ use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
 use sshsm_protocol::ssh::rules::{
-    CertificateTypes, Names, Networks, Patterns, Presence as PresenceRule, Quota, Rules, Serials,
+    CertificateTypes, ClockStep, Names, Networks, Patterns, Presence as PresenceRule, Quota, Rules, Serials,
     SignatureAlgorithms, SubjectKeys,
 };
 use sshsm_protocol::ssh::template::Dialect;
@@ -349,6 +349,73 @@ fn now_goes_back_no_further_than_the_tolerance() {
 }
 
 #[test]
+fn serial_numbers_increase_by_no_more_than_the_step() {
+    let rules =
+        Rules { increasing_serials: true, serials_max_step: Some(10), sealed: true, ..Rules::default() };
+    let mut asked = Asked::new(rules);
+    // The first is counted from nothing: no number uses up all others.
+    assert_eq!((asked.ask(u64::MAX, NOW), asked.ask(11, NOW)), (REFUSED, REFUSED));
+    assert!(asked.told().contains("serials-max-step      refused    11 "), "{}", asked.told());
+    assert!(asked.told().contains("at most 10\n"), "{}", asked.told());
+    assert_eq!((asked.ask(10, NOW), asked.ask(21, NOW)), (Ok(()), REFUSED));
+    assert_eq!((asked.ask(20, NOW), asked.ask(u64::MAX, NOW)), (Ok(()), REFUSED));
+    asked.restart();
+    assert_eq!((asked.ask(31, NOW), asked.ask(20, NOW), asked.ask(21, NOW)), (REFUSED, REFUSED, Ok(())));
+    // Of a range, the first lies among its first ones; and the last number that there is can be reached.
+    let range = |first, last| Rules { serials: Some(Serials { first, last }), ..rules };
+    let mut asked = Asked::new(range(1000, 1005));
+    assert_eq!((asked.ask(1010, NOW), asked.ask(1005, NOW)), (REFUSED, Ok(())));
+    let mut asked = Asked::new(range(1000, u64::MAX));
+    assert_eq!((asked.ask(1010, NOW), asked.ask(1009, NOW)), (REFUSED, Ok(())));
+    let mut asked = Asked::new(range(u64::MAX - 5, u64::MAX));
+    assert_eq!((asked.ask(u64::MAX, NOW), asked.ask(u64::MAX, NOW)), (Ok(()), REFUSED));
+    let mut asked = Asked::new(range(0, 20));
+    assert_eq!((asked.ask(11, NOW), asked.ask(0, NOW), asked.ask(10, NOW)), (REFUSED, Ok(()), Ok(())));
+}
+
+#[test]
+fn now_goes_ahead_no_further_than_the_step() {
+    let step = |since| Rules {
+        clock: Some(60),
+        clock_max_step: Some(ClockStep { seconds: 1000, since }),
+        sealed: true,
+        ..Rules::default()
+    };
+    // Without a beginning the first may be any, and those after it may not.
+    let mut asked = Asked::new(step(None));
+    assert_eq!(asked.ask(1, NOW), Ok(()));
+    assert_eq!((asked.ask(1, u32::MAX), asked.ask(1, NOW + 1001)), (REFUSED, REFUSED));
+    assert!(asked.told().contains("clock-max-step        refused    2023-11-14T22:30:01Z (outside by 1 s)"));
+    asked.restart();
+    assert_eq!((asked.ask(1, NOW + 1000), asked.ask(1, NOW + 2001)), (Ok(()), REFUSED));
+    // It is the highest that counts, and a clock that was idle for long goes on step by step.
+    assert_eq!((asked.ask(1, NOW + 940), asked.ask(1, NOW + 2000)), (Ok(()), Ok(())));
+    for steps in 3..10 {
+        assert_eq!(asked.ask(1, NOW + 1000 * steps), Ok(()));
+    }
+    // With a beginning the first is measured from that, on both sides.
+    for (now, answer) in [
+        (u32::MAX, REFUSED),
+        (NOW + 1001, REFUSED),
+        (NOW - 61, REFUSED),
+        (NOW - 60, Ok(())),
+        (NOW + 1000, Ok(())),
+    ] {
+        assert_eq!(Asked::new(step(Some(NOW))).ask(1, now), answer, "{now}");
+    }
+    // A template that is put where another was takes over its memory, and no clock goes back before a beginning.
+    let mut case = Case::new();
+    case.rules = step(Some(NOW));
+    case.memory.highest_now = Some(NOW - 5000);
+    assert_eq!(case.refusals(), []);
+    case.memory.highest_now = Some(NOW + 61);
+    assert_eq!(case.refusals(), [(Check::Clock, Outcome::Refused)]);
+    case.memory.highest_now = None;
+    case.rules.clock_max_step = Some(ClockStep { seconds: u32::MAX, since: Some(u32::MAX) });
+    assert_eq!(case.refusals(), [(Check::Clock, Outcome::Refused)]);
+}
+
+#[test]
 fn no_window_holds_more_signatures_than_the_quota() {
     let mut asked =
         Asked::new(Rules { quota: Some(Quota { signatures: 2, window: 100 }), ..Rules::default() });
@@ -550,7 +617,9 @@ fn without_a_device_what_only_it_knows_is_undecided() {
     let mut case = Case::new();
     case.rules = Rules {
         increasing_serials: true,
+        serials_max_step: Some(1),
         clock: Some(1),
+        clock_max_step: Some(ClockStep { seconds: 1, since: None }),
         quota: Some(Quota { signatures: 1, window: 1 }),
         presence: Some(PresenceRule::Always),
         ..Rules::default()
@@ -561,8 +630,24 @@ fn without_a_device_what_only_it_knows_is_undecided() {
         case.refusals(),
         [(Check::IncreasingSerial, Outcome::Refused), (Check::Clock, Outcome::Refused)]
     );
+    case.memory = Memory { last_serial: None, highest_now: Some(NOW - 2), ..Memory::default() };
+    case.serial = 2;
+    assert_eq!(
+        case.refusals(),
+        [(Check::SerialStep, Outcome::Refused), (Check::ClockStep, Outcome::Refused)]
+    );
     let undecided = case.findings(None, Outcome::Undecided);
-    assert_eq!(undecided, [Check::IncreasingSerial, Check::Clock, Check::Quota, Check::Presence]);
+    assert_eq!(
+        undecided,
+        [
+            Check::IncreasingSerial,
+            Check::SerialStep,
+            Check::Clock,
+            Check::ClockStep,
+            Check::Quota,
+            Check::Presence,
+        ]
+    );
 }
 
 #[test]
@@ -690,6 +775,8 @@ fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
         quota: Some(Quota { signatures: 1, window: 1 }),
         presence: Some(PresenceRule::Always),
         host_patterns: true,
+        serials_max_step: Some(u64::MAX),
+        clock_max_step: Some(ClockStep { seconds: u32::MAX, since: Some(u32::MAX) }),
         ..Rules::default()
     };
     let mut asked = Asked::new(rules);

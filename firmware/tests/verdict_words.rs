@@ -172,8 +172,10 @@ fn every_check_has_a_name_of_its_own_and_every_outcome() {
             "key-id",
             "serial",
             "increasing-serial",
+            "serials-max-step",
             "signature-algorithm",
             "clock",
+            "clock-max-step",
             "quota",
             "presence",
         ]

@@ -10,7 +10,7 @@ use sshsm_protocol::ssh::{
     pattern::Pattern,
     public_key::KeyKind,
     request::{CertificateKind, SubjectKind},
-    rules::{Names, Presence, Quota, RuleTag, Serials},
+    rules::{ClockStep, Names, Presence, Quota, RuleTag, Serials},
     template::Template,
 };
 
@@ -236,6 +236,15 @@ fn rule(tag: RuleTag, before: &Template<'_>, after: &Template<'_>) -> Within {
         }
         RuleTag::Sealed => restricts(old.sealed, new.sealed),
         RuleTag::HostPatterns => restricts(!old.host_patterns, !new.host_patterns),
+        RuleTag::SerialsMaxStep => at_most(old.serials_max_step, new.serials_max_step),
+        RuleTag::ClockMaxStep => {
+            let seconds = |step: Option<ClockStep>| step.map(|step| step.seconds);
+            let since = |step: Option<ClockStep>| step.and_then(|step| step.since).map(|since| vec![since]);
+            both(
+                at_most(seconds(old.clock_max_step), seconds(new.clock_max_step)),
+                any_of(since(old.clock_max_step), since(new.clock_max_step), u32::eq),
+            )
+        }
     }
 }
 
@@ -254,6 +263,7 @@ const fn absent(tag: RuleTag) -> &'static str {
         RuleTag::Presence => "as the device's option user-presence says",
         RuleTag::Sealed => "the template can be deleted",
         RuleTag::HostPatterns => "a host certificate names hosts one by one",
+        RuleTag::SerialsMaxStep | RuleTag::ClockMaxStep => "a step of any size",
         _ => "any",
     }
 }
@@ -339,7 +349,7 @@ mod tests {
     }
 
     /// Each line lets less through than the one before it; an empty line is a template without the rule.
-    const STRICTER: [&[&str]; 26] = [
+    const STRICTER: [&[&str]; 29] = [
         &["ca-keys = [5, 6]", "ca-keys = [6]"],
         &["not-before-offset = \"unbounded\"", "not-before-offset = \"2s\"", "not-before-offset = \"1s\""],
         &["not-after-offset = \"unbounded\"", "not-after-offset = \"2s\"", "not-after-offset = \"0\""],
@@ -398,6 +408,20 @@ mod tests {
         &["", "presence = { above = \"1m\" }", "presence = { above = \"0\" }", "presence = \"always\""],
         &["", "sealed = true"],
         &["host-patterns = true", ""],
+        &[
+            "serials = { increasing = true }",
+            "serials = { increasing = true, max-step = 9 }",
+            "serials = { increasing = true, max-step = 8 }",
+        ],
+        &[
+            "clock = { monotonic = true }",
+            "clock = { monotonic = true, max-step = \"2d\" }",
+            "clock = { monotonic = true, max-step = \"1d\" }",
+        ],
+        &[
+            "clock = { monotonic = true, max-step = \"1d\" }",
+            "clock = { monotonic = true, max-step = \"1d\", since = 2026-03-01T00:00:00Z }",
+        ],
     ];
 
     #[test]
@@ -408,7 +432,12 @@ mod tests {
                 for below in &ladder[place + 1..] {
                     let line = if below.is_empty() { above } else { below };
                     let rule = line.split(' ').next().unwrap();
-                    let rule = if line.contains("increasing") { "increasing-serials" } else { rule };
+                    let rule = match (below.contains("max-step"), rule) {
+                        (true, "serials") => "serials-max-step",
+                        (true, "clock") => "clock-max-step",
+                        _ if line.contains("increasing") => "increasing-serials",
+                        (_, rule) => rule,
+                    };
                     for (before, after, direction) in
                         [(above, below, Direction::Stricter), (below, above, Direction::Looser)]
                     {
@@ -467,6 +496,11 @@ mod tests {
             told("subject-keys = [\"rsa\"]", "subject-keys = [\"rsa-3072\", \"ed25519\"]")
                 .starts_with("different")
         );
+        let since = |day: u8| {
+            format!("clock = {{ monotonic = true, max-step = \"1d\", since = 2026-03-0{day}T00:00:00Z }}")
+        };
+        let [first, second] = [1, 2].map(since);
+        assert!(told(&first, &second).starts_with("different clock-max-step: was now goes ahead"));
         assert!(
             told("serials = { last = 9 }", "serials = { first = 5, last = 10 }").starts_with("different")
         );

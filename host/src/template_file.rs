@@ -216,6 +216,15 @@ pub enum Problem {
         /// The most that it can be.
         most: u64,
     },
+    /// A point in time that no timestamp has.
+    #[error("{name} is a date and time in UTC from 1970 to 2106, such as 2026-03-01T00:00:00Z")]
+    Time {
+        /// Which time.
+        name: &'static str,
+    },
+    /// A beginning of what is not bounded.
+    #[error("since says where the first max-step begins; name max-step, too")]
+    SinceWithoutStep,
     /// A rule that would be none.
     #[error("{name} cannot be \"unbounded\"; leave the rule out")]
     NoRule {

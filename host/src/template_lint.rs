@@ -13,7 +13,7 @@ use sshsm_protocol::{
         network::Network,
         public_key::KeyKind,
         request::{CertificateKind, SubjectKind},
-        rules::{FORCE_COMMAND, Names, Presence, SOURCE_ADDRESS},
+        rules::{ClockStep, FORCE_COMMAND, Names, Presence, SOURCE_ADDRESS},
         signature::SignatureAlgorithm,
         template::Template,
     },
@@ -122,12 +122,18 @@ pub enum Lint {
     UselessForUsers,
     /// A quota is counted on a clock that may go back
     QuotaWithoutClock,
+    /// One request can use up all serial numbers
+    SerialsWithoutStep,
+    /// One timestamp can put the clock ahead for good
+    ClockWithoutStep,
     /// The presence rule never asks
     PresenceNeverAsked,
     /// Few serial numbers are left
     FewSerials,
     /// Serial numbers increase on a clock that may go back
     SerialsWithoutClock,
+    /// The first timestamp sets the clock to any time
+    ClockWithoutStart,
     /// The timestamp key is RSA of 2048 bits
     ShortRsaTimestamp,
     /// Which algorithm the CA key signs with is not said
@@ -157,6 +163,7 @@ impl Lint {
             | Self::NoTimestampKey
             | Self::SerialsExhausted => Severity::Error,
             Self::SerialsWithoutClock
+            | Self::ClockWithoutStart
             | Self::ShortRsaTimestamp
             | Self::AnySignatureAlgorithm
             | Self::AnyExtension
@@ -572,6 +579,31 @@ fn memory_lints(template: &Template<'_>, last_serial: Option<u64>, say: &mut Say
             say(Lint::SerialsWithoutClock, "serials", message.into(), clock);
         }
     }
+    let killed = match rules.sealed {
+        true => "nothing can be signed any more, and a sealed template cannot be replaced",
+        false => "nothing can be signed any more under a template with this id",
+    };
+    if rules.increasing_serials && rules.serials_max_step.is_none() {
+        let last = rules.serials.map_or(u64::MAX, |serials| serials.last);
+        let message = format!("whoever may sign can ask for the serial number {last}; after that {killed}");
+        let advice = "bound the step: serials = { increasing = true, max-step = 1000 }";
+        say(Lint::SerialsWithoutStep, "serials", message, advice);
+    }
+    match (rules.clock, rules.clock_max_step) {
+        (Some(_), None) => {
+            let message =
+                format!("one timestamp far in the future puts the clock there, and until then {killed}");
+            let advice = "bound the step by the longest time without a signature: clock = { monotonic = true, \
+                          max-step = \"90d\" }";
+            say(Lint::ClockWithoutStep, "clock", message, advice);
+        }
+        (Some(_), Some(ClockStep { since: None, .. })) => {
+            let message = "the first timestamp may be of any time, and the clock goes on from there";
+            let advice = "say when it begins: since = 2026-03-01T00:00:00Z; or sign once before others may";
+            say(Lint::ClockWithoutStart, "clock", message.into(), advice);
+        }
+        _ => {}
+    }
     if rules.increasing_serials {
         let (first, last) = rules.serials.map_or((0, u64::MAX), |serials| (serials.first, serials.last));
         // How many there are, less one; `None` for none.
@@ -618,7 +650,7 @@ mod tests {
         ("subject-keys", "[\"ed25519\", \"rsa-3072\"]"),
         ("signature-algorithms", "[\"ssh-ed25519\"]"),
         ("sealed", "true"),
-        ("clock", "{ monotonic = true }"),
+        ("clock", "{ monotonic = true, max-step = \"90d\", since = 2026-03-01T00:00:00Z }"),
         ("quota", "{ signatures = 5, window = \"1h\" }"),
     ];
 
@@ -747,14 +779,20 @@ mod tests {
             (vec![("certificate-types", "[\"host\"]"), ("allow-extensions", "[]")], vec![]),
             (vec![("clock", "")], vec![("quota-without-clock", Warning, "quota")]),
             (
-                vec![("clock", ""), ("quota", ""), ("serials", "{ increasing = true }")],
+                vec![("clock", ""), ("quota", ""), ("serials", "{ increasing = true, max-step = 9 }")],
                 vec![("serials-without-clock", Note, "serials")],
             ),
+            (vec![("serials", "{ increasing = true }")], vec![("serials-without-step", Warning, "serials")]),
+            (vec![("clock", "{ monotonic = true }")], vec![("clock-without-step", Warning, "clock")]),
             (
-                vec![("serials", "{ first = 1, last = 999, increasing = true }")],
+                vec![("clock", "{ monotonic = true, max-step = \"90d\" }")],
+                vec![("clock-without-start", Note, "clock")],
+            ),
+            (
+                vec![("serials", "{ first = 1, last = 999, increasing = true, max-step = 9 }")],
                 vec![("few-serials", Warning, "serials")],
             ),
-            (vec![("serials", "{ first = 1, last = 1000, increasing = true }")], vec![]),
+            (vec![("serials", "{ first = 1, last = 1000, increasing = true, max-step = 9 }")], vec![]),
             (vec![("host-patterns", "true")], vec![("useless-for-users", Warning, "host-patterns")]),
             (
                 vec![
@@ -780,7 +818,8 @@ mod tests {
 
     #[test]
     fn a_range_is_exhausted_when_its_last_number_is_used() {
-        let ids = |used| said(&[("serials", "{ first = 1, last = 5000, increasing = true }")], Some(used));
+        let serials = ("serials", "{ first = 1, last = 5000, increasing = true, max-step = 9 }");
+        let ids = |used| said(&[serials], Some(used));
         let ids = |used| ids(used).into_iter().map(|(id, ..)| id).collect::<Vec<_>>();
         assert_eq!(ids(0), [""; 0]);
         assert_eq!(ids(4000), [""; 0]);

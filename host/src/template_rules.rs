@@ -11,9 +11,9 @@
 //! | `force-command` | the commands that may be forced |
 //! | `source-address` | networks |
 //! | `subject-keys` | `rsa`, `rsa-3072` (at least so many bits), `ecdsa-p256`, `ecdsa-p384`, `ecdsa-p521`, `ed25519`, `sk-ecdsa-p256`, `sk-ed25519` |
-//! | `serials` | `{ first = 1, last = 1000, increasing = true }`, each of them if it is meant |
+//! | `serials` | `{ first = 1, last = 1000, increasing = true, max-step = 100 }`, each of them if it is meant |
 //! | `signature-algorithms` | SSH's names |
-//! | `clock` | `{ monotonic = true, tolerance = "1m" }` |
+//! | `clock` | `{ monotonic = true, tolerance = "1m", max-step = "30d", since = 2026-03-01T00:00:00Z }` |
 //! | `quota` | `{ signatures = 10, window = "1h" }` |
 //! | `presence` | `"always"`, or `{ above = "8h" }` |
 
@@ -25,7 +25,7 @@ use sshsm_protocol::{
         network::Network,
         pattern::Pattern,
         request::SubjectKind,
-        rules::{MAX_QUOTA, Presence, RuleTag, Rules, SubjectKeys},
+        rules::{ClockStep, MAX_QUOTA, Presence, RuleTag, Rules, SubjectKeys},
         signature::SignatureAlgorithm,
     },
 };
@@ -64,20 +64,31 @@ pub(crate) struct RulesText {
 
 /// `serials`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table such as { first = 1, last = 999, increasing = true }")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as { first = 1, last = 999, increasing = true, max-step = 100 }"
+)]
 pub(crate) struct SerialsText {
     first: Option<Spanned<i64>>,
     last: Option<Spanned<i64>>,
     #[serde(default)]
     increasing: bool,
+    max_step: Option<Spanned<i64>>,
 }
 
 /// `clock`.
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields, expecting = "a table such as { monotonic = true, tolerance = \"1m\" }")]
+#[serde(
+    deny_unknown_fields,
+    rename_all = "kebab-case",
+    expecting = "a table such as { monotonic = true, tolerance = \"1m\", max-step = \"30d\" }"
+)]
 pub(crate) struct ClockText {
     monotonic: bool,
     tolerance: Option<Spanned<String>>,
+    max_step: Option<Spanned<String>>,
+    since: Option<Spanned<toml::value::Datetime>>,
 }
 
 /// `quota`.
@@ -198,6 +209,14 @@ impl RulesText {
             if serials.increasing {
                 add(RuleTag::IncreasingSerials, place, Vec::new());
             }
+            if let Some(step) = &serials.max_step {
+                let number = u64::try_from(*step.get_ref()).ok().filter(|number| *number > 0);
+                let number = number.ok_or((
+                    step.span().start,
+                    Problem::Range { name: "max-step", least: 1, most: i64::MAX as u64 },
+                ))?;
+                add(RuleTag::SerialsMaxStep, step.span().start, number.to_be_bytes().to_vec());
+            }
         }
         if let Some(algorithms) = self.signature_algorithms {
             add(
@@ -206,12 +225,24 @@ impl RulesText {
                 each(&algorithms, |name| Ok(vec![signature_algorithm(name)?.algorithm().code()]))?,
             );
         }
-        if let Some(clock) = self.clock
-            && clock.get_ref().monotonic
-        {
-            let tolerance = clock.get_ref().tolerance.as_ref();
-            let tolerance = tolerance.map_or(Ok(vec![0; 4]), |span| seconds("tolerance", span))?;
-            add(RuleTag::Clock, clock.span().start, tolerance);
+        if let Some(clock) = self.clock {
+            let (place, ClockText { monotonic, tolerance, max_step, since }) =
+                (clock.span().start, clock.into_inner());
+            if monotonic {
+                let tolerance = tolerance.map_or(Ok(vec![0; 4]), |span| seconds("tolerance", &span))?;
+                add(RuleTag::Clock, place, tolerance);
+            }
+            let since = since.map(|time| (time.span().start, since_of(time.get_ref())));
+            match (max_step, since) {
+                (Some(step), since) => {
+                    let since = since
+                        .map_or(Ok(Vec::new()), |(place, since)| since.map_err(|problem| (place, problem)))?;
+                    let value = [seconds("max-step", &step)?, since].concat();
+                    add(RuleTag::ClockMaxStep, step.span().start, value);
+                }
+                (None, Some((place, _))) => return Err((place, Problem::SinceWithoutStep)),
+                (None, None) => {}
+            }
         }
         if let Some(quota) = self.quota {
             let place = quota.span().start;
@@ -268,6 +299,13 @@ fn span(name: &'static str, text: &str) -> Result<Vec<u8>, Problem> {
         Some(seconds) => Ok(seconds.to_be_bytes().to_vec()),
         None => Err(Problem::NoRule { name }),
     }
+}
+
+/// A point in time as u32 UNIX seconds.
+fn since_of(time: &toml::value::Datetime) -> Result<Vec<u8>, Problem> {
+    let time = time.to_string().parse::<jiff::Timestamp>().ok();
+    let seconds = time.and_then(|time| u32::try_from(time.as_second()).ok());
+    seconds.map(|seconds| seconds.to_be_bytes().to_vec()).ok_or(Problem::Time { name: "since" })
 }
 
 fn seconds(name: &'static str, text: &Spanned<String>) -> Result<Vec<u8>, Mistake> {
@@ -365,6 +403,17 @@ pub fn describe(rules: &Rules<'_>) -> Vec<(&'static str, String)> {
         RuleTag::HostPatterns => rules
             .host_patterns
             .then(|| "A HOST CERTIFICATE MAY STAND FOR MANY HOSTS: * and ? in a name".into()),
+        RuleTag::SerialsMaxStep => {
+            rules.serials_max_step.map(|step| format!("each at most {step} greater than the last"))
+        }
+        RuleTag::ClockMaxStep => rules.clock_max_step.map(|ClockStep { seconds, since }| {
+            let since = since.map(|since| Value::Time { seconds: since.into(), excess: 0 });
+            let first = since.map_or_else(
+                || "; the first may be any".into(),
+                |since| format!("; the first from {since} on"),
+            );
+            format!("now goes ahead by no more than {}{first}", span(seconds))
+        }),
     };
     RuleTag::ALL.into_iter().filter_map(|tag| words(tag).map(|words| (tag.name(), words))).collect()
 }
@@ -455,6 +504,28 @@ mod tests {
         ] {
             assert!(tags(none).is_empty(), "{none}");
         }
+        for (rule, tags_of, words) in [
+            (
+                "serials = { increasing = true, max-step = 1000 }",
+                &[0x8d, 0, 0, 0x98, 0, 8, 0, 0, 0, 0, 0, 0, 3, 0xe8][..],
+                "each at most 1000 greater than the last",
+            ),
+            (
+                "clock = { monotonic = true, max-step = \"1h\" }",
+                &[0x8f, 0, 4, 0, 0, 0, 0, 0x99, 0, 4, 0, 0, 0x0e, 0x10],
+                "now goes ahead by no more than 1 hour; the first may be any",
+            ),
+            (
+                "clock = { monotonic = true, max-step = \"1h\", since = 2023-11-14T23:13:20+01:00 }",
+                &[0x8f, 0, 4, 0, 0, 0, 0, 0x99, 0, 8, 0, 0, 0x0e, 0x10, 0x65, 0x53, 0xf1, 0],
+                "now goes ahead by no more than 1 hour; the first from 2023-11-14T22:13:20Z on",
+            ),
+        ] {
+            assert_eq!(tags(rule), tags_of, "{rule}");
+            let tlv = read(rule).unwrap().to_tlv();
+            let told = describe(&Template::decode(&tlv).unwrap().rules);
+            assert!(matches!(told.as_slice(), [_, (_, told)] if told == words), "{rule}: {told:?}");
+        }
         let both =
             tags("sealed = true\nmax-principals = 1\nserials = { first = 2, last = 3, increasing = true }");
         let order: Vec<u8> = [both[0], both[5], both[24], both[27]].to_vec();
@@ -488,6 +559,13 @@ mod tests {
             ("quota = { signatures = 65, window = \"1m\" }", 24, "from 1 to 64"),
             ("quota = { signatures = 1, window = \"0\" }", 9, "0 would allow nothing"),
             ("presence = \"never\"", 12, "always"),
+            ("serials = { increasing = true, max-step = 0 }", 43, "from 1 to"),
+            ("serials = { max-step = 5 }", 24, "increasing-serials, which the template does not have"),
+            ("clock = { monotonic = true, max-step = \"0\" }", 40, "0 would allow nothing"),
+            ("clock = { monotonic = false, max-step = \"1d\" }", 41, "of clock, which the template does not"),
+            ("clock = { monotonic = true, since = 2026-03-01T00:00:00Z }", 37, "name max-step, too"),
+            ("clock = { monotonic = true, max-step = \"1d\", since = 2026-03-01 }", 54, "in UTC from 1970"),
+            ("clock = { monotonic = true, max-step = \"1d\", since = 2106-03-01T00:00:00Z }", 54, "to 2106"),
             ("allow-critical-options = []\nforce-command = [\"a\"]", 17, "does not allow"),
         ] {
             let (line, found, problem) = match read(rule).unwrap_err() {

@@ -680,7 +680,23 @@ mod tests {
                 "signature-algorithm = \"rsa-sha2-512\"",
                 "signature-algorithm",
             ),
+            (
+                "serials = { increasing = true, max-step = 5 }",
+                "serial = 13\nmemory = { last-serial = 7 }",
+                "serials-max-step",
+            ),
+            ("serials = { increasing = true, max-step = 5 }", "serial = 6", "serials-max-step"),
             ("clock = { monotonic = true }", "memory = { highest-now = \"+1s\" }", "clock"),
+            (
+                "clock = { monotonic = true, max-step = \"1m\" }",
+                "memory = { highest-now = \"-61s\" }",
+                "clock-max-step",
+            ),
+            (
+                "clock = { monotonic = true, max-step = \"1m\", since = 2025-12-31T23:58:59Z }",
+                "memory = {}",
+                "clock-max-step",
+            ),
             (
                 "quota = { signatures = 2, window = \"1m\" }",
                 "memory = { times = [\"+1s\", \"-59s\"] }",
@@ -690,6 +706,8 @@ mod tests {
             assert_eq!(found(rules, test), format!("refused by {check}"), "{rules} {test}");
             let boundary = match check {
                 "host-patterns" => "type = \"host\"\nprincipals = [\"web.example.com\"]",
+                "serials-max-step" => "serial = 12\nmemory = { last-serial = 7 }",
+                "clock-max-step" => "memory = { highest-now = \"-60s\" }",
                 "increasing-serial" => "serial = 8\nmemory = { last-serial = 7 }",
                 "clock" => "memory = { highest-now = \"+0\" }",
                 "quota" => "memory = { times = [\"+1s\", \"-60s\"] }",

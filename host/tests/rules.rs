@@ -98,7 +98,7 @@ struct Bounds {
     check: &'static str,
 }
 
-const BOUNDS: [Bounds; 18] = [
+const BOUNDS: [Bounds; 20] = [
     Bounds {
         rule: "certificate-types = [\"host\"]",
         allowed: &["-h -I i -n a -V NOW:+3600"],
@@ -211,6 +211,18 @@ const BOUNDS: [Bounds; 18] = [
         allowed: &["-h -I i -n *.example.com,w?b.example.com -V NOW:+3600"],
         refused: &["-h -I i -n *example.com -V NOW:+3600", "-h -I i -n web.example.co? -V NOW:+3600"],
         check: "allowed-principals",
+    },
+    Bounds {
+        rule: "serials = { increasing = true, max-step = 10 }",
+        allowed: &["-I i -n a -V NOW:+3600 -z 10", "-I i -n a -V NOW:+3600 -z 20"],
+        refused: &["-I i -n a -V NOW:+3600 -z 31", "-I i -n a -V NOW:+3600 -z 18446744073709551615"],
+        check: "serials-max-step",
+    },
+    Bounds {
+        rule: "clock = { monotonic = true, max-step = \"1d\", since = 2020-01-01T00:00:00Z }",
+        allowed: &[],
+        refused: &["-I i -n a -V NOW:+3600"],
+        check: "clock-max-step",
     },
     Bounds {
         rule: "quota = { signatures = 2, window = \"1d\" }",

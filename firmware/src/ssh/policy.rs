@@ -14,8 +14,8 @@ use sshsm_protocol::ssh::request::{
     CertificateKind, Options, Principals, Request, RequestError, SubjectKey, SubjectKind,
 };
 use sshsm_protocol::ssh::rules::{
-    CertificateTypes, FORCE_COMMAND, Names, Networks, Patterns, Presence, Quota, Rules, SOURCE_ADDRESS,
-    Serials, SignatureAlgorithms, SubjectKeys,
+    CertificateTypes, ClockStep, FORCE_COMMAND, Names, Networks, Patterns, Presence, Quota, Rules,
+    SOURCE_ADDRESS, Serials, SignatureAlgorithms, SubjectKeys,
 };
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, Template, TemplateError};
@@ -76,10 +76,14 @@ pub enum Check {
     Serial,
     /// The serial number is greater than the last one.
     IncreasingSerial,
+    /// The serial number is not too far above the last one.
+    SerialStep,
     /// The CA key signs with an allowed algorithm.
     SignatureAlgorithm,
     /// Now is not before an earlier now, but for the tolerance.
     Clock,
+    /// Now is not too far ahead of the nows before.
+    ClockStep,
     /// There were fewer signatures in the window than the quota.
     Quota,
     /// Whether somebody has to touch the device: asked of the one at the device, once nothing else stands in the way.
@@ -88,7 +92,7 @@ pub enum Check {
 
 impl Check {
     /// All checks, in the order in which they are reported.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 30] = [
         Self::Template,
         Self::Request,
         Self::Timestamp,
@@ -113,8 +117,10 @@ impl Check {
         Self::KeyId,
         Self::Serial,
         Self::IncreasingSerial,
+        Self::SerialStep,
         Self::SignatureAlgorithm,
         Self::Clock,
+        Self::ClockStep,
         Self::Quota,
         Self::Presence,
     ];
@@ -147,8 +153,10 @@ impl Check {
             Self::KeyId => "key-id",
             Self::Serial => "serial",
             Self::IncreasingSerial => "increasing-serial",
+            Self::SerialStep => "serials-max-step",
             Self::SignatureAlgorithm => "signature-algorithm",
             Self::Clock => "clock",
+            Self::ClockStep => "clock-max-step",
             Self::Quota => "quota",
             Self::Presence => "presence",
         }
@@ -703,17 +711,34 @@ fn find_rule<'a>(
             let outcome = remembered(&|_| last.is_none_or(|last| request.serial > last));
             (outcome, Value::Number(request.serial), Value::Above(last))
         }),
+        Check::SerialStep => rules.serials_max_step.map(|step| {
+            // The first is counted from the beginning of the range: nobody can use up all numbers at once.
+            let before = rules.serials.map_or(0, |serials| serials.first.saturating_sub(1));
+            let last = memory.and_then(|memory| memory.last_serial).unwrap_or(before).max(before);
+            let most = last.saturating_add(step);
+            let outcome = remembered(&|_| request.serial <= most);
+            (outcome, Value::Number(request.serial), Value::AtMost(most))
+        }),
         Check::SignatureAlgorithm => rules.signature_algorithms.map(|algorithms| {
             let allowed = Outcome::of(algorithms.contains(algorithm));
             (allowed, Value::Algorithm(algorithm), Value::Algorithms(algorithms))
         }),
         Check::Clock => rules.clock.map(|tolerance| {
-            let earliest = memory.and_then(|memory| memory.highest_now).unwrap_or_default();
-            let earliest = earliest.saturating_sub(tolerance);
+            let since = rules.clock_max_step.and_then(|step| step.since);
+            let highest = memory.and_then(|memory| memory.highest_now).max(since);
+            let earliest = highest.map_or(0, |highest| highest.saturating_sub(tolerance));
             let (asked, bound) = (u64::from(now.seconds()), u64::from(earliest));
             let excess = bound.saturating_sub(asked);
             let time = Value::Time { seconds: asked, excess };
             (remembered(&|_| excess == 0), time, Value::NotBefore(Some(bound)))
+        }),
+        Check::ClockStep => rules.clock_max_step.map(|ClockStep { seconds, since }| {
+            let highest = memory.and_then(|memory| memory.highest_now).max(since);
+            let latest = highest.map(|highest| u64::from(highest) + u64::from(seconds));
+            let asked = u64::from(now.seconds());
+            let excess = latest.map_or(0, |latest| asked.saturating_sub(latest));
+            let time = Value::Time { seconds: asked, excess };
+            (remembered(&|_| excess == 0), time, Value::NotAfter(latest))
         }),
         Check::Quota => rules.quota.map(|quota| {
             let used = memory.map_or(0, |memory| memory.signatures_in(quota.window, now));

@@ -32,6 +32,9 @@ pub struct Template {
     pub presence: Option<Option<u32>>,
     pub sealed: bool,
     pub host_patterns: bool,
+    pub serials_max_step: Option<u64>,
+    /// The step, and where it begins.
+    pub clock_max_step: Option<(u32, Option<u32>)>,
     /// It was damaged: a tag twice, missing, unknown or of another length, or its end.
     pub damaged: bool,
 }
@@ -119,7 +122,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         None => Undecided,
     };
     let t = template;
-    let rules: [(&'static str, &dyn Fn() -> Answer); 26] = [
+    let rules: [(&'static str, &dyn Fn() -> Answer); 28] = [
         ("timestamp", &|| at.timestamp),
         ("ca-key", &|| yes(t.ca_keys.contains(&at.ca_key))),
         ("domain", &|| match &at.domains {
@@ -210,13 +213,29 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
                 None => true,
             })
         }),
+        ("serials-max-step", &|| match t.serials_max_step {
+            Some(step) => remembered(&|memory| {
+                // Nothing before the range was ever used.
+                let beginning = t.serials.map_or(0, |(first, _)| i128::from(first) - 1).max(0);
+                let last = memory.last_serial.map_or(beginning, i128::from).max(beginning);
+                i128::from(request.serial) <= last + i128::from(step)
+            }),
+            None => Allowed,
+        }),
         ("signature-algorithm", &|| match &t.signature_algorithms {
             Some(algorithms) => yes(algorithms.contains(&at.algorithm)),
             None => Allowed,
         }),
         ("clock", &|| match t.clock {
-            Some(tolerance) => remembered(&|memory| match memory.highest_now {
-                Some(highest) => now >= i128::from(highest) - i128::from(tolerance),
+            Some(tolerance) => remembered(&|memory| match clock_stands_at(t, memory) {
+                Some(highest) => now >= highest - i128::from(tolerance),
+                None => true,
+            }),
+            None => Allowed,
+        }),
+        ("clock-max-step", &|| match t.clock_max_step {
+            Some((step, _)) => remembered(&|memory| match clock_stands_at(t, memory) {
+                Some(highest) => now <= highest + i128::from(step),
                 None => true,
             }),
             None => Allowed,
@@ -240,6 +259,12 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         .into_iter()
         .chain(rules.into_iter().map(|(name, rule)| (name, when_readable(rule))))
         .collect()
+}
+
+/// The highest now so far, and no less than where the clock begins.
+fn clock_stands_at(t: &Template, memory: &Memory) -> Option<i128> {
+    let beginning = t.clock_max_step.and_then(|(_, since)| since);
+    [memory.highest_now, beginning].into_iter().flatten().map(i128::from).max()
 }
 
 fn well_formed(t: &Template) -> bool {
@@ -271,6 +296,8 @@ fn well_formed(t: &Template) -> bool {
             !codes.is_empty() && codes.iter().all(|code| [1, 2, 4, 43, 44, 45, 46].contains(code))
         })
         && t.quota.is_none_or(|(signatures, window)| (1..=64).contains(&signatures) && window >= 1)
+        && t.serials_max_step.is_none_or(|step| step >= 1 && t.increasing_serials)
+        && t.clock_max_step.is_none_or(|(step, _)| step >= 1 && t.clock.is_some())
         && t.require_critical_options.iter().flatten().all(|name| may_have(name))
         && (t.force_command.is_none() || may_have(b"force-command"))
         && (t.source_address.is_none() || may_have(b"source-address"))

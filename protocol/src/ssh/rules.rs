@@ -25,6 +25,8 @@
 //! | 0x91 | presence | nothing: for every signature; or u32 seconds: for what lasts, or reaches ahead of now, longer |
 //! | 0x92 | sealed: neither replaced nor deleted | nothing |
 //! | 0x97 | a host certificate's principals may be patterns | nothing |
+//! | 0x98 | how far serial numbers increase at once | u64, at least 1 |
+//! | 0x99 | how far the clock goes ahead at once | u32 seconds, at least 1; or those ‖ u32 the first now, UNIX seconds |
 
 use super::{
     host_pattern::HostPattern,
@@ -84,11 +86,15 @@ pub enum RuleTag {
     Sealed,
     /// That a host certificate may name many hosts by a pattern.
     HostPatterns = 0x97,
+    /// How far a serial number may lie above the last.
+    SerialsMaxStep = 0x98,
+    /// How far a now may lie ahead of the highest.
+    ClockMaxStep = 0x99,
 }
 
 impl RuleTag {
     /// All, in the order of their numbers.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 22] = [
         Self::CertificateTypes,
         Self::AllowPrincipals,
         Self::MaxLifetime,
@@ -109,6 +115,8 @@ impl RuleTag {
         Self::Presence,
         Self::Sealed,
         Self::HostPatterns,
+        Self::SerialsMaxStep,
+        Self::ClockMaxStep,
     ];
 
     /// The tag of this number.
@@ -141,6 +149,8 @@ impl RuleTag {
             Self::Presence => "presence",
             Self::Sealed => "sealed",
             Self::HostPatterns => "host-patterns",
+            Self::SerialsMaxStep => "serials-max-step",
+            Self::ClockMaxStep => "clock-max-step",
         }
     }
 }
@@ -186,6 +196,9 @@ pub enum RuleError {
     /// What is required is not allowed.
     #[error("it needs a critical option that allow-critical-options does not allow")]
     NotAllowed,
+    /// A bound on what nothing else keeps track of.
+    #[error("it bounds a step of {}, which the template does not have", .0.name())]
+    Without(RuleTag),
 }
 
 /// The most signatures that a quota can count.
@@ -425,6 +438,15 @@ pub struct Quota {
     pub window: u32,
 }
 
+/// How far the clock may go ahead from one signature to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ClockStep {
+    /// The most seconds between the highest now and a later one, at least 1.
+    pub seconds: u32,
+    /// The now, UNIX seconds, that the first signature's is measured from; without it the first may be any.
+    pub since: Option<u32>,
+}
+
 /// When somebody has to touch the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
@@ -473,6 +495,8 @@ pub struct Rules<'a> {
     pub presence: Option<Presence>,
     pub sealed: bool,
     pub host_patterns: bool,
+    pub serials_max_step: Option<u64>,
+    pub clock_max_step: Option<ClockStep>,
 }
 
 fn exactly<const N: usize>(expected: &'static str, value: &[u8]) -> Result<[u8; N], RuleError> {
@@ -547,12 +571,41 @@ impl<'a> Rules<'a> {
             }
             RuleTag::Sealed => self.sealed = flag(value)?,
             RuleTag::HostPatterns => self.host_patterns = flag(value)?,
+            RuleTag::SerialsMaxStep => match u64::from_be_bytes(exactly("8", value)?) {
+                0 => return Err(RuleError::Zero),
+                most => self.serials_max_step = Some(most),
+            },
+            RuleTag::ClockMaxStep => {
+                let (seconds, since) = match value.split_first_chunk() {
+                    Some((seconds, [])) => (*seconds, None),
+                    _ => {
+                        let [a, b, c, d, since @ ..] = exactly::<8>("4 or 8", value)?;
+                        ([a, b, c, d], Some(u32::from_be_bytes(since)))
+                    }
+                };
+                match u32::from_be_bytes(seconds) {
+                    0 => return Err(RuleError::Zero),
+                    seconds => self.clock_max_step = Some(ClockStep { seconds, since }),
+                }
+            }
         }
         Ok(())
     }
 
-    /// Finds a rule that another makes impossible.
+    /// Finds a rule that another makes impossible, or that means nothing without one that is not there.
     pub(super) fn check(&self) -> Result<(), (RuleTag, RuleError)> {
+        for (bound, tag, (tracked, of)) in [
+            (
+                self.serials_max_step.is_some(),
+                RuleTag::SerialsMaxStep,
+                (self.increasing_serials, RuleTag::IncreasingSerials),
+            ),
+            (self.clock_max_step.is_some(), RuleTag::ClockMaxStep, (self.clock.is_some(), RuleTag::Clock)),
+        ] {
+            if bound && !tracked {
+                return Err((tag, RuleError::Without(of)));
+            }
+        }
         let Some(allowed) = self.allow_critical_options else { return Ok(()) };
         let needed = self.require_critical_options.iter().flat_map(Names::iter);
         let needed = needed.map(|name| (RuleTag::RequireCriticalOptions, name));
@@ -626,6 +679,16 @@ impl<'a> Rules<'a> {
                 },
                 RuleTag::Sealed => bytes(self.sealed.then_some(&[])),
                 RuleTag::HostPatterns => bytes(self.host_patterns.then_some(&[])),
+                RuleTag::SerialsMaxStep => {
+                    bytes(self.serials_max_step.map(u64::to_be_bytes).as_ref().map(|b| &b[..]))
+                }
+                RuleTag::ClockMaxStep => match self.clock_max_step {
+                    Some(ClockStep { seconds, since: None }) => field(&[&seconds.to_be_bytes()]),
+                    Some(ClockStep { seconds, since: Some(since) }) => {
+                        field(&[&seconds.to_be_bytes(), &since.to_be_bytes()])
+                    }
+                    None => Ok(()),
+                },
             }
         })
     }
@@ -652,7 +715,7 @@ mod tests {
     }
 
     /// A value for each tag.
-    const VALUES: [(RuleTag, &[u8]); 20] = [
+    const VALUES: [(RuleTag, &[u8]); 22] = [
         (RuleTag::CertificateTypes, &[1]),
         (RuleTag::AllowPrincipals, b"zone-*\0alice\0"),
         (RuleTag::MaxLifetime, &[0, 0, 0x0e, 0x10]),
@@ -673,6 +736,8 @@ mod tests {
         (RuleTag::Presence, &[]),
         (RuleTag::Sealed, &[]),
         (RuleTag::HostPatterns, &[]),
+        (RuleTag::SerialsMaxStep, &[0, 0, 0, 0, 0, 0, 0x03, 0xe8]),
+        (RuleTag::ClockMaxStep, &[0, 0x27, 0x8d, 0, 0x65, 0x53, 0xf1, 0]),
     ];
 
     #[test]
@@ -688,6 +753,7 @@ mod tests {
         assert_eq!(encoded(&rules), expected);
         assert_eq!(rules.check(), Ok(()));
         assert_eq!(encoded(&set(RuleTag::Presence, &[0, 0, 0, 9]).unwrap()), [0x91, 0, 4, 0, 0, 0, 9]);
+        assert_eq!(encoded(&set(RuleTag::ClockMaxStep, &[0, 0, 0, 9]).unwrap()), [0x99, 0, 4, 0, 0, 0, 9]);
         assert!(encoded(&Rules::default()).is_empty());
         assert_eq!(RuleTag::from_code(0x7f).or(RuleTag::from_code(0x93)), None);
     }
@@ -748,6 +814,11 @@ mod tests {
             (RuleTag::Quota, &[0, 0, 0, 0, 1], RuleError::Zero),
             (RuleTag::Quota, &[1, 0, 0, 0, 0], RuleError::Zero),
             (RuleTag::Quota, &[65, 0, 0, 0, 1], RuleError::Quota(65)),
+            (RuleTag::SerialsMaxStep, &[0; 8], RuleError::Zero),
+            (RuleTag::ClockMaxStep, &[0; 4], RuleError::Zero),
+            (RuleTag::ClockMaxStep, &[0, 0, 0, 0, 0, 0, 0, 1], RuleError::Zero),
+            (RuleTag::ClockMaxStep, &[0; 5], RuleError::WrongLength { expected: "4 or 8", found: 5 }),
+            (RuleTag::ClockMaxStep, &[0; 3], RuleError::WrongLength { expected: "4 or 8", found: 3 }),
         ] {
             assert_eq!(set(tag, value), Err(error), "{tag:?} {value:?}");
         }
@@ -772,6 +843,23 @@ mod tests {
                 .unwrap();
             assert_eq!(rules.check(), Ok(()));
         }
+    }
+
+    #[test]
+    fn a_bound_on_a_step_belongs_to_what_is_tracked() {
+        for (tag, value, of, tracked) in [
+            (RuleTag::SerialsMaxStep, &[0, 0, 0, 0, 0, 0, 0, 1][..], RuleTag::IncreasingSerials, &[][..]),
+            (RuleTag::ClockMaxStep, &[0, 0, 0, 1], RuleTag::Clock, &[0, 0, 0, 0]),
+        ] {
+            let mut rules = set(tag, value).unwrap();
+            assert_eq!(rules.check(), Err((tag, RuleError::Without(of))));
+            rules.set(of, tracked).unwrap();
+            assert_eq!(rules.check(), Ok(()));
+        }
+        assert_eq!(
+            std::format!("{}", RuleError::Without(RuleTag::Clock)),
+            "it bounds a step of clock, which the template does not have"
+        );
     }
 
     #[test]
