@@ -21,6 +21,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::LazyLock;
 
 use ed25519_dalek::{Signer, SigningKey};
+use hex_literal::hex;
 use oracle::{Answer, Circumstances, Memory, Network, judge};
 use proptest::prelude::*;
 use proptest::sample::select;
@@ -359,7 +360,7 @@ fn case() -> impl Strategy<Value = Case> {
         (select(OPTIONS), prop::option::weighted(0.9, Just(())), commands(), places)
     };
     let request = (
-        (1..=7_u8, spot(), spot(), any::<bool>(), name()),
+        (1..=7_u8, spot(), spot(), any::<bool>(), name(), prop::bool::weighted(0.02)),
         prop_oneof![1 => Just(vec![]), 12 => prop::collection::vec(name(), 1..4)],
         prop::option::weighted(0.3, spot()),
         (spot(), spot()),
@@ -393,7 +394,7 @@ fn case() -> impl Strategy<Value = Case> {
     );
     (template(), request, at, form).prop_map(|(template, request, at, form)| {
         let (
-            (subject_kind, rsa_bits, serial, host, key_id),
+            (subject_kind, rsa_bits, serial, host, key_id, odd_key),
             principals,
             count,
             times,
@@ -453,9 +454,17 @@ fn case() -> impl Strategy<Value = Case> {
         };
         let request = oracle::Request {
             subject_kind,
-            rsa_bits: rsa_bits.find([least.into()]).clamp(1, if least == u16::MAX { 65_535 } else { 4096 })
-                as u16,
-            serial: serial.find([first.into(), last.into(), remembered.into()]),
+            rsa_bits: rsa_bits
+                .find([least.into(), 1024, least.into(), 2048])
+                .clamp(1, if least == u16::MAX { 65_535 } else { 4096 }) as u16,
+            odd_key: odd_key && subject_kind != 5,
+            serial: serial.find([
+                first.into(),
+                last.into(),
+                remembered.into(),
+                i128::from(remembered) + i128::from(template.serials_max_step.unwrap_or_default()),
+                i128::from(first) - 1 + i128::from(template.serials_max_step.unwrap_or_default()),
+            ]),
             host,
             key_id,
             principals: named,
@@ -557,11 +566,31 @@ fn string(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u32).to_be_bytes(), bytes].concat()
 }
 
-/// The certificate type and the fields of a key (RFC 4253, RFC 5656, PROTOCOL.certkeys, PROTOCOL.u2f).
-fn subject(kind: u8, bits: u16) -> (&'static str, Vec<u8>) {
-    let point = |name: &str, length| {
-        [string(name.as_bytes()), string(&[&[4], vec![1; length].as_slice()].concat())].concat()
+/// The base points of P-256, P-384 and P-521 (SEC 2, sections 2.4 to 2.6).
+const BASE_POINTS: [&[u8]; 3] = [
+    &hex!(
+        "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+    ),
+    &hex!(
+        "aa87ca22be8b05378eb1c71ef320ad746e1d3b628ba79b9859f741e082542a385502f25dbf55296c3a545e3872760ab7"
+        "3617de4a96262c6f5d9e98bf9292dc29f8f41dbd289a147ce9da3113b5f0b8c00a60b1ce1d7e819d7a431d7c90ea0e5f"
+    ),
+    &hex!(
+        "00c6858e06b70404e9cd9e3ecb662395b4429c648139053fb521f828af606b4d3dbaa14b5e77efe75928fe1dc127a2ffa8de3348b3c1856a429bf97e7e31c2e5bd66"
+        "011839296a789a3bc0045c8a5fb42c7d1bd998f54449579b446817afbd17273e662c97ee72995ef42640c550b9013fad0761353c7086a272c24088be94769fd16650"
+    ),
+];
+
+/// The certificate type and the fields of a key (RFC 4253, RFC 5656, PROTOCOL.certkeys, PROTOCOL.u2f). An odd one is of
+/// 1 as exponent, off its curve, or of an application with a NUL.
+fn subject(kind: u8, bits: u16, odd: bool) -> (&'static str, Vec<u8>) {
+    let point = |name: &str, length: usize| {
+        let mut point = BASE_POINTS.iter().find(|point| point.len() == length).unwrap().to_vec();
+        point[length / 2] ^= u8::from(odd && kind != 6);
+        [string(name.as_bytes()), string(&[&[4], point.as_slice()].concat())].concat()
     };
+    let application = || string(if odd { b"ssh:\0" } else { b"ssh:" });
     match kind {
         1 => {
             let top = 1_u8 << ((bits - 1) % 8);
@@ -570,20 +599,21 @@ fn subject(kind: u8, bits: u16) -> (&'static str, Vec<u8>) {
             if top == 0x80 {
                 modulus.insert(0, 0);
             }
-            ("ssh-rsa", [string(&[1, 0, 1]), string(&modulus)].concat())
+            let exponent: &[u8] = if odd { &[1] } else { &[1, 0, 1] };
+            ("ssh-rsa", [string(exponent), string(&modulus)].concat())
         }
         2 => ("ecdsa-sha2-nistp256", point("nistp256", 64)),
         3 => ("ecdsa-sha2-nistp384", point("nistp384", 96)),
         4 => ("ecdsa-sha2-nistp521", point("nistp521", 132)),
         5 => ("ssh-ed25519", string(&[4; 32])),
-        6 => ("sk-ecdsa-sha2-nistp256", [point("nistp256", 64), string(b"ssh:")].concat()),
-        _ => ("sk-ssh-ed25519", [string(&[4; 32]), string(b"ssh:")].concat()),
+        6 => ("sk-ecdsa-sha2-nistp256", [point("nistp256", 64), application()].concat()),
+        _ => ("sk-ssh-ed25519", [string(&[4; 32]), application()].concat()),
     }
 }
 
 fn request_bytes(case: &Case) -> Vec<u8> {
     let r = &case.request;
-    let (name, key) = subject(r.subject_kind, r.rsa_bits);
+    let (name, key) = subject(r.subject_kind, r.rsa_bits, r.odd_key);
     let options = |list: &[(Vec<u8>, Option<Vec<u8>>)]| {
         let value = |value: &Option<Vec<u8>>| value.as_ref().map_or(vec![], |value| string(value));
         let list: Vec<u8> =

@@ -14,8 +14,9 @@ use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::policy::BothDomains;
 use sshsm_firmware::ssh::policy::{Check, Outcome};
 use sshsm_protocol::ssh::explanation;
+use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::public_key::SshCurve;
-use sshsm_protocol::ssh::request::CertificateKind;
+use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, Domains, ObjectType};
 
 #[test]
@@ -125,6 +126,40 @@ fn a_host_certificate_names_hosts_and_no_patterns() {
     assert_eq!(forbidding(b"bastion.example.com\0", b"Bastion.example.com"), both[..1]);
     assert_eq!(forbidding(b"Bastion.example.com\0", b"bastion.example.com"), both[..1]);
     assert_eq!(forbidding(b"bastion.example.com\0", b"bastion.example.co"), []);
+}
+
+#[test]
+fn a_key_that_openssh_cannot_read_is_not_certified() {
+    const SHORT: [u8; 96] = [0x80; 96];
+    const LONG: [u8; 2049] = [1; 2049];
+    const LEAST: [u8; 128] = [0x80; 128];
+    const SMALL: [u8; 32] = [0; 32];
+    let rsa = |modulus| SubjectKey::Plain(PublicKey::Rsa { exponent: &[1, 0, 1], modulus });
+    let ed25519 = PublicKey::Ed25519(&[4; 32]);
+    still_allowed(|case| case.subject = rsa(&LEAST));
+    for subject in [
+        rsa(&SHORT),
+        rsa(&LEAST[1..]),
+        SubjectKey::Plain(PublicKey::Rsa { exponent: &[1], modulus: &LEAST }),
+        SubjectKey::Plain(PublicKey::Ecdsa { curve: SshCurve::P256, point: &[0x11; 64] }),
+        SubjectKey::Plain(PublicKey::Ecdsa { curve: SshCurve::P521, point: &[0; 132] }),
+        SubjectKey::SecurityKey {
+            key: PublicKey::Ecdsa { curve: SshCurve::P256, point: &[0; 64] },
+            application: b"ssh:",
+        },
+        SubjectKey::SecurityKey { key: ed25519, application: b"ssh:\0a" },
+        SubjectKey::SecurityKey { key: ed25519, application: b"ssh:\0" },
+        SubjectKey::Plain(PublicKey::Ed25519(&SMALL)),
+    ] {
+        only(Check::SubjectKey, |case| case.subject = subject);
+    }
+    // As much as a message has room for.
+    let mut case = Case::new();
+    case.subject = rsa(&LONG);
+    let request = case.request();
+    assert_eq!(case.refusals(), [(Check::SubjectKey, Outcome::Refused)]);
+    assert!(request.len() > 2049);
+    assert_eq!(case.sign(), Err(DeviceError::SshCaConstraintViolation));
 }
 
 #[test]

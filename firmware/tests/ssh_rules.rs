@@ -226,7 +226,12 @@ fn only_allowed_kinds_of_keys_are_certified() {
     let rule = Some(SubjectKeys::decode(kinds).unwrap());
     let certifying =
         |subject| move |case: &mut Case| (case.rules.subject_keys, case.subject) = (rule, subject);
-    let p256 = PublicKey::Ecdsa { curve: SshCurve::P256, point: &[1; 64] };
+    // The curve's base point (SEC 2, section 2.4.2).
+    const P256: [u8; 64] = hex_literal::hex!(
+        "6b17d1f2e12c4247f8bce6e563a440f277037d812deb33a0f4a13945d898c296"
+        "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
+    );
+    let p256 = PublicKey::Ecdsa { curve: SshCurve::P256, point: &P256 };
     let ed25519 = PublicKey::Ed25519(&[4; 32]);
     still_allowed(certifying(SubjectKey::Plain(p256)));
     still_allowed(certifying(SubjectKey::SecurityKey { key: ed25519, application: b"ssh:" }));

@@ -3,6 +3,7 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use sshsm_firmware::ssh::policy::{Check, Outcome, Value};
+use sshsm_firmware::ssh::subject::SubjectKeyError;
 use sshsm_firmware::ssh::timestamp::Timestamp;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, RequestError, SubjectKey};
@@ -105,6 +106,14 @@ fn every_value_of_a_rule_has_its_words() {
         (Value::Subject(rsa(&[0x7f; 256])), "rsa of 2047 bits"),
         (Value::Subject(SubjectKey::SecurityKey { key: KEY, application: b"ssh:" }), "sk-ed25519"),
         (Value::Subject(SubjectKey::SecurityKey { key: odd, application: b"ssh:" }), "?"),
+        (
+            Value::UnusableSubject(rsa(&[0x7f; 96]), SubjectKeyError::ShortRsa(767)),
+            "rsa of 767 bits: OpenSSH reads RSA keys of at least 1024 bits, and this one has 767",
+        ),
+        (
+            Value::UnusableSubject(SubjectKey::Plain(odd), SubjectKeyError::NotOnCurve(SshCurve::P521)),
+            "ecdsa-p521: its point is not on the curve nistp521",
+        ),
         (Value::Subjects(subjects(&[0, 0, 1, 5])), "rsa, ed25519"),
         (Value::Subjects(subjects(&[0, 1, 1])), "rsa; RSA of at least 1 bits"),
         (Value::Subjects(subjects(&[0x0c, 0, 1])), "rsa; RSA of at least 3072 bits"),

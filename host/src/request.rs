@@ -7,6 +7,7 @@
 use ssh_encoding::{Base64Reader, Base64Writer, Encode, Reader, Writer};
 use ssh_key::public::KeyData;
 use ssh_key::{Certificate, PublicKey};
+use sshsm_firmware::ssh::subject::{self, SubjectKeyError};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
@@ -60,6 +61,9 @@ pub enum BuildError {
         /// SSH's name of the kind.
         kind: String,
     },
+    /// The subject key is one that OpenSSH cannot read, or that anybody can sign for.
+    #[error("this key cannot be certified")]
+    Unusable(#[source] SubjectKeyError),
     /// The numbers of one of the two keys are not in the form that SSH demands.
     #[error("the {field} is malformed")]
     Key {
@@ -163,9 +167,10 @@ impl SigningRequest {
         };
         let mut bytes = Vec::new();
         request.encode(&mut bytes).map_err(BuildError::Encoding)?;
-        // What the device would refuse to read is refused here, where there are words for it.
-        Request::decode(&bytes).map_err(BuildError::Content)?;
-        Ok(Self { bytes, comment: subject.comment().as_str_lossy().to_owned() })
+        // What the device would refuse whatever its template says is refused here, where there are words for it.
+        let built = Self::from_bytes(bytes)?;
+        built.check_subject()?;
+        Ok(Self { comment: subject.comment().as_str_lossy().to_owned(), ..built })
     }
 
     /// A request that was built elsewhere.
@@ -217,6 +222,15 @@ impl SigningRequest {
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
+    }
+
+    /// Fails when no device certifies the subject key: OpenSSH cannot read it, or anybody can sign for it.
+    ///
+    /// # Errors
+    /// What is wrong with the key.
+    pub fn check_subject(&self) -> Result<(), BuildError> {
+        let request = Request::decode(&self.bytes).map_err(BuildError::Content)?;
+        subject::check(&request.subject_key).map_err(BuildError::Unusable)
     }
 
     /// Fails when the device has no room for the request beside a timestamp signature of so many bytes.
@@ -578,6 +592,36 @@ mod tests {
         assert_eq!(read.keys().unwrap(), (subject.key_data().clone(), subject.key_data().clone()));
         let cut = built.as_bytes().split_last().unwrap().1.to_vec();
         assert!(matches!(SigningRequest::from_bytes(cut), Err(BuildError::Content(_))));
+    }
+
+    /// Each is a line of a `.pub` file that is read without complaint.
+    #[test]
+    fn a_key_that_openssh_cannot_read_is_not_certified() {
+        let blob = |parts: &[&[u8]]| -> Vec<u8> {
+            let string = |part: &&[u8]| [&u32::try_from(part.len()).unwrap().to_be_bytes(), *part].concat();
+            parts.iter().flat_map(string).collect()
+        };
+        let point = [[4].as_slice(), &[0x11; 64]].concat();
+        let rsa = |exponent: &[u8], length| blob(&[b"ssh-rsa", exponent, &vec![0x7f; length]]);
+        let point_of_seven = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key().to_bytes();
+        for (blob, error) in [
+            (rsa(&[1, 0, 1], 96), SubjectKeyError::ShortRsa(767)),
+            (rsa(&[1, 0, 1], 2049), SubjectKeyError::LongRsa(16_391)),
+            (rsa(&[1], 256), SubjectKeyError::RsaExponentOne),
+            (
+                blob(&[b"ecdsa-sha2-nistp256", b"nistp256", &point]),
+                SubjectKeyError::NotOnCurve(SshCurve::P256),
+            ),
+            (blob(&[b"ssh-ed25519", &[0; 32]]), SubjectKeyError::SmallOrder),
+            (
+                blob(&[b"sk-ssh-ed25519@openssh.com", &point_of_seven, b"ssh:\0a"]),
+                SubjectKeyError::NulInApplication,
+            ),
+        ] {
+            let subject = PublicKey::from_bytes(&blob).unwrap();
+            let built = SigningRequest::new(&subject, &content(CertificateKind::User), key().key_data());
+            assert_eq!(built, Err(BuildError::Unusable(error)));
+        }
     }
 
     proptest! {

@@ -207,8 +207,9 @@ impl TimedRequest {
     /// Has `source` vouch for when `request` is made.
     ///
     /// # Errors
-    /// When it does not fit the device, or nobody vouches.
+    /// When it does not fit the device, its subject key cannot be certified, or nobody vouches.
     pub fn of(request: SigningRequest, source: &mut dyn TimestampSource) -> Result<Self, SignerError> {
+        request.check_subject()?;
         if let Some(algorithm) = source.algorithm() {
             request.check_length(algorithm.signature_length())?;
         }
@@ -219,12 +220,13 @@ impl TimedRequest {
     /// A request that somebody vouched for before.
     ///
     /// # Errors
-    /// When it does not fit the device.
+    /// When it does not fit the device, or its subject key cannot be certified.
     pub fn from_stored(
         request: SigningRequest,
         now: Now,
         timestamp_signature: Vec<u8>,
     ) -> Result<Self, SignerError> {
+        request.check_subject()?;
         request.check_length(timestamp_signature.len())?;
         Ok(Self { request, now, timestamp_signature })
     }

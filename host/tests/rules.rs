@@ -373,6 +373,18 @@ fn a_template_of_another_domain_is_refused_and_told() {
     }
 }
 
+/// Nothing is asked of the device, and nothing is recorded as issued.
+#[test]
+fn a_key_that_openssh_cannot_read_is_told_before_anything_is_signed() {
+    let machine = machine("");
+    machine.write("rsa767.pub", &machine::rsa(&[0x7f; 96]));
+    let run = sign(&machine, "-I i -n a -V +1h rsa767.pub");
+    assert!(run.code != 0 && run.stderr.contains("at least 1024 bits, and this one has 767"), "{run:?}");
+    assert!(!machine.path("rsa767-cert.pub").exists());
+    let ledger = machine.run(&["ledger", "list", "--format", "json"]);
+    assert!(!ledger.stdout.contains("\"issued\""), "{ledger:?}");
+}
+
 #[test]
 fn a_table_has_lines_only_for_rules_that_the_template_has() {
     let machine = machine("max-lifetime = \"1h\"\n");

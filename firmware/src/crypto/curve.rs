@@ -123,6 +123,18 @@ pub(crate) fn load(curve: Curve, scalar: &[u8]) -> Option<Box<dyn EcKey + Send>>
     })
 }
 
+/// Whether `X‖Y` is a point of the curve, each coordinate an element of its field. Every such point of these curves but the
+/// identity, which has no such form, has the curve's order.
+pub(crate) fn is_point(curve: Curve, point: &[u8]) -> bool {
+    // SEC1's uncompressed form: 04 in front.
+    let mut encoded = [4; 1 + 2 * Curve::P521.coordinate_length()];
+    let length = 1 + point.len();
+    let Some(room) = encoded.get_mut(1..length) else { return false };
+    room.copy_from_slice(point);
+    let (encoded, _) = encoded.split_at(length);
+    with_curve!(curve, C, D => PublicKey::<C>::from_sec1_bytes(encoded).is_ok().then_some(())).is_some()
+}
+
 #[cfg(any(feature = "signatures", feature = "attestation"))]
 /// A fixed-length signature, `r‖s`, in DER, into `der`; returns its length.
 pub(crate) fn to_der(curve: Curve, signature: &[u8], der: &mut [u8]) -> Option<usize> {

@@ -2,4 +2,5 @@
 
 pub mod memory;
 pub mod policy;
+pub mod subject;
 pub mod timestamp;

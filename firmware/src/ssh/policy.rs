@@ -23,6 +23,7 @@ use sshsm_protocol::ssh::timestamp::Now;
 use sshsm_protocol::{DeviceError, Domains, ObjectId};
 
 use super::memory::Memory;
+use super::subject::{self, SubjectKeyError};
 use super::timestamp::{Authenticity, Timestamp};
 
 /// One rule.
@@ -68,7 +69,7 @@ pub enum Check {
     ForceCommand,
     /// If the certificate says where from it may be used, that is allowed.
     SourceAddress,
-    /// The certified key is of an allowed kind and length.
+    /// The certified key is one that OpenSSH reads, and of an allowed kind and length.
     SubjectKey,
     /// The key id matches.
     KeyId,
@@ -254,6 +255,8 @@ pub enum Value<'a> {
     AtMostSeconds(u64),
     /// A key that is to be certified.
     Subject(SubjectKey<'a>),
+    /// A key that is to be certified and cannot be.
+    UnusableSubject(SubjectKey<'a>, SubjectKeyError),
     /// Kinds of keys.
     Subjects(SubjectKeys<'a>),
     /// A range of serial numbers.
@@ -349,14 +352,10 @@ impl fmt::Display for Value<'_> {
             Self::Number(number) => write!(f, "{number}"),
             Self::AtMost(most) => write!(f, "at most {most}"),
             Self::AtMostSeconds(most) => write!(f, "at most {most} s"),
-            Self::Subject(key) => {
-                f.write_str(key.kind().map_or("?", SubjectKind::name))?;
-                match key {
-                    SubjectKey::Plain(key) => {
-                        key.rsa_bits().map_or(Ok(()), |bits| write!(f, " of {bits} bits"))
-                    }
-                    SubjectKey::SecurityKey { .. } => Ok(()),
-                }
+            Self::Subject(key) => write_subject(f, key),
+            Self::UnusableSubject(key, error) => {
+                write_subject(f, key)?;
+                write!(f, ": {error}")
             }
             Self::Subjects(keys) => {
                 join(f, keys.iter().map(SubjectKind::name))?;
@@ -374,6 +373,14 @@ impl fmt::Display for Value<'_> {
                 write!(f, "fewer than {signatures} in {window} s before")
             }
         }
+    }
+}
+
+fn write_subject(f: &mut fmt::Formatter<'_>, key: &SubjectKey<'_>) -> fmt::Result {
+    f.write_str(key.kind().map_or("?", SubjectKind::name))?;
+    match key {
+        SubjectKey::Plain(key) => key.rsa_bits().map_or(Ok(()), |bits| write!(f, " of {bits} bits")),
+        SubjectKey::SecurityKey { .. } => Ok(()),
     }
 }
 
@@ -611,6 +618,11 @@ fn find<'a>(
                 None => (Outcome::Allowed, Value::Principals(request.principals), Value::AnyBut(forbidden)),
             }
         }
+        Check::SubjectKey if let Err(error) = subject::check(&request.subject_key) => (
+            Outcome::Refused,
+            Value::UnusableSubject(request.subject_key, error),
+            Value::Text("a key that OpenSSH reads"),
+        ),
         _ => find_rule(check, &template.rules, request, timestamp.now(), ca_key.algorithm, device.memory),
     }
 }

@@ -51,6 +51,8 @@ pub struct Request {
     /// As the template counts kinds of keys.
     pub subject_kind: u8,
     pub rsa_bits: u16,
+    /// Its numbers are no key that OpenSSH reads, be it RSA of whatever length or another.
+    pub odd_key: bool,
     pub serial: u64,
     pub host: bool,
     pub key_id: Vec<u8>,
@@ -192,6 +194,8 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             _ => Allowed,
         }),
         ("subject-key", &|| match &t.subject_keys {
+            _ if request.odd_key => Refused,
+            _ if request.subject_kind == 1 && !(1024..=16_384).contains(&request.rsa_bits) => Refused,
             Some((least, kinds)) => yes(kinds.contains(&request.subject_kind)
                 && (request.subject_kind != 1 || request.rsa_bits >= *least)),
             None => Allowed,
