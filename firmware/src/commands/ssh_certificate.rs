@@ -1,7 +1,7 @@
 //! SIGN SSH CERTIFICATE, what this device is for, and EXPLAIN SSH REQUEST, which says what would come of it.
 
-use alloc::string::{String, ToString};
 use alloc::vec::Vec;
+use core::fmt::{self, Write as _};
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
@@ -23,7 +23,7 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 use crate::ssh::memory::Memory;
-use crate::ssh::policy::{BothDomains, CaKey, Decision, OnDevice, Value, evaluate};
+use crate::ssh::policy::{BothDomains, CaKey, Check, Decision, OnDevice, Value, evaluate};
 use crate::ssh::timestamp::Timestamp;
 
 /// What is asked of a CA key and a template.
@@ -158,34 +158,85 @@ pub(crate) fn explain<P: Platform>(
 ) -> Result<(), DeviceError> {
     let question = Question::read(core, caller, reader)?;
     let Judgement { decision, .. } = question.judge::<P::Crypto>()?;
-    let mut lines: Vec<(&str, &str, [String; 2])> = decision
-        .verdict
-        .findings()
-        .iter()
-        .filter(|finding| finding.allowed != Value::Unrestricted)
-        .map(|finding| {
-            let values = [finding.asked.to_string(), finding.allowed.to_string()];
-            (finding.check.name(), finding.outcome.name(), values)
-        })
-        .collect();
+    let findings = decision.verdict.findings();
+    let told = || findings.iter().filter(|finding| finding.allowed != Value::Unrestricted);
     // Names, outcomes and lengths; the rest is for the values, the longest of which are cut.
-    let room = MAX_INNER_PAYLOAD - lines.len() * 40;
-    let taken = |limit: usize| {
-        lines.iter().flat_map(|(_, _, values)| values).map(|value| value.len().min(limit)).sum::<usize>()
-    };
-    let limit = (0..=450).rev().find(|&limit| taken(limit) <= room).unwrap_or_default();
-    for value in lines.iter_mut().flat_map(|(_, _, values)| values) {
-        if value.len() > limit {
-            let cut = value.floor_char_boundary(limit.saturating_sub('…'.len_utf8()));
-            value.truncate(cut);
-            value.push('…');
+    let count = told().count();
+    let room = MAX_INNER_PAYLOAD.saturating_sub(count * 40);
+    let mut lengths = [0; 2 * Check::ALL.len()];
+    let values = told().flat_map(|finding| [&finding.asked, &finding.allowed]);
+    for (length, value) in lengths.iter_mut().zip(values) {
+        *length = length_of(value);
+    }
+    let taken = |limit: usize| lengths.iter().map(|&length| length.min(limit)).sum::<usize>();
+    let limit = (0..=LONGEST_VALUE).rev().find(|&limit| taken(limit) <= room).unwrap_or_default();
+    explanation::begin(question.now.seconds(), count, writer)?;
+    for (finding, &[asked_length, allowed_length]) in told().zip(lengths.as_chunks().0) {
+        let (mut asked, mut allowed) = (Cut::default(), Cut::default());
+        explanation::Finding {
+            check: finding.check.name(),
+            outcome: finding.outcome.name(),
+            asked: asked.write(&finding.asked, asked_length, limit),
+            allowed: allowed.write(&finding.allowed, allowed_length, limit),
+        }
+        .encode(writer)?;
+    }
+    Ok(())
+}
+
+/// Bytes of the longest value of an explanation.
+const LONGEST_VALUE: usize = 450;
+
+/// How many bytes a value takes in words.
+fn length_of(value: &Value<'_>) -> usize {
+    struct Length(usize);
+    impl fmt::Write for Length {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 = self.0.saturating_add(text.len());
+            Ok(())
         }
     }
-    let findings = lines.iter().map(|(check, outcome, [asked, allowed])| explanation::Finding {
-        check,
-        outcome,
-        asked,
-        allowed,
-    });
-    Ok(explanation::encode(question.now.seconds(), findings, writer)?)
+    let mut length = Length(0);
+    // Counting does not fail.
+    let _ = write!(length, "{value}");
+    length.0
+}
+
+/// The front of a text, in room that does not grow with it: a value can be many times as long as its request.
+struct Cut {
+    text: heapless::String<LONGEST_VALUE>,
+    limit: usize,
+}
+
+impl Default for Cut {
+    fn default() -> Self {
+        Self { text: heapless::String::new(), limit: LONGEST_VALUE }
+    }
+}
+
+impl Cut {
+    /// A value of `length` bytes in at most `limit`; one that is cut ends in `…`.
+    fn write(&mut self, value: &Value<'_>, length: usize, limit: usize) -> &str {
+        let whole = length <= limit;
+        self.limit = if whole { length } else { limit.saturating_sub(CUT.len()) };
+        // It ends with an error where the room ends, and what was written until then stays.
+        let _ = write!(self, "{value}");
+        if !whole {
+            self.limit = LONGEST_VALUE;
+            let _ = self.write_str(CUT);
+        }
+        &self.text
+    }
+}
+
+/// What a value that was cut ends in.
+const CUT: &str = "…";
+
+impl fmt::Write for Cut {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = self.limit.saturating_sub(self.text.len());
+        let fits = text.get(..text.floor_char_boundary(room)).unwrap_or_default();
+        self.text.push_str(fits).map_err(|_| fmt::Error)?;
+        if fits.len() == text.len() { Ok(()) } else { Err(fmt::Error) }
+    }
 }

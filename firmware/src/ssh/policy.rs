@@ -5,7 +5,7 @@
 //! with what was asked and what was allowed. A certificate may be signed when every finding is
 //! [`Outcome::Allowed`]; what cannot be checked is not allowed.
 
-use core::fmt;
+use core::fmt::{self, Write as _};
 
 use sshsm_protocol::ssh::Printable;
 use sshsm_protocol::ssh::host_pattern::HostPattern;
@@ -271,6 +271,15 @@ pub enum Value<'a> {
     Quota(Quota),
 }
 
+/// A number as ids are written.
+struct Hexadecimal(u16);
+
+impl fmt::Display for Hexadecimal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:#06x}", self.0)
+    }
+}
+
 fn join(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = impl fmt::Display>) -> fmt::Result {
     let mut first = true;
     for item in items {
@@ -311,7 +320,7 @@ impl fmt::Display for Value<'_> {
                 write!(f, "{}, {signature}", Date(timestamp.now().seconds().into()))
             }
             Self::CaKey(id) => write!(f, "{id}"),
-            Self::CaKeys(ids) => join(f, ids.iter().map(|id| alloc::format!("{id:#06x}"))),
+            Self::CaKeys(ids) => join(f, ids.iter().map(Hexadecimal)),
             Self::Domains(domains) => join(f, domains.iter()),
             Self::PublicKey(key) => {
                 f.write_str(key.kind().name())?;
@@ -469,15 +478,17 @@ impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_row(f, "check", "outcome", "asked", "allowed")?;
         // What the template has no rule for needs no line.
-        for finding in self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted) {
-            let asked = alloc::format!("{}", finding.asked);
-            write_row(f, finding.check.name(), finding.outcome.name(), &asked, &finding.allowed)?;
-        }
-        Ok(())
+        let mut told = self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted);
+        told.try_for_each(|finding| {
+            write_row(f, finding.check.name(), finding.outcome.name(), &finding.asked, &finding.allowed)
+        })
     }
 }
 
-/// Writes a line of a verdict's table.
+/// Characters of the column with what was asked.
+const ASKED: usize = 44;
+
+/// Writes a line of a verdict's table. Nothing is put together in memory: a value can be as long as a request.
 ///
 /// # Errors
 /// The formatter's.
@@ -485,10 +496,23 @@ pub fn write_row(
     f: &mut fmt::Formatter<'_>,
     check: &str,
     outcome: &str,
-    asked: &str,
+    asked: impl fmt::Display,
     allowed: impl fmt::Display,
 ) -> fmt::Result {
-    writeln!(f, "  {check:<20}  {outcome:<9}  {asked:<44}  {allowed}")
+    let mut length = Characters(0);
+    write!(length, "{asked}")?;
+    let gap = ASKED.saturating_sub(length.0);
+    writeln!(f, "  {check:<20}  {outcome:<9}  {asked}{:gap$}  {allowed}", "")
+}
+
+/// A text that is only counted.
+struct Characters(usize);
+
+impl fmt::Write for Characters {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0 += text.chars().count();
+        Ok(())
+    }
 }
 
 /// A decision of a device about one request.

@@ -26,27 +26,32 @@ const LONGEST: usize = 1024;
 #[error("the answer is no verdict")]
 pub struct ExplanationError;
 
-/// Writes a verdict. `now` is UNIX seconds.
+/// Begins a verdict of so many findings, which follow one by one ([`Finding::encode`]). `now` is UNIX seconds.
 ///
 /// # Errors
 /// When there is no room for it.
-pub fn encode<'a>(
-    now: u32,
-    findings: impl ExactSizeIterator<Item = Finding<'a>>,
-    writer: &mut Writer<'_>,
-) -> Result<(), CodecError> {
-    let mut buffer = [0; LONGEST];
-    let mut part = |value: &dyn Fn(&mut [u8]) -> postcard::Result<usize>| {
-        let length = value(&mut buffer).map_err(|_| CodecError::NoSpace { needed: LONGEST, available: 0 })?;
-        writer.bytes(buffer.get(..length).unwrap_or_default())
-    };
-    part(&|buffer| postcard::to_slice(&(now, findings.len()), buffer).map(|written| written.len()))?;
-    findings.into_iter().try_for_each(|finding| {
-        part(&|buffer| postcard::to_slice(&finding, buffer).map(|written| written.len()))
-    })
+pub fn begin(now: u32, findings: usize, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    write(&(now, findings), writer)
 }
 
-/// Reads what [`encode`] wrote: the time, and the findings one by one.
+impl Finding<'_> {
+    /// Writes one finding.
+    ///
+    /// # Errors
+    /// When there is no room for it.
+    pub fn encode(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        write(self, writer)
+    }
+}
+
+fn write(value: &impl Serialize, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+    let mut buffer = [0; LONGEST];
+    let written = postcard::to_slice(value, &mut buffer)
+        .map_err(|_| CodecError::NoSpace { needed: LONGEST, available: 0 })?;
+    writer.bytes(written)
+}
+
+/// Reads what [`begin`] and [`Finding::encode`] wrote: the time, and the findings one by one.
 ///
 /// # Errors
 /// When it does not begin as a verdict; each finding may turn out to be none, too.
@@ -82,12 +87,17 @@ mod tests {
         Finding { check: "lifetime", outcome: "refused", asked, allowed: "at most 1 s" }
     }
 
+    fn encode(now: u32, findings: &[Finding<'_>], writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        begin(now, findings.len(), writer)?;
+        findings.iter().try_for_each(|finding| finding.encode(writer))
+    }
+
     #[test]
     fn a_verdict_is_read_back_and_damage_is_seen() {
         let findings = [finding("2 s"), finding("")];
         let mut buffer = [0; 256];
         let mut writer = Writer::new(&mut buffer);
-        encode(7, findings.into_iter(), &mut writer).unwrap();
+        encode(7, &findings, &mut writer).unwrap();
         let bytes = writer.written().to_vec();
         let read = |bytes: &[u8]| -> Result<Vec<(std::string::String, u32)>, ExplanationError> {
             let (now, findings) = decode(bytes)?;
@@ -99,9 +109,9 @@ mod tests {
         }
         assert_eq!(read(&[&bytes[..], &[0]].concat()), Err(ExplanationError));
         let mut small = [0; 20];
-        assert!(encode(7, findings.into_iter(), &mut Writer::new(&mut small)).is_err());
+        assert!(encode(7, &findings, &mut Writer::new(&mut small)).is_err());
         let long = "x".repeat(1024);
-        assert!(encode(7, [finding(&long)].into_iter(), &mut Writer::new(&mut [0; 4096])).is_err());
+        assert!(encode(7, &[finding(&long)], &mut Writer::new(&mut [0; 4096])).is_err());
     }
 
     proptest! {
