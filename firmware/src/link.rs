@@ -117,6 +117,7 @@ pub struct Endpoint {
     /// What is answered at once.
     notice: Outgoing<MAX_SHORT_FRAME>,
     vitals: Vitals,
+    started: bool,
     failed: bool,
     /// Seconds that somebody has to touch the device, and whether the host has been told.
     touch: Option<(u8, bool)>,
@@ -126,7 +127,7 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    /// The end of a device that has just started.
+    /// The end of a device that starts; [`Self::started`] or [`Self::fail`] must follow.
     #[must_use]
     pub const fn new(identity: Identity) -> Self {
         Self {
@@ -137,6 +138,7 @@ impl Endpoint {
             answer: Outgoing::new(),
             notice: Outgoing::new(),
             vitals: Vitals { sessions: 0, free_records: 0, free_pages: 0 },
+            started: false,
             failed: false,
             touch: None,
             reboot: None,
@@ -274,8 +276,9 @@ impl Endpoint {
         self.failed = true;
     }
 
-    /// What the device has, before the first message.
+    /// The device has started and takes messages; `vitals` are what it has before the first one.
     pub fn started(&mut self, vitals: Vitals) {
+        self.started = true;
         self.vitals = vitals;
     }
 
@@ -310,6 +313,7 @@ impl Endpoint {
     pub fn activity(&self) -> Activity {
         match self.exchange {
             _ if self.failed => Activity::Failed,
+            _ if !self.started => Activity::Starting,
             // A status that overtakes the answer must not say that there is none to come.
             Exchange::None if !self.answer.is_empty() && !self.answer.begun() => Activity::Busy,
             Exchange::None => Activity::Idle,
@@ -372,8 +376,14 @@ mod tests {
 
     const NOW: Duration = Duration::from_millis(1500);
 
-    fn endpoint() -> Endpoint {
+    fn starting() -> Endpoint {
         Endpoint::new(Identity { board: "test", serial: 7, reset: ResetReason::PowerOn, bootloader: false })
+    }
+
+    fn endpoint() -> Endpoint {
+        let mut endpoint = starting();
+        endpoint.started(Vitals::default());
+        endpoint
     }
 
     fn send(endpoint: &mut Endpoint, number: u32, request: &impl Serialize) {
@@ -500,6 +510,21 @@ mod tests {
         endpoint.touch_wanted(None);
         endpoint.respond(&[0x86, 0, 0], Vitals::default());
         assert_eq!(answers(&mut endpoint), [(1, "Transact([134, 0, 0])".into())]);
+    }
+
+    #[test]
+    fn a_device_is_not_idle_before_it_has_started() {
+        let mut endpoint = starting();
+        let mut message = [0; MAX_MESSAGE];
+        assert!(one(&mut endpoint, 1, &Request::Status).contains("activity: Starting"));
+        send(&mut endpoint, 2, &Request::Transact(&[6, 0, 0]));
+        assert!(one(&mut endpoint, 3, &Request::Status).contains("activity: Starting"));
+        endpoint.started(Vitals::default());
+        assert!(one(&mut endpoint, 4, &Request::Status).contains("activity: Busy"));
+        assert_eq!(endpoint.take(&mut message), Some(3));
+        endpoint.respond(&[0x86, 0, 0], Vitals::default());
+        assert_eq!(answers(&mut endpoint), [(2, "Transact([134, 0, 0])".into())]);
+        assert!(one(&mut endpoint, 5, &Request::Status).contains("activity: Idle"));
     }
 
     #[test]

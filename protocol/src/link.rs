@@ -147,6 +147,8 @@ pub enum Activity {
     TouchWanted,
     /// It cannot carry out any: its log says why.
     Failed,
+    /// It starts: a message that comes now is carried out when it has started.
+    Starting,
 }
 
 /// How a device is.

@@ -168,6 +168,7 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             Activity::Busy => "busy",
             Activity::TouchWanted => "touch-wanted",
             Activity::Failed => "failed",
+            Activity::Starting => "starting",
         },
         uptime_ms: uptime,
         reset_reason: reset.to_string(),

@@ -216,7 +216,8 @@ impl Transport for Serial {
                         output::talk("the device is busy with an earlier command; waiting");
                     }
                     waits = true;
-                    while matches!(self.status()?.activity, Activity::Busy | Activity::TouchWanted) {
+                    let done = [Activity::Idle, Activity::Failed];
+                    while !done.contains(&self.status()?.activity) {
                         thread::sleep(BUSY_POLL);
                     }
                 }

@@ -52,7 +52,9 @@ pub(crate) struct Fake {
 impl Fake {
     pub(crate) fn new(port: File, board: &'static str) -> Self {
         let identity = Identity { board, serial: 77, reset: ResetReason::PowerOn, bootloader: true };
-        Self { port, endpoint: Endpoint::new(identity) }
+        let mut endpoint = Endpoint::new(identity);
+        endpoint.started(Vitals::default());
+        Self { port, endpoint }
     }
 
     /// Sends what there is to send.

@@ -3,7 +3,7 @@
 //! | light | the device |
 //! |---|---|
 //! | a short flash every two seconds | waits for a message |
-//! | on | carries one out |
+//! | on | starts, or carries one out |
 //! | quick, even blinking | waits to be touched |
 //! | slow, even blinking | was asked to show itself (BLINK DEVICE) |
 //! | three flashes and a pause | failed; its log says why |
@@ -20,7 +20,7 @@ pub fn lit(activity: Activity, shown: bool, now: Duration) -> bool {
         Activity::TouchWanted => within(200) < 100,
         Activity::Failed => within(2000) < 900 && within(300) < 150,
         _ if shown => within(1000) < 500,
-        Activity::Busy => true,
+        Activity::Busy | Activity::Starting => true,
         Activity::Idle => within(2000) < 100,
     }
 }
@@ -41,6 +41,7 @@ mod tests {
     fn every_activity_has_its_own_pattern() {
         assert_eq!(seen(Activity::Idle, false), (100, 1));
         assert_eq!(seen(Activity::Busy, false), (2000, 0));
+        assert_eq!(seen(Activity::Starting, false), (2000, 0));
         assert_eq!(seen(Activity::TouchWanted, false), (1000, 10));
         assert_eq!(seen(Activity::Failed, false), (450, 3));
         assert_eq!(seen(Activity::Idle, true), (1000, 2));

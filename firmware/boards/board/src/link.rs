@@ -70,7 +70,7 @@ pub fn touch_wanted(timeout: Option<Duration>) {
 /// What the device does, for its light.
 #[must_use]
 pub fn activity() -> Activity {
-    with(Activity::Idle, |link| link.endpoint.activity())
+    with(Activity::Starting, |link| link.endpoint.activity())
 }
 
 /// Adds a line to the log that hosts can ask for.

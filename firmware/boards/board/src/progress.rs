@@ -2,7 +2,7 @@
 //!
 //! What runs in interrupts feeds it, so that interrupts which stop are noticed at once. The thread computes for minutes
 //! without a sign of life when it looks for the primes of a long RSA key; so it is trusted for [`LONGEST`] with one
-//! message, and no longer.
+//! message, and no longer. It is trusted for [`LONGEST_START`] until it serves.
 
 use core::time::Duration;
 
@@ -12,11 +12,21 @@ use sshsm_protocol::link::Activity;
 /// they may not be found in time: such a key is made elsewhere and imported.
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
+/// Longer than any start should take: the slowest flash takes 52 s to erase the store's 129 sectors.
+pub const LONGEST_START: Duration = Duration::from_secs(180);
+
 /// What is known of the thread.
 #[derive(Default)]
 pub struct Progress {
-    /// Since when it has had the message that it has.
-    since: Option<Duration>,
+    /// Since when it has started, or has had the message that it has.
+    since: Option<(Task, Duration)>,
+}
+
+/// What it is given time for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Task {
+    Start,
+    Message,
 }
 
 impl Progress {
@@ -27,14 +37,20 @@ impl Progress {
 
     /// Whether the thread gets on, as far as one can know.
     pub fn made(&mut self, activity: Activity, now: Duration) -> bool {
-        match activity {
-            Activity::Idle | Activity::Failed => self.since = None,
-            Activity::Busy | Activity::TouchWanted => {
-                let since = *self.since.get_or_insert(now);
-                return now.saturating_sub(since) < LONGEST;
+        let (task, limit) = match activity {
+            Activity::Idle | Activity::Failed => {
+                self.since = None;
+                return true;
             }
-        }
-        true
+            Activity::Starting => (Task::Start, LONGEST_START),
+            Activity::Busy | Activity::TouchWanted => (Task::Message, LONGEST),
+        };
+        let since = match self.since {
+            Some((begun, since)) if begun == task => since,
+            _ => now,
+        };
+        self.since = Some((task, since));
+        now.saturating_sub(since) < limit
     }
 }
 
@@ -69,5 +85,16 @@ mod tests {
             assert!(progress.made(activity, 3 * LONGEST));
         }
         assert!(progress.made(Activity::Busy, 3 * LONGEST));
+    }
+
+    #[test]
+    fn one_that_never_gets_to_serve_is_given_up_and_one_that_does_has_its_time_for_the_first_message() {
+        let mut progress = Progress::default();
+        let late = LONGEST_START - Duration::from_nanos(1);
+        assert!(progress.made(Activity::Starting, Duration::ZERO) && progress.made(Activity::Starting, late));
+        assert!(progress.made(Activity::Busy, LONGEST_START) && progress.made(Activity::Busy, LONGEST));
+        let mut hangs = Progress::default();
+        assert!(hangs.made(Activity::Starting, Duration::ZERO));
+        assert!(!hangs.made(Activity::Starting, LONGEST_START));
     }
 }

@@ -23,7 +23,7 @@ use embassy_usb::{Builder, Config};
 use sshsm_board::light::lit;
 use sshsm_board::link;
 use sshsm_board::progress::Progress;
-use sshsm_protocol::link::Boot;
+use sshsm_protocol::link::{Activity, Boot};
 use static_cell::StaticCell;
 
 pub use platform::{Hardware, Platform, stop};
@@ -35,6 +35,10 @@ const TICK: embassy_time::Duration = embassy_time::Duration::from_millis(50);
 /// What the watchdog waits for between two feedings: longer than any flash chip takes to erase a sector, and no longer than
 /// RP2040's can be told.
 pub const WATCHDOG: Duration = Duration::from_secs(8);
+
+/// The port appears when the device has started, or has failed to: while flash is erased, interrupts wait, and a host that
+/// looks at a new device at that time may give it up. It appears after so long in any case, to be asked what is wrong.
+const LATEST_PORT: Duration = Duration::from_secs(20);
 
 /// There may be something to send.
 static SEND: Signal<CriticalSectionRawMutex, ()> = Signal::new();
@@ -85,7 +89,7 @@ pub fn digits(serial: u32) -> &'static str {
     digits.get(first..).and_then(|digits| str::from_utf8(digits).ok()).unwrap_or_default()
 }
 
-/// Attends to the port, the light and the watchdog, for ever.
+/// Attends to the light and the watchdog, and to the port once there is something to say, for ever.
 pub async fn attend<D: Driver<'static>, B: Board>(driver: D, serial: &'static str, board: B) -> ! {
     static CONFIGURATION: StaticCell<[u8; 128]> = StaticCell::new();
     static CONTROL: StaticCell<[u8; 64]> = StaticCell::new();
@@ -106,7 +110,13 @@ pub async fn attend<D: Driver<'static>, B: Board>(driver: D, serial: &'static st
     let port = CdcAcmClass::new(&mut builder, STATE.init(State::new()), PACKET.into());
     let (sender, receiver, control) = port.split_with_control();
     let mut usb = builder.build();
-    join4(usb.run(), join(receive(receiver), hang_up(control)), send::<_, B>(sender), watch(board)).await.0
+    let usb = async {
+        while link::activity() == Activity::Starting && uptime() < LATEST_PORT {
+            Timer::after_millis(5).await;
+        }
+        usb.run().await
+    };
+    join4(usb, join(receive(receiver), hang_up(control)), send::<_, B>(sender), watch(board)).await.0
 }
 
 async fn receive<D: Driver<'static>>(mut port: Receiver<'static, D>) {
