@@ -16,6 +16,7 @@
 
 pub mod binaries;
 pub mod certificate;
+pub mod debugger;
 pub mod issuer;
 pub mod key;
 pub mod link;

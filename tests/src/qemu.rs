@@ -33,6 +33,22 @@ impl Board {
     /// # Panics
     /// When the emulator does not say where its port is.
     pub fn start(device: &Path) -> Result<Self, Missing> {
+        Self::start_with(device, &[])
+    }
+
+    /// Starts the device as [`Self::start`] does, with a debugger's port: [`Debugger::attach`](crate::debugger::Debugger)
+    /// finds it in the directory.
+    ///
+    /// # Errors
+    /// [`Missing`] without the emulator or the image.
+    ///
+    /// # Panics
+    /// When the emulator does not say where its port is.
+    pub fn start_debugged(device: &Path) -> Result<Self, Missing> {
+        Self::start_with(device, &["-gdb", "unix:debugger,server=on,wait=off"])
+    }
+
+    fn start_with(device: &Path, arguments: &[&str]) -> Result<Self, Missing> {
         let emulator = program("qemu-system-arm", "qemu-system-arm")?;
         let image = image()?;
         fs::create_dir_all(device).expect("a device's directory can be made");
@@ -41,6 +57,7 @@ impl Board {
             Command::new(emulator)
                 .current_dir(device)
                 .args(ARGUMENTS.split_whitespace())
+                .args(arguments)
                 .args(["-serial", "pty", "-kernel"])
                 .arg(image)
                 .stdin(Stdio::null())

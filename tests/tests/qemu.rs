@@ -4,6 +4,7 @@
 use sshsm_protocol::frame::{MAX_MESSAGE, RESPONSE_FLAG};
 use sshsm_protocol::link::{Answer, Boot, Request, ResetReason};
 use sshsm_protocol::{Algorithm, Command};
+use sshsm_tests::debugger::Debugger;
 use sshsm_tests::link::Link;
 use sshsm_tests::qemu::Board;
 use sshsm_tests::{needs, process::wait_for};
@@ -64,4 +65,34 @@ fn a_board_that_is_told_to_starts_again_and_says_why() {
     assert_eq!((after.reset, after.sessions), (ResetReason::Requested, 0));
     assert_eq!(link.hello(), serial);
     assert!(!board.said().contains("panicked"), "{}", board.said());
+}
+
+#[test]
+fn a_used_up_stack_ends_with_memory_cleared_and_a_restart_that_says_why() {
+    const FLASH: u32 = 0x1000_0000;
+    const MEMORY: u32 = 0x3800_0000;
+    const LENGTH: u32 = 520 * 1024;
+    const STACK_POINTER: usize = 13;
+    let device = tempfile::tempdir().unwrap();
+    let board = needs!(Board::start_debugged(device.path()));
+    let mut link = Link::open(board.port());
+    let serial = link.hello();
+    link.session();
+    let mut debugger = Debugger::attach(device.path());
+    let reset_handler = debugger.word(FLASH + 4) & !1;
+    assert!(debugger.read(MEMORY, LENGTH).iter().filter(|byte| **byte != 0).count() > 4096);
+    // There is no memory for what is pushed next, be it by a function, an interrupt, or the fault itself.
+    debugger.set_register(STACK_POINTER, MEMORY + 8);
+    debugger.run_to(reset_handler);
+    let memory = debugger.read(MEMORY, LENGTH);
+    let left: Vec<_> = memory.chunks(4).filter(|word| **word != [0; 4]).collect();
+    assert_eq!(left.len(), 1, "the reason for the next start, and no more: {left:02x?}");
+    debugger.detach();
+    let status = wait_for("the board", || {
+        std::thread::sleep(Duration::from_millis(300));
+        Some(link.status())
+    });
+    assert_eq!((status.reset, status.sessions), (ResetReason::Panic, 0));
+    assert_eq!(link.hello(), serial);
+    assert!(board.said().contains("a fault"), "{}", board.said());
 }

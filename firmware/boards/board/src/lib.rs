@@ -13,7 +13,7 @@
 //! | who computes signatures on the larger processors | `crypto` |
 //! | what the light shows | [`light`] |
 //! | when the watchdog is fed | [`progress`] |
-//! | how a device ends, and what it remembers of it | [`restart`] |
+//! | how a device ends, and what it remembers of it | [`fault`], [`restart`] |
 //! | who touches it | [`touch`] |
 
 #![cfg_attr(target_os = "none", no_std)]
@@ -24,6 +24,8 @@ extern crate alloc;
 #[cfg(all(feature = "dsp", target_os = "none"))]
 pub mod crypto;
 pub mod entropy;
+#[cfg(target_os = "none")]
+mod fault;
 pub mod health;
 #[cfg(target_os = "none")]
 pub mod heap;

@@ -13,6 +13,16 @@ unsafe extern "C" {
     static mut _stack_end: u32;
 }
 
+/// Has the processor watch the stack pointer: where the stack ends, a fault follows, before anything beyond it is touched.
+#[cfg(feature = "stack-limit")]
+pub fn limit() {
+    #[allow(unsafe_code, reason = "a stack pointer below its limit would be a fault")]
+    // SAFETY: the stack pointer is above; what lies below is not the stack's.
+    unsafe {
+        cortex_m::register::msplim::write(addr_of_mut!(_stack_end) as u32);
+    }
+}
+
 /// Paints what is unused now.
 #[inline(never)]
 pub fn paint() {

@@ -13,8 +13,8 @@ mod uart;
 use core::cell::RefCell;
 use core::mem::MaybeUninit;
 
-use cortex_m::peripheral::NVIC;
-use cortex_m_rt::{ExceptionFrame, entry, exception};
+use cortex_m::peripheral::{NVIC, SCB};
+use cortex_m_rt::{entry, exception};
 use critical_section::Mutex;
 use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::{heap, link, serve, stack};
@@ -33,6 +33,7 @@ static UART: Mutex<RefCell<Option<Uart>>> = Mutex::new(RefCell::new(None));
 
 #[entry]
 fn main() -> ! {
+    stack::limit();
     stack::paint();
     let arena = cortex_m::singleton!(: [MaybeUninit<u8>; HEAP] = [MaybeUninit::uninit(); HEAP]);
     if let Some(arena) = arena {
@@ -103,10 +104,13 @@ unsafe fn DefaultHandler(interrupt: i16) {
     }
 }
 
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
-unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
-    cortex_m_semihosting::heprintln!("{frame:?}");
+sshsm_board::hard_fault!(fault);
+
+extern "C" fn fault() -> ! {
+    #[allow(unsafe_code, reason = "nobody else runs any more")]
+    // SAFETY: a register that is read; it belongs to the core.
+    let status = unsafe { (*SCB::PTR).cfsr.read() };
+    cortex_m_semihosting::heprintln!("a fault: CFSR {status:#010x}");
     restart(ResetReason::Panic)
 }
 

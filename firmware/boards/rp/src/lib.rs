@@ -83,6 +83,8 @@ pub fn run(board: &'static str) -> ! {
     if take_bootloader() {
         reset_to_usb_boot(0, 0);
     }
+    #[cfg(feature = "rp2350")]
+    stack::limit();
     stack::paint();
     let peripherals = embassy_rp::init(embassy_rp::config::Config::default());
     let mut watchdog = Watchdog::new(peripherals.WATCHDOG);

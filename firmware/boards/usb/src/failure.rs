@@ -1,6 +1,6 @@
 //! What a board does about a panic, a fault, or an interrupt that nobody expects: it clears its memory and starts again.
 
-use cortex_m_rt::{ExceptionFrame, exception};
+use cortex_m_rt::exception;
 use sshsm_board::restart::restart;
 use sshsm_protocol::link::ResetReason;
 
@@ -10,9 +10,9 @@ unsafe fn DefaultHandler(_: i16) {
     restart(ResetReason::Panic)
 }
 
-#[exception]
-#[allow(unsafe_code, reason = "the macro asks for it: the stack may be broken")]
-unsafe fn HardFault(_: &ExceptionFrame) -> ! {
+sshsm_board::hard_fault!(fault);
+
+extern "C" fn fault() -> ! {
     restart(ResetReason::Panic)
 }
 
