@@ -1,7 +1,12 @@
-//! A part of a chip's flash, with the word that the store may rely on.
+//! Parts of a chip's flash, seen as one, with the word that the store may rely on.
 //!
 //! Programming is in order word by word: a power cut leaves whole words before it and untouched ones behind it. Erasing
 //! is sector by sector, so that interrupts which have to wait for it wait for one sector only.
+//!
+//! A region that was blank all over at the start is new. There, a sector that still is blank is not erased: a first start
+//! would spend seconds on it. Nowhere else does reading as blank mean that a sector is: its erasure may have been cut off.
+
+use core::ops::Range;
 
 use embedded_storage::nor_flash::{
     ErrorType, MultiwriteNorFlash, NorFlash, NorFlashError as _, NorFlashErrorKind, ReadNorFlash,
@@ -11,22 +16,74 @@ use embedded_storage::nor_flash::{
 /// Sectors that a board's store has at most: each takes memory (`store::memory` of the firmware).
 pub const MAX_SECTORS: usize = 128;
 
-/// Bytes `start..start + length` of a flash, programmed in words of `WORD` bytes.
+/// Parts of a flash, one behind the other, programmed in words of `WORD` bytes.
 pub struct Region<F, const WORD: usize> {
     flash: F,
-    start: u32,
+    parts: &'static [Range<u32>],
     length: u32,
+    /// All of it was blank at the start.
+    new: bool,
+}
+
+/// Why there is no region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RegionError {
+    /// A part does not consist of whole sectors, or not all of it is in the flash.
+    #[error("the store's place is not in the flash")]
+    Place,
+    /// More than [`MAX_SECTORS`].
+    #[error("the store's place is larger than the memory for it")]
+    Large,
+    /// The flash cannot be read.
+    #[error("the flash failed ({0:?})")]
+    Flash(NorFlashErrorKind),
 }
 
 impl<F: NorFlash, const WORD: usize> Region<F, WORD> {
-    /// A part of the flash, in whole sectors; `None` when it is not, not within the flash, or of more than [`MAX_SECTORS`].
-    pub fn new(flash: F, start: u32, length: u32) -> Option<Self> {
+    /// Parts of the flash, in whole sectors.
+    ///
+    /// # Errors
+    /// [`RegionError`].
+    pub fn new(flash: F, parts: &'static [Range<u32>]) -> Result<Self, RegionError> {
         const { assert!(WORD.is_multiple_of(F::WRITE_SIZE) && F::ERASE_SIZE.is_multiple_of(WORD)) };
-        check_erase(&flash, start, start.checked_add(length)?).ok()?;
-        if length as usize > MAX_SECTORS * F::ERASE_SIZE {
-            return None;
+        let mut length = 0_u32;
+        for part in parts {
+            check_erase(&flash, part.start, part.end).map_err(|_| RegionError::Place)?;
+            length = length.checked_add(part.end - part.start).ok_or(RegionError::Place)?;
         }
-        Some(Self { flash, start, length })
+        if length as usize > MAX_SECTORS * F::ERASE_SIZE {
+            return Err(RegionError::Large);
+        }
+        let mut region = Self { flash, parts, length, new: false };
+        region.new = region.blank(0, length).map_err(RegionError::Flash)?;
+        Ok(region)
+    }
+
+    /// Whether `from..to` reads as erased.
+    fn blank(&mut self, from: u32, to: u32) -> Result<bool, NorFlashErrorKind> {
+        let mut bytes = [0; 256];
+        for at in (from..to).step_by(bytes.len()) {
+            self.read(at, &mut bytes)?;
+            if bytes.iter().any(|byte| *byte != 0xff) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl<F, const WORD: usize> Region<F, WORD> {
+    /// Where in the flash `offset` is, and how many bytes from there on are in the same part.
+    fn place(&self, offset: u32) -> Result<(u32, u32), NorFlashErrorKind> {
+        let mut before = 0;
+        for part in self.parts {
+            let length = part.end - part.start;
+            if offset - before < length {
+                return Ok((part.start + (offset - before), length - (offset - before)));
+            }
+            before += length;
+        }
+        Err(NorFlashErrorKind::OutOfBounds)
     }
 }
 
@@ -39,7 +96,14 @@ impl<F: NorFlash, const WORD: usize> ReadNorFlash for Region<F, WORD> {
 
     fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
         check_read(self, offset, bytes.len())?;
-        self.flash.read(self.start + offset, bytes).map_err(|error| error.kind())
+        let (mut offset, mut bytes) = (offset, bytes);
+        while !bytes.is_empty() {
+            let (at, rest) = self.place(offset)?;
+            let (now, later) = bytes.split_at_mut(bytes.len().min(rest as usize));
+            self.flash.read(at, now).map_err(|error| error.kind())?;
+            (offset, bytes) = (offset.saturating_add(rest), later);
+        }
+        Ok(())
     }
 
     fn capacity(&self) -> usize {
@@ -53,17 +117,21 @@ impl<F: NorFlash, const WORD: usize> NorFlash for Region<F, WORD> {
 
     fn erase(&mut self, from: u32, to: u32) -> Result<(), NorFlashErrorKind> {
         check_erase(self, from, to)?;
+        let length = const { sector::<F>() };
         for sector in (from..to).step_by(F::ERASE_SIZE) {
-            let at = self.start + sector;
-            let next = at + u32::try_from(F::ERASE_SIZE).unwrap_or(u32::MAX);
-            self.flash.erase(at, next).map_err(|error| error.kind())?;
+            if self.new && self.blank(sector, sector + length)? {
+                continue;
+            }
+            let (at, _) = self.place(sector)?;
+            self.flash.erase(at, at + length).map_err(|error| error.kind())?;
         }
         Ok(())
     }
 
     fn write(&mut self, offset: u32, bytes: &[u8]) -> Result<(), NorFlashErrorKind> {
         check_write(self, offset, bytes.len())?;
-        for (word, at) in bytes.chunks(WORD).zip((self.start + offset..).step_by(WORD)) {
+        for (word, offset) in bytes.chunks(WORD).zip((offset..).step_by(WORD)) {
+            let (at, _) = self.place(offset)?;
             self.flash.write(at, word).map_err(|error| error.kind())?;
         }
         Ok(())
@@ -71,6 +139,38 @@ impl<F: NorFlash, const WORD: usize> NorFlash for Region<F, WORD> {
 }
 
 impl<F: MultiwriteNorFlash, const WORD: usize> MultiwriteNorFlash for Region<F, WORD> {}
+
+/// Bytes of a sector.
+const fn sector<F: NorFlash>() -> u32 {
+    assert!(F::ERASE_SIZE <= 1 << 20);
+    #[allow(clippy::cast_possible_truncation, reason = "it was looked at just now")]
+    let length = F::ERASE_SIZE as u32;
+    length
+}
+
+/// The size at which a flash begins again, where it is smaller than the `claimed` that it should have: a chip does not know
+/// of the address lines that it lacks. The image at its beginning is the mark.
+///
+/// # Errors
+/// The flash cannot be read.
+pub fn repeats_at<F: ReadNorFlash>(flash: &mut F, claimed: u32) -> Result<Option<u32>, F::Error> {
+    const MARK: usize = 4096;
+    let (mut first, mut again) = ([0; 256], [0; 256]);
+    // The smallest first: a chip of 1 MiB begins again at 2 MiB too.
+    for size in [16, 8, 4, 2].map(|part| claimed / part) {
+        let mut same = true;
+        let mut offsets = (0..MARK as u32).step_by(first.len());
+        while let (true, Some(offset)) = (same, offsets.next()) {
+            flash.read(offset, &mut first)?;
+            flash.read(size + offset, &mut again)?;
+            same = first == again;
+        }
+        if same {
+            return Ok(Some(size));
+        }
+    }
+    Ok(None)
+}
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -86,7 +186,15 @@ pub(crate) mod tests {
         pub(crate) fn new(sectors: usize) -> Self {
             Self { bytes: vec![0xff; sectors * Self::ERASE_SIZE], done: Vec::new() }
         }
+
+        /// One that somebody has used: every byte is zero.
+        fn used(sectors: usize) -> Self {
+            Self { bytes: vec![0; sectors * Self::ERASE_SIZE], done: Vec::new() }
+        }
     }
+
+    /// Three sectors, then two, with a gap between them.
+    const PARTS: &[Range<u32>] = &[4096..4 * 4096, 6 * 4096..8 * 4096];
 
     impl ErrorType for Model {
         type Error = NorFlashErrorKind;
@@ -129,29 +237,97 @@ pub(crate) mod tests {
 
     #[test]
     fn a_write_is_word_after_word_and_an_erasure_sector_after_sector() {
-        let mut region = Region::<_, 16>::new(Model::new(8), 4096, 3 * 4096).unwrap();
+        let mut region = Region::<_, 16>::new(Model::used(8), PARTS).unwrap();
+        region.erase(0, 4096).unwrap();
         region.write(32, &[7; 48]).unwrap();
         region.erase(4096, 3 * 4096).unwrap();
         let words = [32, 48, 64].map(|at| ("write", 4096 + at, 16));
-        let sectors = [2, 3].map(|sector| ("erase", 4096 * sector, 4096));
-        assert_eq!(region.flash.done, [words.as_slice(), &sectors].concat());
+        let sectors = [1, 2, 3].map(|sector| ("erase", 4096 * sector, 4096));
+        assert_eq!(region.flash.done, [&sectors[..1], &words, &sectors[1..]].concat());
         let mut bytes = [0; 64];
         region.read(16, &mut bytes).unwrap();
         assert_eq!(bytes, *[[0xff; 16], [7; 16], [7; 16], [7; 16]].as_flattened());
     }
 
     #[test]
-    fn nothing_outside_the_region_and_nothing_within_a_word_is_touched() {
-        let mut region = Region::<_, 16>::new(Model::new(8), 4096, 2 * 4096).unwrap();
-        assert_eq!(region.write(2 * 4096, &[0; 16]), Err(NorFlashErrorKind::OutOfBounds));
-        assert_eq!(region.write(8, &[0; 16]), Err(NorFlashErrorKind::NotAligned));
-        assert_eq!(region.erase(0, 3 * 4096), Err(NorFlashErrorKind::OutOfBounds));
-        assert_eq!(region.read(8191, &mut [0; 2]), Err(NorFlashErrorKind::OutOfBounds));
-        assert!(region.flash.done.is_empty());
-        for (start, length) in [(4096, 8 * 4096), (100, 4096), (u32::MAX & !4095, 4096)] {
-            assert!(Region::<_, 16>::new(Model::new(8), start, length).is_none());
+    fn the_parts_are_one_and_what_lies_between_them_is_left_alone() {
+        let mut region = Region::<_, 16>::new(Model::used(9), PARTS).unwrap();
+        assert_eq!(region.capacity(), 5 * 4096);
+        region.erase(0, 5 * 4096).unwrap();
+        region.write(3 * 4096 - 16, &[7; 32]).unwrap();
+        let mut bytes = [0; 64];
+        region.read(3 * 4096 - 32, &mut bytes).unwrap();
+        assert_eq!(bytes, *[[0xff; 16], [7; 16], [7; 16], [0xff; 16]].as_flattened());
+        let touched: Vec<u32> = region.flash.done.iter().map(|(_, at, _)| at / 4096).collect();
+        assert_eq!(touched, [1, 2, 3, 6, 7, 3, 6]);
+        assert!([0, 4, 5, 8].iter().all(|sector| region.flash.bytes[sector * 4096..][..4096] == [0; 4096]));
+    }
+
+    #[test]
+    fn a_new_region_is_erased_only_where_something_was_written() {
+        let mut region = Region::<_, 16>::new(Model::new(8), PARTS).unwrap();
+        region.erase(0, 5 * 4096).unwrap();
+        assert_eq!(region.flash.done, []);
+        region.write(4096 + 32, &[7; 16]).unwrap();
+        region.erase(0, 5 * 4096).unwrap();
+        assert_eq!(region.flash.done[1..], [("erase", 2 * 4096, 4096)]);
+        // Where anything is left, a sector that looks blank may be one whose erasure was cut off.
+        let mut used = Model::new(8);
+        used.bytes[8 * 4096 - 1] = 0xfe;
+        let mut region = Region::<_, 16>::new(used, PARTS).unwrap();
+        region.erase(0, 5 * 4096).unwrap();
+        let sectors = [1, 2, 3, 6, 7].map(|sector| ("erase", 4096 * sector, 4096));
+        assert_eq!(region.flash.done, sectors);
+    }
+
+    #[test]
+    fn a_flash_that_begins_again_is_found_out() {
+        /// As a chip of `size` bytes answers.
+        struct Small {
+            flash: Model,
+            size: u32,
         }
-        assert!(Region::<_, 16>::new(Model::new(200), 0, 128 * 4096).is_some());
-        assert!(Region::<_, 16>::new(Model::new(200), 0, 129 * 4096).is_none(), "memory for 128 sectors");
+        impl ErrorType for Small {
+            type Error = NorFlashErrorKind;
+        }
+        impl ReadNorFlash for Small {
+            const READ_SIZE: usize = 1;
+            fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), NorFlashErrorKind> {
+                self.flash.read(offset % self.size, bytes)
+            }
+            fn capacity(&self) -> usize {
+                self.flash.capacity()
+            }
+        }
+        for image in [100, 300] {
+            let mut flash = Model::new(256);
+            let number = |at: usize| (at % 251) as u8 ^ (at / 4096) as u8;
+            flash.bytes[..image * 1024].iter_mut().enumerate().for_each(|(at, byte)| *byte = number(at));
+            let mut chip = Small { flash, size: 1 << 20 };
+            assert_eq!(repeats_at(&mut chip, 1 << 20), Ok(None));
+            for size in [1 << 19, 1 << 18] {
+                chip.size = size;
+                assert_eq!(repeats_at(&mut chip, 1 << 20), Ok(Some(size)));
+            }
+        }
+    }
+
+    #[test]
+    fn nothing_outside_the_region_and_nothing_within_a_word_is_touched() {
+        let mut region = Region::<_, 16>::new(Model::used(8), PARTS).unwrap();
+        assert_eq!(region.write(5 * 4096, &[0; 16]), Err(NorFlashErrorKind::OutOfBounds));
+        assert_eq!(region.write(8, &[0; 16]), Err(NorFlashErrorKind::NotAligned));
+        assert_eq!(region.erase(0, 6 * 4096), Err(NorFlashErrorKind::OutOfBounds));
+        assert_eq!(region.read(5 * 4096 - 1, &mut [0; 2]), Err(NorFlashErrorKind::OutOfBounds));
+        assert!(region.flash.done.is_empty());
+        const BAD: [&[Range<u32>]; 3] = [&[4096..9 * 4096], &[100..4196], &[0..4096, 8 * 4096..9 * 4096]];
+        for parts in BAD {
+            let region = Region::<_, 16>::new(Model::new(8), parts);
+            assert_eq!(region.err(), Some(RegionError::Place));
+        }
+        // There is memory for 128 sectors.
+        assert!(Region::<_, 16>::new(Model::new(200), &[0..128 * 4096]).is_ok());
+        let large = Region::<_, 16>::new(Model::new(200), &[0..64 * 4096, 70 * 4096..135 * 4096]);
+        assert_eq!(large.err(), Some(RegionError::Large));
     }
 }

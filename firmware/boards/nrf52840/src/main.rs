@@ -2,8 +2,9 @@
 //! P1.15 (lit when high), a button on P1.02 (low when pressed).
 //!
 //! *Flash.* The boot loader came with SoftDevice S140 6.1.1, which stays where it is and is never started; the image
-//! begins behind it, at 0x26000. The store has 112 KiB between image and boot loader. The image is built for size and
-//! without the curves that OpenSSH has not.
+//! begins behind it, at 0x26000. The store has 72 KiB between image and boot loader, in two parts: what lies between them
+//! is where the boot loader puts a new one of its own kind. The image is built for size and without the curves that
+//! OpenSSH has not.
 //!
 //! *Root key.* Made of the two roots that the factory drew for each chip (FICR ER and IR). Firmware can read them, and so can
 //! a debugger, until access is protected (UICR APPROTECT), which this firmware leaves to its owner: protecting is undone by
@@ -15,6 +16,7 @@
 #![no_main]
 
 use core::mem::MaybeUninit;
+use core::ops::Range;
 
 use cortex_m_rt::entry;
 use embassy_executor::InterruptExecutor;
@@ -40,8 +42,9 @@ use sshsm_protocol::link::{Boot, ResetReason};
 use sshsm_usb::{Hardware, Platform, WATCHDOG, answered, attend, digits, stop, uptime};
 
 const HEAP: usize = 128 * 1024;
-/// Behind what `memory.x` gives the image, up to the boot loader.
-const STORE: core::ops::Range<u32> = 0xd8000..0xf4000;
+/// Behind what `memory.x` gives the image, up to the boot loader, but not where that puts a new boot loader before it starts
+/// it: the last 40 KiB below what it takes for data of applications (`BOOTLOADER_ADDR_NEW_RECIEVED` in its `uf2cfg.h`).
+const STORE: [Range<u32>; 2] = [0xd8000..0xe0000, 0xea000..0xf4000];
 /// What the chip programs at once, and never more than twice between two erasures.
 const WORD: usize = 4;
 /// Tells the boot loader to wait for a new image.
@@ -93,8 +96,8 @@ fn main() -> ! {
     let root_key = root_key(&[roots.as_flattened().as_flattened(), device.as_flattened()]);
     let button = Input::new(peripherals.P1_02, Pull::Up);
     let platform = Platform::new(Chip { button }, entropy, serial, root_key);
-    let store = Region::new(Nvmc::new(peripherals.NVMC), STORE.start, STORE.end - STORE.start);
-    serve(platform, store.unwrap_or_else(|| refuse("the flash is too small")), answered)
+    let store = Region::new(Nvmc::new(peripherals.NVMC), &STORE).unwrap_or_else(|error| refuse(error));
+    serve(platform, store, answered)
 }
 
 /// The chip's hardware.

@@ -16,7 +16,9 @@ mod atomic;
 mod button;
 mod noise;
 
+use core::fmt::{self, Display};
 use core::mem::MaybeUninit;
+use core::ops::Range;
 
 use embassy_executor::InterruptExecutor;
 use embassy_rp::flash::{Blocking, ERASE_SIZE, Flash};
@@ -27,7 +29,7 @@ use embassy_rp::usb::{Driver, InterruptHandler};
 use embassy_rp::watchdog::{ResetReason as WatchdogReason, Watchdog};
 use embassy_rp::{Peri, bind_interrupts, interrupt, pac};
 use sshsm_board::entropy::Entropy;
-use sshsm_board::region::Region;
+use sshsm_board::region::{Region, repeats_at};
 use sshsm_board::restart::{restart, restart_for_bootloader, take_bootloader, take_reason};
 use sshsm_board::secret::{load_or_make, root_key, serial_number};
 use sshsm_board::{heap, link, refuse, serve, stack};
@@ -54,12 +56,12 @@ mod chip {
     pub(crate) const HEAP: usize = 256 * 1024;
 }
 
-/// Bytes for the store, at the end of the flash.
-const STORE: u32 = 512 * 1024;
 #[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
-const STORE_START: u32 = chip::FLASH as u32 - STORE;
+const FLASH_END: u32 = chip::FLASH as u32;
+/// The store, at the end of the flash.
+const STORE: Range<u32> = FLASH_END - 512 * 1024..FLASH_END;
 #[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
-const SECRET_SECTOR: u32 = STORE_START - ERASE_SIZE as u32;
+const SECRET_SECTOR: u32 = STORE.start - ERASE_SIZE as u32;
 /// A page programmed at once is not programmed in order; a word of this size may be torn.
 const WORD: usize = 16;
 
@@ -98,12 +100,18 @@ pub fn run(board: &'static str) -> ! {
 
     let mut flash = Flash::new_blocking(peripherals.FLASH);
     let chip = chip_identity(&mut flash);
-    let serial = serial_number(&chip);
+    let serial = chip.as_ref().map_or(0, |chip| serial_number(chip));
     link::start(Identity { board, serial, reset, bootloader: true }, uptime);
     let spawner = EXECUTOR.start(interrupt::SWI_IRQ_1);
     let attendant = attendant(peripherals.USB, peripherals.PIN_25, watchdog, digits(serial));
     spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
 
+    let chip = chip.unwrap_or_else(|error| refuse(error));
+    match repeats_at(&mut flash, FLASH_END) {
+        Ok(None) => {}
+        Ok(Some(size)) => refuse(TooSmall(size)),
+        Err(error) => refuse(format_args!("the flash failed ({error:?})")),
+    }
     #[cfg(feature = "rp2040")]
     let noise = ChipNoise::new();
     #[cfg(feature = "rp2350")]
@@ -112,8 +120,17 @@ pub fn run(board: &'static str) -> ! {
     let secret = load_or_make(&mut flash, SECRET_SECTOR, &mut entropy).unwrap_or_else(|error| refuse(error));
     let root_key = root_key(&[secret.as_ref(), &chip]);
     let platform = Platform::new(Chip { button: peripherals.BOOTSEL }, entropy, serial, root_key);
-    let store = Region::new(flash, STORE_START, STORE).unwrap_or_else(|| refuse("the flash is too small"));
+    let store = Region::new(flash, &[STORE]).unwrap_or_else(|error| refuse(error));
     serve(platform, store, answered)
+}
+
+/// A flash of so many bytes only.
+struct TooSmall(u32);
+
+impl Display for TooSmall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the flash has {} KiB, and this image is for {} KiB", self.0 / 1024, FLASH_END / 1024)
+    }
 }
 
 /// The chip's hardware.
@@ -131,27 +148,25 @@ impl Hardware for Chip {
     }
 }
 
+/// The chip does not say who it is.
+const NAMELESS: &str = "the chip's identity cannot be read";
+
 /// What no other chip has: RP2040's flash chip's unique number.
 #[cfg(feature = "rp2040")]
-fn chip_identity(flash: &mut ChipFlash) -> [u8; 8] {
+fn chip_identity(flash: &mut ChipFlash) -> Result<[u8; 8], &'static str> {
     let mut identity = [0; 8];
-    if flash.blocking_unique_id(&mut identity).is_err() {
-        restart(ResetReason::Panic)
-    }
-    identity
+    flash.blocking_unique_id(&mut identity).map_err(|_| NAMELESS)?;
+    Ok(identity)
 }
 
 /// What no other chip has: RP2350's public identity and its random number, of which only the first is told to everybody.
 #[cfg(feature = "rp2350")]
-fn chip_identity(_: &mut ChipFlash) -> [u8; 24] {
-    let numbers = embassy_rp::otp::get_chipid().and_then(|public| {
-        embassy_rp::otp::get_private_random_number()
-            .map(|private| (public.to_be_bytes(), private.to_be_bytes()))
-    });
-    let Ok((public, private)) = numbers else { restart(ResetReason::Panic) };
+fn chip_identity(_: &mut ChipFlash) -> Result<[u8; 24], &'static str> {
+    let public = embassy_rp::otp::get_chipid().map_err(|_| NAMELESS)?.to_be_bytes();
+    let private = embassy_rp::otp::get_private_random_number().map_err(|_| NAMELESS)?.to_be_bytes();
     let mut identity = [0; 24];
     identity.iter_mut().zip(public.into_iter().chain(private)).for_each(|(to, from)| *to = from);
-    identity
+    Ok(identity)
 }
 
 fn reset_reason(watchdog: &Watchdog) -> ResetReason {
