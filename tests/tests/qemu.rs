@@ -2,12 +2,13 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use sshsm_protocol::frame::{MAX_MESSAGE, RESPONSE_FLAG};
-use sshsm_protocol::link::{Answer, Boot, Request, ResetReason};
+use sshsm_protocol::link::{Activity, Answer, Boot, LinkError, Request, ResetReason};
 use sshsm_protocol::{Algorithm, Command};
 use sshsm_tests::debugger::Debugger;
 use sshsm_tests::link::Link;
 use sshsm_tests::qemu::Board;
 use sshsm_tests::{needs, process::wait_for};
+use std::fs;
 use std::time::Duration;
 
 #[test]
@@ -95,4 +96,26 @@ fn a_used_up_stack_ends_with_memory_cleared_and_a_restart_that_says_why() {
     assert_eq!((status.reset, status.sessions), (ResetReason::Panic, 0));
     assert_eq!(link.hello(), serial);
     assert!(board.said().contains("a fault"), "{}", board.said());
+}
+
+#[test]
+fn a_board_whose_noise_is_bad_says_so_and_carries_out_nothing() {
+    let long = [vec![0; 4096], (0..=255).collect::<Vec<u8>>().repeat(2)];
+    for (noise, defect) in long.iter().zip(["repeats itself", "reports a failure"]) {
+        let device = tempfile::tempdir().unwrap();
+        fs::write(device.path().join("noise"), noise).unwrap();
+        let board = needs!(Board::start(device.path()));
+        let mut link = Link::open(board.port());
+        assert_eq!(link.hello().0, "qemu");
+        assert_eq!(link.status().activity, Activity::Failed);
+        let why = link.ask(&Request::Log { from: 0 }, |answer| format!("{answer:?}"));
+        assert!(why.contains(defect), "{why}");
+        let refused =
+            link.ask(&Request::Transact(&[6, 0, 0]), |answer| answer == Answer::Error(LinkError::Failed));
+        assert!(refused);
+        // It stays as it is, and is not restarted over and over.
+        std::thread::sleep(Duration::from_millis(500));
+        let status = link.status();
+        assert_eq!((status.activity, status.reset), (Activity::Failed, ResetReason::PowerOn));
+    }
 }

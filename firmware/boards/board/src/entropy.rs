@@ -7,6 +7,7 @@
 //! returned.
 
 use core::convert::Infallible;
+use core::time::Duration;
 
 use rand_chacha::ChaCha20Rng;
 use rand_core::{Rng as _, SeedableRng as _, TryCryptoRng, TryRng};
@@ -22,6 +23,19 @@ pub trait Noise {
 
     /// Fills `samples`; an error where the hardware's own tests find a defect.
     fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy>;
+}
+
+/// Waits until `done` has an answer, and no longer than `patience`: what waits for hardware has to have an end.
+pub fn wait<T>(now: fn() -> Duration, patience: Duration, mut done: impl FnMut() -> Option<T>) -> Option<T> {
+    let begun = now();
+    loop {
+        // Time that passed between the two, in an interrupt perhaps, is not the hardware's fault.
+        let late = now().saturating_sub(begun) >= patience;
+        let answer = done();
+        if answer.is_some() || late {
+            return answer;
+        }
+    }
 }
 
 /// Bits of noise in a key: as strong as the key, and 64 bits more (SP 800-90C, 3.1.5.1.2).

@@ -64,6 +64,9 @@ pub enum Unhealthy {
     /// The source reported a failure of its own.
     #[error("the noise source reports a failure")]
     Source,
+    /// The source gave nothing for so long that nothing will come.
+    #[error("the noise source gives nothing")]
+    Silent,
 }
 
 /// Both tests' state.

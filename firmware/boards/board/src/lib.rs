@@ -10,6 +10,7 @@
 //! | the root key, and the secret in flash where the chip has none | [`secret`] |
 //! | how bytes of the serial port become messages | [`link`] |
 //! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
+//! | how RP2350's generator is driven | [`trng`] |
 //! | who computes signatures on the larger processors | `crypto` |
 //! | what the light shows | [`light`] |
 //! | when the watchdog is fed | [`progress`] |
@@ -43,6 +44,7 @@ mod serve;
 pub mod stack;
 #[cfg(target_os = "none")]
 pub mod touch;
+pub mod trng;
 
 #[cfg(target_os = "none")]
 pub use serve::{refuse, serve};

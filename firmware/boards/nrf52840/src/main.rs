@@ -17,21 +17,20 @@
 
 use core::mem::MaybeUninit;
 use core::ops::Range;
+use core::time::Duration;
 
 use cortex_m_rt::entry;
 use embassy_executor::InterruptExecutor;
 use embassy_nrf::config::{Config, HfclkSource};
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
-use embassy_nrf::mode::Blocking;
 use embassy_nrf::nvmc::Nvmc;
-use embassy_nrf::peripherals::{P1_15, USBD};
-use embassy_nrf::rng::Rng;
+use embassy_nrf::peripherals::{P1_15, RNG, USBD};
 use embassy_nrf::usb::vbus_detect::{self, HardwareVbusDetect};
 use embassy_nrf::usb::{self, Driver};
 use embassy_nrf::wdt::{self, HaltConfig, Watchdog, WatchdogHandle};
 use embassy_nrf::{Peri, bind_interrupts, interrupt, pac};
 use sshsm_board::crypto::CortexM;
-use sshsm_board::entropy::{Entropy, Noise};
+use sshsm_board::entropy::{Entropy, Noise, wait};
 use sshsm_board::health::{MinEntropy, Unhealthy};
 use sshsm_board::region::Region;
 use sshsm_board::restart::{restart, take_reason};
@@ -88,9 +87,8 @@ fn main() -> ! {
     let attendant = attendant(peripherals.USBD, peripherals.P1_15, watchdog, digits(serial));
     spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
 
-    let noise = Rng::new_blocking(peripherals.RNG);
-    noise.set_bias_correction(true);
-    let entropy = Entropy::start(ThermalNoise(noise), stop).unwrap_or_else(|unhealthy| stop(unhealthy));
+    let noise = ThermalNoise::start(peripherals.RNG);
+    let entropy = Entropy::start(noise, stop).unwrap_or_else(|unhealthy| refuse(unhealthy));
     let roots =
         [0, 1, 2, 3].map(|word| [pac::FICR.er(word).read(), pac::FICR.ir(word).read()].map(u32::to_be_bytes));
     let root_key = root_key(&[roots.as_flattened().as_flattened(), device.as_flattened()]);
@@ -116,14 +114,32 @@ impl Hardware for Chip {
 }
 
 /// The chip's generator.
-struct ThermalNoise(Rng<'static, Blocking>);
+struct ThermalNoise(#[allow(dead_code, reason = "who has it has the registers")] Peri<'static, RNG>);
+
+impl ThermalNoise {
+    fn start(rng: Peri<'static, RNG>) -> Self {
+        pac::RNG.config().write(|config| config.set_dercen(true));
+        Self(rng)
+    }
+}
 
 impl Noise for ThermalNoise {
     const MIN_ENTROPY: MinEntropy = MinEntropy::Four;
 
     fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy> {
-        self.0.blocking_fill_bytes(samples);
-        Ok(())
+        /// A byte takes 120 µs on average; how long at most is not said.
+        const PATIENCE: Duration = Duration::from_millis(1000);
+        let ready = pac::RNG.events_valrdy();
+        ready.write_value(0);
+        pac::RNG.tasks_start().write_value(1);
+        let read = samples.iter_mut().try_for_each(|sample| {
+            wait(uptime, PATIENCE, || (ready.read() != 0).then_some(())).ok_or(Unhealthy::Silent)?;
+            ready.write_value(0);
+            *sample = pac::RNG.value().read().value();
+            Ok(())
+        });
+        pac::RNG.tasks_stop().write_value(1);
+        read
     }
 }
 

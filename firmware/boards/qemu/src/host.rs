@@ -1,7 +1,7 @@
 //! The computer that the emulator runs on, reached by semihosting: QEMU opens files in its working directory for us.
 //!
-//! That directory is the device: `root-key`, `serial`, `flash` (QEMU maps it as memory), and `button`, which is pressed
-//! while a file of that name exists. Emulator only: whoever may ask for files may ask for all of QEMU's user's.
+//! That directory is the device: `root-key`, `serial`, `flash` (QEMU maps it as memory), `button`, which is pressed
+//! while a file of that name exists, and `noise`, which is read in place of the host's generator where there is one. Emulator only: whoever may ask for files may ask for all of QEMU's user's.
 
 use core::ffi::CStr;
 

@@ -17,7 +17,7 @@ use cortex_m::peripheral::{NVIC, SCB};
 use cortex_m_rt::{entry, exception};
 use critical_section::Mutex;
 use sshsm_board::restart::{restart, take_reason};
-use sshsm_board::{heap, link, serve, stack};
+use sshsm_board::{heap, link, refuse, serve, stack};
 use sshsm_firmware::Platform as _;
 use sshsm_firmware::link::Identity;
 use sshsm_protocol::link::{Boot, ResetReason};
@@ -44,7 +44,7 @@ fn main() -> ! {
     let platform = Emulated::start();
     let identity = Identity {
         board: "qemu",
-        serial: platform.serial(),
+        serial: platform.as_ref().map_or(0, Emulated::serial),
         reset: take_reason().unwrap_or(ResetReason::PowerOn),
         bootloader: false,
     };
@@ -57,7 +57,10 @@ fn main() -> ! {
             NVIC::unmask(Line(interrupt));
         }
     }
-    serve(platform, Flash::take(), pump)
+    match platform {
+        Ok(platform) => serve(platform, Flash::take(), pump),
+        Err(unhealthy) => refuse(unhealthy),
+    }
 }
 
 /// A line of the interrupt controller.

@@ -18,7 +18,7 @@ use crate::flash::Flash;
 use crate::host::{self, File};
 use crate::{clock, pump};
 
-/// The host's own generator.
+/// The host's own generator, or a file that is read in its place.
 pub(crate) struct HostNoise(File);
 
 impl Noise for HostNoise {
@@ -37,17 +37,16 @@ pub(crate) struct Emulated {
 
 impl Emulated {
     /// Asks the host for everything that the machine lacks; what a new device has none of is made.
-    pub(crate) fn start() -> Self {
-        let noise = File::open(c"/dev/urandom").map(HostNoise);
-        let entropy = noise.ok_or(Unhealthy::Source).and_then(|noise| Entropy::start(noise, stop));
-        let mut entropy = entropy.unwrap_or_else(|unhealthy| stop(unhealthy));
+    pub(crate) fn start() -> Result<Self, Unhealthy> {
+        let noise = File::open(c"noise").or_else(|| File::open(c"/dev/urandom"));
+        let mut entropy = Entropy::start(HostNoise(noise.ok_or(Unhealthy::Source)?), stop)?;
         let serial =
             host::read_or_make(c"serial", |digits: &mut [u8; 8]| serial_digits(&mut entropy, digits));
         let serial = str::from_utf8(&serial).ok().and_then(|digits| digits.parse().ok());
         let Some(serial) = serial.filter(|&serial| serial != 0) else {
             panic!("serial: eight digits, not all 0")
         };
-        Self { entropy, serial }
+        Ok(Self { entropy, serial })
     }
 }
 

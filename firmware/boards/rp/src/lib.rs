@@ -113,10 +113,10 @@ pub fn run(board: &'static str) -> ! {
         Err(error) => refuse(format_args!("the flash failed ({error:?})")),
     }
     #[cfg(feature = "rp2040")]
-    let noise = ChipNoise::new();
+    let noise = noise::start();
     #[cfg(feature = "rp2350")]
-    let noise = ChipNoise::new(peripherals.TRNG);
-    let mut entropy = Entropy::start(noise, stop).unwrap_or_else(|unhealthy| stop(unhealthy));
+    let noise = noise::start(peripherals.TRNG);
+    let mut entropy = Entropy::start(noise, stop).unwrap_or_else(|unhealthy| refuse(unhealthy));
     let secret = load_or_make(&mut flash, SECRET_SECTOR, &mut entropy).unwrap_or_else(|error| refuse(error));
     let root_key = root_key(&[secret.as_ref(), &chip]);
     let platform = Platform::new(Chip { button: peripherals.BOOTSEL }, entropy, serial, root_key);

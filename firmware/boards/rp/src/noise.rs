@@ -1,25 +1,29 @@
 //! The chips' sources of noise.
 
 #[cfg(feature = "rp2350")]
-use embassy_rp::{
-    Peri, bind_interrupts,
-    peripherals::TRNG,
-    trng::{Config, InterruptHandler, Trng},
+use embassy_rp::{Peri, pac, peripherals::TRNG};
+#[cfg(feature = "rp2040")]
+use sshsm_board::{
+    entropy::Noise,
+    health::{MinEntropy, Unhealthy},
 };
-use sshsm_board::entropy::Noise;
-use sshsm_board::health::{MinEntropy, Unhealthy};
+#[cfg(feature = "rp2350")]
+use sshsm_board::{
+    entropy::wait,
+    trng::{Registers, Trng},
+};
+#[cfg(feature = "rp2350")]
+use sshsm_usb::uptime;
 
 /// RP2040: the ring oscillator's random bit, which the datasheet (2.17.5) calls not good enough as it is. Bits are taken
 /// some five periods of the oscillator apart, eight make a sample, and a sample is credited with half a bit.
 #[cfg(feature = "rp2040")]
 pub(crate) struct ChipNoise(());
 
+/// The oscillator runs from the start.
 #[cfg(feature = "rp2040")]
-impl ChipNoise {
-    /// The oscillator runs from the start.
-    pub(crate) fn new() -> Self {
-        Self(())
-    }
+pub(crate) fn start() -> ChipNoise {
+    ChipNoise(())
 }
 
 #[cfg(feature = "rp2040")]
@@ -40,30 +44,37 @@ impl Noise for ChipNoise {
     }
 }
 
-/// RP2350: its TRNG (datasheet 12.12), with its own tests and von Neumann's corrector switched on. It tries again when a
-/// test fails, and is then slower.
+/// RP2350: its TRNG.
 #[cfg(feature = "rp2350")]
-pub(crate) struct ChipNoise(Trng<'static, TRNG>);
+pub(crate) type ChipNoise = Trng<Peripheral>;
 
+/// Resets the peripheral, which the boot ROM has used with its tests off, and starts it.
 #[cfg(feature = "rp2350")]
-bind_interrupts!(struct Interrupts {
-    TRNG_IRQ => InterruptHandler<TRNG>;
-});
-
-#[cfg(feature = "rp2350")]
-impl ChipNoise {
-    /// Starts it.
-    pub(crate) fn new(trng: Peri<'static, TRNG>) -> Self {
-        Self(Trng::new(trng, Interrupts, Config::default()))
-    }
+pub(crate) fn start(trng: Peri<'static, TRNG>) -> ChipNoise {
+    let (resets, done) = (pac::RESETS.reset(), pac::RESETS.reset_done());
+    resets.modify(|reset| reset.set_trng(true));
+    resets.modify(|reset| reset.set_trng(false));
+    // One that does not come back gives no noise: that is seen there.
+    let _ = wait(uptime, core::time::Duration::from_millis(10), || done.read().trng().then_some(()));
+    Trng::start(Peripheral(trng), uptime)
 }
 
+/// The TRNG's registers.
 #[cfg(feature = "rp2350")]
-impl Noise for ChipNoise {
-    const MIN_ENTROPY: MinEntropy = MinEntropy::Four;
+pub(crate) struct Peripheral(
+    #[allow(dead_code, reason = "who has it has the registers")] Peri<'static, TRNG>,
+);
 
-    fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy> {
-        self.0.blocking_fill_bytes(samples);
-        Ok(())
+#[cfg(feature = "rp2350")]
+#[allow(unsafe_code, reason = "registers are memory that the language does not know")]
+impl Registers for Peripheral {
+    fn read(&self, offset: usize) -> u32 {
+        // SAFETY: a register of a peripheral that nobody else has.
+        unsafe { pac::TRNG.as_ptr().cast::<u32>().byte_add(offset).read_volatile() }
+    }
+
+    fn write(&mut self, offset: usize, value: u32) {
+        // SAFETY: as in `read`.
+        unsafe { pac::TRNG.as_ptr().cast::<u32>().byte_add(offset).write_volatile(value) }
     }
 }
