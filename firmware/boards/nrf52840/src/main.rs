@@ -8,7 +8,7 @@
 //!
 //! *Root key.* Made of the two roots that the factory drew for each chip (FICR ER and IR). Firmware can read them, and so can
 //! a debugger, until access is protected (UICR APPROTECT), which this firmware leaves to its owner: protecting is undone by
-//! nothing but a mass erasure, the boot loader's included. A copy of the flash alone is useless.
+//! nothing but a mass erasure, the boot loader's included. It writes nothing in UICR. A copy of the flash alone is useless.
 //!
 //! *Entropy* is the chip's generator of thermal noise, with its bias correction.
 
@@ -21,7 +21,7 @@ use core::time::Duration;
 
 use cortex_m_rt::entry;
 use embassy_executor::InterruptExecutor;
-use embassy_nrf::config::{Config, HfclkSource};
+use embassy_nrf::config::{Config, Debug, HfclkSource};
 use embassy_nrf::gpio::{Input, Level, Output, OutputDrive, Pull};
 use embassy_nrf::nvmc::Nvmc;
 use embassy_nrf::peripherals::{P1_15, RNG, USBD};
@@ -68,6 +68,7 @@ fn main() -> ! {
     stack::paint();
     let mut config = Config::default();
     config.hfclk_source = HfclkSource::ExternalXtal; // USB wants no less
+    config.debug = Debug::NotConfigured; // by default it would be opened for good, in UICR
     let peripherals = embassy_nrf::init(config);
     let reset = reset_reason();
     let mut watchdog = wdt::Config::default();
