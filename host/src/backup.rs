@@ -20,6 +20,7 @@ use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
     ObjectType,
     object::{ListFilter, NewObject, ObjectInfo, Origin},
+    ssh::template::Template,
     wrapped::{NONCE_LENGTH, TAG_LENGTH, WrappedObject},
 };
 use zeroize::Zeroizing;
@@ -616,10 +617,57 @@ fn outcome(session: &mut Session<'_>, exported: &Exported) -> Result<Outcome, Cl
     })
 }
 
+/// A rule of a template for which its device remembers signatures. That is in no backup.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Remembered {
+    /// `quota`: how many there were.
+    Quota,
+    /// `serials.increasing`: the last one's number.
+    Serials,
+    /// `clock`: when the last one was.
+    Clock,
+}
+
+impl Remembered {
+    /// As the template file has it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Quota => "quota",
+            Self::Serials => "serials",
+            Self::Clock => "clock",
+        }
+    }
+
+    /// The rules of a template that was imported, which begin anew; all of them where the session may not read it.
+    fn of(session: &mut Session<'_>, exported: &Exported) -> Result<Vec<Self>, ClientError> {
+        let Some((id, ObjectType::Template)) = exported.object.object() else { return Ok(Vec::new()) };
+        let bytes = match session.template(id) {
+            Ok(bytes) => bytes,
+            Err(ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
+                return Ok(vec![Self::Quota, Self::Serials, Self::Clock]);
+            }
+            Err(error) => return Err(error),
+        };
+        // A template that cannot be read signs nothing.
+        let Ok(template) = Template::decode(&bytes) else { return Ok(Vec::new()) };
+        let rules = template.rules;
+        let all = [
+            (Self::Quota, rules.quota.is_some()),
+            (Self::Serials, rules.increasing_serials),
+            (Self::Clock, rules.clock.is_some()),
+        ];
+        Ok(all.into_iter().filter(|(_, set)| *set).map(|(rule, _)| rule).collect())
+    }
+}
+
 /// What was done to a device.
 pub struct Restored {
     /// For each object of the backup, in its order.
     pub outcomes: Vec<Outcome>,
+    /// For each object of the backup, what is remembered for it elsewhere and begins anew on this device.
+    pub begins_anew: Vec<Vec<Remembered>>,
     /// What became of the key on the device; `None` when there was nothing to import.
     pub wrap_key: Option<WrapKey>,
 }
@@ -637,14 +685,28 @@ pub fn restore(
 ) -> Result<Restored, BackupError> {
     let mut outcomes = plan(session, authentication_key, backup)?;
     if !outcomes.contains(&Outcome::ToImport) {
-        return Ok(Restored { outcomes, wrap_key: None });
+        let begins_anew = vec![Vec::new(); outcomes.len()];
+        return Ok(Restored { outcomes, begins_anew, wrap_key: None });
     }
     let rights = Rights::of(session, authentication_key)?;
     let wrap = rights.put_wrap_key(session, &backup.id, Capability::ImportWrapped, key)?;
     let imported = import_all(session, wrap, backup, &mut outcomes);
     let wrap_key = leave(session, wrap, keep_wrap_key && imported.is_ok());
     match imported {
-        Ok(()) => Ok(Restored { outcomes, wrap_key: Some(wrap_key) }),
+        Ok(()) => {
+            let begins_anew = backup
+                .objects
+                .iter()
+                .zip(&outcomes)
+                .map(|(exported, outcome)| match outcome {
+                    Outcome::Imported => Remembered::of(session, exported),
+                    Outcome::ToImport | Outcome::Same | Outcome::Unverified | Outcome::Different => {
+                        Ok(Vec::new())
+                    }
+                })
+                .collect::<Result<_, _>>()?;
+            Ok(Restored { outcomes, begins_anew, wrap_key: Some(wrap_key) })
+        }
         Err(source) => {
             let done = backup.objects.iter().zip(&outcomes).filter(|(_, done)| **done == Outcome::Imported);
             let done: Vec<String> = done.map(|(exported, _)| exported.object.name()).collect();

@@ -308,3 +308,34 @@ fn shares_and_backup_are_for_their_owner_and_replace_nothing() {
         assert_eq!(run(&machine, &format!("backup create b.json {wrong}")).code, 2, "{wrong}");
     }
 }
+
+/// The copy signs again what the first device refuses: it says so when it is made.
+#[test]
+fn restoring_says_which_templates_begin_anew_and_what_of_them() {
+    let machine = machine();
+    let template = fs::read_to_string(machine.path("t.toml")).unwrap();
+    let rules = "quota = { signatures = 1, window = \"10h\" }\nserials = { increasing = true }\n\
+                 clock = { monotonic = true, tolerance = \"1m\" }\n";
+    machine.write("r.toml", &format!("{rules}{template}"));
+    assert_eq!(run(&machine, "template put r.toml --id 11 --exportable").code, 0);
+    back_up(&machine);
+
+    let restore = "--device sim:second backup restore backup.json --share-file share-1 --share-file share-2";
+    let restored = run(&machine, &format!("{restore} --format json"));
+    let document = restored.json();
+    let begins_anew = |id: u64| {
+        let objects = document["objects"].as_array().unwrap();
+        objects.iter().find(|object| object["id"] == id && object["type"] == "template").unwrap()["begins_anew"].clone()
+    };
+    assert_eq!(begins_anew(11), json!(["quota", "serials", "clock"]));
+    assert_eq!(begins_anew(10), Value::Null, "its rules need no memory");
+    assert!(
+        restored
+            .stderr
+            .contains("WARNING: template 0x000b begins anew on this device (quota, serials, clock)"),
+        "{restored:?}"
+    );
+    assert!(!restored.stderr.contains("0x000a"), "{restored:?}");
+    let again = run(&machine, restore);
+    assert!(again.code == 0 && !again.stderr.contains("begins anew"), "nothing was imported: {again:?}");
+}

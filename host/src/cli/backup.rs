@@ -15,7 +15,9 @@ use super::{
     prompt,
 };
 use crate::{
-    backup::{self, Backup, BackupError, Created, Description, NotExported, Outcome, Stored, WrapKey},
+    backup::{
+        self, Backup, BackupError, Created, Description, NotExported, Outcome, Remembered, Stored, WrapKey,
+    },
     client::Session,
     input,
     output::{self, columns, shown},
@@ -34,7 +36,8 @@ pub(super) enum BackupVerb {
     /// Bring the objects of a backup onto the device, which keeps what it has
     ///
     /// Asks for the shares line by line and says at once when a line is mistyped. Try it on a simulator first:
-    /// --device sim:DIR.
+    /// --device sim:DIR. What a device remembers is in no backup: quotas, serial numbers and clocks of templates, the
+    /// audit log and the device's options begin anew.
     Restore(Restore),
     /// Show what is in a backup; needs no device
     Show {
@@ -126,6 +129,9 @@ struct RestoredObject<'b> {
     #[serde(flatten)]
     object: &'b Description,
     outcome: Outcome,
+    /// The rules whose memory stayed on the other device.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    begins_anew: Vec<Remembered>,
 }
 
 #[derive(Serialize)]
@@ -247,21 +253,26 @@ impl Restore {
         let (device, serial, own) = (client.describe(), client.identity().serial, context.globals.auth_key);
         let mut session = Session::open_with(&mut client, own, &credential)?;
         let backup = &stored.backup;
-        let (outcomes, wrap_key) = match key.filter(|_| !self.dry_run) {
-            None => (backup::plan(&mut session, own, backup)?, None),
+        let (outcomes, begins_anew, wrap_key) = match key.filter(|_| !self.dry_run) {
+            None => (backup::plan(&mut session, own, backup)?, vec![Vec::new(); backup.objects.len()], None),
             Some(key) => {
                 let restored = backup::restore(&mut session, own, backup, &key, self.keep_wrap_key)?;
-                (restored.outcomes, restored.wrap_key)
+                (restored.outcomes, restored.begins_anew, restored.wrap_key)
             }
         };
         session.close()?;
         tell_wrap_key(wrap_key.as_ref());
-        let objects = backup
+        let objects: Vec<_> = backup
             .objects
             .iter()
-            .zip(&outcomes)
-            .map(|(exported, &outcome)| RestoredObject { object: &exported.object, outcome })
+            .zip(outcomes.into_iter().zip(begins_anew))
+            .map(|(exported, (outcome, begins_anew))| RestoredObject {
+                object: &exported.object,
+                outcome,
+                begins_anew,
+            })
             .collect();
+        tell_what_begins_anew(&objects);
         let view =
             RestoreView { backup: &backup.id, device, serial, dry_run: self.dry_run, objects, wrap_key };
         context.format().print(&view, |view| {
@@ -277,6 +288,19 @@ impl Restore {
             .map(|object| object.object.name())
             .collect();
         if different.is_empty() { Ok(()) } else { Err(BackupError::Different(different).into()) }
+    }
+}
+
+fn tell_what_begins_anew(objects: &[RestoredObject<'_>]) {
+    for RestoredObject { object, begins_anew, .. } in objects {
+        if !begins_anew.is_empty() {
+            let rules: Vec<_> = begins_anew.iter().map(|rule| rule.name()).collect();
+            output::talk(format_args!(
+                "WARNING: {} begins anew on this device ({}): signatures that the other device made do not count here",
+                object.name(),
+                rules.join(", "),
+            ));
+        }
     }
 }
 
