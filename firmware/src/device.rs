@@ -24,7 +24,7 @@ use crate::identity;
 use crate::link::Vitals;
 use crate::operation;
 use crate::options::Options;
-use crate::platform::Platform;
+use crate::platform::{Boot, Platform};
 use crate::session::{Caller, Sessions, Stage};
 use crate::store::{Attributes, MountError, Record, Store, StoreError};
 
@@ -37,6 +37,8 @@ pub struct Device<P: Platform> {
     sessions: Sessions,
     /// A session message while it is decrypted; cleared after each.
     scratch: Zeroizing<Vec<u8>>,
+    /// What is to be started once the answer has left.
+    restart: Option<Boot>,
 }
 
 /// What becomes of a session after a command in it was answered.
@@ -45,6 +47,8 @@ enum Aftermath {
     Closed,
     /// The whole device was reset, or its store failed, a reset half-way included: all sessions end.
     Reset,
+    /// The device ends.
+    Restart(Boot),
 }
 
 impl<P: Platform> Device<P> {
@@ -68,6 +72,7 @@ impl<P: Platform> Device<P> {
             },
             sessions: Sessions::new(),
             scratch: Zeroizing::new(Vec::with_capacity(MAX_MESSAGE)),
+            restart: None,
         })
     }
 
@@ -90,6 +95,13 @@ impl<P: Platform> Device<P> {
             free_records: storage.free_records,
             free_pages: storage.free_pages,
         }
+    }
+
+    /// What a session asked to be started, if any did. Whoever owns the device lets the answer leave, clears all memory and
+    /// starts it; the device's sessions have ended.
+    #[must_use]
+    pub const fn restart(&self) -> Option<Boot> {
+        self.restart
     }
 
     /// Answers one message and returns the answer's length. `response` must have room for [`MAX_MESSAGE`] bytes; with
@@ -339,6 +351,12 @@ impl<P: Platform> Device<P> {
             Aftermath::Stays => {}
             Aftermath::Closed => self.sessions.close(id),
             Aftermath::Reset => self.sessions.close_all(),
+            Aftermath::Restart(boot) => {
+                self.sessions.close_all();
+                #[cfg(feature = "private-keys")]
+                self.core.loaded.clear();
+                self.restart = Some(boot);
+            }
         }
         let store = &self.core.store;
         self.sessions.retain(|caller| authorization::holds_its_key(store, caller));
@@ -352,8 +370,9 @@ impl<P: Platform> Device<P> {
         frame: Frame<'_>,
         response: &mut [u8],
     ) -> Result<(usize, Aftermath), DeviceError> {
+        let strict = self.core.platform.dialect() == Dialect::Yubihsm2;
         let command = Command::from_code(frame.code)
-            .filter(|command| command.channel() != Channel::Plain)
+            .filter(|command| command.channel() != Channel::Plain && !(strict && command.is_extension()))
             .ok_or(DeviceError::InvalidCommand)?;
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_INNER_PAYLOAD);
@@ -370,6 +389,8 @@ impl<P: Platform> Device<P> {
         let aftermath = match command {
             Command::CloseSession => Aftermath::Closed,
             Command::ResetDevice => Aftermath::Reset,
+            Command::RestartDevice => Aftermath::Restart(Boot::Firmware),
+            Command::StartBootLoader => Aftermath::Restart(Boot::BootLoader),
             _ => Aftermath::Stays,
         };
         let length = writer.len();
@@ -383,16 +404,23 @@ impl<P: Platform> Device<P> {
         payload: &[u8],
         writer: &mut Writer<'_>,
     ) -> Result<(), DeviceError> {
-        if command.is_extension() && self.core.platform.dialect() == Dialect::Yubihsm2 {
-            return Err(DeviceError::InvalidCommand);
-        }
-        let handler = commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?;
+        // The one command that is about sessions, which no handler sees.
+        let handler = match command {
+            Command::GetDeviceStatus => None,
+            _ => Some(commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?),
+        };
         authorization::may_send(caller, command, payload)?;
         if !command.request_length().contains(&payload.len()) {
             return Err(DeviceError::WrongLength);
         }
         operation::permit(&self.core.options, &self.core.store, caller, command, payload)?;
-        let done = handler(&mut self.core, caller, Reader::new(payload), writer);
+        let done = match handler {
+            Some(handler) => handler(&mut self.core, caller, Reader::new(payload), writer),
+            None => {
+                let now = self.core.platform.uptime();
+                commands::device::status(&mut self.core, self.sessions.census(now), writer)
+            }
+        };
         #[cfg(feature = "private-keys")]
         if done == Err(DeviceError::StorageFailed) {
             // Among them a signature that did not verify: the key is read anew.

@@ -38,6 +38,24 @@ mod session;
 pub mod ssh;
 pub mod store;
 
+/// The version of this firmware: major, minor, patch.
+pub const VERSION: [u8; 3] = [
+    number(env!("CARGO_PKG_VERSION_MAJOR")),
+    number(env!("CARGO_PKG_VERSION_MINOR")),
+    number(env!("CARGO_PKG_VERSION_PATCH")),
+];
+/// The same as text: `1.2.3`.
+pub const VERSION_TEXT: &str = env!("CARGO_PKG_VERSION");
+/// Whether it knows nothing that YubiHSM 2 does not: the feature `strict-yubihsm2`.
+pub const STRICT: bool = cfg!(feature = "strict-yubihsm2");
+
+const fn number(digits: &str) -> u8 {
+    match u8::from_str_radix(digits, 10) {
+        Ok(number) => number,
+        Err(_) => u8::MAX,
+    }
+}
+
 pub use device::Device;
 pub use platform::Platform;
 pub use session::{HALF_OPEN, IDLE_TIMEOUT};

@@ -4,16 +4,25 @@
 //! [`Endpoint::transmit`]; the thread that owns the [`Device`](crate::Device) takes messages with [`Endpoint::take`] and
 //! answers them with [`Endpoint::respond`]. So the device says hello, tells its status and shows its log while it
 //! computes. One message is carried out at a time: another that comes meanwhile is told that the device is busy.
+//!
+//! Nothing that comes over the link restarts the device or changes it in any other way: that is for the device itself
+//! to allow, which asks for a session ([`Device::restart`](crate::Device::restart)), and for the thread to pass on
+//! ([`Endpoint::restart`]).
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
 
 use heapless::{Deque, String};
+use sshsm_protocol::command::Family;
+use sshsm_protocol::device_status::Image;
 use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::link::{
-    Activity, Answer, Boot, Deframer, Level, Line, LinkError, MAX_FRAME, MAX_LINE, MAX_SHORT_FRAME,
-    MIN_VERSION, Request, ResetReason, Status, VERSION, common_version, decode, encode,
+    Activity, Answer, Deframer, Level, Line, LinkError, MAX_FRAME, MAX_LINE, MAX_SHORT_FRAME, MIN_VERSION,
+    Request, ResetReason, Status, VERSION, common_version, decode, encode,
 };
+use sshsm_protocol::{Command, DeviceError};
+
+use crate::platform::Boot;
 
 /// Lines of the log that are kept.
 pub const LOG_LINES: usize = 32;
@@ -21,14 +30,12 @@ pub const LOG_LINES: usize = 32;
 /// What a device says of itself before anybody has a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
-    /// The board's name, at most [`MAX_BOARD`](sshsm_protocol::link::MAX_BOARD) bytes.
+    /// The board's name, at most [`MAX_BOARD`](sshsm_protocol::device_status::MAX_BOARD) bytes.
     pub board: &'static str,
     /// Its serial number.
     pub serial: u32,
     /// Why it started.
     pub reset: ResetReason,
-    /// Whether it can start a bootloader.
-    pub bootloader: bool,
 }
 
 /// What a device tells of its inner life.
@@ -121,7 +128,8 @@ pub struct Endpoint {
     failed: bool,
     /// Seconds that somebody has to touch the device, and whether the host has been told.
     touch: Option<(u8, bool)>,
-    reboot: Option<Boot>,
+    image: Option<Image>,
+    restart: Option<Boot>,
     log: Deque<Entry, LOG_LINES>,
     next_line: u32,
 }
@@ -141,7 +149,8 @@ impl Endpoint {
             started: false,
             failed: false,
             touch: None,
-            reboot: None,
+            image: None,
+            restart: None,
             log: Deque::new(),
             next_line: 0,
         }
@@ -150,7 +159,7 @@ impl Endpoint {
     /// Whether a byte may be received: not while an answer to the last request waits to be sent.
     #[must_use]
     pub fn ready(&self) -> bool {
-        self.notice.is_empty() && self.reboot.is_none()
+        self.notice.is_empty() && self.restart.is_none()
     }
 
     /// Takes a byte; `now` is the time since the start. Bytes that come when the end is not [`ready`](Self::ready) are
@@ -173,7 +182,7 @@ impl Endpoint {
                         version,
                         board: self.identity.board,
                         serial: self.identity.serial,
-                        firmware: FIRMWARE,
+                        firmware: crate::VERSION,
                     },
                     None => Answer::Error(LinkError::UnsupportedVersion {
                         minimum: MIN_VERSION,
@@ -209,13 +218,8 @@ impl Endpoint {
                 });
                 self.notice.put(number, &Answer::Log(line));
             }
-            Request::Reboot(Boot::Bootloader) if !self.identity.bootloader => {
-                self.notice.put(number, &Answer::Error(LinkError::NoBootloader));
-            }
-            Request::Reboot(boot) => {
-                self.notice.put(number, &Answer::Rebooting);
-                self.reboot = Some(boot);
-            }
+            Request::Image => self.notice.put(number, &Answer::Image(self.image)),
+            Request::Withdrawn(none) => match none {},
         }
     }
 
@@ -235,10 +239,27 @@ impl Endpoint {
         }
     }
 
-    /// What to start next, once the host that asked for it has its answer.
+    /// The device is to be restarted, as a session asked for: no more is received or carried out, and what there is to
+    /// send leaves.
+    pub fn restart(&mut self, boot: Boot) {
+        self.restart = Some(boot);
+    }
+
+    /// What to start now: not before the host that asked for it has its answer, or has gone.
     #[must_use]
-    pub fn reboot(&self) -> Option<Boot> {
-        self.reboot.filter(|_| self.notice.is_empty())
+    pub fn restart_due(&self) -> Option<Boot> {
+        self.restart.filter(|_| self.notice.is_empty() && self.answer.is_empty())
+    }
+
+    /// The board's name.
+    #[must_use]
+    pub const fn board(&self) -> &'static str {
+        self.identity.board
+    }
+
+    /// The image that runs is known now.
+    pub fn set_image(&mut self, image: Image) {
+        self.image = Some(image);
     }
 
     /// Takes the message that waits to be carried out into `message` and returns its length. [`Self::respond`] must
@@ -246,7 +267,7 @@ impl Endpoint {
     pub fn take(&mut self, message: &mut [u8; MAX_MESSAGE]) -> Option<usize> {
         let Exchange::Waiting { number, length } = self.exchange else { return None };
         // The answer before it goes out first.
-        if !self.answer.is_empty() {
+        if !self.answer.is_empty() || self.restart.is_some() {
             return None;
         }
         message.copy_from_slice(&self.message);
@@ -336,17 +357,28 @@ impl Endpoint {
     }
 }
 
-/// The version of this firmware.
-const FIRMWARE: [u8; 3] = [
-    number(env!("CARGO_PKG_VERSION_MAJOR")),
-    number(env!("CARGO_PKG_VERSION_MINOR")),
-    number(env!("CARGO_PKG_VERSION_PATCH")),
-];
+/// A command that was refused, as the log has it, which everybody may read: its name and the error's, and nothing of its
+/// content. Where the error depends on a secret and on bytes that somebody else may have chosen, as a padding that is
+/// wrong does, the log has no reason: it would be an oracle.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal(pub Command, pub DeviceError);
 
-const fn number(digits: &str) -> u8 {
-    match u8::from_str_radix(digits, 10) {
-        Ok(number) => number,
-        Err(_) => u8::MAX,
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(command, error) = self;
+        match command.family() {
+            Family::Decryption | Family::Otp | Family::Wrap | Family::RsaWrap => {
+                write!(f, "{command}: refused")
+            }
+            Family::Core
+            | Family::Ssh
+            | Family::Signatures
+            | Family::Opaque
+            | Family::Hmac
+            | Family::Symmetric
+            | Family::Attestation
+            | Family::Audit => write!(f, "{command}: {error}"),
+        }
     }
 }
 
@@ -377,7 +409,7 @@ mod tests {
     const NOW: Duration = Duration::from_millis(1500);
 
     fn starting() -> Endpoint {
-        Endpoint::new(Identity { board: "test", serial: 7, reset: ResetReason::PowerOn, bootloader: false })
+        Endpoint::new(Identity { board: "test", serial: 7, reset: ResetReason::PowerOn })
     }
 
     fn endpoint() -> Endpoint {
@@ -425,9 +457,11 @@ mod tests {
     fn it_says_who_it_is_to_hosts_of_a_version_in_common() {
         let mut endpoint = endpoint();
         let hello = one(&mut endpoint, 1, &Request::Hello { minimum: 1, version: 4 });
-        assert_eq!(hello, r#"Hello { version: 1, board: "test", serial: 7, firmware: [0, 1, 0] }"#);
-        let other = one(&mut endpoint, 2, &Request::Hello { minimum: 2, version: 4 });
-        assert_eq!(other, "Error(UnsupportedVersion { minimum: 1, version: 1 })");
+        assert_eq!(hello, r#"Hello { version: 2, board: "test", serial: 7, firmware: [0, 1, 0] }"#);
+        let old = one(&mut endpoint, 3, &Request::Hello { minimum: 1, version: 1 });
+        assert!(old.starts_with("Hello { version: 1, "), "{old}");
+        let other = one(&mut endpoint, 2, &Request::Hello { minimum: 3, version: 4 });
+        assert_eq!(other, "Error(UnsupportedVersion { minimum: 1, version: 2 })");
     }
 
     #[test]
@@ -537,15 +571,103 @@ mod tests {
         assert!(one(&mut endpoint, 3, &Request::Log { from: 0 }).contains("the store is damaged"));
     }
 
+    /// Whoever can open the port can send these: every number that a request can have, with every short body.
     #[test]
-    fn a_reboot_is_due_once_its_answer_has_left() {
+    fn no_frame_restarts_the_device_and_only_a_message_reaches_it() {
+        // A number of one byte; postcard writes larger ones as more.
+        for number in 0..0x80_u8 {
+            for body in [&[][..], &[0], &[1], &[2], &[0, 0], &[1, 0], &[1, 1], &[0, 1], &[1, 2, 3, 4]] {
+                let mut endpoint = endpoint();
+                let frame = [&[number][..], body].concat();
+                // As serde would write the variant: its number, and its fields.
+                let mut room = [0; 64];
+                let length = encode_raw(9, &frame, &mut room);
+                room[..length].iter().for_each(|&byte| endpoint.receive(byte, NOW));
+                let told = answers(&mut endpoint);
+                assert_eq!(endpoint.restart_due(), None, "{frame:?}");
+                assert!(endpoint.ready());
+                let taken = endpoint.take(&mut [0; MAX_MESSAGE]);
+                if number == 1
+                    && frame[1..].first().is_some_and(|&length| usize::from(length) == frame.len() - 2)
+                    && frame.len() > 2
+                {
+                    assert_eq!((taken, told), (Some(frame.len() - 2), Vec::new()), "a message");
+                    continue;
+                }
+                assert_eq!(taken, None, "{frame:?}");
+                let [(9, told)] = &told[..] else { panic!("{frame:?}: {told:?}") };
+                let tells =
+                    ["Hello", "Status", "Log", "Image", "Error"].iter().any(|what| told.starts_with(what));
+                assert!(tells, "{frame:?}: {told}");
+                let known = [0, 1, 2, 3, 5].contains(&number);
+                assert!(known || told == "Error(UnknownRequest)", "{frame:?}: {told}");
+            }
+        }
+    }
+
+    /// A frame with this content behind its number.
+    fn encode_raw(number: u32, content: &[u8], room: &mut [u8]) -> usize {
+        struct Raw<'a>(&'a [u8]);
+        impl Serialize for Raw<'_> {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                use serde::ser::SerializeTuple as _;
+                let mut tuple = serializer.serialize_tuple(self.0.len())?;
+                self.0.iter().try_for_each(|byte| tuple.serialize_element(byte))?;
+                tuple.end()
+            }
+        }
+        encode(number, &Raw(content), room).unwrap()
+    }
+
+    #[test]
+    fn a_restart_is_due_once_its_answer_has_left_or_its_asker_is_gone() {
+        for gone in [false, true] {
+            let mut endpoint = endpoint();
+            send(&mut endpoint, 1, &Request::Transact(&[6, 0, 0]));
+            endpoint.take(&mut [0; MAX_MESSAGE]).unwrap();
+            endpoint.respond(&[0x86, 0, 0], Vitals::default());
+            endpoint.restart(Boot::BootLoader);
+            assert_eq!(endpoint.restart_due(), None);
+            assert!(!endpoint.ready(), "nothing more is received");
+            send(&mut endpoint, 2, &Request::Transact(&[6, 0, 0]));
+            if gone {
+                endpoint.disconnected();
+            } else {
+                assert_eq!(answers(&mut endpoint), [(1, "Transact([134, 0, 0])".into())]);
+            }
+            assert_eq!(endpoint.restart_due(), Some(Boot::BootLoader));
+            assert_eq!(endpoint.take(&mut [0; MAX_MESSAGE]), None, "nothing more is carried out");
+        }
+    }
+
+    #[test]
+    fn the_image_is_told_once_it_is_known() {
         let mut endpoint = endpoint();
-        let bootloader = one(&mut endpoint, 1, &Request::Reboot(Boot::Bootloader));
-        assert_eq!((bootloader.as_str(), endpoint.reboot()), ("Error(NoBootloader)", None));
-        send(&mut endpoint, 2, &Request::Reboot(Boot::Firmware));
-        assert_eq!(endpoint.reboot(), None);
-        assert_eq!(answers(&mut endpoint), [(2, "Rebooting".into())]);
-        assert_eq!(endpoint.reboot(), Some(Boot::Firmware));
+        assert_eq!(one(&mut endpoint, 1, &Request::Image), "Image(None)");
+        endpoint.set_image(Image { sha256: [7; 32], length: 9 });
+        assert!(one(&mut endpoint, 2, &Request::Image).contains("length: 9"));
+    }
+
+    #[test]
+    fn a_refusal_in_the_log_names_the_command_and_no_reason_that_a_secret_decides() {
+        let text = |command, error| std::format!("{}", Refusal(command, error));
+        let violated = DeviceError::SshCaConstraintViolation;
+        assert_eq!(
+            text(Command::SignSshCertificate, violated),
+            "sign ssh certificate: SSH CA constraint violation"
+        );
+        for error in [DeviceError::InvalidData, DeviceError::InvalidOtp, DeviceError::WrongLength] {
+            for command in [
+                Command::DecryptPkcs1,
+                Command::DecryptOaep,
+                Command::UnwrapData,
+                Command::ImportWrapped,
+                Command::ImportRsaWrapped,
+                Command::DecryptOtp,
+            ] {
+                assert_eq!(text(command, error), std::format!("{command}: refused"));
+            }
+        }
     }
 
     #[test]

@@ -56,13 +56,14 @@ impl Options {
         self.force_audit != AuditMode::Off
     }
 
-    /// Whether a command is logged. Reading the log never is; forced audit takes in all else but GET DEVICE INFO,
-    /// which clients poll.
+    /// Whether a command is logged. Reading the log never is; what ends every session, and may show the whole flash, always;
+    /// forced audit takes in all else but GET DEVICE INFO, which clients poll.
     pub(crate) fn audits(&self, command: Command) -> bool {
         let mode =
             AUDITED_COMMANDS.iter().zip(&self.command_audit).find(|(code, _)| **code == command.code());
         match command {
             Command::GetLogEntries => false,
+            Command::RestartDevice | Command::StartBootLoader => true,
             command if self.force_audit() && command != Command::GetDeviceInfo => true,
             _ => mode.is_some_and(|(_, mode)| *mode != AuditMode::Off),
         }
@@ -81,9 +82,19 @@ impl Options {
         }
     }
 
+    /// Whether every command is logged, and whether that can be ended.
+    pub(crate) fn force_audit_mode(&self) -> AuditMode {
+        self.force_audit
+    }
+
     /// What wants a touch.
     pub(crate) fn presence(&self) -> UserPresence {
         self.presence
+    }
+
+    /// Whether templates are frozen.
+    pub(crate) fn templates_frozen(&self) -> bool {
+        self.templates == TemplateMode::Frozen
     }
 
     /// Whether objects of this type may still be created and deleted: the one place where frozen templates are kept.

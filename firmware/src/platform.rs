@@ -6,6 +6,7 @@ use core::time::Duration;
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;
+use sshsm_protocol::device_status::Image;
 use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Command, DeviceError};
 use zeroize::{Zeroize, ZeroizeOnDrop};
@@ -56,6 +57,28 @@ pub enum Presence {
     Unsupported,
 }
 
+/// What a platform is, as far as a device says it to its clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Description {
+    /// The board's name, at most [`MAX_BOARD`](sshsm_protocol::device_status::MAX_BOARD) bytes.
+    pub board: &'static str,
+    /// The image that runs, where the platform knows it.
+    pub image: Option<Image>,
+    /// Whether [`Platform::confirm_presence`] can ever confirm anything.
+    pub button: bool,
+    /// Whether it can start a boot loader: see [`Boot::BootLoader`].
+    pub boot_loader: bool,
+}
+
+/// What a device starts when it starts again: see [`Device::restart`](crate::Device::restart).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Boot {
+    /// The firmware.
+    Firmware,
+    /// The board's boot loader, which takes a new firmware, and may show all that is in flash.
+    BootLoader,
+}
+
 /// What the device core runs on.
 ///
 /// [`Device::start`](crate::Device::start) takes the platform and its flash and owns both; the platform's
@@ -82,6 +105,9 @@ pub trait Platform {
     /// Time since start; never goes back. Only differences are used, to expire idle sessions.
     fn uptime(&mut self) -> Duration;
 
+    /// What this is. The image's hash is computed here if it has not been before.
+    fn describe(&mut self) -> Description;
+
     /// The generator for keys, challenges, nonces and blinding.
     fn entropy(&mut self) -> &mut Self::Entropy;
 
@@ -100,7 +126,7 @@ pub trait Platform {
     /// Which tags templates may have, and whether there are commands beyond YubiHSM 2's. The default knows all, unless the
     /// firmware is built with the feature `strict-yubihsm2`.
     fn dialect(&self) -> Dialect {
-        if cfg!(feature = "strict-yubihsm2") { Dialect::Yubihsm2 } else { Dialect::Extended }
+        if crate::STRICT { Dialect::Yubihsm2 } else { Dialect::Extended }
     }
 
     /// Learns how a command ended, for logs; the default ignores it. Messages that are no command at all, or whose

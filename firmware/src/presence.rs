@@ -1,4 +1,5 @@
-//! Whether somebody has to touch the device: the one place where the option `user-presence` is obeyed.
+//! Whether somebody has to touch the device: the one place where the option `user-presence` is obeyed, and where what
+//! always wants a touch gets it.
 //!
 //! [`least`] says of every command what waits. The touch comes last: a command that is refused for any other reason of
 //! policy asks nobody. Where the object is inside what a private key unwraps, the touch comes before that key is used.
@@ -81,7 +82,11 @@ const fn least(command: Command) -> Option<PresenceMode> {
         | Command::DecryptCbc
         | Command::EncryptCbc
         | Command::PutPublicWrapKey
-        | Command::ExplainSshRequest => None,
+        | Command::RestartDevice
+        | Command::GetDeviceStatus
+        | Command::ExplainSshRequest
+        // It waits whatever the option says: `insist`.
+        | Command::StartBootLoader => None,
     }
 }
 
@@ -119,6 +124,20 @@ pub(crate) fn confirm_change<P: Platform>(
         return Ok(());
     }
     touch(platform, if to.mode == PresenceMode::Off { from } else { to })
+}
+
+/// Waits for a touch whatever the option says, for as long as it says: before a boot loader starts, which may show
+/// everything. A device with nothing to touch says so and does not.
+pub(crate) fn insist<P: Platform>(platform: &mut P, presence: UserPresence) -> Result<(), DeviceError> {
+    if !platform.describe().button {
+        return Err(DeviceError::NothingToTouch);
+    }
+    let timeout = if presence.timeout == 0 { UserPresence::DEFAULT.timeout } else { presence.timeout };
+    match platform.confirm_presence(Duration::from_secs(timeout.into())) {
+        Presence::Confirmed => Ok(()),
+        Presence::TimedOut => Err(DeviceError::PresenceTimeout),
+        Presence::Unsupported => Err(DeviceError::NothingToTouch),
+    }
 }
 
 fn touch<P: Platform>(platform: &mut P, presence: UserPresence) -> Result<(), DeviceError> {

@@ -70,6 +70,15 @@ pub(crate) struct Session {
     failures: u16,
 }
 
+/// How many sessions there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Census {
+    /// Whose host has proved what it is.
+    pub established: u8,
+    /// Whose host has not.
+    pub half_open: u8,
+}
+
 /// All sessions; a session's id is its place.
 pub(crate) struct Sessions([Option<Session>; MAX_SESSIONS]);
 
@@ -161,6 +170,16 @@ impl Sessions {
     pub(crate) fn count(&mut self, now: Duration) -> u8 {
         self.expire(now);
         u8::try_from(self.0.iter().flatten().count()).unwrap_or(u8::MAX)
+    }
+
+    /// How many hosts have authenticated, and how many have begun to.
+    pub(crate) fn census(&mut self, now: Duration) -> Census {
+        self.expire(now);
+        let established =
+            self.0.iter().flatten().filter(|session| session.stage == Stage::Established).count();
+        let open = self.count(now);
+        let established = u8::try_from(established).unwrap_or(u8::MAX);
+        Census { established, half_open: open.saturating_sub(established) }
     }
 
     fn expire(&mut self, now: Duration) {

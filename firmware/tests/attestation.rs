@@ -20,6 +20,7 @@ use sha2::{Digest, Sha256};
 use sshsm_firmware::crypto::key;
 use sshsm_firmware::store::{Attributes, Store};
 use sshsm_protocol::object::Origin;
+use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, Curve, DeviceError, Domains, Label,
     ObjectId, ObjectType,
@@ -173,6 +174,19 @@ fn facts(certificate: &Certificate) -> Vec<(u32, Vec<u8>)> {
         .collect()
 }
 
+/// The extensions of our own: number and value.
+fn own_facts(certificate: &Certificate) -> Vec<(u32, Vec<u8>)> {
+    let extensions = certificate.tbs_certificate().extensions().unwrap();
+    extensions
+        .iter()
+        .filter_map(|extension| {
+            let number = extension.extn_id.to_string().strip_prefix("2.25.1936943219.")?.parse();
+            assert!(!extension.critical, "verifiers that do not know it go on");
+            Some((number.unwrap(), extension.extn_value.as_bytes().to_vec()))
+        })
+        .collect()
+}
+
 /// RSA-3072 and RSA-4096, which nobody wants to wait for, have a test of their own.
 fn kinds() -> impl Iterator<Item = (u16, AsymmetricAlgorithm)> {
     let kinds = [AsymmetricAlgorithm::Rsa2048, AsymmetricAlgorithm::Ed25519];
@@ -270,7 +284,33 @@ fn the_extensions_are_the_hardwares_to_the_byte() {
             (9, hex!("0c0474657374").to_vec()),
         ]
     );
-    assert_eq!(certificate.tbs_certificate().extensions().unwrap().len(), 7, "and there is no other");
+    let own = own_facts(&certificate);
+    assert_eq!(
+        own,
+        [
+            (1, [&hex!("0403")[..], &sshsm_firmware::VERSION].concat()),
+            (2, [&hex!("0420")[..], &model::IMAGE.sha256].concat()),
+        ]
+    );
+    assert_eq!(certificate.tbs_certificate().extensions().unwrap().len(), 9, "and there is no other");
+}
+
+#[test]
+fn an_attestation_says_which_image_signed_unless_that_is_not_known_or_the_device_is_strict() {
+    let mut device = fresh();
+    let mut admin = Session::admin(&mut device);
+    generate(&mut device, &mut admin, Object::new(5, Algorithm::Ecp256, &[]));
+    let mut numbers = |device: &mut ModelDevice| {
+        let certificate = certificate(device, &mut admin, 5, 0);
+        let own: Vec<u32> = own_facts(&certificate).into_iter().map(|(number, _)| number).collect();
+        (own, certificate.tbs_certificate().extensions().unwrap().len())
+    };
+    assert_eq!(numbers(&mut device), (vec![1, 2], 9));
+    device.platform().image = None;
+    assert_eq!(numbers(&mut device), (vec![1], 8));
+    device.platform().image = Some(model::IMAGE);
+    device.platform().dialect = Dialect::Yubihsm2;
+    assert_eq!(numbers(&mut device), (vec![], 7), "a YubiHSM 2's, to the byte");
 }
 
 #[test]

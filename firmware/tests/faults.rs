@@ -14,7 +14,7 @@ use model::{Chip, Clock, Flash, Model, Object, Session};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::CryptoRng;
 use sshsm_firmware::crypto::{CryptoError, Input, MAX_SIGNATURE, Padding, Provider, RustCrypto, key};
-use sshsm_firmware::platform::RootKey;
+use sshsm_firmware::platform::{Description, RootKey};
 use sshsm_firmware::{Device, Platform};
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError, ObjectType};
 use zeroize::Zeroizing;
@@ -101,6 +101,10 @@ impl Platform for FaultyModel {
 
     fn uptime(&mut self) -> Duration {
         self.0.uptime()
+    }
+
+    fn describe(&mut self) -> Description {
+        self.0.describe()
     }
 
     fn entropy(&mut self) -> &mut ChaCha8Rng {

@@ -150,6 +150,9 @@ const READING: &[Command] = &[
     Command::EncryptCbc,
     Command::GetRsaWrappedKey,
     Command::ExportRsaWrapped,
+    Command::RestartDevice,
+    Command::GetDeviceStatus,
+    Command::StartBootLoader,
 ];
 
 static RSA: LazyLock<RsaPrivateKey> =

@@ -261,7 +261,8 @@ proptest! {
         let mut device = fresh();
         let mut session = Session::admin(&mut device);
         let _ = session.send(&mut device, command, &payload);
-        prop_assert!(command == Command::ResetDevice || command == Command::CloseSession
+        let ends = [Command::ResetDevice, Command::CloseSession, Command::RestartDevice];
+        prop_assert!(ends.contains(&command)
             || session.send(&mut device, Command::Echo, b"alive").is_ok());
     }
 

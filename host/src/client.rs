@@ -17,6 +17,7 @@ use sshsm_protocol::{
     },
     codec::{CodecError, Reader, Writer},
     device_info::{DeviceInfo, StorageInfo, Version},
+    device_status::{DeviceStatus, Image},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
     option::{AuditMode, DeviceOption, TemplateMode, UserPresence},
@@ -117,6 +118,31 @@ pub struct Identity {
     pub log_used: u8,
     /// Algorithms it supports; numbers unknown here are left out.
     pub algorithms: Vec<Algorithm>,
+}
+
+/// What a device says of itself to a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The board's name.
+    pub board: String,
+    /// The version of the sshsm firmware: major, minor, patch.
+    pub firmware: [u8; 3],
+    /// The image that it runs, as that says itself; `None` where it does not know.
+    pub image: Option<Image>,
+    /// Whether there is something to touch.
+    pub button: bool,
+    /// Whether it can start a boot loader.
+    pub boot_loader: bool,
+    /// Whether templates are frozen.
+    pub templates_frozen: bool,
+    /// Sessions whose host has authenticated, this one included.
+    pub sessions: u8,
+    /// Sessions that were begun and not authenticated.
+    pub half_open: u8,
+    /// Whether every command is logged.
+    pub force_audit: AuditMode,
+    /// What has to be confirmed by a touch.
+    pub presence: UserPresence,
 }
 
 /// A device's public key.
@@ -757,16 +783,61 @@ impl<'c> Session<'c> {
         self.command(Command::SignEddsa, &[&key.get().to_be_bytes(), message].concat())
     }
 
-    /// Deletes everything on the device, this session and the authentication keys included.
+    /// What the device says of itself and of its sessions: the answer to GET DEVICE STATUS, which
+    /// [`sshsm_protocol::device_status::DeviceStatus`] reads.
     ///
     /// # Errors
-    /// As [`Session::command`].
-    pub fn reset(mut self) -> Result<()> {
-        let result = self.command_without_answer(Command::ResetDevice, &[]);
+    /// [`DeviceError::InvalidCommand`] from a YubiHSM 2, and from a device that is as strict.
+    pub fn device_status(&mut self) -> Result<Status> {
+        let command = Command::GetDeviceStatus;
+        let answer = self.command(command, &[])?;
+        let status = DeviceStatus::decode(&answer).map_err(|error| nonsense(command, error))?;
+        Ok(Status {
+            board: status.board.to_owned(),
+            firmware: status.firmware,
+            image: status.image,
+            button: status.button,
+            boot_loader: status.boot_loader,
+            templates_frozen: status.templates_frozen,
+            sessions: status.sessions,
+            half_open: status.half_open,
+            force_audit: status.force_audit,
+            presence: status.presence,
+        })
+    }
+
+    /// Has the device start again. Every session ends, this one included; objects stay.
+    ///
+    /// # Errors
+    /// [`DeviceError::InvalidCommand`] from a YubiHSM 2, and from a device that is as strict.
+    pub fn restart(self) -> Result<()> {
+        self.end_with(Command::RestartDevice)
+    }
+
+    /// Has the device start its boot loader, once somebody has touched it. Every session ends.
+    ///
+    /// # Errors
+    /// [`DeviceError::PresenceTimeout`] when nobody did, [`DeviceError::NothingToTouch`] and [`DeviceError::NoBootLoader`] from
+    /// devices that cannot; [`DeviceError::InvalidCommand`] from a YubiHSM 2, and from a device that is as strict.
+    pub fn start_boot_loader(self) -> Result<()> {
+        self.end_with(Command::StartBootLoader)
+    }
+
+    /// Sends a command that ends the session.
+    fn end_with(mut self, command: Command) -> Result<()> {
+        let result = self.command_without_answer(command, &[]);
         if result.is_ok() {
             self.channel = None;
         }
         result
+    }
+
+    /// Deletes everything on the device, this session and the authentication keys included.
+    ///
+    /// # Errors
+    /// As [`Session::command`].
+    pub fn reset(self) -> Result<()> {
+        self.end_with(Command::ResetDevice)
     }
 
     /// Closes the session; dropping it does the same and keeps silent about errors.

@@ -1,4 +1,4 @@
-//! `sshsm flash`: a directory plays the bootloader's drive, and virtual serial ports the board before and after.
+//! `sshsm flash`: a directory plays the boot loader's drive, and virtual serial ports the board before and after.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -8,6 +8,10 @@ use std::{
     fs,
     os::unix::fs::{PermissionsExt, symlink},
     path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::{self, JoinHandle},
     time::Duration,
 };
@@ -16,50 +20,108 @@ use machine::{
     Machine,
     fake::{Fake, Port},
 };
-use sshsm_protocol::link::Boot;
-use sshsm_simulator::{SerialPort, Simulator};
+use sha2::{Digest, Sha256};
+use sshsm_protocol::device_status::Image;
+use sshsm_simulator::{Builder, Played, Presence, SerialPort, Simulator};
 
-/// A UF2 image of two blocks.
-fn image(family: u32) -> Vec<u8> {
+/// A UF2 image of two blocks from `address` on, that says that it is this board's.
+fn image_at(family: u32, board: &str, address: u32) -> Vec<u8> {
+    let version = sshsm_firmware::VERSION_TEXT;
+    let mark = format!("sshsm image: board {board}, version {version}, dialect extended");
     let block = |number: u32| {
         let mut words = [0_u32; 128];
-        words[..8].copy_from_slice(&[0x0a32_4655, 0x9e5d_5157, 0x2000, 0x1000_0000, 256, number, 2, family]);
+        let address = address + 256 * number;
+        words[..8].copy_from_slice(&[0x0a32_4655, 0x9e5d_5157, 0x2000, address, 256, number, 2, family]);
         words[127] = 0x0ab1_6f30;
-        words.map(u32::to_le_bytes).concat()
+        let mut block = words.map(u32::to_le_bytes).concat();
+        if number == 1 {
+            block[32..32 + mark.len()].copy_from_slice(mark.as_bytes());
+        }
+        block
     };
     [block(0), block(1)].concat()
 }
 
+const PICO: u32 = 0xe48b_ff56;
 const PICO2: u32 = 0xe48b_ff59;
 
+fn image() -> Vec<u8> {
+    image_at(PICO2, "pico2", 0x1000_0000)
+}
+
+/// What a device says of itself that runs a UF2 image.
+fn says(uf2: &[u8]) -> Image {
+    let content: Vec<u8> = uf2.chunks(512).flat_map(|block| block[32..288].to_vec()).collect();
+    Image { sha256: Sha256::digest(&content).into(), length: u32::try_from(content.len()).unwrap() }
+}
+
 fn drive(directory: &Path, board_id: &str) {
+    drive_of(directory, board_id, "UF2 Bootloader v1.0");
+}
+
+fn drive_of(directory: &Path, board_id: &str, first: &str) {
     fs::create_dir_all(directory).unwrap();
-    let info = format!("UF2 Bootloader v1.0\r\nModel: A board\r\nBoard-ID: {board_id}\r\n");
-    fs::write(directory.join("INFO_UF2.TXT"), info).unwrap();
+    let info = format!("{first}\r\nModel: A board\r\nBoard-ID: {board_id}\r\n");
+    // Whole at once, as a drive that is mounted.
+    fs::write(directory.join("info"), info).unwrap();
+    fs::rename(directory.join("info"), directory.join("INFO_UF2.TXT")).unwrap();
 }
 
 /// With the image `pico2.uf2` in it, and the drive and the port at `drive` and `port`.
 fn machine() -> Machine {
     let machine = Machine::with_device("serial:port");
-    fs::write(machine.path("pico2.uf2"), image(PICO2)).unwrap();
+    fs::write(machine.path("pico2.uf2"), image()).unwrap();
     machine
 }
 
 const FLASH: [&str; 9] =
     ["flash", "--board", "pico2", "--image", "pico2.uf2", "--volume", "drive", "--wait", "20"];
 
-/// The device that comes up once the image is on the drive.
-fn comes_up(machine: &Machine) -> JoinHandle<SerialPort> {
+/// The device that comes up once the image is on the drive, and says that it runs this one.
+fn comes_up_with(machine: &Machine, runs: Image) -> JoinHandle<SerialPort> {
     let (written, link) = (machine.path("drive/SSHSM.UF2"), machine.path("port"));
     thread::spawn(move || {
-        while fs::read(&written).ok() != Some(image(PICO2)) {
+        while fs::read(&written).ok() != Some(image()) {
             thread::sleep(Duration::from_millis(20));
         }
         thread::sleep(Duration::from_millis(300));
-        let mut port = Simulator::memory().serial(9).start().unwrap().serve_pty().unwrap();
+        let played = Played { board: "pico2", image: runs, boot_loader: Box::new(|| {}) };
+        let mut port = Simulator::memory().serial(9).play(played).start().unwrap().serve_pty().unwrap();
         port.link(&link).unwrap();
         port
     })
+}
+
+fn comes_up(machine: &Machine) -> JoinHandle<SerialPort> {
+    comes_up_with(machine, says(&image()))
+}
+
+/// A board that runs sshsm, at `port`: its boot loader's drive is `drive`. And whether that was started.
+fn runs(
+    machine: &Machine,
+    presence: Presence,
+    how: impl FnOnce(Builder) -> Builder,
+) -> (SerialPort, Arc<AtomicBool>) {
+    let (volume, started) = (machine.path("drive"), Arc::new(AtomicBool::new(false)));
+    let starts = started.clone();
+    let boot_loader = Box::new(move || {
+        starts.store(true, Ordering::Relaxed);
+        let volume = volume.clone();
+        // The port is gone before the drive is there.
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1000));
+            drive(&volume, "RP2350");
+        });
+    });
+    let played = Played { board: "pico2", image: Image { sha256: [1; 32], length: 1 }, boot_loader };
+    let builder = Simulator::memory().serial(9).play(played).touch(Box::new(move |_| {
+        // As long as the host takes to be told.
+        thread::sleep(Duration::from_millis(300));
+        presence
+    }));
+    let mut port = how(builder).start().unwrap().serve_pty().unwrap();
+    port.link(&machine.path("port")).unwrap();
+    (port, started)
 }
 
 #[test]
@@ -73,37 +135,78 @@ fn the_image_is_copied_to_the_drive_and_the_new_device_is_greeted() {
 }
 
 #[test]
-fn a_board_that_runs_is_rebooted_into_its_bootloader() {
+fn a_board_that_runs_starts_its_boot_loader_for_a_password_and_a_touch() {
     let machine = machine();
-    let volume = machine.path("drive");
-    let (path, board) = Port::new().played(move |port| {
-        let mut fake = Fake::new(port, "pico2");
-        fake.serve_until(|endpoint| endpoint.reboot().is_some());
-        assert_eq!(fake.endpoint.reboot(), Some(Boot::Bootloader));
-        drive(&volume, "RP2350");
-    });
-    symlink(path, machine.path("port")).unwrap();
+    let (_port, started) = runs(&machine, Presence::Confirmed, |builder| builder);
     let device = comes_up(&machine);
-    let run = machine.without_password(&FLASH);
+    let run = machine.run(&FLASH);
     assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("touch the device (it waits 15 s)"), "{run:?}");
     assert!(run.stdout.contains("0000000009") && !run.stderr.contains("BOOTSEL"), "{run:?}");
-    board.join().unwrap();
+    assert!(started.load(Ordering::Relaxed));
     drop(device.join().unwrap());
 }
 
 #[test]
-fn a_board_that_cannot_be_asked_is_for_the_reader_to_start_and_waited_for() {
+fn a_board_does_not_start_its_boot_loader_without_the_password_or_without_a_touch() {
     let machine = machine();
-    let volume = machine.path("drive");
-    thread::spawn(move || {
-        thread::sleep(Duration::from_millis(700));
-        drive(&volume, "RP2350");
+    for (presence, password, code, said) in [
+        (Presence::Confirmed, "wrong", 4, "wrong password"),
+        (Presence::TimedOut, "password", 7, "touch the device while it waits"),
+    ] {
+        let (port, started) = runs(&machine, presence, |builder| builder);
+        let run = machine.with_environment(&FLASH, &[("SSHSM_PASSWORD", password)]);
+        assert_eq!(run.code, code, "{run:?}");
+        assert!(run.stderr.contains(said), "{run:?}");
+        assert!(!started.load(Ordering::Relaxed) && !machine.path("drive").exists());
+        drop(port);
+    }
+}
+
+#[test]
+fn a_board_that_cannot_be_asked_is_for_the_reader_to_start_and_waited_for() {
+    type How = fn(Builder) -> Builder;
+    let as_it_is: How = |builder| builder;
+    let strict: How = Builder::strict_yubihsm2;
+    for (how, password, by_hand, said) in [
+        (None, true, false, "no board was found"),
+        (Some(as_it_is), false, false, "no password was given"),
+        (Some(as_it_is), true, true, "start the boot loader"),
+        (Some(strict), true, false, "knows no command for it"),
+    ] {
+        let machine = machine();
+        let (port, started) = how.map(|how| runs(&machine, Presence::Confirmed, how)).unzip();
+        let volume = machine.path("drive");
+        // The reader pulls the plug, and puts it in again with the button held down.
+        thread::spawn(move || {
+            thread::sleep(Duration::from_millis(1500));
+            drop(port);
+            drive(&volume, "RP2350");
+        });
+        let device = comes_up(&machine);
+        let arguments = [&FLASH[..], if by_hand { &["--by-hand"] } else { &[] }].concat();
+        let run = if password { machine.run(&arguments) } else { machine.without_password(&arguments) };
+        assert_eq!(run.code, 0, "{run:?}");
+        assert!(run.stderr.contains(said), "{said}: {run:?}");
+        assert!(run.stderr.contains(": hold BOOTSEL while you plug the board in"), "{run:?}");
+        assert!(started.is_none_or(|started| !started.load(Ordering::Relaxed)), "{said}");
+        drop(device.join().unwrap());
+    }
+}
+
+#[test]
+fn a_device_that_failed_is_for_the_reader_to_start() {
+    let machine = machine();
+    let (path, board) = Port::new().played(|port| {
+        let mut fake = Fake::new(port, "pico2");
+        fake.endpoint.fail();
+        fake.stay();
     });
-    let device = comes_up(&machine);
-    let run = machine.without_password(&FLASH);
-    assert_eq!(run.code, 0, "{run:?}");
-    assert!(run.stderr.contains("hold BOOTSEL while you plug the board in"), "{run:?}");
-    drop(device.join().unwrap());
+    symlink(path, machine.path("port")).unwrap();
+    let run = machine.run(&[&FLASH[..7], &["--wait", "0"]].concat());
+    assert_eq!(run.code, 3, "{run:?}");
+    assert!(run.stderr.contains("the device failed (`sshsm device log` says why): hold BOOTSEL"), "{run:?}");
+    board.join().unwrap();
 }
 
 #[test]
@@ -120,26 +223,79 @@ fn nothing_is_written_for_another_board() {
     let run = machine.without_password(&FLASH);
     assert_eq!(run.code, 1, "{run:?}");
     assert!(run.stderr.contains("drive is the drive of a RPI-RP2, not of a pico2"), "{run:?}");
-    fs::write(machine.path("pico2.uf2"), image(0xe48b_ff56)).unwrap();
+    fs::write(machine.path("pico2.uf2"), image_at(PICO, "pico", 0x1000_0000)).unwrap();
     let run = machine.without_password(&FLASH);
     assert!(run.code == 1 && run.stderr.contains("not for pico2"), "{run:?}");
     assert!(!machine.path("drive/SSHSM.UF2").exists());
 }
 
 #[test]
-fn an_image_that_would_not_start_behind_the_soft_device_is_not_written() {
+fn an_image_that_is_not_sshsm_or_would_overwrite_the_devices_keys_is_not_written() {
     let machine = machine();
-    fs::write(machine.path("nrf52840.uf2"), image(0xada5_2840)).unwrap();
+    drive(&machine.path("drive"), "RP2350");
+    let mut unnamed = image();
+    unnamed[512 + 32] = b'S';
+    for (uf2, said) in [
+        (unnamed, "does not say that it is sshsm"),
+        (image_at(PICO2, "pico3", 0x1000_0000), "sshsm for pico3, not for pico2"),
+        (image_at(PICO2, "pico2", 0x1038_0000), "writes to 0x10380000"),
+        (image_at(0xd663_823c, "pico2", 0xf_4000), "a new boot loader, not firmware"),
+    ] {
+        fs::write(machine.path("pico2.uf2"), uf2).unwrap();
+        let run = machine.without_password(&FLASH);
+        assert!(run.code == 1 && run.stderr.contains(said), "{said}: {run:?}");
+        assert!(!machine.path("drive/SSHSM.UF2").exists(), "{said}");
+    }
+}
+
+#[test]
+fn a_link_on_the_drive_is_not_written_through() {
+    let machine = machine();
+    drive(&machine.path("drive"), "RP2350");
+    machine.write("victim", "precious");
+    symlink(machine.path("victim"), machine.path("drive/SSHSM.UF2")).unwrap();
+    let run = machine.without_password(&FLASH);
+    assert_eq!(run.code, 6, "{run:?}");
+    assert!(run.stderr.contains("SSHSM.UF2 is not a file"), "{run:?}");
+    assert_eq!(fs::read_to_string(machine.path("victim")).unwrap(), "precious");
+}
+
+#[test]
+fn a_device_that_says_that_it_runs_another_image_is_an_error() {
+    let machine = machine();
+    drive(&machine.path("drive"), "RP2350");
+    let device = comes_up_with(&machine, Image { sha256: [0xab; 32], length: 512 });
+    let run = machine.without_password(&FLASH);
+    assert_eq!(run.code, 1, "{run:?}");
+    assert!(run.stderr.contains("says that it runs the image with SHA-256 ababab"), "{run:?}");
+    drop(device.join().unwrap());
+}
+
+#[test]
+fn an_image_that_would_not_start_on_an_nrf52840_is_not_written() {
+    let machine = machine();
+    fs::write(machine.path("nrf52840.uf2"), image_at(0xada5_2840, "nrf52840", 0x2_6000)).unwrap();
     let flash =
         ["flash", "--board", "nrf52840", "--image", "nrf52840.uf2", "--volume", "drive", "--wait", "0"];
-    for (soft_device, starts) in
-        [("S140 6.1.1", true), ("S140 7.3.0", false), ("S132 6.1.1", false), ("not found", false)]
-    {
+    const LIBRARIES: &str = "lib/nrfx (v2.0.0) lib/tinyusb (0.9.0-22-g7cdeed54)";
+    for (boot_loader, soft_device, refused) in [
+        ("0.6.1", "S140 6.1.1", None),
+        ("0.9.2-4-g1234567", "S140 6.1.1", None),
+        ("0.9.2", "S140 7.3.0", Some("\"S140 7.3.0\"; the image is linked")),
+        ("0.9.2", "S132 6.1.1", Some("\"S132 6.1.1\"; the image is linked")),
+        ("0.9.2", "not found", Some("\"not found\"; the image is linked")),
+        ("0.6.0", "S140 6.1.1", Some("those before 0.6.1 leave out the end of the image")),
+        ("0.3.2", "S140 6.1.1", Some("those before 0.6.1 leave out the end of the image")),
+        ("0.2.6", "S140 6.1.1", Some("those before 0.6.1 leave out the end of the image")),
+        ("unknown", "S140 6.1.1", Some("those before 0.6.1 leave out the end of the image")),
+    ] {
         let _ = fs::remove_dir_all(machine.path("drive"));
-        drive(&machine.path("drive"), &format!("nRF52840-Feather-revD\r\nSoftDevice: {soft_device}"));
+        let first = format!("UF2 Bootloader {boot_loader} {LIBRARIES}");
+        let id = format!("nRF52840-Feather-revD\r\nSoftDevice: {soft_device}");
+        drive_of(&machine.path("drive"), &id, &first);
         let run = machine.without_password(&flash);
-        assert_eq!(machine.path("drive/SSHSM.UF2").exists(), starts, "{soft_device}: {run:?}");
-        assert_eq!(run.stderr.contains(&format!("{soft_device:?}; the image is linked")), !starts, "{run:?}");
+        assert_eq!(machine.path("drive/SSHSM.UF2").exists(), refused.is_none(), "{boot_loader}: {run:?}");
+        assert!(refused.is_none_or(|refused| run.stderr.contains(refused)), "{run:?}");
     }
 }
 
@@ -149,7 +305,7 @@ fn a_drive_or_a_device_that_never_comes_is_given_up() {
     let impatient = [&FLASH[..7], &["--wait", "1"]].concat();
     let run = machine.without_password(&impatient);
     assert_eq!(run.code, 3, "{run:?}");
-    assert!(run.stderr.contains("no drive of a pico2's bootloader appeared"), "{run:?}");
+    assert!(run.stderr.contains("no drive of a pico2's boot loader appeared"), "{run:?}");
     drive(&machine.path("drive"), "RP2350");
     let run = machine.without_password(&impatient);
     assert_eq!(run.code, 3, "{run:?}");

@@ -68,7 +68,7 @@ fn keys_templates_and_certificates_work_as_in_process() {
 }
 
 #[test]
-fn status_and_log_need_no_password_and_a_reboot_starts_them_anew() {
+fn status_and_log_need_no_password_and_a_reboot_that_does_starts_them_anew() {
     let (_port, machine) = simulator();
     assert_eq!(machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", "wrong staple")]).code, 4);
     let status = machine.without_password(&["device", "status", "--format", "json"]).json();
@@ -79,14 +79,16 @@ fn status_and_log_need_no_password_and_a_reboot_starts_them_anew() {
     assert!(machine.without_password(&["device", "status"]).stdout.contains("last reset:    power on"));
     let log = machine.without_password(&["device", "log", "--format", "json"]).json();
     assert_eq!(log[0]["text"], "started: power on");
-    assert_eq!(machine.without_password(&["device", "reboot"]).code, 0);
+    let refused = machine.without_password(&["device", "reboot"]);
+    assert_eq!(refused.code, 4, "a restart takes a session: {refused:?}");
+    assert_eq!(machine.run(&["device", "reboot"]).code, 0);
     let begin = Instant::now();
     while !machine.without_password(&["device", "log"]).stdout.contains("reboot was asked for") {
         assert!(begin.elapsed() < Duration::from_secs(30));
     }
-    let refused = machine.without_password(&["device", "reboot", "--bootloader"]);
-    assert_eq!(refused.code, 3, "{refused:?}");
-    assert!(refused.stderr.contains("cannot start a bootloader") && refused.stderr.contains("BOOTSEL"));
+    let refused = machine.run(&["device", "reboot", "--boot-loader"]);
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.stderr.contains("cannot start a boot loader") && refused.stderr.contains("BOOTSEL"));
 }
 
 #[test]
@@ -109,7 +111,7 @@ fn a_log_that_is_followed_goes_on_after_a_restart() {
 
 #[test]
 fn what_only_boards_have_is_refused_elsewhere() {
-    for verb in ["status", "reboot", "log"] {
+    for verb in ["status", "log"] {
         let run = Machine::new().without_password(&["device", verb]);
         assert_eq!(run.code, 2, "{run:?}");
         assert!(run.stderr.contains("needs a board on a serial port") && run.stderr.contains("sim:device"));
@@ -180,7 +182,7 @@ fn a_board_of_another_version_is_told_with_both_ranges() {
         fake.stay();
     });
     assert_eq!(run.code, 3, "{run:?}");
-    let told = format!("the board at {path} speaks versions 7 to 9 of the link, and this program 1 to 1");
+    let told = format!("the board at {path} speaks versions 7 to 9 of the link, and this program 1 to 2");
     assert!(run.stderr.contains(&told), "{run:?}");
 }
 

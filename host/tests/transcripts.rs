@@ -30,12 +30,11 @@ use regex::Regex;
 use snapbox::{Data, Redactions};
 
 /// Commands that have no success here, and why.
-const NO_SUCCESS: [(&str, &str); 8] = [
+const NO_SUCCESS: [(&str, &str); 7] = [
     ("audit follow", "it goes on until it is stopped: tests/audit.rs"),
     ("timestamp serve", "it serves until it is stopped: tests/timestamp.rs"),
     ("connector", "it serves until it is stopped: tests/connector.rs"),
     ("device log", "of a board on a serial port: tests/serial.rs"),
-    ("device reboot", "of a board on a serial port: tests/serial.rs"),
     ("device status", "of a board on a serial port: tests/serial.rs"),
     ("flash", "gives a board its firmware: tests/flash.rs"),
     ("device list", "what is plugged in differs"),

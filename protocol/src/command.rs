@@ -214,7 +214,10 @@ commands! {
     0x76 ExportRsaWrapped "export rsa wrapped" RsaWrap Session [first second(3)] (ExportWrapped)
         RSA_WRAP_NAMES + 3 + 20, RSA_WRAP_NAMES + 3 + 64;
     0x77 ImportRsaWrapped "import rsa wrapped" RsaWrap Session [first reply(1)] (ImportWrapped) 2 + 2 + 256 + 24 + 20, MAX;
+    0x7b RestartDevice "restart device" Core Session [-] (ResetDevice) 0, 0;
+    0x7c GetDeviceStatus "get device status" Core Session [-] (-) 0, 0;
     0x7d ExplainSshRequest "explain ssh request" Ssh Session [first second(2)] (SignSshCertificate) 2 + 2 + 1 + 4 + 1, MAX;
+    0x7e StartBootLoader "start boot loader" Core Session [-] (ResetDevice) 0, 0;
 }
 
 impl Command {
@@ -227,7 +230,10 @@ impl Command {
     /// Whether it is one of ours, which YubiHSM 2 does not have.
     #[must_use]
     pub const fn is_extension(self) -> bool {
-        matches!(self, Self::ExplainSshRequest)
+        matches!(
+            self,
+            Self::RestartDevice | Self::GetDeviceStatus | Self::ExplainSshRequest | Self::StartBootLoader
+        )
     }
 }
 
@@ -246,7 +252,15 @@ mod tests {
         assert_eq!(Command::PutTemplate.code(), 0x5e);
         assert_eq!(std::format!("{}", Command::PutTemplate), "put template");
         let ours: std::vec::Vec<_> = Command::ALL.iter().filter(|command| command.is_extension()).collect();
-        assert_eq!(ours, [&Command::ExplainSshRequest]);
+        assert_eq!(
+            ours,
+            [
+                &Command::RestartDevice,
+                &Command::GetDeviceStatus,
+                &Command::ExplainSshRequest,
+                &Command::StartBootLoader
+            ]
+        );
     }
 
     /// YubiHSM 2's header of a new object (wire facts, section 2.1): `id u16 ‖ label[40] ‖ domains u16 ‖ capabilities u64 ‖

@@ -61,10 +61,16 @@ pub enum DeviceError {
     /// The option `templates` has frozen the templates: none is put, imported or deleted until the device is reset.
     #[error("templates are frozen until the device is reset")]
     TemplatesFrozen = 0x41,
+    /// The command always wants a touch, and this device has nothing to touch.
+    #[error("this device has no button")]
+    NothingToTouch = 0x42,
+    /// This device has no boot loader that it could start.
+    #[error("this device cannot start a boot loader by itself")]
+    NoBootLoader = 0x43,
 }
 
 impl DeviceError {
-    const ALL: [Self; 19] = [
+    const ALL: [Self; 21] = [
         Self::InvalidCommand,
         Self::InvalidData,
         Self::InvalidSession,
@@ -84,6 +90,8 @@ impl DeviceError {
         Self::AlgorithmDisabled,
         Self::PresenceTimeout,
         Self::TemplatesFrozen,
+        Self::NothingToTouch,
+        Self::NoBootLoader,
     ];
 
     /// The byte on the wire.

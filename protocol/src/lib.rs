@@ -9,6 +9,7 @@
 //! | which commands exist, and what each demands | [`command`] |
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | messages over a byte stream | [`link`] |
+//! | what a device says of itself | [`device_info`], [`device_status`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
 //! | the audit log and what is logged | [`audit`], [`option`] |
 //! | objects on their way between devices | [`wrapped`] |
@@ -26,6 +27,7 @@ pub mod channel;
 pub mod codec;
 pub mod command;
 pub mod device_info;
+pub mod device_status;
 pub mod domain;
 pub mod error;
 pub mod frame;

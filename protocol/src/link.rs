@@ -6,8 +6,25 @@
 //! badly stuffed, or has the wrong checksum is dropped whole.
 //!
 //! The host asks, and each [`Answer`] carries the number of the [`Request`] that it answers, so that an answer which
-//! comes after its asker has gone away is not taken for another's. [`Request::Hello`], [`Answer::Hello`] and
-//! [`LinkError::UnsupportedVersion`] keep their encoding in every version; variants are only ever added at the end.
+//! comes after its asker has gone away is not taken for another's.
+//!
+//! # Rules of evolution
+//!
+//! - Any process that can open the port can send any frame, so **no request does more than tell** ([`Effect`]). What
+//!   changes a device is an HSM message inside a session. There is no version in which this is not so: a request that
+//!   breaks the rule is withdrawn from all of them.
+//! - [`Request::Hello`], [`Answer::Hello`], [`Answer::Error`] and [`LinkError::UnsupportedVersion`] keep their numbers and
+//!   their encoding in every version.
+//! - Variants are added at the end. A variant that is withdrawn leaves [`Withdrawn`] in its place, so that its number is
+//!   never given to another; a frame with it is an [`LinkError::UnknownRequest`].
+//! - The fields of a variant, and of what is in it, never change: postcard does not mark them. More is told by a new request.
+//! - [`VERSION`] grows with every variant that is added or withdrawn. Both sides speak a range; they use the newest version
+//!   that both know, and ask nothing that it does not have.
+//!
+//! | version | what is new |
+//! |---|---|
+//! | 1 | hello, transact, status, log; reboot, which is withdrawn |
+//! | 2 | [`Request::Image`]; no reboot: RESTART DEVICE and START BOOT LOADER, inside a session, take its place |
 
 use core::fmt;
 
@@ -16,14 +33,13 @@ use postcard::ser_flavors::crc::CrcModifier;
 use postcard::ser_flavors::{Cobs, Slice};
 use serde::{Deserialize, Serialize};
 
+use crate::device_status::{Image, MAX_BOARD};
 use crate::frame::MAX_MESSAGE;
 
 /// The newest version of the link that this crate speaks.
-pub const VERSION: u16 = 1;
+pub const VERSION: u16 = 2;
 /// The oldest.
 pub const MIN_VERSION: u16 = 1;
-/// Bytes of the longest board name.
-pub const MAX_BOARD: usize = 32;
 /// Bytes of the longest line of a log.
 pub const MAX_LINE: usize = 160;
 /// Bytes of the longest frame on the wire, both zeros included.
@@ -41,7 +57,31 @@ static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 const _: () = assert!(MAX_MESSAGE < 1 << 14, "a message's length takes two bytes");
 const _: () = assert!(MAX_BOARD < MAX_LINE, "a log line is the longest short content");
 
+/// In place of a variant that no version has any more. There is no value of this type, so none is ever sent or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Withdrawn {}
+
+/// What a request does. The port is open to every process that the system lets at it, so this is all there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// It tells what everybody may know, and changes nothing.
+    Tells,
+    /// It hands a message to the device, which asks for a session before it does more than tell.
+    Carries,
+}
+
 /// What a host asks of a device.
+///
+/// Everybody may ask, without a password. This is what each learns or brings about; [`Request::effect`] says it in code.
+///
+/// | number | request | what it tells |
+/// |---|---|---|
+/// | 0 | [`Hello`](Self::Hello) | the board's name, the device's serial number, the firmware's version |
+/// | 1 | [`Transact`](Self::Transact) | what the device answers: outside a session ECHO, GET DEVICE INFO, GET DEVICE PUBLIC KEY, and the two messages that open a session |
+/// | 2 | [`Status`](Self::Status) | what it does now, why it started, how many sessions and how much room there are; see [`Status`] |
+/// | 3 | [`Log`](Self::Log) | commands that were refused, and faults of the device; see [`Line`] |
+/// | 4 | | withdrawn |
+/// | 5 | [`Image`](Self::Image) | which firmware image runs |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request<'a> {
     /// Who is there? Answered by [`Answer::Hello`], or [`LinkError::UnsupportedVersion`].
@@ -61,8 +101,23 @@ pub enum Request<'a> {
         /// Lines are numbered from 0 at each start.
         from: u32,
     },
-    /// Start again. Answered by [`Answer::Rebooting`], then the device goes away.
-    Reboot(Boot),
+    /// Version 1 had a reboot here.
+    #[doc(hidden)]
+    Withdrawn(Withdrawn),
+    /// Which image runs? Answered by [`Answer::Image`]. Since version 2.
+    Image,
+}
+
+impl Request<'_> {
+    /// What it does.
+    #[must_use]
+    pub const fn effect(&self) -> Effect {
+        match self {
+            Self::Hello { .. } | Self::Status | Self::Log { .. } | Self::Image => Effect::Tells,
+            Self::Transact(_) => Effect::Carries,
+            Self::Withdrawn(none) => match *none {},
+        }
+    }
 }
 
 /// What a device answers.
@@ -91,19 +146,13 @@ pub enum Answer<'a> {
     Status(Status),
     /// To [`Request::Log`]; `None` when there is no such line yet.
     Log(#[serde(borrow)] Option<Line<'a>>),
-    /// To [`Request::Reboot`].
-    Rebooting,
+    /// Version 1 answered a reboot here.
+    #[doc(hidden)]
+    Withdrawn(Withdrawn),
     /// Why there is no other answer.
     Error(LinkError),
-}
-
-/// What a device starts next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Boot {
-    /// The firmware.
-    Firmware,
-    /// The board's bootloader, which takes a new firmware.
-    Bootloader,
+    /// To [`Request::Image`]; `None` while the device computes its hash, and on platforms that do not know their image.
+    Image(Option<Image>),
 }
 
 /// Why a device started.
@@ -113,7 +162,7 @@ pub enum ResetReason {
     PowerOn,
     /// The reset line or button, or a debugger.
     External,
-    /// It was asked to: [`Request::Reboot`].
+    /// A session asked for it: RESTART DEVICE.
     Requested,
     /// The firmware hung, and the watchdog noticed.
     Watchdog,
@@ -152,6 +201,8 @@ pub enum Activity {
 }
 
 /// How a device is.
+///
+/// All of it may be known to everybody. That an object was put or deleted shows in the room that is left; which one does not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
     /// What it does.
@@ -182,6 +233,10 @@ pub enum Level {
 }
 
 /// A line of a device's log.
+///
+/// Everybody may read it. So a line names commands, error codes and faults of the device, and **never anything of a message**:
+/// no object, no template, no principal. Why a command was refused stands there only where the reason does not depend on
+/// a secret; see `Refusal` in the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line<'a> {
     /// Its number, from 0 at each start.
@@ -217,9 +272,10 @@ pub enum LinkError {
     /// The device cannot carry out any message: its log says why.
     #[error("the device failed; its log says why")]
     Failed,
-    /// This board has no bootloader that it could start.
-    #[error("this board cannot start a bootloader by itself")]
-    NoBootloader,
+    /// Version 1 said here that it could not reboot into a boot loader.
+    #[doc(hidden)]
+    #[error("withdrawn")]
+    Withdrawn(Withdrawn),
 }
 
 /// The versions that two sides have in common, if any: the newest of them.
@@ -399,6 +455,56 @@ mod tests {
         let long = frame(1, &(Request::Status, 0_u8));
         let mut stuffed = long[1..long.len() - 1].to_vec();
         assert_eq!(decode::<Request<'_>>(content(&mut stuffed).unwrap()), Some((1, None)));
+    }
+
+    /// The bodies that a number can have: nothing, or up to 12 bytes that are no number of a later one.
+    fn bodies(number: u8) -> impl Iterator<Item = Vec<u8>> {
+        let fills = [0_u8, 1, 2, 3, 0x7f];
+        (0..12).flat_map(move |length| fills.map(|fill| [&[number][..], &std::vec![fill; length]].concat()))
+    }
+
+    /// Nobody has authenticated: what the link has is listed here, and a request that is added must be, too.
+    #[test]
+    fn no_link_frame_does_more_than_tell_or_carry_a_message() {
+        let mut found = Vec::new();
+        // Numbers of one byte; postcard writes larger ones as more.
+        for number in 0..0x80 {
+            let effects: Vec<Effect> = bodies(number)
+                .filter_map(|body| {
+                    postcard::from_bytes::<Request<'_>>(&body).map(|request| request.effect()).ok()
+                })
+                .collect();
+            if let Some(effect) = effects.first() {
+                assert!(effects.iter().all(|other| other == effect));
+                found.push((number, *effect));
+            }
+        }
+        assert_eq!(
+            found,
+            [
+                (0, Effect::Tells),   // hello
+                (1, Effect::Carries), // transact
+                (2, Effect::Tells),   // status
+                (3, Effect::Tells),   // log
+                (5, Effect::Tells),   // image
+            ]
+        );
+    }
+
+    /// Version 1's reboot into the boot loader, and its kind: a number that was withdrawn is not a request of any version.
+    #[test]
+    fn a_withdrawn_number_is_an_unknown_request_and_stands_for_no_other() {
+        for body in [[4, 0], [4, 1]] {
+            assert!(postcard::from_bytes::<Request<'_>>(&body).is_err(), "{body:?}");
+        }
+        assert!(postcard::from_bytes::<Answer<'_>>(&[5]).is_err());
+        let mut room = [0; 64];
+        let mut encoded = |answer: &Answer<'_>| postcard::to_slice(answer, &mut room).unwrap().to_vec();
+        let unsupported = LinkError::UnsupportedVersion { minimum: 1, version: 2 };
+        assert_eq!(encoded(&Answer::Error(unsupported)), [6, 0, 1, 2], "as in version 1");
+        assert_eq!(encoded(&Answer::Error(LinkError::UnknownRequest)), [6, 1]);
+        assert_eq!(encoded(&Answer::Image(None)), [7, 0]);
+        assert_eq!(postcard::to_slice(&Request::Image, &mut room).unwrap(), [5]);
     }
 
     #[test]

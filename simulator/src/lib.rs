@@ -67,7 +67,7 @@ mod simulator;
 mod state;
 
 pub use clock::Clock;
-pub use platform::{Indicator, Listener, Observer, Touch};
+pub use platform::{Indicator, Listener, Observer, Played, Touch};
 pub use provision::{Provision, ProvisionError, Provisioned};
 pub use serial_port::SerialPort;
 pub use served::Served;

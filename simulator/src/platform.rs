@@ -4,10 +4,10 @@ use core::time::Duration;
 
 use sshsm_firmware::{
     crypto::RustCrypto,
-    platform::{Indication, Platform, Presence, RootKey},
+    platform::{Description, Indication, Platform, Presence, RootKey},
     ssh::policy::Decision,
 };
-use sshsm_protocol::{Command, DeviceError, ssh::template::Dialect};
+use sshsm_protocol::{Command, DeviceError, device_status::Image, ssh::template::Dialect};
 use zeroize::Zeroizing;
 
 use crate::{clock::Clock, entropy::Entropy, flash::Flash};
@@ -25,6 +25,16 @@ pub type Touch = Box<dyn FnMut(Duration) -> Presence + Send>;
 /// A root key, wiped when it is dropped.
 pub(crate) type RootKeyBytes = Zeroizing<[u8; RootKey::LENGTH]>;
 
+/// A board that the simulator plays, for tests of what talks to boards.
+pub struct Played {
+    /// Its name.
+    pub board: &'static str,
+    /// The image that it says it runs.
+    pub image: Image,
+    /// Called when its boot loader starts; the device is off from then on.
+    pub boot_loader: Box<dyn FnMut() + Send>,
+}
+
 /// A desktop computer that is a board.
 pub(crate) struct Desktop {
     pub(crate) serial: u32,
@@ -37,6 +47,7 @@ pub(crate) struct Desktop {
     pub(crate) indicator: Indicator,
     pub(crate) touch: Touch,
     pub(crate) dialect: Dialect,
+    pub(crate) plays: Option<Played>,
 }
 
 impl Desktop {
@@ -53,6 +64,7 @@ impl Desktop {
             indicator: Box::new(|_| {}),
             touch: Box::new(|_| Presence::Unsupported),
             dialect: Dialect::Extended,
+            plays: None,
         }
     }
 }
@@ -72,6 +84,16 @@ impl Platform for Desktop {
 
     fn uptime(&mut self) -> Duration {
         self.clock.elapsed().saturating_sub(self.powered_up)
+    }
+
+    fn describe(&mut self) -> Description {
+        match &self.plays {
+            Some(Played { board, image, .. }) => {
+                Description { board, image: Some(*image), button: true, boot_loader: true }
+            }
+            // What a program on a computer says of itself, that computer's owner knows better.
+            None => Description { board: "simulator", image: None, button: true, boot_loader: false },
+        }
     }
 
     fn entropy(&mut self) -> &mut Entropy {

@@ -30,8 +30,8 @@ use rustix::{
     termios::{OptionalActions, tcgetattr, tcsetattr},
 };
 use sshsm_firmware::{
-    link::{Endpoint, Identity, Vitals},
-    platform::Presence,
+    link::{Endpoint, Identity, Refusal, Vitals},
+    platform::{Boot, Presence},
 };
 use sshsm_protocol::{
     DeviceError,
@@ -47,6 +47,8 @@ use crate::{
 
 /// How often a port that nobody has open is looked at.
 const NOBODY: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
+/// How long a port that vanishes waits for its host to read.
+const GONE: Duration = Duration::from_millis(100);
 
 impl Simulator {
     /// Serves the device on a virtual serial port, until the value is dropped.
@@ -194,20 +196,24 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct End {
     endpoint: Endpoint,
     started: Duration, // on the device's clock
-    /// Somebody asked for it.
-    restart: bool,
+    /// A session asked for it, and its host has the answer.
+    restart: Option<Boot>,
 }
 
 impl End {
     fn start(simulator: &mut Simulator, clock: &Clock, reset: ResetReason) -> Self {
-        let identity = Identity { board: "simulator", serial: simulator.serial(), reset, bootloader: false };
-        let mut endpoint = Endpoint::new(identity);
+        let description = simulator.description();
+        let board = description.map_or("simulator", |description| description.board);
+        let mut endpoint = Endpoint::new(Identity { board, serial: simulator.serial(), reset });
+        if let Some(image) = description.and_then(|description| description.image) {
+            endpoint.set_image(image);
+        }
         match simulator.vitals() {
             Some(vitals) => endpoint.started(vitals),
             None => endpoint.fail(),
         }
         endpoint.log(Level::Info, Duration::ZERO, format_args!("started: {reset}"));
-        Self { endpoint, started: clock.elapsed(), restart: false }
+        Self { endpoint, started: clock.elapsed(), restart: None }
     }
 
     fn uptime(&self, clock: &Clock) -> Duration {
@@ -227,7 +233,7 @@ fn attend(platform: &mut Desktop, shared: &Arc<Shared>) {
     platform.listener = Box::new(move |command, outcome| {
         listener(command, outcome);
         if let Err(error) = outcome {
-            lock(&link.end).log(Level::Warning, &link.clock, format_args!("{command}: {error}"));
+            lock(&link.end).log(Level::Warning, &link.clock, format_args!("{}", Refusal(command, error)));
         }
     });
     let mut touch = mem::replace(&mut platform.touch, Box::new(|_| Presence::Unsupported));
@@ -263,9 +269,14 @@ impl Shared {
 
     fn restart(&self, simulator: &mut Simulator, reset: ResetReason) -> Result<(), SimulatorError> {
         let done = simulator.power_cycle();
+        self.begin(simulator, reset);
+        done
+    }
+
+    /// The device has started.
+    fn begin(&self, simulator: &mut Simulator, reset: ResetReason) {
         *lock(&self.end) = End::start(simulator, &self.clock, reset);
         self.wake();
-        done
     }
 }
 
@@ -274,27 +285,48 @@ fn carry_out(shared: &Shared, simulator: &Mutex<Simulator>, mut failed: impl FnM
     let mut message = [0; MAX_MESSAGE];
     let mut end = lock(&shared.end);
     while !shared.stopped() {
-        if end.restart {
-            drop(end);
-            if let Err(error) = shared.restart(&mut lock(simulator), ResetReason::Requested) {
-                failed(&error);
+        match end.restart.take() {
+            None => {}
+            Some(Boot::Firmware) => {
+                drop(end);
+                shared.begin(&mut lock(simulator), ResetReason::Requested);
+                end = lock(&shared.end);
+                continue;
             }
-            end = lock(&shared.end);
-            continue;
+            // The board's boot loader has no such port. What the port has, its host reads before that is gone.
+            Some(Boot::BootLoader) => {
+                drop(end);
+                thread::sleep(GONE);
+                shared.stop.store(true, Ordering::Relaxed);
+                shared.wake();
+                return;
+            }
         }
         let Some(length) = end.endpoint.take(&mut message) else {
             end = shared.changed.wait(end).unwrap_or_else(PoisonError::into_inner);
             continue;
         };
         drop(end);
-        let (answer, vitals) = {
+        let (answer, vitals, restart) = {
             let mut simulator = lock(simulator);
-            (simulator.transact(message.get(..length).unwrap_or_default()), simulator.vitals())
+            let before = simulator.restarts();
+            let answer = simulator.transact(message.get(..length).unwrap_or_default());
+            let restart = match simulator.vitals() {
+                Some(_) if simulator.restarts() != before => Some(Boot::Firmware),
+                None if answer.is_ok() => Some(Boot::BootLoader),
+                _ => None,
+            };
+            (answer, simulator.vitals(), restart)
         };
         end = lock(&shared.end);
         let vitals = vitals.unwrap_or_else(Vitals::default);
         match answer {
-            Ok(answer) => end.endpoint.respond(&answer, vitals),
+            Ok(answer) => {
+                end.endpoint.respond(&answer, vitals);
+                if let Some(boot) = restart {
+                    end.endpoint.restart(boot);
+                }
+            }
             Err(error) => {
                 failed(&error);
                 end.log(Level::Error, &shared.clock, format_args!("{error}"));
@@ -324,7 +356,9 @@ fn pump(shared: &Shared, terminal: &OwnedFd, mut wake: PipeReader) -> io::Result
             if sending.is_empty() {
                 let length = end.endpoint.transmit(&mut buffer);
                 sending.extend(buffer.iter().take(length));
-                end.restart |= length == 0 && end.endpoint.reboot().is_some();
+                if length == 0 {
+                    end.restart = end.restart.or(end.endpoint.restart_due());
+                }
             }
             shared.changed.notify_all();
         }

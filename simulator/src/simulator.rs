@@ -2,7 +2,11 @@
 
 use std::{fmt, mem, path::PathBuf};
 
-use sshsm_firmware::{Device, MountError, link::Vitals, platform::Presence};
+use sshsm_firmware::{
+    Device, MountError,
+    link::Vitals,
+    platform::{Boot, Description, Platform as _, Presence},
+};
 use sshsm_protocol::ssh::template::Dialect;
 
 use crate::{
@@ -10,7 +14,7 @@ use crate::{
     connector::{Backend, Status},
     entropy::Entropy,
     flash::Flash,
-    platform::{Desktop, Indicator, Listener, Observer, RootKeyBytes, Touch},
+    platform::{Desktop, Indicator, Listener, Observer, Played, RootKeyBytes, Touch},
     state::{Birthmark, Saved, State, StateError},
 };
 
@@ -28,6 +32,8 @@ pub struct Simulator {
     device: Option<Box<Device<Desktop>>>, // none once something went wrong
     birthmark: Birthmark,
     state: Option<State>,
+    /// Times that it was restarted because a session asked for it.
+    restarts: u64,
 }
 
 /// Why there is no device, or no answer.
@@ -70,6 +76,7 @@ pub struct Builder {
     indicator: Indicator,
     touch: Touch,
     dialect: Dialect,
+    plays: Option<Played>,
 }
 
 impl Builder {
@@ -84,6 +91,7 @@ impl Builder {
             indicator: Box::new(|_| {}),
             touch: Box::new(|_| Presence::Confirmed),
             dialect: Dialect::Extended,
+            plays: None,
         }
     }
 
@@ -146,6 +154,13 @@ impl Builder {
         self
     }
 
+    /// Says that it is another board, with an image and a boot loader: for tests of what flashes boards.
+    #[must_use]
+    pub fn play(mut self, board: Played) -> Self {
+        self.plays = Some(board);
+        self
+    }
+
     /// Switches the device on. A directory without a state becomes a new device in factory state.
     ///
     /// # Errors
@@ -183,9 +198,10 @@ impl Builder {
             indicator: self.indicator,
             touch: self.touch,
             dialect: self.dialect,
+            plays: self.plays,
             ..Desktop::new(birthmark.serial, root_key, self.clock, Entropy::new(self.seed))
         };
-        let mut simulator = Simulator { device: None, birthmark, state };
+        let mut simulator = Simulator { device: None, birthmark, state, restarts: 0 };
         simulator.power_up(platform, flash)?;
         Ok(simulator)
     }
@@ -236,7 +252,19 @@ impl Simulator {
         let length = device.handle(request, &mut response);
         response.truncate(length);
         self.save(&mut device)?;
-        self.device = Some(device);
+        match device.restart() {
+            None => self.device = Some(device),
+            Some(Boot::Firmware) => {
+                self.restarts += 1;
+                self.start_again(device)?;
+            }
+            // Off from here on.
+            Some(Boot::BootLoader) => {
+                if let Some(board) = &mut device.platform().plays {
+                    (board.boot_loader)();
+                }
+            }
+        }
         Ok(response)
     }
 
@@ -246,7 +274,11 @@ impl Simulator {
     ///
     /// As [`Builder::start`], and [`SimulatorError::Off`] after a failure.
     pub fn power_cycle(&mut self) -> Result<(), SimulatorError> {
-        let mut device = self.device.take().ok_or(SimulatorError::Off)?;
+        let device = self.device.take().ok_or(SimulatorError::Off)?;
+        self.start_again(device)
+    }
+
+    fn start_again(&mut self, mut device: Box<Device<Desktop>>) -> Result<(), SimulatorError> {
         let flash = mem::replace(device.flash().ok_or(SimulatorError::Off)?, Flash::none());
         let nobody = Desktop::new(self.serial(), RootKeyBytes::default(), Clock::held(), Entropy::new(None));
         let mut platform = mem::replace(device.platform(), nobody);
@@ -279,6 +311,16 @@ impl Simulator {
     /// What the device tells outside any session; nothing once it is off.
     pub(crate) fn vitals(&mut self) -> Option<Vitals> {
         self.device.as_mut().map(|device| device.vitals())
+    }
+
+    /// Times that it was restarted because a session asked for it.
+    pub(crate) fn restarts(&self) -> u64 {
+        self.restarts
+    }
+
+    /// What it says of itself; nothing once it is off.
+    pub(crate) fn description(&mut self) -> Option<Description> {
+        self.device.as_mut().map(|device| device.platform().describe())
     }
 
     pub(crate) fn platform(&mut self) -> Option<&mut Desktop> {

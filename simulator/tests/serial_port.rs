@@ -8,11 +8,21 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     path::Path,
     process::{Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
 };
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use sshsm_protocol::link::{Answer, Boot, Deframer, Request, decode, encode};
-use sshsm_simulator::Simulator;
+use sshsm_protocol::{
+    Command as DeviceCommand,
+    channel::{AuthenticationKey, HostChannel},
+    device_status::Image,
+    frame::MAX_MESSAGE,
+    link::{Answer, Deframer, Request, decode, encode},
+};
+use sshsm_simulator::{Played, Presence, Simulator};
 
 /// A client's end of the link.
 struct Client {
@@ -26,6 +36,10 @@ impl Client {
     }
 
     fn send(&mut self, number: u32, request: &Request<'_>) {
+        self.send_raw(number, request);
+    }
+
+    fn send_raw(&mut self, number: u32, request: &impl serde::Serialize) {
         let mut frame = [0; sshsm_protocol::link::MAX_FRAME];
         let length = encode(number, request, &mut frame).unwrap();
         self.port.write_all(&frame[..length]).unwrap();
@@ -42,6 +56,19 @@ impl Client {
             if let Some((number, answer)) = self.deframer.push(byte[0]).and_then(decode::<Answer<'_>>) {
                 return (number, format!("{:?}", answer.unwrap()));
             }
+        }
+    }
+
+    /// The device's answer to a message; it may first say that it waits to be touched.
+    fn message(&mut self, message: &[u8]) -> Vec<u8> {
+        self.send(99, &Request::Transact(message));
+        loop {
+            let (number, answer) = self.receive();
+            assert_eq!(number, 99, "{answer}");
+            if let Some(bytes) = answer.strip_prefix("Transact([").and_then(|rest| rest.strip_suffix("])")) {
+                return bytes.split(", ").map(|byte| byte.parse().unwrap()).collect();
+            }
+            assert!(answer.starts_with("TouchWanted"), "{answer}");
         }
     }
 
@@ -72,7 +99,7 @@ fn it_says_hello_carries_out_messages_and_tells_how_it_is() {
 fn the_longest_message_travels_whole() {
     let device = Simulator::memory().start().unwrap().serve_pty().unwrap();
     let mut client = Client::open(device.path());
-    let mut message = [0x55; sshsm_protocol::frame::MAX_MESSAGE];
+    let mut message = [0x55; MAX_MESSAGE];
     let length = u16::try_from(message.len() - 3).unwrap().to_be_bytes();
     message[..3].copy_from_slice(&[1, length[0], length[1]]);
     let answer = client.ask(1, &Request::Transact(&message));
@@ -108,19 +135,87 @@ fn a_client_that_hung_up_is_forgotten() {
     assert_eq!(second.ask(4, &ECHO), ECHOED);
 }
 
+/// A session of the client's under the factory's authentication key.
+struct Session<'c> {
+    client: &'c mut Client,
+    channel: HostChannel,
+}
+
+impl<'c> Session<'c> {
+    fn open(client: &'c mut Client) -> Self {
+        let challenge = [7; 8];
+        let reply = client.message(&[&[0x03, 0, 10, 0, 1][..], &challenge].concat());
+        let [0x83, 0, 17, id, answer @ ..] = reply.as_slice() else { panic!("{reply:?}") };
+        let (card, cryptogram) = answer.split_at(8);
+        let key = AuthenticationKey::from_password(b"password");
+        let (card, cryptogram) = (card.try_into().unwrap(), cryptogram.try_into().unwrap());
+        let mut channel = HostChannel::derive(*id, &key, challenge, card, cryptogram).unwrap();
+        let message = channel.authenticate();
+        assert_eq!(client.message(&message), [0x84, 0, 0]);
+        Self { client, channel }
+    }
+
+    /// The answer to a command without payload: its code, and its payload.
+    fn command(&mut self, command: DeviceCommand) -> (u8, Vec<u8>) {
+        let mut message = [0; MAX_MESSAGE];
+        let length = self.channel.seal(command, &[], &mut message).unwrap();
+        let mut answer = self.client.message(&message[..length]);
+        let frame = self.channel.open(&mut answer).unwrap();
+        (frame.code, frame.payload.to_vec())
+    }
+}
+
 #[test]
-fn a_reboot_is_a_power_cycle_that_somebody_asked_for() {
+fn a_session_restarts_the_device_and_no_frame_of_the_link_does() {
     let device = Simulator::memory().start().unwrap().serve_pty().unwrap();
     let mut client = Client::open(device.path());
+    for (number, boot) in [(1, 0_u8), (2, 1)] {
+        client.send_raw(number, &(4_u8, boot)); // what version 1 called a reboot
+        assert_eq!(client.receive(), (number, "Error(UnknownRequest)".into()));
+    }
     let session = Request::Transact(&[0x03, 0, 10, 0, 1, 1, 2, 3, 4, 5, 6, 7, 8]);
     assert!(client.ask(1, &session).starts_with("Transact([131, 0, 17, 0,"));
-    assert!(client.ask(2, &session).starts_with("Transact([131, 0, 17, 1,"));
-    assert!(client.ask(3, &Request::Reboot(Boot::Bootloader)).contains("NoBootloader"));
-    assert_eq!(client.ask(4, &Request::Reboot(Boot::Firmware)), "Rebooting");
+    let mut one = Session::open(&mut client);
+    assert_eq!(one.command(DeviceCommand::StartBootLoader), (0x7f, vec![0x43]), "it has none");
+    assert_eq!(one.command(DeviceCommand::RestartDevice), (0xfb, vec![]), "answered first");
     assert!(client.ask(5, &session).starts_with("Transact([131, 0, 17, 0,"), "the sessions are gone");
     assert!(client.ask(6, &Request::Status).contains("reset: Requested"));
     device.power_cycle().unwrap();
     assert!(client.ask(7, &Request::Status).contains("reset: PowerOn"));
+}
+
+#[test]
+fn the_boot_loader_of_a_board_that_is_played_starts_after_a_touch_and_the_port_is_gone() {
+    for (presence, answer, ends) in
+        [(Presence::TimedOut, (0x7f, vec![0x40]), false), (Presence::Confirmed, (0xfe, vec![]), true)]
+    {
+        let (started, touched) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let (starts, touches) = (started.clone(), touched.clone());
+        let image = Image { sha256: [3; 32], length: 9 };
+        let boot_loader = Box::new(move || starts.store(true, Ordering::Relaxed));
+        let device = Simulator::memory()
+            .play(Played { board: "pico2", image, boot_loader })
+            .touch(Box::new(move |timeout| {
+                touches.store(timeout.as_secs(), Ordering::Relaxed);
+                presence
+            }))
+            .start()
+            .unwrap()
+            .serve_pty()
+            .unwrap();
+        let mut client = Client::open(device.path());
+        assert!(client.ask(1, &Request::Hello { minimum: 1, version: 2 }).contains("pico2"));
+        assert!(client.ask(2, &Request::Image).contains("length: 9"));
+        let mut session = Session::open(&mut client);
+        assert_eq!(session.command(DeviceCommand::StartBootLoader), answer);
+        assert_eq!(touched.load(Ordering::Relaxed), 15, "whatever the option says, which is off");
+        assert_eq!(started.load(Ordering::Relaxed), ends);
+        let mut rest = Vec::new();
+        if ends {
+            let _ = client.port.read_to_end(&mut rest); // it ends, or it would wait for ever
+            assert_eq!(rest, []);
+        }
+    }
 }
 
 #[test]

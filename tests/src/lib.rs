@@ -31,4 +31,5 @@ pub mod softhsm;
 pub mod ssh;
 pub mod sshd;
 pub mod suite;
+pub mod sums;
 pub mod vector;

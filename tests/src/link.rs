@@ -1,5 +1,6 @@
 //! A host's end of the link to a board, with nothing of ours behind it but the link's own encoding.
 
+use serde::Serialize;
 use sshsm_protocol::{
     Command,
     channel::{AuthenticationKey, HostChannel},
@@ -33,6 +34,10 @@ impl Link {
 
     /// Sends a request and returns its number.
     pub fn send(&mut self, request: &Request<'_>) -> u32 {
+        self.send_raw(request)
+    }
+
+    fn send_raw(&mut self, request: &impl Serialize) -> u32 {
         self.number += 1;
         let mut frame = [0; MAX_FRAME];
         let length = encode(self.number, request, &mut frame).unwrap();
@@ -58,6 +63,14 @@ impl Link {
     /// Sends a request and insists that the next answer is to it.
     pub fn ask<T>(&mut self, request: &Request<'_>, then: impl Fn(Answer<'_>) -> T) -> T {
         let number = self.send(request);
+        let (answered, answer) = self.receive(then);
+        assert_eq!(answered, number);
+        answer
+    }
+
+    /// As [`Link::ask`], with what is not a request.
+    pub fn ask_raw<T>(&mut self, request: &impl Serialize, then: impl Fn(Answer<'_>) -> T) -> T {
+        let number = self.send_raw(request);
         let (answered, answer) = self.receive(then);
         assert_eq!(answered, number);
         answer
@@ -124,6 +137,34 @@ impl Link {
         let frame = Frame::parse(&answer).unwrap();
         assert_eq!(frame.code, command.code() | RESPONSE_FLAG, "{:?}", frame.payload);
         frame.payload.to_vec()
+    }
+
+    /// Has a command carried out in a session; `touch` is called when the board waits to be touched. Returns the code and the
+    /// payload of its answer.
+    pub fn command(
+        &mut self,
+        session: &mut HostChannel,
+        command: Command,
+        payload: &[u8],
+        mut touch: impl FnMut(),
+    ) -> (u8, Vec<u8>) {
+        let mut message = [0; MAX_MESSAGE];
+        let length = session.seal(command, payload, &mut message).unwrap();
+        let number = self.send(&Request::Transact(&message[..length]));
+        let mut answer = loop {
+            let (answered, answer) = self.receive(|answer| match answer {
+                Answer::Transact(message) => Some(message.to_vec()),
+                Answer::TouchWanted { .. } => None,
+                other => panic!("{other:?}"),
+            });
+            assert_eq!(answered, number);
+            match answer {
+                Some(answer) => break answer,
+                None => touch(),
+            }
+        };
+        let frame = session.open(&mut answer).unwrap();
+        (frame.code, frame.payload.to_vec())
     }
 
     /// A session under the default authentication key.

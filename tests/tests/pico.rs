@@ -12,8 +12,8 @@ use sshsm::{
     transport::{Transport, TransportError},
 };
 use sshsm_protocol::{
-    Algorithm, Capabilities, Capability, Domains, Label, ObjectId,
-    link::{Answer, Boot, Request, ResetReason},
+    Algorithm, Capabilities, Capability, Command as DeviceCommand, Domains, Label, ObjectId,
+    link::{Answer, LinkError, ResetReason},
     object::NewObject,
 };
 use sshsm_tests::{
@@ -184,19 +184,36 @@ fn the_answer_is_the_hardwares_and_the_board_tells_its_status_while_rsa_computes
 }
 
 #[test]
-fn a_pico_that_is_told_to_starts_again_or_starts_its_boot_loader() {
+fn a_pico_starts_again_for_a_session_and_its_boot_loader_for_a_session_and_a_press_of_its_button() {
     let directory = tempdir().unwrap();
     let mut pico = needs!(Pico::start(directory.path()));
     let mut link = Link::open(pico.port());
     assert_eq!(link.status().reset, ResetReason::PowerOn);
     let identity = link.hello();
-    link.ask(&Request::Reboot(Boot::Firmware), |answer| assert_eq!(answer, Answer::Rebooting));
+    // What version 1 of the link called a reboot, into the firmware and into the boot loader: anybody could ask for it.
+    for boot in [0_u8, 1] {
+        link.ask_raw(&(4_u8, boot), |answer| assert_eq!(answer, Answer::Error(LinkError::UnknownRequest)));
+    }
+    let mut session = link.session();
+    assert_eq!(link.command(&mut session, DeviceCommand::RestartDevice, &[], || {}), (0xfb, vec![]));
     pico.wait_for("reset", 1);
     pico.wait_for("usb ", 2);
     assert_eq!(link.status().reset, ResetReason::Requested);
     assert_eq!(link.hello(), identity);
-    link.ask(&Request::Reboot(Boot::Bootloader), |answer| assert_eq!(answer, Answer::Rebooting));
+    let mut session = link.session();
+    let untouched = link.command(&mut session, DeviceCommand::StartBootLoader, &[], || {});
+    assert_eq!(untouched, (0x7f, vec![0x40]), "nobody pressed the button");
+    let started = link.command(&mut session, DeviceCommand::StartBootLoader, &[], || pico.press(true));
+    assert_eq!(started, (0xfe, vec![]));
     pico.wait_for("bootloader", 1);
+}
+
+#[test]
+fn a_pico_says_which_image_it_runs_and_a_releases_checksums_have_it() {
+    let image = needs!(image("pico.bin"));
+    let directory = tempdir().unwrap();
+    let pico = needs!(Pico::start(directory.path()));
+    sshsm_tests::sums::compare(pico.port(), &image);
 }
 
 /// What `sshsm flash` says of an image is what its build made of it.
@@ -207,7 +224,8 @@ fn sshsm_copies_each_boards_image_to_that_boards_drive_only() {
         let image = needs!(image(&format!("{name}.uf2")));
         for (board, _) in boards {
             let drive = tempdir().unwrap();
-            fs::write(drive.path().join("INFO_UF2.TXT"), format!("Board-ID: {id}\n")).unwrap();
+            let info = format!("UF2 Bootloader 0.6.1\nBoard-ID: {id}\n");
+            fs::write(drive.path().join("INFO_UF2.TXT"), info).unwrap();
             let mut flash = binaries::sshsm();
             flash.args([
                 "--device",

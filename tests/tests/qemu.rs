@@ -2,8 +2,8 @@
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use sshsm_protocol::frame::{MAX_MESSAGE, RESPONSE_FLAG};
-use sshsm_protocol::link::{Activity, Answer, Boot, LinkError, Request, ResetReason};
-use sshsm_protocol::{Algorithm, Command};
+use sshsm_protocol::link::{Activity, Answer, LinkError, Request, ResetReason};
+use sshsm_protocol::{Algorithm, Command, DeviceError};
 use sshsm_tests::debugger::Debugger;
 use sshsm_tests::link::Link;
 use sshsm_tests::qemu::Board;
@@ -49,15 +49,21 @@ fn a_board_tells_its_status_while_it_computes() {
 }
 
 #[test]
-fn a_board_that_is_told_to_starts_again_and_says_why() {
+fn a_board_that_a_session_tells_to_starts_again_and_says_why() {
     let device = tempfile::tempdir().unwrap();
     let board = needs!(Board::start(device.path()));
     let mut link = Link::open(board.port());
     let serial = link.hello();
-    link.session();
+    let mut session = link.session();
     let before = link.status();
     assert_eq!((before.reset, before.sessions), (ResetReason::PowerOn, 1));
-    link.ask(&Request::Reboot(Boot::Firmware), |answer| assert_eq!(answer, Answer::Rebooting));
+    // What version 1 of the link called a reboot.
+    for boot in [0_u8, 1] {
+        link.ask_raw(&(4_u8, boot), |answer| assert_eq!(answer, Answer::Error(LinkError::UnknownRequest)));
+    }
+    let none = (0x7f, vec![DeviceError::NoBootLoader.code()]);
+    assert_eq!(link.command(&mut session, Command::StartBootLoader, &[], || {}), none);
+    assert_eq!(link.command(&mut session, Command::RestartDevice, &[], || {}), (0xfb, vec![]));
     // Bytes that come while it starts may be lost.
     let after = wait_for("the board", || {
         std::thread::sleep(Duration::from_millis(300));
@@ -118,4 +124,12 @@ fn a_board_whose_noise_is_bad_says_so_and_carries_out_nothing() {
         let status = link.status();
         assert_eq!((status.activity, status.reset), (Activity::Failed, ResetReason::PowerOn));
     }
+}
+
+#[test]
+fn a_board_says_which_image_it_runs_and_a_releases_checksums_have_it() {
+    let image = needs!(sshsm_tests::pico::image("qemu.bin"));
+    let device = tempfile::tempdir().unwrap();
+    let board = needs!(Board::start(device.path()));
+    sshsm_tests::sums::compare(board.port(), &image);
 }

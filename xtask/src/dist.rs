@@ -14,6 +14,10 @@ use std::{
 use crate::program::{Failure, Run, cargo, program, root, target};
 
 const PROGRAMS: [&str; 2] = ["sshsm", "sshsm-sim"];
+/// Where the archive has the firmware.
+const IMAGES: &str = "share/sshsm/firmware";
+/// Checksums, as `sha256sum` writes and checks them.
+const SUMS: &str = "SHA256SUMS";
 const SHELLS: [(&str, &str); 3] = [
     ("bash", "share/bash-completion/completions/sshsm"),
     ("zsh", "share/zsh/site-functions/_sshsm"),
@@ -30,7 +34,8 @@ const FILES: [(&str, &str); 7] = [
     ("LICENSE-MIT", "share/doc/sshsm/LICENSE-MIT"),
 ];
 
-/// Builds the programs and writes `target/dist/sshsm-VERSION-HOST.tar.gz` and `target/dist/SHA-256SUMS`.
+/// Builds the programs and writes `target/dist/sshsm-VERSION-HOST.tar.gz` and `target/dist/SHA256SUMS`, which has a line for
+/// the archive and one for each firmware image: `BOARD.bin`'s is what a device says of the image that it runs.
 pub(crate) fn chore() -> Result<(), Failure> {
     let dist = target()?.join("dist");
     let build = dist.join("build");
@@ -54,9 +59,10 @@ pub(crate) fn chore() -> Result<(), Failure> {
     let folder = dist.join(&name);
     stage(&build.join("release"), &target()?.join("firmware"), &folder)?;
     let archive = pack(&folder, commit_time()?)?;
-    let sums = program("sha256sum").current_dir(&dist).arg(&archive).answer();
-    let sums = sums.ok_or_else(|| failed("sha256sum gave no sum"))?;
-    fs::write(dist.join("SHA-256SUMS"), format!("{sums}\n")).map_err(Failure::System)?;
+    let images = images(&folder.join(IMAGES))?;
+    let images = images.iter().map(|image| format!("{name}/{IMAGES}/{image}"));
+    let sums = sums(&dist, std::iter::once(archive.clone()).chain(images))?;
+    fs::write(dist.join(SUMS), format!("{sums}\n")).map_err(Failure::System)?;
     println!("{}\n{sums}", dist.join(&archive).display());
     Ok(())
 }
@@ -112,7 +118,33 @@ fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure>
     for (from, to) in FILES {
         copy_files(&root().join(from), &folder.join(to))?;
     }
-    copy_files(firmware, &folder.join("share/sshsm/firmware"))
+    let place = folder.join(IMAGES);
+    copy_files(firmware, &place)?;
+    let images = images(&place)?;
+    if images.is_empty() {
+        return Ok(());
+    }
+    write(&place.join(SUMS), format!("{}\n", sums(&place, images)?).as_bytes())
+}
+
+/// The names of the firmware images in a folder, sorted; none where there is no such folder.
+fn images(folder: &Path) -> Result<Vec<String>, Failure> {
+    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
+    let mut names = Vec::new();
+    for entry in entries {
+        let name = entry.map_err(Failure::System)?.file_name().to_string_lossy().into_owned();
+        if [".bin", ".uf2"].iter().any(|ending| name.ends_with(ending)) {
+            names.push(name);
+        }
+    }
+    names.sort();
+    Ok(names)
+}
+
+/// The lines of `sha256sum` for files in a folder.
+fn sums(folder: &Path, files: impl IntoIterator<Item = String>) -> Result<String, Failure> {
+    let sums = program("sha256sum").current_dir(folder).args(files).answer();
+    sums.ok_or_else(|| failed("sha256sum gave no sums"))
 }
 
 /// Copies a file, or the files of a folder but not its folders; nothing where there is neither.
@@ -180,7 +212,9 @@ mod tests {
             write(&programs.join(name), PROGRAM.as_bytes()).unwrap();
             program("chmod").arg("755").arg(programs.join(name)).run().unwrap();
         }
-        write(&place.join("firmware/pico.uf2"), b"image").unwrap();
+        for file in ["pico.uf2", "pico.bin", "pico.elf"] {
+            write(&place.join("firmware").join(file), b"image").unwrap();
+        }
         let archive = |umask: &str| {
             let staged = place.join("sshsm-1-host");
             stage(&programs, &place.join("firmware"), &staged).unwrap();
@@ -198,12 +232,18 @@ mod tests {
             "share/fish/vendor_completions.d/sshsm.fish",
             "lib/udev/rules.d/70-sshsm.rules",
             "share/sshsm/firmware/pico.uf2",
+            "share/sshsm/firmware/pico.bin",
+            "share/sshsm/firmware/SHA256SUMS",
             "share/doc/sshsm/README.md",
             "share/doc/sshsm/docs/boards.md",
             "share/doc/sshsm/LICENSE-MIT",
         ] {
             assert!(list.lines().any(|line| line == format!("sshsm-1-host/{file}")), "{file}: {list}");
         }
+        // SHA-256 of "image", for what is flashed and for what a device says it runs.
+        let sum = "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d";
+        let sums = fs::read_to_string(place.join("sshsm-1-host").join(IMAGES).join(SUMS)).unwrap();
+        assert_eq!(sums, format!("{sum}  pico.bin\n{sum}  pico.uf2\n"));
         fs::remove_dir_all(place).unwrap();
     }
 

@@ -1,4 +1,5 @@
-//! `cargo xtask firmware`: the images, as ELF for debuggers and emulators and as UF2 for boot loaders.
+//! `cargo xtask firmware`: the images, as ELF for debuggers and emulators, as UF2 for boot loaders, and as they lie in flash,
+//! for whoever compares them with what a device says it runs.
 
 use std::{
     fs,
@@ -92,18 +93,27 @@ fn build_with(
     Ok(profile.join(binary))
 }
 
-/// Builds a board and writes `BOARD.elf` and, where its boot loader takes it, `BOARD.uf2`.
+/// Builds a board and writes `BOARD.elf`, `BOARD.bin` and, where its boot loader takes it, `BOARD.uf2`.
 fn write(toolchain: Toolchain, board: &Board, features: &[&str], out: &Path) -> Result<(), Failure> {
     let elf = build_with(toolchain, board, board.name, features)?;
     fs::create_dir_all(out).map_err(Failure::System)?;
     let named = |ending: &str| out.join(format!("{}.{ending}", board.name));
     let image = Image::read(&elf)?;
     fs::copy(&elf, named("elf")).map_err(Failure::System)?;
+    let (start, bytes) = image.flat();
+    if image.hashed() != Some((start, bytes.len())) {
+        return Err(Failure::Refused(format!(
+            "{}: the image has {} bytes at {start:#x}; its firmware would hash {:x?}",
+            board.name,
+            bytes.len(),
+            image.hashed()
+        )));
+    }
+    fs::write(named("bin"), &bytes).map_err(Failure::System)?;
     if let Some(family) = board.uf2_family {
-        fs::write(named("uf2"), uf2::write(family, image.flash())).map_err(Failure::System)?;
+        fs::write(named("uf2"), uf2::write(family, start, &bytes)).map_err(Failure::System)?;
     }
     let ending = if board.uf2_family.is_some() { "uf2" } else { "elf" };
-    let bytes: usize = image.flash().iter().map(|(_, bytes)| bytes.len()).sum();
-    println!("{}: {bytes} bytes of flash, {} of RAM", named(ending).display(), image.variables());
+    println!("{}: {} bytes of flash, {} of RAM", named(ending).display(), bytes.len(), image.variables());
     Ok(())
 }

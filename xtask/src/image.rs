@@ -4,8 +4,8 @@ use std::{fs, io, path::Path};
 
 use object::{
     LittleEndian,
-    elf::{FileHeader32, PT_LOAD, ProgramHeader32, SHF_ALLOC},
-    read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _},
+    elf::{FileHeader32, PT_LOAD, ProgramHeader32, SHF_ALLOC, SHT_SYMTAB},
+    read::elf::{FileHeader as _, ProgramHeader as _, SectionHeader as _, Sym as _},
 };
 
 use crate::program::Failure;
@@ -42,6 +42,41 @@ impl Image {
             })
             .filter(|(_, bytes)| !bytes.is_empty())
             .collect()
+    }
+
+    /// The image as it lies in flash: its address, and its bytes from the first to the last, 0 where it has none between.
+    pub(crate) fn flat(&self) -> (u32, Vec<u8>) {
+        let parts = self.flash();
+        let start = parts.iter().map(|(address, _)| *address).min().unwrap_or_default();
+        let mut bytes = Vec::new();
+        for (address, part) in parts {
+            let at = (address - start) as usize;
+            bytes.resize(bytes.len().max(at + part.len()), 0);
+            if let Some(room) = bytes.get_mut(at..at + part.len()) {
+                room.copy_from_slice(part);
+            }
+        }
+        (start, bytes)
+    }
+
+    /// The address and length of what the firmware takes for its image, and hashes (`firmware/boards/board/src/image.rs`).
+    pub(crate) fn hashed(&self) -> Option<(u32, usize)> {
+        let start = self.symbol("_image_start")?;
+        let variables = self.symbol("__edata")?.checked_sub(self.symbol("__sdata")?)?;
+        let length = (self.symbol("__sidata")? + variables).checked_sub(start)?;
+        Some((start, length as usize))
+    }
+
+    /// The value of a symbol.
+    fn symbol(&self, name: &str) -> Option<u32> {
+        let data = self.0.as_slice();
+        let (header, _) = self.header().ok()?;
+        let sections = header.sections(ENDIAN, data).ok()?;
+        let symbols = sections.symbols(ENDIAN, data, SHT_SYMTAB).ok()?;
+        let found = symbols.iter().find(|symbol| {
+            symbol.name(ENDIAN, symbols.strings()).is_ok_and(|found| found == name.as_bytes())
+        });
+        found.map(|symbol| symbol.st_value(ENDIAN))
     }
 
     /// Bytes of RAM that variables have from the start, the heap's arena among them; what is left is the stack.

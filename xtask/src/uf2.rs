@@ -1,8 +1,6 @@
 //! UF2, the file that one copies to a board in its boot loader: 512-byte blocks, each with 256 bytes of flash and where
 //! they go (<https://github.com/microsoft/uf2>).
 
-use std::collections::BTreeMap;
-
 const PAYLOAD: u32 = 256;
 const MAGIC_START: [u32; 2] = [0x0a32_4655, 0x9e5d_5157];
 const MAGIC_END: u32 = 0x0ab1_6f30;
@@ -10,25 +8,18 @@ const MAGIC_END: u32 = 0x0ab1_6f30;
 const FAMILY_PRESENT: u32 = 0x2000;
 const BLOCK: usize = 512;
 
-/// The file for an image in parts, each with its address. What a page has no bytes for is 0.
-pub(crate) fn write<'a>(family: u32, parts: impl IntoIterator<Item = (u32, &'a [u8])>) -> Vec<u8> {
-    let mut pages = BTreeMap::<u32, [u8; PAYLOAD as usize]>::new();
-    for (start, bytes) in parts {
-        for (address, byte) in (start..).zip(bytes) {
-            let page = pages.entry(address / PAYLOAD * PAYLOAD).or_insert([0; PAYLOAD as usize]);
-            if let Some(room) = page.get_mut((address % PAYLOAD) as usize) {
-                *room = *byte;
-            }
-        }
-    }
+/// The file for an image that begins at an address, which is a page's. What the last page has no bytes for is 0.
+pub(crate) fn write(family: u32, start: u32, image: &[u8]) -> Vec<u8> {
+    let pages = image.chunks(PAYLOAD as usize);
     let total = u32::try_from(pages.len()).unwrap_or(u32::MAX);
     let mut file = Vec::with_capacity(pages.len() * BLOCK);
-    for (number, (address, payload)) in (0_u32..).zip(pages) {
+    for (number, page) in (0_u32..).zip(pages) {
         let [first, second] = MAGIC_START;
+        let address = start + number * PAYLOAD;
         for word in [first, second, FAMILY_PRESENT, address, PAYLOAD, number, total, family] {
             file.extend_from_slice(&word.to_le_bytes());
         }
-        file.extend_from_slice(&payload);
+        file.extend_from_slice(page);
         file.resize((number as usize + 1) * BLOCK - 4, 0);
         file.extend_from_slice(&MAGIC_END.to_le_bytes());
     }
@@ -44,13 +35,13 @@ mod tests {
     }
 
     #[test]
-    fn blocks_are_numbered_full_pages_of_one_family_in_the_order_of_their_addresses() {
+    fn blocks_are_numbered_full_pages_of_one_family_one_address_behind_the_other() {
         let image: Vec<u8> = (0..600_u32).map(|byte| byte.to_le_bytes()[0]).collect();
-        let file = write(0xe48b_ff59, [(0x1000_1000, [7; 4].as_slice()), (0x1000_0000, &image)]);
-        assert_eq!(file.len(), 4 * 512);
+        let file = write(0xe48b_ff59, 0x1000_0000, &image);
+        assert_eq!(file.len(), 3 * 512);
         let blocks: Vec<Vec<u32>> = file.chunks(512).map(words).collect();
         for (number, (block, address)) in
-            blocks.iter().zip([0x1000_0000, 0x1000_0100, 0x1000_0200, 0x1000_1000]).enumerate()
+            blocks.iter().zip([0x1000_0000, 0x1000_0100, 0x1000_0200]).enumerate()
         {
             let header = [
                 0x0a32_4655,
@@ -59,7 +50,7 @@ mod tests {
                 address,
                 256,
                 u32::try_from(number).unwrap(),
-                4,
+                3,
                 0xe48b_ff59,
             ];
             assert_eq!(block[..8], header);
@@ -71,15 +62,6 @@ mod tests {
         }
         let payload: Vec<u8> = file.chunks(512).flat_map(|block| &block[32..288]).copied().collect();
         assert_eq!(payload[..600], image);
-        assert_eq!(payload[600..768], [0; 168]);
-        assert_eq!(payload[768..772], [7; 4]);
-    }
-
-    #[test]
-    fn parts_that_share_a_page_make_one_block() {
-        let file = write(1, [(0x100, [1; 10].as_slice()), (0x110, [2; 10].as_slice())]);
-        assert_eq!(file.len(), 512);
-        assert_eq!(file[32..32 + 10], [1; 10]);
-        assert_eq!(file[32 + 16..32 + 26], [2; 10]);
+        assert_eq!(payload[600..], [0; 168]);
     }
 }

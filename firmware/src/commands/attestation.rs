@@ -2,7 +2,9 @@
 //!
 //! The certificates and the odd encodings of their extensions are YubiHSM 2's (wire facts, section 9). Only a key that
 //! was generated on this device and never left and came back is attested: whoever put a key, or has seen it, may hold a
-//! copy, an export says of itself what its maker likes, and a verifier that reads no extension should not have to know. Id 0 is the device itself, as the attested key its static key, and as the
+//! copy, an export says of itself what its maker likes, and a verifier that reads no extension should not have to know.
+//! What certificates say beyond YubiHSM 2's stands under an arc of our own: which firmware and which image signed; a
+//! device that is as strict as YubiHSM 2 does not say it. Id 0 is the device itself, as the attested key its static key, and as the
 //! attesting key one whose self-signed certificate is read as opaque object 0.
 
 use alloc::format;
@@ -14,6 +16,7 @@ use der::oid::ObjectIdentifier;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{ObjectInfo, Origin};
+use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId,
     ObjectType,
@@ -54,6 +57,35 @@ fn extension(fact: Fact, value: &impl Encode) -> Result<Extension, CertificateEr
     let id =
         ObjectIdentifier::from_arcs([1, 3, 6, 1, 4, 1, 41_482, 4, fact as u32]).map_err(der::Error::from)?;
     Ok(Extension { id, critical: false, value: OctetString::new(value.to_der()?)? })
+}
+
+/// What an extension of our own tells: its number under `2.25.1936943219`, where 2.25 is the arc of UUIDs, which need no
+/// registration, and the number is one that no generator of UUIDs draws ("sshs" in ASCII).
+#[derive(Clone, Copy)]
+#[repr(u32)]
+enum OwnFact {
+    /// OCTET STRING: major, minor, patch.
+    FirmwareVersion = 1,
+    /// OCTET STRING: SHA-256 of the image that runs, as it says itself.
+    Image = 2,
+}
+
+fn own_extension(fact: OwnFact, bytes: &[u8]) -> Result<Extension, CertificateError> {
+    let id = ObjectIdentifier::from_arcs([2, 25, 1_936_943_219, fact as u32]).map_err(der::Error::from)?;
+    let value = OctetString::new(OctetStringRef::new(bytes)?.to_der()?)?;
+    Ok(Extension { id, critical: false, value })
+}
+
+/// Which firmware signs.
+fn own_facts<P: Platform>(core: &mut Core<P>) -> Result<Vec<Extension>, CertificateError> {
+    if core.platform.dialect() == Dialect::Yubihsm2 {
+        return Ok(Vec::new());
+    }
+    let mut facts = alloc::vec![own_extension(OwnFact::FirmwareVersion, &crate::VERSION)?];
+    if let Some(image) = core.platform.describe().image {
+        facts.push(own_extension(OwnFact::Image, &image.sha256)?);
+    }
+    Ok(facts)
 }
 
 /// What certificates of the device and of its keys have in common.
@@ -207,6 +239,7 @@ pub(crate) fn sign<P: Platform>(
     let issuer = Issuer::of(&certificate)?;
     let mut extensions = device_facts(core.platform.serial())?;
     extensions.extend(subject.facts()?);
+    extensions.extend(own_facts(core)?);
     let unsigned = Unsigned {
         serial: serial_number(core),
         issuer: &issuer.name,

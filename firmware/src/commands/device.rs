@@ -5,15 +5,16 @@ use core::time::Duration;
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::device_info::{DeviceInfo, Version};
+use sshsm_protocol::device_status::DeviceStatus;
 use sshsm_protocol::{Algorithm, Command, DeviceError};
 
 use super::Core;
 use crate::audit::{self, AuditLog};
 use crate::device::insert_defaults;
 use crate::options::Options;
-use crate::platform::{Indication, Platform};
+use crate::platform::{Description, Indication, Platform};
 use crate::presence;
-use crate::session::Caller;
+use crate::session::{Caller, Census};
 
 /// The YubiHSM 2 firmware whose messages this device speaks: 3136-byte messages, a second page of device info.
 pub(crate) const VERSION: Version = Version::LARGE_MESSAGES;
@@ -203,6 +204,52 @@ pub(crate) fn pseudo_random<P: Platform>(
     let room = writer.reserve(usize::from(reader.u16()?))?;
     core.platform.entropy().fill_bytes(room);
     Ok(())
+}
+
+/// GET DEVICE STATUS: [`DeviceStatus`].
+pub(crate) fn status<P: Platform>(
+    core: &mut Core<P>,
+    sessions: Census,
+    writer: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    let Description { board, image, button, boot_loader } = core.platform.describe();
+    let status = DeviceStatus {
+        firmware: crate::VERSION,
+        button,
+        boot_loader,
+        templates_frozen: core.options.templates_frozen(),
+        sessions: sessions.established,
+        half_open: sessions.half_open,
+        force_audit: core.options.force_audit_mode(),
+        presence: core.options.presence(),
+        image,
+        board,
+    };
+    Ok(status.encode(writer)?)
+}
+
+/// RESTART DEVICE: sessions end, objects stay. It happens once this is answered.
+pub(crate) fn restart<P: Platform>(
+    _: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    Ok(())
+}
+
+/// START BOOT LOADER, which may show whoever is at the other end of the cable all of the flash: only after a touch, whatever
+/// the options say. It happens once this is answered.
+pub(crate) fn start_boot_loader<P: Platform>(
+    core: &mut Core<P>,
+    _: &Caller,
+    _: Reader<'_>,
+    _: &mut Writer<'_>,
+) -> Result<(), DeviceError> {
+    if !core.platform.describe().boot_loader {
+        return Err(DeviceError::NoBootLoader);
+    }
+    presence::insist(&mut core.platform, core.options.presence())
 }
 
 /// BLINK DEVICE: `seconds u8`.

@@ -68,6 +68,8 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
         Command::GetStorageInfo => device::storage_info,
         Command::GetPseudoRandom => device::pseudo_random,
         Command::BlinkDevice => device::blink,
+        Command::RestartDevice => device::restart,
+        Command::StartBootLoader => device::start_boot_loader,
         Command::ListObjects => object::list,
         Command::GetObjectInfo => object::info,
         Command::DeleteObject => object::delete,

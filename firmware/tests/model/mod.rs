@@ -22,11 +22,12 @@ use embedded_storage::nor_flash::{
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use sshsm_firmware::crypto::RustCrypto;
-use sshsm_firmware::platform::{Indication, Presence, RootKey};
+use sshsm_firmware::platform::{Description, Indication, Presence, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, MountError, Platform};
 use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
 use sshsm_protocol::codec::Writer;
+use sshsm_protocol::device_status::Image;
 use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::template::Dialect;
@@ -250,6 +251,9 @@ pub fn root_key() -> RootKey {
     RootKey::from_bytes([0x5e; RootKey::LENGTH])
 }
 
+/// The image of every model.
+pub const IMAGE: Image = Image { sha256: [0x1a; 32], length: 123_456 };
+
 #[derive(Clone, Default)]
 pub struct Clock(Rc<Cell<Duration>>);
 
@@ -270,6 +274,9 @@ pub struct Model<const WORD: usize = 4> {
     pub presence: Presence,
     pub asked: Vec<Duration>,
     pub dialect: Dialect,
+    /// Whether it has a boot loader, and which image it runs.
+    pub boot_loader: bool,
+    pub image: Option<Image>,
 }
 
 impl Model {
@@ -289,6 +296,8 @@ impl<const WORD: usize> Model<WORD> {
             presence: Presence::Unsupported,
             asked: Vec::new(),
             dialect: Dialect::Extended,
+            boot_loader: true,
+            image: Some(IMAGE),
         }
     }
 }
@@ -308,6 +317,11 @@ impl<const WORD: usize> Platform for Model<WORD> {
 
     fn uptime(&mut self) -> Duration {
         self.clock.0.get()
+    }
+
+    fn describe(&mut self) -> Description {
+        let button = self.presence != Presence::Unsupported;
+        Description { board: "model", image: self.image, button, boot_loader: self.boot_loader }
     }
 
     fn entropy(&mut self) -> &mut ChaCha8Rng {

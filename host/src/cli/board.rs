@@ -1,15 +1,17 @@
-//! `sshsm device list|status|reboot|log`: boards on serial ports, outside any session.
+//! `sshsm device list|status|log`: boards on serial ports, outside any session.
 
 use std::{thread, time::Duration};
 
 use serde::Serialize;
 use sshsm_protocol::{
-    link::{Activity, Boot, Level, Status},
+    device_status::Image,
+    link::{Activity, Level, Status},
     ssh::Printable,
 };
 
 use super::{Context, error::CliError};
 use crate::{
+    flash::hexadecimal,
     output::{self, Format, columns},
     pkcs11::{
         self,
@@ -151,12 +153,17 @@ struct Health {
     free_records: u16,
     free_pages: u16,
     dropped_frames: u32,
+    /// The image's SHA-256, in hexadecimal; null where the device does not know it, or not yet.
+    image_sha256: Option<String>,
+    /// Bytes.
+    image_length: Option<u32>,
 }
 
 /// Shows how the board is.
 pub(super) fn status(context: &Context) -> Result<(), CliError> {
     let mut serial = context.device()?.open_serial()?;
     let Status { activity, reset, uptime, sessions, free_records, free_pages, dropped } = serial.status()?;
+    let image = serial.image()?;
     let hello = serial.hello();
     let health = Health {
         device: crate::transport::Transport::describe(&serial),
@@ -176,16 +183,19 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
         free_records,
         free_pages,
         dropped_frames: dropped,
+        image_sha256: image.map(|Image { sha256, .. }| hexadecimal(&sha256)),
+        image_length: image.map(|Image { length, .. }| length),
     };
     context.format().print(&health, |health| {
         format!(
-            "device:        {}\nboard:         {}\nserial:        {:010}\nfirmware:      {}\nactivity:      {}\n\
+            "device:        {}\nboard:         {}\nserial:        {:010}\nfirmware:      {}\nimage:         {}\nactivity:      {}\n\
              uptime:        {}.{:03} s\nlast reset:    {}\nsessions:      {}\nfree storage:  {} objects, {} pages\n\
              noise:         {} frames dropped\n",
             health.device,
             Printable(health.board.as_bytes()),
             health.serial,
             health.firmware,
+            health.image_sha256.as_deref().unwrap_or("not known"),
             health.activity,
             health.uptime_ms / 1000,
             health.uptime_ms % 1000,
@@ -196,18 +206,6 @@ pub(super) fn status(context: &Context) -> Result<(), CliError> {
             health.dropped_frames,
         )
     })?;
-    Ok(())
-}
-
-/// Has the board start again, or start its bootloader.
-pub(super) fn reboot(context: &Context, bootloader: bool) -> Result<(), CliError> {
-    let mut serial = context.device()?.open_serial()?;
-    let (boot, what) = match bootloader {
-        true => (Boot::Bootloader, "the bootloader starts: `sshsm flash` gives it a new firmware"),
-        false => (Boot::Firmware, "the device starts again"),
-    };
-    serial.reboot(boot)?;
-    output::talk(what);
     Ok(())
 }
 

@@ -1,18 +1,32 @@
 //! `sshsm device …`: the device itself.
 
+use std::path::{Path, PathBuf};
+
 use clap::Subcommand;
 use serde::Serialize;
 use ssh_key::{HashAlg, PublicKey};
-use sshsm_protocol::{AsymmetricAlgorithm, Curve, device_info::StorageInfo};
+use sshsm_protocol::{AsymmetricAlgorithm, Curve, device_info::StorageInfo, ssh::Printable};
 
-use super::{Context, board, device_option::OptionVerb, error::CliError, key};
-use crate::{device_key, output};
+use super::{
+    Context, board,
+    device_option::OptionVerb,
+    error::{CliError, FileError},
+    key,
+};
+use crate::{client::Client, device_key, flash::hexadecimal, input, output};
 
 /// The verbs of `device`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Device {
-    /// Show version, serial number and algorithms; needs no password
-    Info,
+    /// Show version, serial number and algorithms; needs no password without --sums
+    Info {
+        /// Compare the image that the device says it runs with the checksums of a release; needs a password
+        ///
+        /// The file has lines as `sha256sum` writes them. The image's is that of BOARD.bin. It is the firmware that says
+        /// this of itself: docs/boards.md tells what that is worth.
+        #[arg(long, value_name = "SHA256SUMS")]
+        sums: Option<PathBuf>,
+    },
     /// Print the device's own public key, for --device-key; needs no password
     PublicKey,
     /// Show how full the device is
@@ -34,11 +48,11 @@ pub(super) enum Device {
     List,
     /// Show how a board on a serial port is; needs no password, and a board that computes tells too
     Status,
-    /// Have a board on a serial port start again
+    /// Have the device start again; takes an authentication key that may reset it
     Reboot {
-        /// Start the board's bootloader, which takes a new firmware
-        #[arg(long)]
-        bootloader: bool,
+        /// Start the board's boot loader, which takes a new firmware and shows all of the flash; takes a touch, too
+        #[arg(long, alias = "bootloader")]
+        boot_loader: bool,
     },
     /// Show the log of a board on a serial port, since its last start
     Log {
@@ -56,26 +70,39 @@ struct Info {
     log_total: u8,
     log_used: u8,
     algorithms: Vec<&'static str>,
+    /// Only when it was compared.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<Known>,
+}
+
+/// The image that a device says it runs, and which of a release's it is.
+#[derive(Serialize)]
+struct Known {
+    /// The file's name in the checksums.
+    name: String,
+    /// In hexadecimal.
+    sha256: String,
 }
 
 impl Device {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
-            Self::Info => info(context),
+            Self::Info { sums } => info(context, sums.as_deref()),
             Self::PublicKey => public_key(context),
             Self::Storage => storage(context),
             Self::Option(verb) => verb.run(context),
             Self::Reset { delete_everything: _, dry_run } => reset(context, dry_run),
             Self::List => board::list(context),
             Self::Status => board::status(context),
-            Self::Reboot { bootloader } => board::reboot(context, bootloader),
+            Self::Reboot { boot_loader } => reboot(context, boot_loader),
             Self::Log { follow } => board::log(context, follow),
         }
     }
 }
 
-fn info(context: &Context) -> Result<(), CliError> {
-    let client = context.client()?;
+fn info(context: &Context, sums: Option<&Path>) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    let image = sums.map(|sums| compare(context, &mut client, sums)).transpose()?;
     let device = client.describe();
     let identity = client.identity();
     let info = Info {
@@ -85,10 +112,14 @@ fn info(context: &Context) -> Result<(), CliError> {
         log_total: identity.log_total,
         log_used: identity.log_used,
         algorithms: identity.algorithms.iter().map(|algorithm| algorithm.name()).collect(),
+        image,
     };
     context.format().print(&info, |info| {
+        let image = info.image.as_ref().map_or_else(String::new, |Known { name, sha256 }| {
+            format!("image:       {} ({sha256})\n", Printable(name.as_bytes()))
+        });
         format!(
-            "device:      {}\nversion:     {}\nserial:      {:010}\naudit log:   {} of {} entries used\nalgorithms:  {}\n",
+            "device:      {}\nversion:     {}\nserial:      {:010}\naudit log:   {} of {} entries used\nalgorithms:  {}\n{image}",
             info.device,
             info.version,
             info.serial,
@@ -125,6 +156,42 @@ fn public_key(context: &Context) -> Result<(), CliError> {
         fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
     };
     context.format().print(&view, |view| format!("{}\n", view.public_key))?;
+    Ok(())
+}
+
+/// Which of the files with these checksums the device says it runs.
+fn compare(context: &Context, client: &mut Client, sums: &Path) -> Result<Known, CliError> {
+    let text = input::read_text(sums).map_err(|source| FileError::read(sums, source))?;
+    let status = context.session(client)?.device_status()?;
+    let Some(image) = status.image else {
+        return Err(CliError::content("the image is not known", "the device does not know which it runs"));
+    };
+    let (sha256, wanted) = (hexadecimal(&image.sha256), format!("{}.bin", status.board));
+    let known = text
+        .lines()
+        .filter_map(|line| line.split_once([' ', '\t']))
+        .map(|(sum, name)| (sum, name.trim_start_matches([' ', '\t', '*'])))
+        .find(|(sum, name)| sum.eq_ignore_ascii_case(&sha256) && name.rsplit('/').next() == Some(&wanted));
+    match known {
+        Some((_, name)) => Ok(Known { name: name.to_owned(), sha256 }),
+        None => Err(CliError::content(
+            "the device runs another image",
+            format!("it says {sha256}, and {} has no {wanted} with that SHA-256", output::shown(sums)),
+        )),
+    }
+}
+
+/// Has the device start again, or start its boot loader.
+fn reboot(context: &Context, boot_loader: bool) -> Result<(), CliError> {
+    let mut client = context.client()?;
+    let session = context.session(&mut client)?;
+    if boot_loader {
+        session.start_boot_loader()?;
+        output::talk("the boot loader starts: `sshsm flash` gives it a new firmware");
+    } else {
+        session.restart()?;
+        output::talk("the device starts again");
+    }
     Ok(())
 }
 

@@ -226,6 +226,7 @@ impl From<FlashError> for CliError {
     fn from(error: FlashError) -> Self {
         match error {
             FlashError::Transport(error) => error.into(),
+            FlashError::Client(error) => error.into(),
             error => Self::Flash(Box::new(error)),
         }
     }
@@ -289,6 +290,7 @@ impl CliError {
                 FlashError::NoVolume { .. } | FlashError::NoPort { .. } | FlashError::OtherBoard { .. } => {
                     Exit::Device
                 }
+                FlashError::NotAFile(_) => Exit::File,
                 error => file_or(error, Exit::Failed),
             },
             Self::Content { source, .. } => file_or(source.as_ref(), Exit::Failed),
@@ -332,9 +334,6 @@ impl CliError {
                 }
                 TransportError::LinkVersion { .. } => "use the sshsm and the firmware of one release",
                 TransportError::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
-                TransportError::Link { error: LinkError::NoBootloader, .. } => {
-                    "start its bootloader by hand: hold BOOTSEL while you plug it in"
-                }
                 TransportError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
                 TransportError::NoDevice { .. } => "plug the device in, or restart the connector",
                 TransportError::Interrupted { .. } => {
@@ -359,6 +358,15 @@ impl CliError {
                 (_, DeviceError::TemplatesFrozen) => {
                     "the templates on it still work; only `sshsm device reset`, which deletes every key, ends the freeze"
                 }
+                (Command::StartBootLoader, DeviceError::NothingToTouch | DeviceError::NoBootLoader) => {
+                    "start its boot loader by hand: hold BOOTSEL while you plug it in (nRF52840: press reset twice)"
+                }
+                (Command::StartBootLoader | Command::RestartDevice, DeviceError::InvalidCommand) => {
+                    "a YubiHSM 2, and a device that is as strict, know no such command: unplug it"
+                }
+                (Command::GetDeviceStatus, DeviceError::InvalidCommand) => {
+                    "a YubiHSM 2, and a device that is as strict, do not say which image they run"
+                }
                 (_, DeviceError::StorageFailed) => "`sshsm device storage` shows how full the device is",
                 (Command::SignSshCertificate, DeviceError::InsufficientPermissions) => {
                     "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
@@ -381,6 +389,17 @@ impl CliError {
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
             }
+            Self::Flash(error) => match error.as_ref() {
+                FlashError::ManyVolumes { .. } => "unplug the others, or name the one with --volume",
+                FlashError::OldBootLoader { .. } => "update the boot loader first; docs/boards.md says how",
+                FlashError::BootLoaderImage => {
+                    "copy it to the drive by hand; docs/boards.md says what to heed"
+                }
+                FlashError::OtherImage { .. } => {
+                    "start the boot loader by hand and flash again; --by-hand asks no board"
+                }
+                _ => return None,
+            },
             Self::Backup(error) => match error.as_ref() {
                 BackupError::NothingExportable(_) => {
                     "make keys that shall have a backup with --exportable; those that are there stay as they are"

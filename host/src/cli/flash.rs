@@ -10,13 +10,15 @@ use std::{
 
 use clap::{ArgGroup, Args};
 use serde::Serialize;
+use sshsm_protocol::DeviceError;
 
 use super::{
     Context, board,
     error::{CliError, FileError},
 };
 use crate::{
-    flash::{Board, Job},
+    client::{Client, ClientError},
+    flash::{Board, Firmware, Job, Started},
     output,
     transport::DeviceAddress,
 };
@@ -37,9 +39,15 @@ pub(super) struct Flash {
     /// Build the firmware: `cargo xtask firmware` in sshsm's source tree, which the current directory is in
     #[arg(long)]
     build: bool,
-    /// Where the drive of the board's bootloader is mounted; without it, it is looked for
+    /// Where the drive of the board's boot loader is mounted; without it, it is looked for
     #[arg(long, value_name = "DIR")]
     volume: Option<PathBuf>,
+    /// Ask no board to start its boot loader: you start it
+    ///
+    /// Without this option a board that runs sshsm is asked. That takes an authentication key that may reset the device
+    /// (--auth-key and its password), and a touch of its button.
+    #[arg(long)]
+    by_hand: bool,
     /// Seconds that the drive, and then the device, are waited for
     #[arg(long, value_name = "SECONDS", default_value = "60")]
     wait: u64,
@@ -66,8 +74,10 @@ impl Flash {
         };
         let patience = Duration::from_secs(self.wait);
         let volume = self.volume.as_deref();
-        let job = Job { board: self.board, image: &image, volume, port, patience };
-        let (device, hello) = job.run(&mut |text| output::talk(text))?;
+        let firmware = Firmware::check(&image, self.board)?;
+        let job = Job { firmware: &firmware, volume, port, patience, by_hand: self.by_hand };
+        let start = |client| start_boot_loader(context, client);
+        let (device, hello) = job.run::<CliError>(&mut |text| output::talk(text), start)?;
         let firmware = board::version(hello.firmware);
         let flashed = Flashed { device, board: hello.board, serial: hello.serial, firmware };
         context.format().print(&flashed, |flashed| {
@@ -77,6 +87,29 @@ impl Flash {
             )
         })?;
         Ok(())
+    }
+}
+
+/// Has a board that runs start its boot loader, if it can and this user may.
+fn start_boot_loader(context: &Context, mut client: Client) -> Result<Started, CliError> {
+    let session = match context.session(&mut client) {
+        Err(CliError::NoPassword) => {
+            return Ok(Started::ByHand("no password was given, with which the board could be asked"));
+        }
+        session => session?,
+    };
+    match session.start_boot_loader() {
+        Ok(()) => Ok(Started::Yes),
+        Err(ClientError::Device { error: DeviceError::InvalidCommand, .. }) => {
+            Ok(Started::ByHand("the firmware on the board knows no command for it"))
+        }
+        Err(ClientError::Device { error: DeviceError::NothingToTouch, .. }) => {
+            Ok(Started::ByHand("this board has no button"))
+        }
+        Err(ClientError::Device { error: DeviceError::NoBootLoader, .. }) => {
+            Ok(Started::ByHand("this board cannot start its boot loader by itself"))
+        }
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -12,8 +12,9 @@ use std::{
 };
 
 use serialport::{ClearBuffer, SerialPort};
+use sshsm_protocol::device_status::Image;
 use sshsm_protocol::link::{
-    Activity, Answer, Boot, Deframer, Level, LinkError, MAX_FRAME, MIN_VERSION, Request, Status, VERSION,
+    Activity, Answer, Deframer, Level, LinkError, MAX_FRAME, MIN_VERSION, Request, Status, VERSION,
     common_version, decode, encode,
 };
 
@@ -58,6 +59,8 @@ pub struct Serial {
     wire: Wire,
     path: String,
     hello: Hello,
+    /// The link's, that both ends speak.
+    version: u16,
 }
 
 impl Serial {
@@ -72,8 +75,8 @@ impl Serial {
         let port = builder.open().map_err(|error| refused(path, error))?;
         port.clear(ClearBuffer::All).map_err(|error| refused(path, error))?;
         let mut wire = Wire::new(port);
-        let hello = greet(&mut wire, path)?;
-        Ok(Self { wire, path: path.to_owned(), hello })
+        let (version, hello) = greet(&mut wire, path)?;
+        Ok(Self { wire, path: path.to_owned(), hello, version })
     }
 
     /// Who is there.
@@ -109,16 +112,19 @@ impl Serial {
         })
     }
 
-    /// Has the device start again.
+    /// The firmware image that the device says it runs; `None` when it does not know it, or not yet: a board computes the
+    /// hash in its first idle second.
     ///
     /// # Errors
-    /// When it refuses or does not answer. That the port vanishes is an answer.
-    pub fn reboot(&mut self, boot: Boot) -> Result<(), TransportError> {
-        let rebooting = |answer: &Answer<'_>| matches!(answer, Answer::Rebooting).then_some(());
-        match self.ask(&Request::Reboot(boot), rebooting) {
-            Err(TransportError::Interrupted { source, .. }) if source.kind() != ErrorKind::TimedOut => Ok(()),
-            done => done,
+    /// When it does not answer.
+    pub fn image(&mut self) -> Result<Option<Image>, TransportError> {
+        if self.version < 2 {
+            return Ok(None);
         }
+        self.ask(&Request::Image, |answer| match answer {
+            Answer::Image(image) => Some(*image),
+            _ => None,
+        })
     }
 
     /// Asks what is answered at once.
@@ -236,8 +242,8 @@ impl Transport for Serial {
     }
 }
 
-/// Learns who is at the end of a port that was just opened.
-fn greet(wire: &mut Wire, path: &str) -> Result<Hello, TransportError> {
+/// Learns who is at the end of a port that was just opened, and which version of the link it speaks.
+fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), TransportError> {
     let path = || path.to_owned();
     let not_a_device = |reason| TransportError::NotADevice { path: path(), reason };
     let give_up = Instant::now() + PATIENCE;
@@ -256,7 +262,7 @@ fn greet(wire: &mut Wire, path: &str) -> Result<Hello, TransportError> {
             })
         });
         return Err(match answer {
-            Ok(Some(Ok((version, hello)))) if common_version(version, version).is_some() => return Ok(hello),
+            Ok(Some(Ok(found))) if common_version(found.0, found.0).is_some() => return Ok(found),
             Ok(Some(Ok((version, _)))) => {
                 TransportError::LinkVersion { path: path(), minimum: version, version }
             }

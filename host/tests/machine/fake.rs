@@ -51,7 +51,7 @@ pub(crate) struct Fake {
 
 impl Fake {
     pub(crate) fn new(port: File, board: &'static str) -> Self {
-        let identity = Identity { board, serial: 77, reset: ResetReason::PowerOn, bootloader: true };
+        let identity = Identity { board, serial: 77, reset: ResetReason::PowerOn };
         let mut endpoint = Endpoint::new(identity);
         endpoint.started(Vitals::default());
         Self { port, endpoint }

@@ -16,6 +16,7 @@
 //! | when the watchdog is fed | [`progress`] |
 //! | how a device ends, and what it remembers of it | [`fault`], [`restart`] |
 //! | who touches it | [`touch`] |
+//! | which image runs | `image` |
 
 #![cfg_attr(target_os = "none", no_std)]
 
@@ -30,6 +31,8 @@ mod fault;
 pub mod health;
 #[cfg(target_os = "none")]
 pub mod heap;
+#[cfg(target_os = "none")]
+pub mod image;
 pub mod light;
 #[cfg(target_os = "none")]
 pub mod link;

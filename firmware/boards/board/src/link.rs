@@ -6,9 +6,12 @@ use core::fmt;
 use core::time::Duration;
 
 use critical_section::Mutex;
-use sshsm_firmware::link::{Endpoint, Identity, Vitals};
+use sshsm_firmware::link::{Endpoint, Identity, Refusal, Vitals};
+use sshsm_firmware::platform::Boot;
+use sshsm_protocol::device_status::Image;
 use sshsm_protocol::frame::MAX_MESSAGE;
-use sshsm_protocol::link::{Activity, Boot, Level};
+use sshsm_protocol::link::{Activity, Level};
+use sshsm_protocol::{Command, DeviceError};
 
 struct Link {
     endpoint: Endpoint,
@@ -51,10 +54,23 @@ pub fn transmit(room: &mut [u8]) -> usize {
     with(0, |link| link.endpoint.transmit(room))
 }
 
-/// What the host wants started, once it has been told everything: the board does it.
+/// What a session wants started, once its host has been told everything: the board does it.
 #[must_use]
-pub fn reboot() -> Option<Boot> {
-    with(None, |link| link.endpoint.reboot())
+pub fn restart_due() -> Option<Boot> {
+    with(None, |link| link.endpoint.restart_due())
+}
+
+/// The board's name.
+#[must_use]
+pub fn board() -> &'static str {
+    with("", |link| link.endpoint.board())
+}
+
+/// Has a command that ended noted, if it was refused.
+pub fn handled(command: Command, outcome: Result<(), DeviceError>) {
+    if let Err(error) = outcome {
+        log(Level::Warning, format_args!("{}", Refusal(command, error)));
+    }
 }
 
 /// The host went away.
@@ -83,6 +99,14 @@ pub fn log(level: Level, text: fmt::Arguments<'_>) {
 
 pub(crate) fn started(vitals: Vitals) {
     with((), |link| link.endpoint.started(vitals));
+}
+
+pub(crate) fn set_image(image: Image) {
+    with((), |link| link.endpoint.set_image(image));
+}
+
+pub(crate) fn restart(boot: Boot) {
+    with((), |link| link.endpoint.restart(boot));
 }
 
 pub(crate) fn fail() {

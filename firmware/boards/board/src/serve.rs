@@ -7,10 +7,12 @@ use sshsm_firmware::{Device, Platform};
 use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::link::Level;
 
+use crate::image::Hashing;
 use crate::link;
 
-/// Starts the device and carries out what comes in over the [`link`]; sleeps in between. `send` is called when there is
-/// something to send. A device that does not start says so in its log and refuses every message.
+/// Starts the device and carries out what comes in over the [`link`]; in between it computes the image's hash, and then
+/// sleeps. `send` is called when there is something to send, or to restart. A device that does not start says so in its log
+/// and refuses every message.
 pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
     let mut device = match Device::start(platform, flash) {
         Ok(device) => Box::new(device),
@@ -20,18 +22,25 @@ pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
     link::log(Level::Info, format_args!("ready"));
     let mut request = Box::new([0; MAX_MESSAGE]);
     let mut response = Box::new([0; MAX_MESSAGE]);
+    let mut hashing = Hashing::default();
     loop {
         // An interrupt between the look and the sleep would be slept through if it were not held off; it still wakes.
         let message = critical_section::with(|_| {
             let message = link::take(&mut request);
-            if message.is_none() {
+            if message.is_none() && hashing.is_done() {
                 cortex_m::asm::wfi();
             }
             message
         });
-        let Some(message) = message.and_then(|length| request.get(..length)) else { continue };
+        let Some(message) = message.and_then(|length| request.get(..length)) else {
+            hashing.step();
+            continue;
+        };
         let length = device.handle(message, response.as_mut());
         link::respond(response.get(..length).unwrap_or_default(), device.vitals());
+        if let Some(boot) = device.restart() {
+            link::restart(boot);
+        }
         send();
     }
 }
@@ -40,7 +49,11 @@ pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
 pub fn refuse(reason: impl Display) -> ! {
     link::log(Level::Error, format_args!("the device does not start: {reason}"));
     link::fail();
+    let mut hashing = Hashing::default();
     loop {
-        cortex_m::asm::wfi();
+        if hashing.is_done() {
+            cortex_m::asm::wfi();
+        }
+        hashing.step();
     }
 }

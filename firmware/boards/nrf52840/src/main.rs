@@ -32,13 +32,18 @@ use embassy_nrf::{Peri, bind_interrupts, interrupt, pac};
 use sshsm_board::crypto::CortexM;
 use sshsm_board::entropy::{Entropy, Noise, wait};
 use sshsm_board::health::{MinEntropy, Unhealthy};
+use sshsm_board::image::Mark;
 use sshsm_board::region::Region;
 use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::secret::{root_key, serial_number};
 use sshsm_board::{heap, link, refuse, serve, stack};
 use sshsm_firmware::link::Identity;
-use sshsm_protocol::link::{Boot, ResetReason};
+use sshsm_firmware::platform::Boot;
+use sshsm_protocol::link::ResetReason;
 use sshsm_usb::{Hardware, Platform, WATCHDOG, answered, attend, digits, stop, uptime};
+
+#[used]
+static MARK: Mark = Mark::new("nrf52840");
 
 const HEAP: usize = 128 * 1024;
 /// Behind what `memory.x` gives the image, up to the boot loader, but not where that puts a new boot loader before it starts
@@ -83,7 +88,7 @@ fn main() -> ! {
 
     let device = [0, 1].map(|word| pac::FICR.deviceid(word).read().to_be_bytes());
     let serial = serial_number(device.as_flattened());
-    link::start(Identity { board: "nrf52840", serial, reset, bootloader: true }, uptime);
+    link::start(Identity { board: MARK.board(), serial, reset }, uptime);
     let spawner = EXECUTOR.start(interrupt::EGU0_SWI0);
     let attendant = attendant(peripherals.USBD, peripherals.P1_15, watchdog, digits(serial));
     spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
@@ -172,7 +177,7 @@ impl sshsm_usb::Board for Board {
     }
 
     fn reboot(boot: Boot) -> ! {
-        if boot == Boot::Bootloader {
+        if boot == Boot::BootLoader {
             pac::POWER.gpregret().write(|register| register.set_gpregret(ENTER_BOOTLOADER));
         }
         restart(ResetReason::Requested)

@@ -3,7 +3,12 @@
 #![no_std]
 #![no_main]
 
+use sshsm_rp::Mark;
+
+#[used]
+static MARK: Mark = Mark::new("pico");
+
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    sshsm_rp::run("pico")
+    sshsm_rp::run(&MARK)
 }

@@ -3,7 +3,12 @@
 #![no_std]
 #![no_main]
 
+use sshsm_rp::Mark;
+
+#[used]
+static MARK: Mark = Mark::new("pico2");
+
 #[cortex_m_rt::entry]
 fn main() -> ! {
-    sshsm_rp::run("pico2")
+    sshsm_rp::run(&MARK)
 }

@@ -16,11 +16,13 @@ use core::mem::MaybeUninit;
 use cortex_m::peripheral::{NVIC, SCB};
 use cortex_m_rt::{entry, exception};
 use critical_section::Mutex;
+use sshsm_board::image::Mark;
 use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::{heap, link, refuse, serve, stack};
 use sshsm_firmware::Platform as _;
 use sshsm_firmware::link::Identity;
-use sshsm_protocol::link::{Boot, ResetReason};
+use sshsm_firmware::platform::Boot;
+use sshsm_protocol::link::ResetReason;
 
 use flash::Flash;
 use platform::Emulated;
@@ -28,6 +30,9 @@ use uart::Uart;
 
 /// As much as the smallest board has: what fits here fits there.
 const HEAP: usize = 128 * 1024;
+
+#[used]
+static MARK: Mark = Mark::new("qemu");
 
 static UART: Mutex<RefCell<Option<Uart>>> = Mutex::new(RefCell::new(None));
 
@@ -43,10 +48,9 @@ fn main() -> ! {
     clock::start(peripherals.SYST);
     let platform = Emulated::start();
     let identity = Identity {
-        board: "qemu",
+        board: MARK.board(),
         serial: platform.as_ref().map_or(0, Emulated::serial),
         reset: take_reason().unwrap_or(ResetReason::PowerOn),
-        bootloader: false,
     };
     link::start(identity, clock::uptime);
     critical_section::with(|cs| UART.replace(cs, Some(Uart::start())));
@@ -92,7 +96,7 @@ fn pump() {
                 break;
             }
         }
-        if let Some(Boot::Firmware | Boot::Bootloader) = link::reboot() {
+        if let Some(Boot::Firmware | Boot::BootLoader) = link::restart_due() {
             restart(ResetReason::Requested)
         }
     });

@@ -25,7 +25,7 @@ use sshsm_board::crypto::CortexM;
 use sshsm_board::{heap, stack};
 use sshsm_firmware::crypto::{Input, Key, MAX_SIGNATURE, Provider, RustCrypto, key, sign_ssh};
 use sshsm_firmware::link::{Endpoint, Identity};
-use sshsm_firmware::platform::RootKey;
+use sshsm_firmware::platform::{Description, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, Platform};
 use sshsm_p256_cm4 as assembly;
@@ -108,6 +108,10 @@ impl Platform for Measured {
 
     fn uptime(&mut self) -> Duration {
         Duration::ZERO
+    }
+
+    fn describe(&mut self) -> Description {
+        Description { board: "measure", image: None, button: false, boot_loader: false }
     }
 
     fn entropy(&mut self) -> &mut ChaCha20Rng {
@@ -210,9 +214,7 @@ fn prove() {
         let peer = sure(key::expand(P256, &[round + 7; 32]).ok());
         let peer = [[4].as_slice(), sure(key::public(P256, &peer).ok())].concat();
         let shared = fast.derive(&peer).map(|shared| shared.to_vec());
-        assert!(
-            shared.is_ok() && shared == generic.derive(&peer).map(|shared| shared.to_vec())
-        );
+        assert!(shared.is_ok() && shared == generic.derive(&peer).map(|shared| shared.to_vec()));
         let mut off = peer;
         off[64] ^= 1;
         assert!(fast.derive(&off).is_err() && fast.derive(&off[..64]).is_err());
@@ -249,8 +251,7 @@ struct Cost {
 impl Bench {
     fn start() -> Self {
         let device = sure(Device::start(Measured(seeded(2)), Flash::erased()).ok());
-        let identity =
-            Identity { board: "measure", serial: 1, reset: ResetReason::PowerOn, bootloader: false };
+        let identity = Identity { board: "measure", serial: 1, reset: ResetReason::PowerOn };
         let mut bench = Self { device, endpoint: Endpoint::new(identity), number: 0, session: None };
         let challenge = [1; 8];
         let reply = bench.plain(Command::CreateSession, &[&[0, 1], challenge.as_slice()].concat());
@@ -422,8 +423,7 @@ fn measure() {
             let now = Now::from_seconds(NOW);
             let key = sure(Key::<RustCrypto>::load(*authority, body).ok());
             let mut stamp = [0; MAX_SIGNATURE];
-            let stamped =
-                sign_ssh(&key, *stamping, &message(&request, now), &mut seeded(5), &mut stamp);
+            let stamped = sign_ssh(&key, *stamping, &message(&request, now), &mut seeded(5), &mut stamp);
             let payload = [
                 &id.to_be_bytes(),
                 template.to_be_bytes().as_slice(),

@@ -6,12 +6,11 @@ use rand_core::Rng as _;
 use sshsm_board::crypto::CortexM;
 use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::{MinEntropy, Unhealthy};
-use sshsm_board::link;
 use sshsm_board::restart::restart;
-use sshsm_board::touch;
+use sshsm_board::{image, link, touch};
 use sshsm_firmware::Platform;
-use sshsm_firmware::platform::{Presence, RootKey};
-use sshsm_protocol::link::{Level, ResetReason};
+use sshsm_firmware::platform::{Description, Presence, RootKey};
+use sshsm_protocol::link::ResetReason;
 use sshsm_protocol::{Command, DeviceError};
 
 use crate::flash::Flash;
@@ -89,6 +88,11 @@ impl Platform for Emulated {
         clock::uptime()
     }
 
+    fn describe(&mut self) -> Description {
+        let image = Some(image::running());
+        Description { board: link::board(), image, button: true, boot_loader: false }
+    }
+
     fn entropy(&mut self) -> &mut Entropy<HostNoise> {
         &mut self.entropy
     }
@@ -98,9 +102,7 @@ impl Platform for Emulated {
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
-        if let Err(error) = outcome {
-            link::log(Level::Warning, format_args!("{command:?}: {error}"));
-        }
+        link::handled(command, outcome);
     }
 }
 

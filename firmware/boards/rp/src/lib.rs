@@ -29,12 +29,14 @@ use embassy_rp::usb::{Driver, InterruptHandler};
 use embassy_rp::watchdog::{ResetReason as WatchdogReason, Watchdog};
 use embassy_rp::{Peri, bind_interrupts, interrupt, pac};
 use sshsm_board::entropy::Entropy;
+pub use sshsm_board::image::Mark;
 use sshsm_board::region::{Region, repeats_at};
 use sshsm_board::restart::{restart, restart_for_bootloader, take_bootloader, take_reason};
 use sshsm_board::secret::{load_or_make, root_key, serial_number};
 use sshsm_board::{heap, link, refuse, serve, stack};
 use sshsm_firmware::link::Identity;
-use sshsm_protocol::link::{Boot, ResetReason};
+use sshsm_firmware::platform::Boot;
+use sshsm_protocol::link::ResetReason;
 use sshsm_usb::{Hardware, Platform, WATCHDOG as WATCHDOG_TIME, answered, attend, digits, stop, uptime};
 
 use noise::ChipNoise;
@@ -80,8 +82,8 @@ unsafe fn SWI_IRQ_1() {
     unsafe { EXECUTOR.on_interrupt() }
 }
 
-/// Everything but the program: starts the board of this name and serves it.
-pub fn run(board: &'static str) -> ! {
+/// Everything but the program: starts the board whose image has this mark, and serves it.
+pub fn run(mark: &'static Mark) -> ! {
     if take_bootloader() {
         reset_to_usb_boot(0, 0);
     }
@@ -101,7 +103,7 @@ pub fn run(board: &'static str) -> ! {
     let mut flash = Flash::new_blocking(peripherals.FLASH);
     let chip = chip_identity(&mut flash);
     let serial = chip.as_ref().map_or(0, |chip| serial_number(chip));
-    link::start(Identity { board, serial, reset, bootloader: true }, uptime);
+    link::start(Identity { board: mark.board(), serial, reset }, uptime);
     let spawner = EXECUTOR.start(interrupt::SWI_IRQ_1);
     let attendant = attendant(peripherals.USB, peripherals.PIN_25, watchdog, digits(serial));
     spawner.spawn(attendant.unwrap_or_else(|_| restart(ResetReason::Panic)));
@@ -211,7 +213,7 @@ impl sshsm_usb::Board for Board {
     fn reboot(boot: Boot) -> ! {
         match boot {
             Boot::Firmware => restart(ResetReason::Requested),
-            Boot::Bootloader => restart_for_bootloader(),
+            Boot::BootLoader => restart_for_bootloader(),
         }
     }
 }

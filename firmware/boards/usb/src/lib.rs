@@ -23,7 +23,8 @@ use embassy_usb::{Builder, Config};
 use sshsm_board::light::lit;
 use sshsm_board::link;
 use sshsm_board::progress::Progress;
-use sshsm_protocol::link::{Activity, Boot};
+use sshsm_firmware::platform::Boot;
+use sshsm_protocol::link::Activity;
 use static_cell::StaticCell;
 
 pub use platform::{Hardware, Platform, stop};
@@ -156,7 +157,7 @@ async fn send<D: Driver<'static>, B: Board>(mut port: Sender<'static, D>) {
             SENT.signal(());
         }
         SENT.signal(());
-        if let Some(boot) = link::reboot() {
+        if let Some(boot) = link::restart_due() {
             // The host takes its answer before the port is gone.
             Timer::after_millis(100).await;
             B::reboot(boot)
@@ -170,6 +171,7 @@ async fn hang_up(control: ControlChanged<'static>) {
         control.control_changed().await;
         if !control.dtr() {
             link::disconnected();
+            SEND.signal(()); // nobody is waited for any more
         }
     }
 }

@@ -6,12 +6,10 @@ use embassy_time::{Duration as Span, block_for};
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_board::entropy::{Entropy, Noise};
 use sshsm_board::health::Unhealthy;
-use sshsm_board::link;
 use sshsm_board::secret::Secret;
-use sshsm_board::touch;
+use sshsm_board::{image, link, touch};
 use sshsm_firmware::crypto::Provider;
-use sshsm_firmware::platform::{Indication, Presence, RootKey};
-use sshsm_protocol::link::Level;
+use sshsm_firmware::platform::{Description, Indication, Presence, RootKey};
 use sshsm_protocol::{Command, DeviceError};
 use zeroize::Zeroize as _;
 
@@ -69,6 +67,11 @@ impl<H: Hardware> sshsm_firmware::Platform for Platform<H> {
         uptime()
     }
 
+    fn describe(&mut self) -> Description {
+        let image = Some(image::running());
+        Description { board: link::board(), image, button: true, boot_loader: true }
+    }
+
     fn entropy(&mut self) -> &mut Entropy<H::Noise> {
         &mut self.entropy
     }
@@ -84,9 +87,7 @@ impl<H: Hardware> sshsm_firmware::Platform for Platform<H> {
     }
 
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
-        if let Err(error) = outcome {
-            link::log(Level::Warning, format_args!("{command:?}: {error}"));
-        }
+        link::handled(command, outcome);
     }
 }
 
