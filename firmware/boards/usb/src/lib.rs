@@ -110,11 +110,12 @@ pub async fn attend<D: Driver<'static>, B: Board>(driver: D, serial: &'static st
     );
     let port = CdcAcmClass::new(&mut builder, STATE.init(State::new()), PACKET.into());
     let (sender, receiver, control) = port.split_with_control();
-    let mut usb = builder.build();
     let usb = async {
         while link::activity() == Activity::Starting && uptime() < LATEST_PORT {
             Timer::after_millis(5).await;
         }
+        // Some drivers show the device to the host here, and not when it runs.
+        let mut usb = builder.build();
         usb.run().await
     };
     join4(usb, join(receive(receiver), hang_up(control)), send::<_, B>(sender), watch(board)).await.0
