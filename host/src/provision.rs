@@ -4,6 +4,9 @@
 //! A device is fresh when it opens with the factory's password and holds nothing but that key. The password is replaced
 //! first, so a run that was cut short is told by it, and the same command goes on: objects that are exactly what this
 //! would have made are kept, and anything else on the device is refused. Nothing is ever replaced or deleted.
+//!
+//! Everybody knows the factory's password, so anybody may be in a session that was opened with it. Provisioning begins and
+//! ends with nobody else in a session, or fails; where a device does not tell how many there are, the record says that.
 
 use std::path::PathBuf;
 
@@ -131,6 +134,15 @@ pub enum ProvisionError {
     /// The factory's password.
     #[error("a new password is the factory's, which everybody knows")]
     FactoryPassword,
+    /// Somebody else is in a session.
+    #[error(
+        "somebody else has {} with the device, and may do whatever its password allows",
+        sessions(*count)
+    )]
+    OthersInSession {
+        /// How many sessions.
+        count: u8,
+    },
     /// The device has no such option.
     #[error("the device cannot freeze its templates")]
     CannotFreeze,
@@ -164,6 +176,13 @@ pub enum ProvisionError {
     Key(#[from] ssh_key::Error),
 }
 
+fn sessions(count: u8) -> String {
+    match count {
+        1 => "an open session".to_owned(),
+        count => format!("{count} open sessions"),
+    }
+}
+
 /// One thing that was to be done.
 #[derive(Debug, Serialize)]
 pub struct Step {
@@ -171,6 +190,16 @@ pub struct Step {
     pub what: String,
     /// Whether it was there before.
     pub outcome: Outcome,
+}
+
+/// Whether others were in a session with the device, when provisioning began and when it ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OtherSessions {
+    /// Nobody was.
+    None,
+    /// The device does not tell: a YubiHSM 2, or one that is as strict.
+    NotTold,
 }
 
 /// What the device is now; it holds no secret.
@@ -194,6 +223,8 @@ pub struct Record {
     pub template: StoredTemplate,
     /// Whether templates may still be put and deleted: `open` or `frozen`; null where the device has no such option.
     pub templates: Option<&'static str>,
+    /// Whether others were in a session.
+    pub other_sessions: OtherSessions,
     /// Id of the authentication key that may do everything.
     pub administrator: u16,
     /// The authentication key that signs.
@@ -302,6 +333,7 @@ impl<'p> Checked<'p> {
 
     /// Whether it can be carried out on the device as it is, which holds `planned` at the most.
     fn begin(&self, session: &mut Session<'_>, planned: &[Planned]) -> Result<(), ProvisionError> {
+        refuse_others(session)?;
         if self.plan.freeze && templates(session)?.is_none() {
             return Err(ProvisionError::CannotFreeze);
         }
@@ -443,6 +475,8 @@ fn carry_out(
         };
         step("templates frozen until the device is reset".into(), outcome);
     }
+    // Whoever came in with the factory's password was put out when it was changed; nobody else has come.
+    let other_sessions = refuse_others(&mut session)?;
     session.close()?;
     let public_key = PublicKey::new(key, label.to_string());
     Ok(Record {
@@ -464,6 +498,7 @@ fn carry_out(
             allows: allows.clone(),
         },
         templates: templates.map(TemplateMode::name),
+        other_sessions,
         administrator: administrator.get(),
         signer: Signer {
             id: signer.get(),
@@ -478,6 +513,18 @@ fn templates(session: &mut Session<'_>) -> Result<Option<TemplateMode>, ClientEr
         Ok(mode) => Ok(Some(mode)),
         Err(ClientError::Device { error: DeviceError::InvalidData, .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+/// Refuses a device that has other sessions than this one.
+fn refuse_others(session: &mut Session<'_>) -> Result<OtherSessions, ProvisionError> {
+    match session.device_status() {
+        Ok(status) => match status.sessions.saturating_sub(1) {
+            0 => Ok(OtherSessions::None),
+            count => Err(ProvisionError::OthersInSession { count }),
+        },
+        Err(ClientError::Device { error: DeviceError::InvalidCommand, .. }) => Ok(OtherSessions::NotTold),
+        Err(error) => Err(error.into()),
     }
 }
 

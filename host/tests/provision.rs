@@ -5,12 +5,13 @@
 
 mod machine;
 
-use std::{net::TcpListener, thread};
+use std::{mem, net::TcpListener, thread};
 
 use machine::{Machine, Run};
+use sshsm_protocol::ObjectId;
 use sshsm_simulator::{
-    Simulator,
-    connector::{self, Backend, Settings},
+    Simulator, SimulatorError,
+    connector::{self, Backend, Settings, Status},
 };
 
 const NEW: [(&str, &str); 2] =
@@ -291,6 +292,60 @@ fn a_template_that_the_ca_key_could_not_sign_under_is_refused() {
     assert_eq!(provision(&machine, &["--ca-key", "6"]).code, 0);
 }
 
+fn key(id: u16) -> ObjectId {
+    ObjectId::new(id).unwrap()
+}
+
+/// A session that goes on when its value is gone, as that of somebody else does.
+fn stays(device: &mut Simulator, id: u16, password: &str) {
+    mem::forget(device.session(key(id), password).unwrap());
+}
+
+#[test]
+fn a_device_in_which_somebody_else_has_a_session_is_left_alone() {
+    let mut device = Simulator::memory().start().unwrap();
+    stays(&mut device, 1, "password");
+    let device = device.serve().unwrap();
+    let machine = prepared(Machine::with_device(&device.url()));
+    let run = provision(&machine, &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
+    assert!(run.stderr.contains("somebody else has an open session"), "{run:?}");
+    assert!(run.stderr.contains("unplug the device"), "{run:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
+    device.simulator().power_cycle().unwrap();
+    let record = provision(&machine, &["--format", "json"]).json();
+    assert_eq!(record["other_sessions"], "none");
+    // A second run looks as well.
+    stays(&mut device.simulator(), 2, "battery staple");
+    let run = provision(&machine, &[]);
+    assert!(run.code == 1 && run.stderr.contains("somebody else has an open session"), "{run:?}");
+}
+
+/// A device that somebody opens a session with just before its client opens the session of the number `before`.
+struct Crowded {
+    device: Simulator,
+    before: usize,
+    sessions: usize,
+}
+
+impl Backend for Crowded {
+    type Error = SimulatorError;
+
+    fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
+        if request.first() == Some(&3) {
+            self.sessions += 1;
+            if self.sessions == self.before {
+                stays(&mut self.device, 2, "battery staple");
+            }
+        }
+        self.device.transact(request)
+    }
+
+    fn status(&mut self) -> Status {
+        Backend::status(&mut self.device)
+    }
+}
+
 fn serve(listen: &str, device: impl Backend, settings: Settings) -> u16 {
     let listener = TcpListener::bind(listen).unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -303,6 +358,31 @@ fn serve(listen: &str, device: impl Backend, settings: Settings) -> u16 {
         });
     });
     port
+}
+
+#[test]
+fn who_comes_while_a_device_is_provisioned_is_noticed_in_the_end() {
+    let device = Simulator::memory().start().unwrap();
+    // The new password in vain, the factory's, the signer's, and the administrator's in the end.
+    let port = serve("127.0.0.1:0", Crowded { device, before: 4, sessions: 0 }, Settings::default());
+    let machine = prepared(Machine::with_device(&format!("http://127.0.0.1:{port}")));
+    let run = provision(&machine, &[]);
+    assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
+    for part in ["stopped half-way", "somebody else has an open session", "unplug the device"] {
+        assert!(run.stderr.contains(part), "{part}: {run:?}");
+    }
+}
+
+#[test]
+fn a_device_that_does_not_tell_its_sessions_is_provisioned_and_that_is_said() {
+    let device = Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();
+    let machine = prepared(Machine::with_device(&device.url()));
+    let run = provision(&machine, &["--record", "record.json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("NOT CHECKED: whether somebody else is in a session"), "{run:?}");
+    let record = std::fs::read_to_string(machine.path("record.json")).unwrap();
+    let record: serde_json::Value = serde_json::from_str(&record).unwrap();
+    assert_eq!((&record["other_sessions"], &record["templates"]), (&"not-told".into(), &().into()));
 }
 
 #[test]

@@ -232,6 +232,14 @@ impl From<FlashError> for CliError {
     }
 }
 
+/// What stopped it, wherever it was.
+fn cause(error: &ProvisionError) -> &ProvisionError {
+    match error {
+        ProvisionError::Stopped { source, .. } => cause(source),
+        error => error,
+    }
+}
+
 impl CliError {
     /// An error of a library module about `subject`.
     pub(crate) fn content(subject: impl ToString, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
@@ -378,6 +386,9 @@ impl CliError {
             },
             Self::Signer(SignerError::Missing { .. }) => {
                 "`sshsm key list` shows what this authentication key can see"
+            }
+            Self::Provision(error) if matches!(cause(error), ProvisionError::OthersInSession { .. }) => {
+                "unplug the device and plug it in again, or wait half a minute; then run the same command again"
             }
             Self::Provision(error) if matches!(**error, ProvisionError::CannotFreeze) => {
                 "leave --freeze out; who may put templates in the CA key's domain then decides what it signs"

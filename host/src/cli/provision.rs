@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     output,
-    provision::{self, Passwords, Plan, SignerSecret},
+    provision::{self, OtherSessions, Passwords, Plan, SignerSecret},
 };
 
 /// Arguments of `provision`.
@@ -95,6 +95,12 @@ impl Provision {
             let kept =
                 if step.outcome == crate::authority::Outcome::Made { "" } else { " (in an earlier run)" };
             output::talk(format_args!("{}{kept}", step.what));
+        }
+        if record.other_sessions == OtherSessions::NotTold {
+            output::talk(
+                "NOT CHECKED: whether somebody else is in a session. The device does not tell: unplug it and plug it in again, \
+                 which ends every session that was opened with the factory's password",
+            );
         }
         output::talk(record.template.allows.trim_end());
         output::talk(format_args!(
