@@ -21,6 +21,7 @@ use sshsm_protocol::{device_status::Image, link::Activity, ssh::Printable};
 use crate::{
     client::{Client, ClientError},
     output::shown,
+    secure_boot,
     transport::{Transport, TransportError, board, serial::Hello, serial::Serial},
 };
 
@@ -59,7 +60,7 @@ impl Board {
     }
 
     /// The family that its images are marked with: RP2040, RP2350's Arm cores in secure state, nRF52840.
-    const fn family(self) -> u32 {
+    pub(crate) const fn family(self) -> u32 {
         match self {
             Self::Pico => 0xe48b_ff56,
             Self::Pico2 => 0xe48b_ff59,
@@ -325,10 +326,16 @@ impl<'a> Firmware<'a> {
         &self.version
     }
 
-    /// Whether it is what a device says it runs: nothing is missing but zeros of the last page.
-    fn is(&self, image: &Image) -> bool {
+    /// What goes to flash, from its first byte on.
+    pub(crate) fn into_content(self) -> Vec<u8> {
+        self.content
+    }
+
+    /// Whether it is what a device says it runs: nothing is missing but zeros of the last page, and its owner's signature.
+    pub(crate) fn is(&self, image: &Image) -> bool {
         let length = usize::try_from(image.length).unwrap_or(usize::MAX);
-        let Some((image_bytes, filling)) = self.content.split_at_checked(length) else { return false };
+        let unsigned = secure_boot::Image::without_signature(&self.content);
+        let Some((image_bytes, filling)) = unsigned.split_at_checked(length) else { return false };
         filling.len() < 256
             && filling.iter().all(|byte| *byte == 0)
             && *Sha256::digest(image_bytes) == image.sha256

@@ -162,6 +162,12 @@ pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
 /// Reads a private key file, as [`parse_private`] does. On Unix, a file of one's own that group or others may
 /// read is refused.
 pub fn read_private(path: &Path, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFileError> {
+    let text = read_text(path)?;
+    parse_private(&text, passphrase).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+}
+
+/// The text of a key file of either kind, with the permissions of a private one looked at.
+pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.to_owned(), source };
     let broken = |source| KeyFileError::Key { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
@@ -173,7 +179,7 @@ pub fn read_private(path: &Path, passphrase: AskPassphrase<'_>) -> Result<Privat
     {
         return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
     }
-    parse_private(text, passphrase).map_err(broken)
+    Ok(Zeroizing::new(text.to_owned()))
 }
 
 /// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is SPKI, or
@@ -315,7 +321,7 @@ fn text(bytes: &[u8]) -> Result<&str, KeyFormatError> {
     str::from_utf8(bytes).map_err(|_| KeyFormatError::NotText)
 }
 
-fn private_block(text: &str) -> Option<(&str, &str)> {
+pub(crate) fn private_block(text: &str) -> Option<(&str, &str)> {
     pem_block(text, |label| label.ends_with("PRIVATE KEY"))
 }
 

@@ -15,6 +15,7 @@
 //! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
+//! | signed images, and what locks an RP2350 | [`secure_boot`] |
 //! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
 
 #[cfg(unix)]
@@ -42,6 +43,7 @@ pub mod pkcs11;
 pub mod provision;
 pub mod quickstart;
 pub mod request;
+pub mod secure_boot;
 pub mod shares;
 mod signature;
 pub mod signer;

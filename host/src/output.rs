@@ -43,6 +43,11 @@ pub fn shown(path: &Path) -> Printable<'_> {
     Printable(path.as_os_str().as_encoded_bytes())
 }
 
+/// Bytes as hexadecimal digits.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// A path in a JSON document, which has no way to write bytes that are not UTF-8: each is U+FFFD there.
 ///
 /// # Errors

@@ -30,13 +30,14 @@ use regex::Regex;
 use snapbox::{Data, Redactions};
 
 /// Commands that have no success here, and why.
-const NO_SUCCESS: [(&str, &str); 7] = [
+const NO_SUCCESS: [(&str, &str); 8] = [
     ("audit follow", "it goes on until it is stopped: tests/audit.rs"),
     ("timestamp serve", "it serves until it is stopped: tests/timestamp.rs"),
     ("connector", "it serves until it is stopped: tests/connector.rs"),
     ("device log", "of a board on a serial port: tests/serial.rs"),
     ("device status", "of a board on a serial port: tests/serial.rs"),
     ("flash", "gives a board its firmware: tests/flash.rs"),
+    ("board seal", "signs an image of a megabyte: tests/secure_boot.rs"),
     ("device list", "what is plugged in differs"),
 ];
 /// Commands that have no failure here, and why.

@@ -17,12 +17,14 @@ use crate::{
     backup::BackupError,
     client::ClientError,
     flash::FlashError,
+    key_file::KeyFileError,
     ledger::LedgerError,
     output::shown,
     passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
     provision::ProvisionError,
     quickstart::QuickstartError,
+    secure_boot::BootKeyError,
     shares::ShareError,
     signer::SignerError,
     timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
@@ -209,6 +211,17 @@ impl From<BackupError> for CliError {
         match error {
             BackupError::Client(error) => error.into(),
             error => Self::Backup(Box::new(error)),
+        }
+    }
+}
+
+impl From<BootKeyError> for CliError {
+    fn from(error: BootKeyError) -> Self {
+        match error {
+            BootKeyError::File(KeyFileError::Read { path, source }) => {
+                FileError::Read { path, source }.into()
+            }
+            error => Self::content("the boot key cannot be used", error),
         }
     }
 }

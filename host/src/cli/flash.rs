@@ -113,7 +113,7 @@ fn start_boot_loader(context: &Context, mut client: Client) -> Result<Started, C
     }
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, CliError> {
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut image = Vec::new();
     let length = fs::File::open(path).and_then(|file| file.take(MAX_IMAGE + 1).read_to_end(&mut image));
     match length {

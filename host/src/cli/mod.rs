@@ -28,6 +28,7 @@ mod quickstart;
 mod recorded;
 mod request;
 mod revocation;
+mod secure_boot;
 mod service;
 mod shell;
 mod sign;
@@ -145,6 +146,9 @@ enum Command {
     Backup(backup::BackupVerb),
     /// Give a board the sshsm firmware
     Flash(flash::Flash),
+    /// RP2350's own defences: signed images, and memory that is closed for good
+    #[command(subcommand)]
+    Board(secure_boot::BoardVerb),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
     Connector(connector::Connector),
     /// Sign public keys: ssh-keygen -s, with the CA key and the policy on the device
@@ -333,6 +337,7 @@ pub fn run() -> ExitCode {
         Command::Provision(provision) => provision.run(&context),
         Command::Backup(verb) => verb.run(&context),
         Command::Flash(flash) => flash.run(&context),
+        Command::Board(verb) => verb.run(&context),
         Command::Connector(connector) => connector.run(&context),
         Command::Sign(sign) => sign.run(&context),
         Command::Completions(completions) => completions.run(&context),
