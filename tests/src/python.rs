@@ -1,4 +1,4 @@
-//! The Python in which YubiHSM's own client library is installed.
+//! The Python in which YubiHSM's own client library and the boards' emulator are installed.
 
 use crate::{
     process::run,
@@ -15,16 +15,28 @@ use std::{
 /// # Errors
 /// [`Missing`] where neither has it.
 pub fn python() -> Result<PathBuf, Missing> {
+    with_package("yubihsm[http]", "yubihsm.backends.http")
+}
+
+/// As [`python`], one that has the package `unicorn`, on which boards are emulated.
+///
+/// # Errors
+/// [`Missing`] where neither has it.
+pub fn emulator_python() -> Result<PathBuf, Missing> {
+    with_package("unicorn", "unicorn")
+}
+
+fn with_package(package: &str, module: &str) -> Result<PathBuf, Missing> {
     let python = env::var_os("SSHSM_TEST_PYTHON")
         .map_or_else(|| workspace().join("target/venv/bin/python"), PathBuf::from);
     let missing = || {
-        let what = format!("a Python with the package yubihsm[http] at {}", python.display());
+        let what = format!("a Python with the package {package} at {}", python.display());
         Missing::new(what, "cargo xtask setup, or set SSHSM_TEST_PYTHON")
     };
     if !python.is_file() {
         return Err(missing());
     }
-    let import = run(Command::new(&python).args(["-c", "import yubihsm.backends.http"]));
+    let import = run(Command::new(&python).args(["-c", &format!("import {module}")]));
     if import.status.success() { Ok(python) } else { Err(missing()) }
 }
 

@@ -1,8 +1,8 @@
 //! Installs what the checks and tests need and is not there, and says what could not be installed: what is missing,
 //! what for, and the command that installs it. When all is there it only looks, and changes nothing.
 //!
-//! Debian packages are installed as root or through a `sudo` that asks for no password; the Python client library
-//! goes into a virtual environment under the target directory, never into the system.
+//! Debian packages are installed as root or through a `sudo` that asks for no password; Python packages
+//! go into a virtual environment under the target directory, never into the system.
 
 use std::{
     fs::DirBuilder,
@@ -24,6 +24,8 @@ use crate::{
 pub(crate) const YUBIHSM: (&str, &str) = ("yubihsm[http]", "3.1.2");
 /// What the client library's own test suite runs under.
 const PYTEST: (&str, &str) = ("pytest", "9.2.0");
+/// The processors of the emulated boards (`tests/boards`): a tool of the tests, which nothing is linked with.
+const UNICORN: (&str, &str) = ("unicorn", "2.1.4");
 
 /// A Debian package and how one sees, on any system, that what it brings is there.
 struct Package {
@@ -97,7 +99,7 @@ const PACKAGES: [Package; 11] = [
     Package {
         name: "python3-venv",
         what: "python3 with venv",
-        why: "runs the YubiHSM client library",
+        why: "runs the YubiHSM client library and the emulator of two boards",
         present: || python().is_some(),
     },
 ];
@@ -135,7 +137,7 @@ impl Missing {
 
 /// What is there after the set-up.
 pub(crate) struct Ready {
-    /// The virtual environment's interpreter, with the client library.
+    /// The virtual environment's interpreter, with the client library and the boards' emulator.
     pub(crate) python: Option<PathBuf>,
     /// The toolchain for the boards' target.
     pub(crate) bare_metal: Option<Toolchain>,
@@ -176,7 +178,7 @@ pub(crate) fn run() -> Result<Ready, Failure> {
     let python = match python() {
         // Named above already.
         None => None,
-        Some(base) => client_library(&base, &target()?.join("venv")).map_err(|lack| missing.push(lack)).ok(),
+        Some(base) => environment(&base, &target()?.join("venv")).map_err(|lack| missing.push(lack)).ok(),
     };
 
     if let Some(python) = &python {
@@ -319,16 +321,16 @@ fn python() -> Option<PathBuf> {
 }
 
 /// The interpreter of the virtual environment, made or made anew unless it has the exact versions of the client
-/// library and of what runs its tests.
-fn client_library(base: &Path, venv: &Path) -> Result<PathBuf, Missing> {
+/// library, of what runs its tests and of the boards' emulator.
+fn environment(base: &Path, venv: &Path) -> Result<PathBuf, Missing> {
     let python = venv.join("bin/python");
     let check = format!(
-        "import pytest, requests, yubihsm; from importlib.metadata import version; \
-         raise SystemExit((version('yubihsm'), version('pytest')) != ('{}', '{}'))",
-        YUBIHSM.1, PYTEST.1
+        "import pytest, requests, unicorn, yubihsm; from importlib.metadata import version; \
+         raise SystemExit([version(name) for name in ('yubihsm', 'pytest', 'unicorn')] != ['{}', '{}', '{}'])",
+        YUBIHSM.1, PYTEST.1, UNICORN.1
     );
     let present = || program(&python).args(["-c", &check]).succeeds();
-    let pinned = [YUBIHSM, PYTEST].map(|(package, version)| format!("{package}=={version}"));
+    let pinned = [YUBIHSM, PYTEST, UNICORN].map(|(package, version)| format!("{package}=={version}"));
     if !present() {
         println!("installing {} in {}", pinned.join(" "), venv.display());
         let _ = attempt(program(base).args(["-m", "venv", "--clear"]).arg(venv))
@@ -342,8 +344,8 @@ fn client_library(base: &Path, venv: &Path) -> Result<PathBuf, Missing> {
         Ok(python)
     } else {
         Err(Missing {
-            what: "the Python packages yubihsm and pytest",
-            why: "YubiHSM's own client and its tests are run against the simulator",
+            what: "the Python packages yubihsm, pytest and unicorn",
+            why: "YubiHSM's own client and its tests are run against the simulator, the firmware on emulated boards",
             install: format!("{} -m pip install '{}'", python.display(), pinned.join("' '")),
         })
     }
@@ -356,7 +358,7 @@ mod tests {
     #[test]
     fn a_broken_environment_is_made_anew_or_reported_never_taken_for_good() {
         // `false` makes no environment, so whatever stands there must not count as one.
-        let missing = client_library(Path::new("/bin/false"), Path::new("/no/such/venv")).unwrap_err();
+        let missing = environment(Path::new("/bin/false"), Path::new("/no/such/venv")).unwrap_err();
         assert!(missing.install.contains("pip install 'yubihsm[http]=="), "{}", missing.install);
     }
 
