@@ -3,7 +3,7 @@
  * button, reset), and with traps where it would go on after what no real chip forgives.
  */
 import crypto from 'node:crypto';
-import { BasePeripheral, RP2040 } from 'rp2040js';
+import { BasePeripheral, GPIOPinState, RP2040 } from 'rp2040js';
 import { ROM_SIZE, bootRom, romFunction } from './boot-rom.mjs';
 import { FLASH_SIZE, Ssi } from './flash.mjs';
 import { interpreter } from './interpreter.mjs';
@@ -24,7 +24,9 @@ const AIRCR = 0xd0c;
 const AIRCR_RESET = 0x05fa0004;
 
 /** Why a chip stopped. */
-export const STOP = { RESET: 'reset', BOOTLOADER: 'bootloader' };
+export const STOP = { RESET: 'reset', WATCHDOG: 'watchdog', BOOTLOADER: 'bootloader' };
+const LIGHT = 25;
+const LIFE = 8 * 12_000; // bits after which a source that dies late is dead
 
 /** Registers that only have to keep what is written to them. */
 class Plain extends BasePeripheral {
@@ -36,12 +38,22 @@ class Plain extends BasePeripheral {
   writeUint32(offset, value) { this.values.set(offset, value); }
 }
 
-/** The ring oscillator: it runs, and its bits are the host's entropy. */
+/** The ring oscillator: it runs, and its bits are the host's entropy, unless its noise is `dead` or `dying`. */
 class RingOscillator extends Plain {
+  constructor(chip, noise) {
+    super(chip, 'ROSC');
+    this.noise = noise;
+    this.given = 0;
+  }
+  randomBit() {
+    this.given += 1;
+    const dead = this.noise === 'dead' || (this.noise === 'dying' && this.given > LIFE);
+    return dead ? 0 : crypto.randomBytes(1)[0] & 1;
+  }
   readUint32(offset) {
     switch (offset) {
       case 0x18: return 0x80001000; // STATUS: stable, enabled
-      case 0x1c: return crypto.randomBytes(1)[0] & 1; // RANDOMBIT
+      case 0x1c: return this.randomBit(); // RANDOMBIT
       default: return super.readUint32(offset);
     }
   }
@@ -63,9 +75,9 @@ class FlashPins extends Plain {
 export class Chip extends RP2040 {
   /**
    * A chip with this flash. `before` is the chip that was reset: its memory, and why, outlive it. `pressed` tells whether
-   * BOOTSEL is held down.
+   * BOOTSEL is held down, `light` is told when the board's own light goes on or off, `noise` is how the ring oscillator is.
    */
-  constructor({ flash, uniqueId, pressed, before }) {
+  constructor({ flash, uniqueId, pressed, light, noise, before }) {
     super();
     this.device = flash;
     this.stopped = null;
@@ -76,11 +88,12 @@ export class Chip extends RP2040 {
     this.peripherals[ADDRESS.XIP_CONTROL] = new Plain(this, 'XIP_CTRL');
     this.peripherals[ADDRESS.SSI] = new Ssi(this, uniqueId);
     this.peripherals[ADDRESS.IO_QSPI] = new FlashPins(this, pressed);
-    this.peripherals[ADDRESS.ROSC] = new RingOscillator(this, 'ROSC');
+    this.peripherals[ADDRESS.ROSC] = new RingOscillator(this, noise);
+    this.gpio[LIGHT].addListener((state) => light(state === GPIOPinState.High));
     this.peripherals[ADDRESS.VREG] = new Plain(this, 'VREG_AND_CHIP_RESET', POWER_ON);
     this.usbCtrl = this.peripherals[ADDRESS.USB] = new UsbController(this);
     this.watchdog = this.peripherals[ADDRESS.WATCHDOG];
-    this.watchdog.onWatchdogTrigger = () => this.stop(STOP.RESET);
+    this.watchdog.onWatchdogTrigger = () => this.stop(STOP.WATCHDOG);
     if (before) {
       this.sram.set(before.sram);
       this.watchdog.reason = before.watchdog.reason;
@@ -113,6 +126,11 @@ export class Chip extends RP2040 {
 
   stop(reason) {
     this.stopped = reason;
+  }
+
+  /** How many words of memory are not zero. */
+  uncleared() {
+    return new Uint32Array(this.sram.buffer).reduce((count, word) => count + (word !== 0), 0);
   }
 
   /** A function of the boot ROM. */

@@ -3,6 +3,7 @@
  * firmware sends to it itself over the SSI. Each change is in its file at once, so that killing the emulator is cutting
  * the power between two of them.
  */
+import crypto from 'node:crypto';
 import fs from 'node:fs';
 import { BasePeripheral } from 'rp2040js';
 import { Trap, hex } from './trap.mjs';
@@ -15,9 +16,13 @@ const ERASE_TIME = 45e6; // nanoseconds a sector (W25Q16JV datasheet, typical)
 const PROGRAM_TIME = 0.4e6; // a page
 const UF2 = { block: 512, magic: [0x0a324655, 0x9e5d5157], end: 0x0ab16f30, family: 0xe48bff56 };
 
+/** The power is gone. */
+export class PowerCut extends Error {}
+
 export class Flash {
-  /** The flash in this file, made blank where there is none. */
-  constructor(path) {
+  /** The flash in this file, made blank where there is none. The power is cut in the middle of the operation after `cut`. */
+  constructor(path, cut = Infinity) {
+    this.left = cut;
     this.bytes = new Uint8Array(FLASH_SIZE).fill(0xff);
     if (fs.existsSync(path)) this.bytes.set(fs.readFileSync(path));
     else fs.writeFileSync(path, this.bytes);
@@ -50,17 +55,24 @@ export class Flash {
   /** ROM function RE; returns how long it takes. */
   erase(at, length) {
     this.check('erase', at, length, SECTOR);
-    this.bytes.fill(0xff, at, at + length);
-    this.save(at, length);
+    this.change(at, new Uint8Array(length).fill(0xff));
     return (ERASE_TIME * length) / SECTOR;
   }
 
   /** ROM function RP: bits only fall. Returns how long it takes. */
   program(at, data) {
     this.check('program', at, data.length, PAGE);
-    data.forEach((byte, i) => { this.bytes[at + i] &= byte; });
-    this.save(at, data.length);
+    this.change(at, data.map((byte, i) => byte & this.bytes[at + i]));
     return (PROGRAM_TIME * data.length) / PAGE;
+  }
+
+  /** An operation that is not finished has changed any of the bits that it was to change. */
+  change(at, after) {
+    const torn = this.left-- <= 0;
+    const some = torn ? crypto.randomBytes(after.length) : null;
+    after.forEach((byte, i) => { this.bytes[at + i] ^= (byte ^ this.bytes[at + i]) & (torn ? some[i] : 0xff); });
+    this.save(at, after.length);
+    if (torn) throw new PowerCut();
   }
 
   check(what, at, length, unit) {

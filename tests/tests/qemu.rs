@@ -128,7 +128,7 @@ fn a_board_whose_noise_is_bad_says_so_and_carries_out_nothing() {
 
 #[test]
 fn a_board_says_which_image_it_runs_and_a_releases_checksums_have_it() {
-    let image = needs!(sshsm_tests::pico::image("qemu.bin"));
+    let image = needs!(sshsm_tests::usb_board::image("qemu.bin"));
     let device = tempfile::tempdir().unwrap();
     let board = needs!(Board::start(device.path()));
     sshsm_tests::sums::compare(board.port(), &image);

@@ -1,8 +1,10 @@
-//! The board `pico` as a process: the real UF2 on an emulated Pico (`tests/pico`), enumerated over emulated USB, behind a
-//! pseudo-terminal. A directory is the device: its flash outlives the process, however it ends.
+//! The boards with a USB port, each as a process: the real UF2 in an emulator (`tests/pico` for the Pico, `tests/boards` for
+//! the others), enumerated over emulated USB, behind a pseudo-terminal. A directory is the device: its flash outlives the
+//! process, however it ends.
 
 use crate::{
     process::{Log, Running, wait_for},
+    python::emulator_python,
     requirement::{Missing, program, workspace},
 };
 use rustix::{
@@ -20,8 +22,53 @@ use std::{
     thread,
 };
 
-/// A running Pico. It is killed, as if the plug were pulled, when this value is dropped.
-pub struct Pico {
+/// The variable that has tests of boards go through all that they know, which takes minutes: `cargo xtask boards --all`.
+const THOROUGH: &str = "SSHSM_TEST_THOROUGH";
+
+/// What a test goes through: the first in everyday runs, the second in those that may take minutes.
+#[must_use]
+pub fn thoroughly<T>(everyday: T, thorough: T) -> T {
+    if env::var_os(THOROUGH).is_some() { thorough } else { everyday }
+}
+
+/// A board that the firmware is built for and that has a USB port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Board {
+    /// Raspberry Pi Pico, RP2040.
+    Pico,
+    /// Raspberry Pi Pico 2, RP2350.
+    Pico2,
+    /// Adafruit Feather nRF52840 Express.
+    Nrf52840,
+}
+
+impl Board {
+    /// Its name, which is also its image's.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pico => "pico",
+            Self::Pico2 => "pico2",
+            Self::Nrf52840 => "nrf52840",
+        }
+    }
+
+    /// Its emulator, but for image and directory.
+    fn emulator(self) -> Result<Command, Missing> {
+        if self == Self::Pico {
+            let mut command = Command::new(program("node", "nodejs")?);
+            // Its dependencies are where it is linked from, not where it is.
+            command.args(["--preserve-symlinks", "--preserve-symlinks-main"]).arg(pico_emulator()?);
+            return Ok(command);
+        }
+        let mut command = Command::new(emulator_python()?);
+        command.arg("-B").arg(workspace().join("tests/boards/main.py")).arg(self.name());
+        Ok(command)
+    }
+}
+
+/// A running board. It is killed, as if the plug were pulled, when this value is dropped.
+pub struct UsbBoard {
     port: PathBuf,
     device: PathBuf,
     // With nobody at the other end, reading the pseudo-terminal is an error: somebody always is.
@@ -30,7 +77,7 @@ pub struct Pico {
     process: Running,
 }
 
-impl Pico {
+impl UsbBoard {
     /// Starts the device in a directory; an empty one becomes a new device. Returns once the host has enumerated it.
     ///
     /// # Errors
@@ -38,17 +85,28 @@ impl Pico {
     ///
     /// # Panics
     /// When the device does not enumerate.
-    pub fn start(device: &Path) -> Result<Self, Missing> {
-        let node = program("node", "nodejs")?;
-        let emulator = emulator()?;
-        let image = image("pico.uf2")?;
+    pub fn start(board: Board, device: &Path) -> Result<Self, Missing> {
+        let mut started = Self::start_with(board, device, &[])?;
+        started.wait_for("usb ", 1);
+        Ok(started)
+    }
+
+    /// As [`start`](Self::start), with options of the emulator, whose `main` explains them; returns at once.
+    ///
+    /// # Errors
+    /// [`Missing`] without the emulator or the image.
+    ///
+    /// # Panics
+    /// When the emulator cannot be started.
+    pub fn start_with(board: Board, device: &Path, options: &[&str]) -> Result<Self, Missing> {
+        let mut emulator = board.emulator()?;
+        let image = image(&format!("{}.uf2", board.name()))?;
         fs::create_dir_all(device).expect("a device's directory can be made");
         let (log, file) = Log::create(&device.join("emulator.log"));
         let mut process = Running::spawn(
-            Command::new(node)
-                // Its dependencies are where it is linked from, not where it is.
-                .args(["--preserve-symlinks", "--preserve-symlinks-main"])
-                .args([&emulator, &image, device])
+            emulator
+                .args([&image, device])
+                .args(options)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(file),
@@ -63,9 +121,7 @@ impl Pico {
         // Each ends with the emulator.
         thread::spawn(move || stdin.as_mut().map(|stdin| io::copy(&mut reader, stdin)));
         thread::spawn(move || stdout.as_mut().map(|stdout| io::copy(stdout, &mut writer)));
-        let mut pico = Self { port, device: device.to_path_buf(), _port: held, log, process };
-        pico.wait_for("usb ", 1);
-        Ok(pico)
+        Ok(Self { port, device: device.to_path_buf(), _port: held, log, process })
     }
 
     /// The serial port, a pseudo-terminal in raw mode.
@@ -74,7 +130,33 @@ impl Pico {
         &self.port
     }
 
-    /// Holds BOOTSEL down, or no longer does.
+    /// When the light went on and off so far: microseconds of the device's own time, and whether it went on.
+    ///
+    /// # Panics
+    /// When the device's directory is gone.
+    #[must_use]
+    pub fn light(&self) -> Vec<(u64, bool)> {
+        let text = fs::read_to_string(self.device.join("light")).expect("the light's log");
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole
+            .lines()
+            .map(|line| {
+                let (time, state) = line.split_once(' ').expect("a time and a state");
+                (time.parse().expect("microseconds"), state == "on")
+            })
+            .collect()
+    }
+
+    /// Moves the stack pointer to the end of the stack, as calls that nest too deep would. Not on a Pico, whose emulator knows
+    /// no faults.
+    ///
+    /// # Panics
+    /// When the device's directory is gone.
+    pub fn overflow_stack(&self) {
+        File::create(self.device.join("overflow")).expect("a device's directory");
+    }
+
+    /// Holds the button down, or no longer does.
     ///
     /// # Panics
     /// When the device's directory is gone.
@@ -92,8 +174,17 @@ impl Pico {
             let ended = self.process.ended();
             let text = self.log.text();
             let lines: Vec<&str> = text.lines().filter(|line| line.starts_with(what)).collect();
-            assert!(ended.is_none() || lines.len() >= times, "the Pico ended: {ended:?}\n{text}");
+            assert!(ended.is_none() || lines.len() >= times, "the board ended: {ended:?}\n{text}");
             (lines.len() >= times).then(|| lines.last().copied().unwrap_or_default().to_owned())
+        })
+    }
+
+    /// Waits until the emulator says a line that begins with `what`, or ends without.
+    pub fn says(&mut self, what: &str) -> bool {
+        wait_for(what, || {
+            let ended = self.process.ended().is_some();
+            let said = self.log.text().lines().any(|line| line.starts_with(what));
+            (said || ended).then_some(said)
         })
     }
 
@@ -122,8 +213,8 @@ fn raw(terminal: &File) {
     tcsetattr(terminal, OptionalActions::Now, &attributes).expect("they can be set");
 }
 
-/// The emulator's program, where the test set-up installs its dependencies or where `SSHSM_TEST_PICO` says.
-fn emulator() -> Result<PathBuf, Missing> {
+/// The Pico's emulator, where the test set-up installs its dependencies or where `SSHSM_TEST_PICO` says.
+fn pico_emulator() -> Result<PathBuf, Missing> {
     let folder = env::var_os("SSHSM_TEST_PICO")
         .map_or_else(|| workspace().join("target/pico-emulator"), PathBuf::from);
     let ready = folder.join("node_modules/rp2040js").is_dir();
