@@ -5,6 +5,7 @@
 
 mod bare_metal;
 mod board;
+mod boards;
 mod ct;
 mod cycles;
 mod dist;
@@ -33,7 +34,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 10] = [
+const CHORES: [Chore; 11] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -57,6 +58,12 @@ const CHORES: [Chore; 10] = [
         summary: "run the board qemu's image in its emulator, on a pseudo-terminal",
         arguments: "[--board qemu] [--device DIR]",
         run: emulate::chore,
+    },
+    Chore {
+        name: "boards",
+        summary: "run every board's image in its emulator; with --all for minutes",
+        arguments: "[--all]",
+        run: boards::chore,
     },
     Chore {
         name: "footprint",

@@ -6,7 +6,8 @@ use std::{env, ffi::OsString, io, path::Path, process::Command, time::Instant};
 use crate::{
     bare_metal, ct, firmware, pico,
     program::{Failure, Run, cargo, ci, target},
-    setup, suite, summary,
+    setup::{self, Ready},
+    suite, summary,
 };
 
 /// What was done so far, or left out and why.
@@ -82,15 +83,8 @@ pub(crate) fn chore() -> Result<(), Failure> {
     headline("steps");
     print!("{}", steps.table());
     headline("tests");
-    let mut tests = runner()?;
-    if let Some(python) = ready.python {
-        tests.env("SSHSM_TEST_PYTHON", python);
-    }
-    tests.env("SSHSM_TEST_SUITES", suite::folder()?);
-    tests.env("SSHSM_TEST_PICO", pico::folder()?);
-    let skipped = target()?.join("skipped-tests");
-    summary::run(tests, &skipped, &mut io::stdout())
-        .map_err(|failure| Failure::Step("tests", Box::new(failure)))
+    let tests = runner(&ready, &["--workspace"])?;
+    summarise(tests).map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 
 /// Checks that the firmware builds without a warning with no command family, with each alone and with the pair that a
@@ -141,16 +135,30 @@ fn deny(steps: &mut Steps) -> Result<(), Failure> {
     steps.run("deny", || deny(&["check", "bans", "licenses", "sources"])?.run())
 }
 
-/// The test runner: nextest where it is installed. Both find the binaries just built on their `PATH`.
-fn runner() -> Result<Command, Failure> {
+/// Runs tests; stdout ends with their counts.
+pub(crate) fn summarise(tests: Command) -> Result<(), Failure> {
+    summary::run(tests, &target()?.join("skipped-tests"), &mut io::stdout())
+}
+
+/// The test runner: nextest where it is installed. Both find the binaries just built on their `PATH`, and the tests what
+/// the set-up installed.
+pub(crate) fn runner(ready: &Ready, chosen: &[&str]) -> Result<Command, Failure> {
     let mut command = cargo();
     if cargo().args(["nextest", "--version"]).succeeds() {
-        command.args(["nextest", "run", "--workspace", "--no-fail-fast"]);
+        command.args(["nextest", "run", "--no-fail-fast"]).args(chosen);
     } else {
-        // Doc tests were a step of their own.
-        command.args(["test", "--workspace", "--no-fail-fast", "--lib", "--bins", "--tests"]);
+        command.args(["test", "--no-fail-fast"]).args(chosen);
+        if chosen.contains(&"--workspace") {
+            // Doc tests were a step of their own.
+            command.args(["--lib", "--bins", "--tests"]);
+        }
     }
     command.env("PATH", path_with(&target()?.join("debug"))?);
+    if let Some(python) = &ready.python {
+        command.env("SSHSM_TEST_PYTHON", python);
+    }
+    command.env("SSHSM_TEST_SUITES", suite::folder()?);
+    command.env("SSHSM_TEST_PICO", pico::folder()?);
     Ok(command)
 }
 

@@ -1,0 +1,45 @@
+//! `cargo xtask boards`: every board's real image in its emulator, and nothing else.
+
+use crate::{
+    firmware,
+    program::{Failure, Run, cargo},
+    setup,
+    test::{runner, summarise},
+};
+
+/// What has the tests take their time.
+const ALL: &str = "--all";
+/// The variable that tells them: `usb_board::THOROUGH`.
+const THOROUGH: &str = "SSHSM_TEST_THOROUGH";
+/// The tests that start images.
+const TESTS: [&str; 10] = [
+    "--package",
+    "sshsm-tests",
+    "--test",
+    "qemu",
+    "--test",
+    "qemu_authority",
+    "--test",
+    "qemu_full_store",
+    "--test",
+    "usb_boards",
+];
+
+/// `[--all]`: builds the images and runs the tests that start them; with `--all` each goes through all that it knows, which
+/// takes minutes.
+pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
+    let all = match arguments {
+        [] => false,
+        [ALL] => true,
+        _ => return Err(Failure::Usage(format!("boards takes {ALL} and nothing else"))),
+    };
+    let ready = setup::run()?;
+    let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
+    firmware::all(toolchain)?;
+    cargo().args(["build", "--workspace"]).run()?;
+    let mut tests = runner(&ready, &TESTS)?;
+    if all {
+        tests.env(THOROUGH, "1");
+    }
+    summarise(tests)
+}
