@@ -154,12 +154,12 @@ const fn sector<F: NorFlash>() -> u32 {
 /// # Errors
 /// The flash cannot be read.
 pub fn repeats_at<F: ReadNorFlash>(flash: &mut F, claimed: u32) -> Result<Option<u32>, F::Error> {
-    const MARK: usize = 4096;
+    const MARK: u32 = 4096;
     let (mut first, mut again) = ([0; 256], [0; 256]);
     // The smallest first: a chip of 1 MiB begins again at 2 MiB too.
     for size in [16, 8, 4, 2].map(|part| claimed / part) {
         let mut same = true;
-        let mut offsets = (0..MARK as u32).step_by(first.len());
+        let mut offsets = (0..MARK).step_by(first.len());
         while let (true, Some(offset)) = (same, offsets.next()) {
             flash.read(offset, &mut first)?;
             flash.read(size + offset, &mut again)?;
