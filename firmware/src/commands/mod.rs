@@ -176,6 +176,7 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
 #[derive(Clone, Copy)]
 pub(crate) struct FreeName(Name);
 
+#[cfg(feature = "wrap")]
 impl FreeName {
     /// The name.
     pub(crate) const fn get(self) -> Name {
