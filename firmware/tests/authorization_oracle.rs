@@ -41,6 +41,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
 use rsa::{Oaep, Pkcs1v15Encrypt, RsaPrivateKey};
 use sha2::{Digest, Sha256};
+use sshsm_firmware::platform::Presence;
 use sshsm_protocol::Command;
 use sshsm_protocol::channel::AuthenticationKey;
 
@@ -95,6 +96,10 @@ enum Action {
         id: u16,
     },
     Finish,
+    /// From now on somebody touches the device when it waits, or nobody does.
+    Touch {
+        touched: bool,
+    },
     Request(Request),
     Import {
         form: Form,
@@ -201,7 +206,8 @@ fn request() -> impl Strategy<Value = Request> {
         1 => prop_oneof![
             1 => Just(Request::Reset),
             3 => Just(Request::Freeze),
-            16 => Just(Request::Device { row: 0 }),
+            8 => (0..3_u8).prop_map(|mode| Request::Presence { mode }),
+            8 => Just(Request::Device { row: 0 }),
         ],
     ]
 }
@@ -212,6 +218,7 @@ fn action() -> impl Strategy<Value = Action> {
         2 => prop_oneof![1..4_u16, id()].prop_map(|id| Action::Open { id }),
         1 => prop_oneof![1..4_u16, id()].prop_map(|id| Action::Begin { id }),
         1 => Just(Action::Finish),
+        1 => any::<bool>().prop_map(|touched| Action::Touch { touched }),
         10 => request().prop_map(Action::Request),
         2 => (form(), id(), any::<usize>(), say)
             .prop_map(|(form, wrap, pick, say)| Action::Import { form, wrap, pick, say }),
@@ -303,6 +310,7 @@ fn message(request: &Request, wrapped: &[u8], certificate: &[u8]) -> (u8, Vec<u8
         }
         Request::Reset => (0x08, vec![]),
         Request::Freeze => (0x4f, vec![0x81, 0, 1, 1]),
+        Request::Presence { mode } => (0x4f, vec![0x80, 0, 2, mode, 5]),
         Request::Create { thing, generate } => {
             let put = [0, 0x42, 0x44, 0x45, 0x4c, 0x52, 0x5e, 0x65, 0x6d, 0x73];
             let generates = [0, 0, 0, 0x46, 0x5b, 0x5a, 0, 0x66, 0x6e, 0];
@@ -425,6 +433,7 @@ impl Trial {
         let certificate = observer.send(&mut device, Command::GetOpaque, &[0, 0]).unwrap();
         let (sessions, begun, wrapped) = (vec![], vec![], vec![]);
         let mut trial = Self { device, oracle, observer, sessions, begun, wrapped, certificate };
+        trial.touch(true);
         trial.open(1);
         trial.export_a_key();
         trial
@@ -487,6 +496,11 @@ impl Trial {
         }
     }
 
+    fn touch(&mut self, touched: bool) {
+        self.oracle.touched = touched;
+        self.device.platform().presence = if touched { Presence::Confirmed } else { Presence::TimedOut };
+    }
+
     /// Lets go of the sessions that the oracle says are over, and sees that they are.
     fn drop_ended(&mut self) {
         let sessions = std::mem::take(&mut self.sessions);
@@ -512,6 +526,7 @@ impl Trial {
             Action::Open { id } => self.open(id),
             Action::Begin { id } => self.begin(id),
             Action::Finish => self.finish(),
+            Action::Touch { touched } => self.touch(touched),
             Action::Request(ref request) => {
                 let blob = match request {
                     Request::Import { thing, .. } => sealed(thing),
@@ -586,7 +601,7 @@ impl Trial {
                 self.inspect(kind, id);
             }
             Effect::Change(id) => self.inspect(AUTHENTICATION, id),
-            Effect::Nothing | Effect::Delete(..) | Effect::Freeze => {}
+            Effect::Nothing | Effect::Delete(..) | Effect::Freeze | Effect::Presence(_) => {}
         }
         let all = self.oracle.rights(OBSERVER.id).unwrap();
         assert_eq!(list(&mut self.device, &mut self.observer), self.oracle.list(&all), "{request:?}");

@@ -34,6 +34,7 @@ const CONSTRAINT: u8 = 0x0e;
 const INVALID_OTP: u8 = 0x0f;
 const EXISTS: u8 = 0x11;
 const DISABLED: u8 = 0x12;
+const UNTOUCHED: u8 = 0x40;
 const FROZEN: u8 = 0x41;
 
 const EXPORT_WRAPPED: u8 = 0x0c;
@@ -165,6 +166,10 @@ pub enum Request {
     Reset,
     /// SET OPTION `templates`, frozen.
     Freeze,
+    /// SET OPTION `user-presence`: 0 off, 1 certificates, 2 all.
+    Presence {
+        mode: u8,
+    },
     Create {
         thing: Thing,
         generate: bool,
@@ -237,6 +242,7 @@ pub enum Effect {
     Delete(u8, u16),
     Change(u16),
     Freeze,
+    Presence(u8),
     Reset,
 }
 
@@ -255,6 +261,9 @@ pub struct Oracle {
     pub disabled: u64,
     /// No template comes or goes.
     frozen: bool,
+    /// What waits for a touch, and whether somebody touches.
+    presence: u8,
+    pub touched: bool,
     secrets: u32,
 }
 
@@ -341,6 +350,11 @@ impl Oracle {
         thing.copied().ok_or_else(|| vec![NOT_FOUND])
     }
 
+    /// What waits from this setting on.
+    fn touch(&self, least: u8) -> Result<(), Refusal> {
+        demand(self.presence < least || self.touched, UNTOUCHED)
+    }
+
     fn thawed(&self, kind: u8) -> Result<(), Refusal> {
         demand(kind != TEMPLATE || !self.frozen, FROZEN)
     }
@@ -372,11 +386,17 @@ impl Oracle {
             }
             Request::Reset => {
                 session(0x1c)?;
+                self.touch(1)?;
                 Ok(Effect::Reset)
             }
             Request::Freeze => {
                 session(0x11)?;
                 Ok(Effect::Freeze)
+            }
+            Request::Presence { mode } => {
+                session(0x11)?;
+                demand(mode == self.presence || self.touched, UNTOUCHED)?;
+                Ok(Effect::Presence(mode))
             }
             Request::Create { thing, generate } => self.create(rights, thing, generate),
             Request::Use { row, id } => {
@@ -385,7 +405,10 @@ impl Oracle {
                 let thing = self.visible(rights, kind, id)?;
                 self.enabled(with)?;
                 demand(has(thing.capabilities, capability), refusal)?;
-                demand(keys.contains(&thing.algorithm), INVALID_DATA)?;
+                let fits = demand(keys.contains(&thing.algorithm), INVALID_DATA);
+                // Private keys alone wait; that one cannot do it may be seen before the touch or after.
+                let touched = if kind == ASYMMETRIC { self.touch(2) } else { Ok(()) };
+                both(fits, touched)?;
                 match other_key {
                     Some(code) if thing.secret != 0 => Err(vec![code]),
                     _ => Ok(Effect::Nothing),
@@ -461,6 +484,7 @@ impl Oracle {
                 demand(has(target.capabilities, EXPORTABLE), NO_PERMISSION)?;
                 demand(within(target.capabilities, wrap.delegated), NO_PERMISSION)?;
                 demand(form != Form::Bare || matches!(kind, ASYMMETRIC | SYMMETRIC), INVALID_DATA)?;
+                self.touch(2)?;
                 Ok(Effect::Nothing)
             }
             Request::Import { form, wrap, thing, under, is } => {
@@ -518,6 +542,10 @@ impl Oracle {
         thing: Thing,
         is: (u8, u8),
     ) -> Result<Effect, Refusal> {
+        // A whole object is seen only once the private key has unwrapped it.
+        if form == Form::Rsa {
+            self.touch(2)?;
+        }
         demand(thing.id != 0xffff, INVALID_ID)?;
         // Whoever asks for them, object or client: the wrap key's and the session's, no others.
         let domains = thing.domains & wrap.domains & rights.domains;
@@ -528,6 +556,9 @@ impl Oracle {
         demand(within(thing.delegated, wrap.delegated), NO_PERMISSION)?;
         self.thawed(thing.kind)?;
         demand(!self.things.contains_key(&(thing.kind, thing.id)), EXISTS)?;
+        if form == Form::Bare {
+            self.touch(2)?;
+        }
         demand((thing.kind, thing.algorithm) == is, INVALID_DATA)?;
         let origin = if form == Form::Bare { 0x12 } else { thing.origin | 0x10 };
         Ok(Effect::Create(Thing { domains, origin, ..thing }))
@@ -557,7 +588,11 @@ impl Oracle {
                 Err(missing) => wrong.extend(missing),
             }
         }
-        if wrong.is_empty() { Ok(Effect::Nothing) } else { Err(wrong) }
+        if !wrong.is_empty() {
+            return Err(wrong);
+        }
+        self.touch(2)?;
+        Ok(Effect::Nothing)
     }
 
     /// The store after the effect; `chosen` is the id that the device answered with.
@@ -586,8 +621,10 @@ impl Oracle {
                 }
             }
             Effect::Freeze => self.frozen = true,
+            Effect::Presence(mode) => self.presence = mode,
             Effect::Reset => {
-                *self = Self { secrets: self.secrets, stored: self.stored, ..Self::default() };
+                let Self { secrets, stored, touched, .. } = *self;
+                *self = Self { secrets, stored, touched, ..Self::default() };
                 self.insert(Self::default_key());
             }
         }
