@@ -2,7 +2,7 @@
 //!
 //! A device answers anybody's request for a session with a proof that it knows the key, and that is enough to try
 //! passphrases against it on other computers, without asking the device again (a dictionary attack). Each try costs 10,000
-//! rounds of PBKDF2, which is little. So a passphrase has to be one that nobody guesses.
+//! rounds of PBKDF2, which is little. So a passphrase must not be guessable.
 
 use zeroize::Zeroizing;
 
@@ -31,7 +31,7 @@ pub enum Weakness {
         characters: usize,
     },
     /// The factory's, or that with digits and signs added.
-    #[error("the new password is the factory's, {FACTORY_PASSWORD:?}, which everybody tries first")]
+    #[error("the new password is the factory's, {FACTORY_PASSWORD:?}, which is tried first")]
     Factory,
 }
 

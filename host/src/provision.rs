@@ -136,7 +136,7 @@ pub enum ProvisionError {
     FactoryPassword,
     /// Somebody else is in a session.
     #[error(
-        "somebody else has {} with the device, and may do whatever its password allows",
+        "another client has {} with the device, and may do what its password allows",
         sessions(*count)
     )]
     OthersInSession {
@@ -148,7 +148,8 @@ pub enum ProvisionError {
     CannotFreeze,
     /// The factory's password on a network.
     #[error(
-        "the device still has the factory's password and is on another computer: whoever relays or records the session          could read the new keys out of it"
+        "the device still has the factory's password and is on another computer: a relay, or a recording of the session, \
+         gives away the new keys"
     )]
     FactorySession,
     /// Who signs could do everything.

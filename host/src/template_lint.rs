@@ -368,8 +368,8 @@ fn time_lints(template: &Template<'_>, say: &mut Say<'_>) {
                 && template.not_after.seconds().is_some_and(|reach| reach <= above) =>
         {
             let message = format!(
-                "no certificate can last longer than {lasts} or end later than the bound after now, so nobody is ever \
-                 asked to touch"
+                "no certificate can last longer than {lasts} or end later than the bound after now, so a touch is never \
+                 asked for"
             );
             say(Lint::PresenceNeverAsked, "presence", message, "lower the bound, or presence = \"always\"");
             false
@@ -585,7 +585,7 @@ fn memory_lints(template: &Template<'_>, last_serial: Option<u64>, say: &mut Say
     };
     if rules.increasing_serials && rules.serials_max_step.is_none() {
         let last = rules.serials.map_or(u64::MAX, |serials| serials.last);
-        let message = format!("whoever may sign can ask for the serial number {last}; after that {killed}");
+        let message = format!("one signer can ask for the serial number {last}; after that {killed}");
         let advice = "bound the step: serials = { increasing = true, max-step = 1000 }";
         say(Lint::SerialsWithoutStep, "serials", message, advice);
     }

@@ -309,7 +309,7 @@ fn a_device_in_which_somebody_else_has_a_session_is_left_alone() {
     let machine = prepared(Machine::with_device(&device.url()));
     let run = provision(&machine, &[]);
     assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
-    assert!(run.stderr.contains("somebody else has an open session"), "{run:?}");
+    assert!(run.stderr.contains("another client has an open session"), "{run:?}");
     assert!(run.stderr.contains("unplug the device"), "{run:?}");
     assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
     device.simulator().power_cycle().unwrap();
@@ -318,7 +318,7 @@ fn a_device_in_which_somebody_else_has_a_session_is_left_alone() {
     // A second run looks as well.
     stays(&mut device.simulator(), 2, "battery staple");
     let run = provision(&machine, &[]);
-    assert!(run.code == 1 && run.stderr.contains("somebody else has an open session"), "{run:?}");
+    assert!(run.code == 1 && run.stderr.contains("another client has an open session"), "{run:?}");
 }
 
 /// A device that somebody opens a session with just before its client opens the session of the number `before`.
@@ -368,7 +368,7 @@ fn who_comes_while_a_device_is_provisioned_is_noticed_in_the_end() {
     let machine = prepared(Machine::with_device(&format!("http://127.0.0.1:{port}")));
     let run = provision(&machine, &[]);
     assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
-    for part in ["stopped half-way", "somebody else has an open session", "unplug the device"] {
+    for part in ["stopped half-way", "another client has an open session", "unplug the device"] {
         assert!(run.stderr.contains(part), "{part}: {run:?}");
     }
 }
@@ -379,7 +379,7 @@ fn a_device_that_does_not_tell_its_sessions_is_provisioned_and_that_is_said() {
     let machine = prepared(Machine::with_device(&device.url()));
     let run = provision(&machine, &["--record", "record.json"]);
     assert_eq!(run.code, 0, "{run:?}");
-    assert!(run.stderr.contains("NOT CHECKED: whether somebody else is in a session"), "{run:?}");
+    assert!(run.stderr.contains("NOT CHECKED: whether another client has a session"), "{run:?}");
     let record = std::fs::read_to_string(machine.path("record.json")).unwrap();
     let record: serde_json::Value = serde_json::from_str(&record).unwrap();
     assert_eq!((&record["other_sessions"], &record["templates"]), (&"not-told".into(), &().into()));

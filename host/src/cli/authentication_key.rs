@@ -62,7 +62,7 @@ pub(super) struct NewPassword {
     /// File with the new password; without it, SSHSM_NEW_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
-    /// No password: this P-256 public key, whose private half opens sessions (--auth-key-file). Nobody can guess that
+    /// No password: this P-256 public key, whose private half opens sessions (--auth-key-file). It cannot be guessed
     #[arg(long, value_name = "FILE.pub", conflicts_with_all = ["new_password_file", "generate", "allow_weak_password"])]
     public_key: Option<PathBuf>,
     #[command(flatten)]
@@ -109,13 +109,13 @@ impl NewPassword {
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Road {
     /// Send new keys to a device on another computer (http://) although its session is opened with the factory's password:
-    /// whoever relays or records that session can read them
+    /// a relay, or a recording of that session, gives them away
     #[arg(long)]
     allow_plain_http: bool,
 }
 
 impl Road {
-    /// Whether nobody on the way can read what a session with the factory's password carries, or that is accepted.
+    /// Whether what a session with the factory's password carries stays on this computer, or the user accepts that it does not.
     pub(super) fn is_private(self, context: &Context) -> Result<bool, CliError> {
         Ok(self.allow_plain_http || !context.device()?.is_remote())
     }

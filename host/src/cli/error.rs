@@ -470,9 +470,7 @@ impl CliError {
             Self::NotSigned { exit: Exit::Untouched, .. } => TOUCH,
             Self::NoPassword => "set SSHSM_PASSWORD or name a file with --password-file",
             Self::NoNewPassword(advice) => advice,
-            Self::WeakPassword(_) => {
-                "--generate makes one that nobody guesses; --allow-weak-password takes this one all the same"
-            }
+            Self::WeakPassword(_) => "--generate makes a strong one; --allow-weak-password accepts this one",
             _ => return None,
         })
     }

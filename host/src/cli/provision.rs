@@ -98,7 +98,7 @@ impl Provision {
         }
         if record.other_sessions == OtherSessions::NotTold {
             output::talk(
-                "NOT CHECKED: whether somebody else is in a session. The device does not tell: unplug it and plug it in again, \
+                "NOT CHECKED: whether another client has a session. The device does not say: unplug it and plug it in again, \
                  which ends every session that was opened with the factory's password",
             );
         }
