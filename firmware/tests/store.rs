@@ -339,6 +339,36 @@ fn a_store_of_earlier_firmware_with_the_same_layout_goes_on() {
     }
 }
 
+/// A board's new image may give the store another place: nrf52840's once lay where the boot loader puts a new one of its
+/// kind. The store that it finds then is all there, or it is refused and stays what it was, for the image before.
+#[test]
+fn a_store_without_the_middle_of_its_flash_is_whole_or_refused_and_left_as_it_is() {
+    let (mut whole, mut refused) = (0, 0);
+    for objects in (0..60).step_by(4) {
+        let old = Flash::small(28);
+        let mut store = mount(&old).unwrap();
+        for id in 1..=objects {
+            insert(&mut store, id, 700, 7).unwrap();
+        }
+        let before = contents(&mut store);
+        let bytes = old.copy().bytes;
+        let kept = [&bytes[..8 * SECTOR], &bytes[18 * SECTOR..]].concat();
+        let new = Flash::of(Chip { bytes: kept.clone(), ..Chip::blank() });
+        match mount(&new) {
+            Ok(mut store) => {
+                assert_eq!(contents(&mut store), before, "{objects} objects");
+                whole += 1;
+            }
+            Err(error) => {
+                assert_eq!(error, MountError::Damaged, "{objects} objects");
+                assert_eq!(new.copy().bytes, kept, "{objects} objects");
+                refused += 1;
+            }
+        }
+    }
+    assert!(whole > 0 && refused > 0, "{whole} whole, {refused} refused");
+}
+
 #[test]
 fn a_first_start_that_was_cut_off_starts_again() {
     let flash = Flash::blank();
