@@ -1,7 +1,7 @@
 //! Key files: public ones in OpenSSH's or PEM form, private ones in OpenSSH's, PKCS#8, PKCS#1 or SEC1 form.
 //!
 //! What counts of a number is its value: leading zeros that a form asks for, and a writer left out or added, change
-//! nothing.
+//! nothing. Base64 may stand in lines of any length, and a comment may be any bytes, as OpenSSH and OpenSSL read them.
 //!
 //! A file holds one key. A private key that others may read is refused as OpenSSH refuses it, and neither a
 //! passphrase nor key material ever appears in an error.
@@ -10,14 +10,17 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use rsa::pkcs1::{DecodeRsaPrivateKey, DecodeRsaPublicKey};
-use rsa::pkcs8::der::Decode as _;
+use base64ct::{Base64, Encoding as _};
+use rsa::pkcs1::DecodeRsaPrivateKey;
+use rsa::pkcs8::SubjectPublicKeyInfoRef;
+use rsa::pkcs8::der::asn1::OctetStringRef;
+use rsa::pkcs8::der::{Decode as _, Reader as _, SliceReader};
+use rsa::pkcs8::spki::AlgorithmIdentifierRef;
 use rsa::pkcs8::{self, EncryptedPrivateKeyInfoRef, ObjectIdentifier, PrivateKeyInfoRef, SecretDocument};
-use rsa::pkcs8::{Document, SubjectPublicKeyInfoRef};
 use sec1::{EcParameters, EcPrivateKey};
 use ssh_key::private::{EcdsaKeypair, Ed25519Keypair, KeypairData, RsaKeypair};
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
-use ssh_key::{PrivateKey, PublicKey};
+use ssh_key::{Mpint, PrivateKey, PublicKey};
 use sshsm_protocol::ssh::public_key::SshCurve;
 use zeroize::Zeroizing;
 
@@ -90,6 +93,22 @@ pub enum KeyFormatError {
         /// What was asked for.
         wanted: &'static str,
     },
+    /// The form that other SSH programs write public keys in.
+    #[error(
+        "this is a public key in RFC 4716 form; have it written in OpenSSH's with: ssh-keygen -i -f FILE > NEW.pub"
+    )]
+    Rfc4716,
+    /// A line of `authorized_keys` or `known_hosts`, which has more than a key in it.
+    #[error(
+        "{before:?} stands before the key, as in authorized_keys or known_hosts; a public key file begins with the \
+         key's type, {kind}"
+    )]
+    Prefixed {
+        /// What stands there.
+        before: String,
+        /// The key's type.
+        kind: String,
+    },
     /// More than one key.
     #[error("there are {count} keys in this file; a key file holds one")]
     Several {
@@ -156,7 +175,7 @@ pub type AskPassphrase<'a> = &'a mut dyn FnMut() -> io::Result<Zeroizing<String>
 pub fn read_public(path: &Path) -> Result<PublicKey, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.to_owned(), source };
     let bytes = input::read(path).map_err(read)?;
-    text(&bytes).and_then(parse_public).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
+    parse_public(&*bytes).map_err(|source| KeyFileError::Key { path: path.to_owned(), source })
 }
 
 /// Reads a private key file, as [`parse_private`] does. On Unix, a file of one's own that group or others may
@@ -174,41 +193,52 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> 
     let bytes = input::read_from(&file).map_err(read)?;
     let text = text(&bytes).map_err(broken)?;
     // A public key may be read by others; what it needs is not a chmod.
-    if private_block(text).is_some()
+    if private_block(&text).is_some()
         && let Some(mode) = mode_for_others(&file).map_err(read)?
     {
         return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
     }
-    Ok(Zeroizing::new(text.to_owned()))
+    Ok(text)
 }
 
 /// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is SPKI, or
-/// `RSA PUBLIC KEY`). Empty lines and lines that begin with `#` do not count.
-pub fn parse_public(text: &str) -> Result<PublicKey, KeyFormatError> {
-    if text.contains("-----BEGIN ") {
-        return parse_public_pem(text);
+/// `RSA PUBLIC KEY`). Empty lines and lines that begin with `#` do not count, and a comment need not be UTF-8.
+pub fn parse_public(text: impl AsRef<[u8]>) -> Result<PublicKey, KeyFormatError> {
+    let bytes = text.as_ref();
+    let lines = || {
+        let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+        lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+    };
+    // A comment may have dashes in it, too.
+    if lines().any(|line| line.starts_with(b"-----BEGIN ")) {
+        return parse_public_pem(&String::from_utf8_lossy(bytes));
     }
-    let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
-    let not_a_key = KeyFormatError::NotAKey {
+    let not_a_key = || KeyFormatError::NotAKey {
         wanted: "public key",
         expected: "a line such as \"ssh-ed25519 AAAA… comment\", or PEM (BEGIN PUBLIC KEY)",
     };
-    let Some((kind, rest)) = lines().next().and_then(|line| line.split_once(char::is_whitespace)) else {
-        return Err(not_a_key);
+    let Some(line) = lines().next() else { return Err(not_a_key()) };
+    if line.starts_with(b"---- BEGIN SSH2 PUBLIC KEY") {
+        return Err(KeyFormatError::Rfc4716);
+    }
+    let Some(PublicLine { kind, data, comment, before }) = PublicLine::find(line) else {
+        return Err(if str::from_utf8(bytes).is_err() { KeyFormatError::NotText } else { not_a_key() });
     };
+    if !before.is_empty() {
+        let before = String::from_utf8_lossy(before).into_owned();
+        return Err(KeyFormatError::Prefixed { before, kind: kind.to_owned() });
+    }
     if kind.ends_with("-cert-v01@openssh.com") {
         return Err(KeyFormatError::Certificate { kind: kind.to_owned() });
-    }
-    let (data, comment) = rest.trim_start().split_once(char::is_whitespace).unwrap_or((rest.trim(), ""));
-    if !data.starts_with("AAAA") {
-        return Err(not_a_key);
     }
     if lines().count() > 1 {
         return Err(KeyFormatError::Several { count: lines().count() });
     }
     let blob = decode_base64(data).map_err(|error| malformed("OpenSSH public key", error))?;
-    let key = PublicKey::new(openssh_key::public_key(&blob)?, comment.trim());
-    if key.algorithm().as_str() != kind {
+    let key = PublicKey::new(openssh_key::public_key(&blob)?, comment);
+    let named_after_its_signatures =
+        matches!(kind, "rsa-sha2-256" | "rsa-sha2-512") && matches!(key.key_data(), KeyData::Rsa(_));
+    if key.algorithm().as_str() != kind && !named_after_its_signatures {
         let reason = format_args!("it calls itself {kind} and is {}", key.algorithm());
         return Err(malformed("OpenSSH public key", reason));
     }
@@ -222,6 +252,42 @@ pub fn parse_public(text: &str) -> Result<PublicKey, KeyFormatError> {
     }
 }
 
+/// A line with a key or a certificate in OpenSSH's form.
+pub(crate) struct PublicLine<'a> {
+    /// The name of its type, as it stands there.
+    pub(crate) kind: &'a str,
+    /// Its encoding in base64, which begins with `AAAA`: no type name has 2^18 bytes.
+    pub(crate) data: &'a str,
+    /// What follows.
+    pub(crate) comment: &'a [u8],
+    /// What stands before the type: options, or the names of hosts.
+    before: &'a [u8],
+}
+
+impl<'a> PublicLine<'a> {
+    /// The first type name of `line` that an encoding follows.
+    pub(crate) fn find(line: &'a [u8]) -> Option<Self> {
+        let blank = |byte: &u8| matches!(byte, b' ' | b'\t');
+        let line = line.trim_ascii();
+        let mut rest = line;
+        loop {
+            let (kind, behind) = rest.split_at(rest.iter().position(blank)?);
+            let behind = behind.trim_ascii_start();
+            if behind.starts_with(b"AAAA") {
+                let (data, comment) = behind.split_at(behind.iter().position(blank).unwrap_or(behind.len()));
+                let before = line.get(..line.len() - rest.len())?.trim_ascii();
+                return Some(Self {
+                    kind: str::from_utf8(kind).ok()?,
+                    data: str::from_utf8(data).ok()?,
+                    comment: comment.trim_ascii(),
+                    before,
+                });
+            }
+            rest = behind;
+        }
+    }
+}
+
 /// The private key in `text`; an encrypted one is decrypted with the passphrase that is then asked for.
 ///
 /// Read are OpenSSH's own form, PKCS#8 (plain, or encrypted by PBES2), PKCS#1 and SEC1, each in PEM. PEM blocks of
@@ -230,6 +296,11 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
     let Some((label, pem)) = private_block(text) else {
         return Err(match parse_public(text) {
             Ok(_) => KeyFormatError::OtherHalf { found: "public", wanted: "private" },
+            Err(
+                error @ (KeyFormatError::Certificate { .. }
+                | KeyFormatError::Rfc4716
+                | KeyFormatError::Prefixed { .. }),
+            ) => error,
             Err(_) => KeyFormatError::NotAKey {
                 wanted: "private key",
                 expected: "OpenSSH's own form, or PKCS#8, PKCS#1 or SEC1 in PEM",
@@ -239,27 +310,14 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
     if pem.contains("Proc-Type:") {
         return Err(KeyFormatError::LegacyEncryption);
     }
-    let document =
-        || SecretDocument::from_pem(pem).map(|(_, document)| document).map_err(|e| malformed("PEM", e));
+    let document = || {
+        let mut der = pem_body(pem)?;
+        SecretDocument::try_from(std::mem::take(&mut *der)).map_err(|error| malformed("PEM", error))
+    };
     match label {
         "OPENSSH PRIVATE KEY" => openssh_key::private_key(pem, passphrase),
         "PRIVATE KEY" => pkcs8_private(&document()?),
-        "ENCRYPTED PRIVATE KEY" => {
-            let document = document()?;
-            let unsupported =
-                |reason: &dyn ToString| KeyFormatError::PrivateEncryption { reason: reason.to_string() };
-            let sealed: EncryptedPrivateKeyInfoRef<'_> =
-                document.decode_msg().map_err(|error| unsupported(&error))?;
-            let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
-            let opened = sealed.decrypt(passphrase.as_bytes()).map_err(|error| match error {
-                pkcs8::Error::EncryptedPrivateKey(
-                    error @ (pkcs8::pkcs5::Error::UnsupportedAlgorithm { .. }
-                    | pkcs8::pkcs5::Error::NoPbes1CryptSupport),
-                ) => unsupported(&error),
-                _ => KeyFormatError::WrongPassphrase,
-            })?;
-            pkcs8_private(&opened)
-        }
+        "ENCRYPTED PRIVATE KEY" => encrypted_pkcs8_private(&document()?, passphrase),
         "RSA PRIVATE KEY" => rsa::RsaPrivateKey::from_pkcs1_der(document()?.as_bytes())
             .map_err(|error| malformed("PKCS#1 key", error))
             .and_then(|key| rsa_private(&key)),
@@ -278,19 +336,23 @@ fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
             },
         });
     };
-    let count = text.matches("-----BEGIN ").count();
+    let count = text
+        .match_indices("-----BEGIN ")
+        .filter_map(|(start, begin)| text.get(start + begin.len()..)?.split_once("-----"))
+        .filter(|(label, _)| label.ends_with(" KEY"))
+        .count();
     if count > 1 {
         return Err(KeyFormatError::Several { count });
     }
-    let (_, document) = Document::from_pem(pem).map_err(|error| malformed("PEM", error))?;
+    let der = pem_body(pem)?;
     let bad = |form| move |error: pkcs8::spki::Error| malformed(form, error);
     let key = match label {
         "PUBLIC KEY" => {
-            let info: SubjectPublicKeyInfoRef<'_> =
-                document.decode_msg().map_err(|error| malformed("SPKI public key", error))?;
+            let info = SubjectPublicKeyInfoRef::try_from(der.as_slice())
+                .map_err(|error| malformed("SPKI public key", error))?;
             let bad = bad("SPKI public key");
             match info.algorithm.oid {
-                RSA => rsa_public(&rsa::RsaPublicKey::try_from(info).map_err(bad)?)?,
+                RSA => rsa_public("SPKI public key", info.subject_public_key.raw_bytes())?,
                 EC => match info.algorithm.parameters_oid().map_err(bad)? {
                     P256 => p256::PublicKey::try_from(info).map(|key| ec_public(&key.to_sec1_bytes())),
                     P384 => p384::PublicKey::try_from(info).map(|key| ec_public(&key.to_sec1_bytes())),
@@ -305,9 +367,7 @@ fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
                 other => return Err(KeyFormatError::Kind { found: other.to_string() }),
             }
         }
-        "RSA PUBLIC KEY" => rsa::RsaPublicKey::from_pkcs1_der(document.as_bytes())
-            .map_err(|error| malformed("PKCS#1 public key", error))
-            .and_then(|key| rsa_public(&key))?,
+        "RSA PUBLIC KEY" => rsa_public("PKCS#1 public key", &der)?,
         other => {
             return Err(KeyFormatError::Kind {
                 found: other.trim_end_matches("PUBLIC KEY").trim().to_owned(),
@@ -317,8 +377,17 @@ fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
     Ok(PublicKey::from(key))
 }
 
-fn text(bytes: &[u8]) -> Result<&str, KeyFormatError> {
-    str::from_utf8(bytes).map_err(|_| KeyFormatError::NotText)
+/// What a key file says. Only the text around a PEM block, and comments, may be other than UTF-8.
+fn text(bytes: &[u8]) -> Result<Zeroizing<String>, KeyFormatError> {
+    // Three bytes stand for one that is not UTF-8; the text is never moved, and no copy of it stays behind.
+    let mut text = Zeroizing::new(String::with_capacity(3 * bytes.len()));
+    for chunk in bytes.utf8_chunks() {
+        text.push_str(chunk.valid());
+        text.extend(chunk.invalid().iter().map(|_| char::REPLACEMENT_CHARACTER));
+    }
+    let is_key = text.contains("-----BEGIN ")
+        || bytes.split(|byte| *byte == b'\n').any(|line| PublicLine::find(line).is_some());
+    if is_key || str::from_utf8(bytes).is_ok() { Ok(text) } else { Err(KeyFormatError::NotText) }
 }
 
 pub(crate) fn private_block(text: &str) -> Option<(&str, &str)> {
@@ -334,6 +403,56 @@ fn pem_block(text: &str, wanted: impl Fn(&str) -> bool) -> Option<(&str, &str)> 
         let length = block.find(&end)? + end.len();
         wanted(label).then(|| block.get(..length).map(|block| (label, block))).flatten()
     })
+}
+
+/// What stands between the lines of dashes of a PEM block, decoded; the base64 may have blanks and line ends anywhere.
+pub(crate) fn pem_body(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyFormatError> {
+    let inner =
+        pem.split("-----").nth(2).ok_or_else(|| malformed("PEM", "its lines of dashes are missing"))?;
+    let mut base64 = Zeroizing::new(String::with_capacity(inner.len()));
+    base64.extend(inner.chars().filter(|character| !character.is_ascii_whitespace()));
+    if base64.is_empty() {
+        return Err(malformed("PEM", "there is nothing between its lines of dashes"));
+    }
+    Base64::decode_vec(&base64)
+        .map(Zeroizing::new)
+        .map_err(|_| malformed("PEM", "what stands between its lines of dashes is not base64"))
+}
+
+fn encrypted_pkcs8_private(
+    document: &SecretDocument,
+    passphrase: AskPassphrase<'_>,
+) -> Result<PrivateKey, KeyFormatError> {
+    let unsupported =
+        |reason: &dyn ToString| KeyFormatError::PrivateEncryption { reason: reason.to_string() };
+    let sealed: EncryptedPrivateKeyInfoRef<'_> = document.decode_msg().map_err(|error| {
+        // Whether it is the form that is broken, or the method that is unknown.
+        match encryption(document.as_bytes()) {
+            Ok(method) => unsupported(&format_args!("{method}: {error}")),
+            Err(broken) => malformed("encrypted PKCS#8 key", broken),
+        }
+    })?;
+    let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
+    let opened = sealed.decrypt(passphrase.as_bytes()).map_err(|error| match error {
+        pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed) => KeyFormatError::WrongPassphrase,
+        pkcs8::Error::EncryptedPrivateKey(error) => unsupported(&error),
+        // With another passphrase, the padding is right for one ciphertext in 256, and what comes out is noise.
+        pkcs8::Error::Asn1(_) => KeyFormatError::WrongPassphrase,
+        error => malformed("encrypted PKCS#8 key", error),
+    })?;
+    pkcs8_private(&opened)
+}
+
+/// The object identifier of the method that a PKCS#8 key is encrypted with (RFC 5958, section 3).
+fn encryption(der: &[u8]) -> pkcs8::der::Result<ObjectIdentifier> {
+    let mut reader = SliceReader::new(der)?;
+    let method = reader.sequence(|fields| {
+        let method = AlgorithmIdentifierRef::decode(fields)?;
+        <&OctetStringRef>::decode(fields)?;
+        Ok::<_, pkcs8::der::Error>(method.oid)
+    })?;
+    reader.finish()?;
+    Ok(method)
 }
 
 fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError> {
@@ -430,8 +549,13 @@ fn new_private(form: &'static str, pair: KeypairData) -> Result<PrivateKey, KeyF
     PrivateKey::new(pair, "").map_err(|error| malformed(form, error))
 }
 
-fn rsa_public(key: &rsa::RsaPublicKey) -> Result<KeyData, KeyFormatError> {
-    RsaPublicKey::try_from(key).map(KeyData::Rsa).map_err(|error| malformed("RSA public key", error))
+/// The numbers of a PKCS#1 public key (RFC 8017, appendix A.1.1); of any length, which is looked at where the key is
+/// used.
+fn rsa_public(form: &'static str, der: &[u8]) -> Result<KeyData, KeyFormatError> {
+    let key = rsa::pkcs1::RsaPublicKey::from_der(der).map_err(|error| malformed(form, error))?;
+    let [e, n] = [key.public_exponent, key.modulus]
+        .map(|number: rsa::pkcs1::UintRef<'_>| Mpint::from_positive_bytes(number.as_bytes()));
+    RsaPublicKey::new(e, n).map(KeyData::Rsa).map_err(|error| malformed(form, error))
 }
 
 fn ec_public(point: &[u8]) -> Result<KeyData, KeyFormatError> {
@@ -466,6 +590,7 @@ mod tests {
     use crate::device_key;
     use crate::ssh_keygen::{SshKeygen, security_keys};
     use proptest::prelude::*;
+    use rsa::pkcs8::Document;
     use std::fs;
 
     const LINE: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti";
@@ -627,6 +752,134 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
         fs::write(&path, [0xff; 10]).unwrap();
         let binary = read_public(&path).unwrap_err();
         assert!(matches!(binary, KeyFileError::Key { source: KeyFormatError::NotText, .. }), "{binary}");
+    }
+
+    /// The same base64 in lines of another length, or with blanks in it, and other line ends.
+    fn rewrapped(pem: &str, width: usize, blank: &str, end: &str) -> String {
+        let lines: Vec<&str> = pem.lines().collect();
+        let [first, body @ .., last] = lines.as_slice() else { panic!("{pem}") };
+        let body: Vec<char> = body.concat().chars().collect();
+        let body = body.chunks(width).map(|line| line.iter().collect::<String>() + blank + end);
+        format!("{first}{end}{}{last}{end}", body.collect::<String>())
+    }
+
+    #[test]
+    fn base64_is_read_in_lines_of_any_length() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        for (kind, format) in
+            [("ed25519", "RFC4716"), ("ecdsa", "PKCS8"), ("ecdsa", "PEM"), ("rsa", "PKCS8"), ("rsa", "PEM")]
+        {
+            let name = format!("{kind}-{format}");
+            let public = keygen.key_in(&name, kind, "", format, "");
+            let pem = fs::read_to_string(keygen.path(&name)).unwrap();
+            let spki = (kind != "ed25519")
+                .then(|| keygen.run(&["-e", "-m", "PKCS8", "-f", &format!("{name}.pub")]).unwrap());
+            for (width, blank, end) in
+                [(1, "", "\n"), (48, "", "\r\n"), (65, "  ", "\n"), (76, "\t", "\n"), (usize::MAX, "", "\n")]
+            {
+                let text = rewrapped(&pem, width, blank, end);
+                let key = parse_private(&text, &mut no_passphrase).unwrap();
+                assert_eq!(key.public_key().key_data(), public.key_data(), "{text}");
+                if let Some(spki) = &spki {
+                    let text = rewrapped(spki, width, blank, end);
+                    assert_eq!(parse_public(&text).unwrap().key_data(), public.key_data(), "{text}");
+                }
+            }
+        }
+    }
+
+    /// As OpenSSL writes it around a key that it takes out of a PKCS#12 file, with a name in ISO 8859-1.
+    #[test]
+    fn what_stands_around_a_pem_block_need_not_be_utf8() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        fs::write(
+            &path,
+            [b"Bag Attributes\n    friendlyName: m\xfcller\n", ED25519_PRIVATE.as_bytes()].concat(),
+        )
+        .unwrap();
+        #[cfg(unix)]
+        fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+        assert!(read_private(&path, &mut no_passphrase).is_ok());
+        fs::write(&path, [b"# m\xfcller\n", ED25519_PUBLIC.as_bytes()].concat()).unwrap();
+        assert!(read_public(&path).is_ok());
+    }
+
+    #[test]
+    fn a_comment_is_any_bytes() {
+        let comment = b"m\xfcller@host -----BEGIN X-----";
+        let key = parse_public([LINE.as_bytes(), b" ", comment, b"\r\n"].concat()).unwrap();
+        assert_eq!(key.comment().as_bytes(), comment);
+        assert_eq!(key.key_data(), parse_public(LINE).unwrap().key_data());
+    }
+
+    #[test]
+    fn a_key_that_its_signatures_name_is_read_as_openssh_reads_it() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let public = keygen.key("rsa", "rsa", "2048");
+        let line = fs::read_to_string(keygen.path("rsa.pub")).unwrap();
+        let line = line.replacen("ssh-rsa", "rsa-sha2-512", 1);
+        fs::write(keygen.path("named.pub"), &line).unwrap();
+        keygen.run(&["-l", "-f", "named.pub"]).unwrap();
+        assert_eq!(parse_public(&line).unwrap().key_data(), public.key_data());
+    }
+
+    #[test]
+    fn other_forms_of_a_public_key_are_named() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        keygen.key("key", "ed25519", "");
+        let other = keygen.run(&["-e", "-f", "key.pub"]).unwrap();
+        assert!(matches!(parse_public(&other), Err(KeyFormatError::Rfc4716)), "{other}");
+        for before in ["restrict,command=\"echo a b\"", "host.example.com", "@cert-authority *"] {
+            let error = parse_public(format!("{before} {LINE}\n")).unwrap_err();
+            let KeyFormatError::Prefixed { before: found, kind } = error else { panic!("{error}") };
+            assert_eq!((found.as_str(), kind.as_str()), (before, "ssh-ed25519"));
+        }
+    }
+
+    /// The default of RFC 8018, and of OpenSSL before 1.1.0: `openssl pkcs8 -topk8 -v2 aes-256-cbc -v2prf hmacWithSHA1`.
+    #[test]
+    fn pbes2_with_its_default_function_opens_with_its_passphrase_only() {
+        const KEY: &str = "-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIGNMEkGCSqGSIb3DQEFDTA8MBsGCSqGSIb3DQEFDDAOBAhCLUrNLDoXSQICCAAw
+HQYJYIZIAWUDBAEqBBDb05EUWO/WgTs4zUGsNxeRBECcC9G5TWOgXUxQQaCby7o6
+Z8AsYpRqS2+8dgerNZqvePNoG2HA3Q8AFNrDpmhoSWsIEWkJxKC65c1ed53GHuHo
+-----END ENCRYPTED PRIVATE KEY-----
+";
+        let with =
+            |passphrase: &'static str| parse_private(KEY, &mut || Ok(Zeroizing::new(passphrase.to_owned())));
+        let key = with("secret").unwrap();
+        assert_eq!(
+            key.public_key().key_data(),
+            parse_public("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGBz5vV1cTk/aNgv4ri7azK7UpOpBhyx61KMvzfVSyqC")
+                .unwrap()
+                .key_data()
+        );
+        assert!(matches!(with("wrong"), Err(KeyFormatError::WrongPassphrase)));
+    }
+
+    /// Damage and an unknown method are different things.
+    #[test]
+    fn a_broken_encrypted_key_is_not_called_unsupported() {
+        let body = "MIGKME4GCSqGSIb3DQEFDTBB";
+        let cut =
+            format!("-----BEGIN ENCRYPTED PRIVATE KEY-----\n{body}\n-----END ENCRYPTED PRIVATE KEY-----\n");
+        let error = parse_private(&cut, &mut no_passphrase).unwrap_err();
+        assert!(matches!(error, KeyFormatError::Malformed { .. }), "{error:?}");
+        let error = parse_private(TRIPLE_DES, &mut no_passphrase).unwrap_err();
+        let KeyFormatError::PrivateEncryption { reason } = error else { panic!("{error:?}") };
+        assert!(reason.contains("1.2.840.113549.3.7"), "{reason}");
+    }
+
+    /// Its numbers are looked at where a key is used, not where it is read.
+    #[test]
+    fn a_public_rsa_key_in_pem_is_read_at_any_length() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let public = keygen.key("rsa", "rsa", "4608");
+        for format in ["PKCS8", "PEM"] {
+            let pem = keygen.run(&["-e", "-m", format, "-f", "rsa.pub"]).unwrap();
+            assert_eq!(parse_public(&pem).unwrap().key_data(), public.key_data());
+        }
     }
 
     proptest! {

@@ -15,8 +15,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     integer::{mpint, string},
-    key_file::{AskPassphrase, KeyFormatError, ec_pair, malformed},
-    request::decode_base64,
+    key_file::{AskPassphrase, KeyFormatError, ec_pair, malformed, pem_body},
 };
 
 const PUBLIC: &str = "OpenSSH public key";
@@ -55,11 +54,15 @@ fn rsa_public(n: &[u8], e: &[u8]) -> Result<KeyData, KeyFormatError> {
 /// When it is not one such key, its cipher is not supported, or the passphrase is wrong.
 pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFormatError> {
     let bad = |error: EncodingError| malformed(PRIVATE, error);
-    let bytes = body(pem)?;
+    let bytes = pem_body(pem)?;
     let mut reader = bytes.strip_prefix(MAGIC).ok_or_else(|| malformed(PRIVATE, "its heading is missing"))?;
     let name = String::from_utf8_lossy(string(&mut reader).map_err(bad)?);
     let unsupported = || KeyFormatError::Cipher { cipher: name.clone().into_owned() };
-    let cipher = Cipher::new(&name).map_err(|_| unsupported())?;
+    let cipher = match Cipher::new(&name) {
+        // Known by its name only.
+        Ok(Cipher::TdesCbc) | Err(_) => return Err(unsupported()),
+        Ok(cipher) => cipher,
+    };
     let kdf = Kdf::decode(&mut reader).map_err(|error| malformed(PRIVATE, error))?;
     let count = u32::decode(&mut reader).map_err(bad)?;
     if count != 1 {
@@ -67,8 +70,8 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
     }
     let public = public_key(string(&mut reader).map_err(bad)?)?;
     let mut section = Zeroizing::new(string(&mut reader).map_err(bad)?.to_vec());
-    if section.len() % cipher.block_size() != 0 {
-        return Err(bad(EncodingError::Length));
+    if section.is_empty() || section.len() % cipher.block_size() != 0 {
+        return Err(malformed(PRIVATE, "its private half is not made of whole blocks"));
     }
     let tag = match (cipher.has_tag(), reader) {
         (false, []) => None,
@@ -77,12 +80,20 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
     };
     if cipher.is_some() {
         let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
+        let Kdf::Bcrypt { salt, rounds } = &kdf else {
+            return Err(malformed(PRIVATE, "a cipher, and nothing that makes its key of a passphrase"));
+        };
+        if salt.is_empty() || *rounds == 0 {
+            return Err(malformed(PRIVATE, "no salt or no rounds to make a key of the passphrase with"));
+        }
+        // What is left that it can complain of is a passphrase of no characters.
         let (key, iv) = kdf
             .derive_key_and_iv(cipher, passphrase.as_bytes())
             .map_err(|_| KeyFormatError::WrongPassphrase)?;
         cipher.decrypt(&key, &iv, &mut section, tag).map_err(|error| match error {
             ssh_key::cipher::Error::UnsupportedCipher(_) => unsupported(),
-            _ => KeyFormatError::WrongPassphrase,
+            ssh_key::cipher::Error::Crypto => KeyFormatError::WrongPassphrase,
+            error => malformed(PRIVATE, error),
         })?;
     } else if kdf.is_some() {
         return Err(malformed(PRIVATE, "a passphrase without a cipher"));
@@ -106,15 +117,6 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
     } else {
         Err(malformed(PRIVATE, "its public key is that of another key"))
     }
-}
-
-/// What stands between the lines of dashes, decoded.
-fn body(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyFormatError> {
-    let inner =
-        pem.split("-----").nth(2).ok_or_else(|| malformed("PEM", "its lines of dashes are missing"))?;
-    let base64: Zeroizing<String> =
-        Zeroizing::new(inner.chars().filter(|character| !character.is_ascii_whitespace()).collect());
-    decode_base64(&base64).map(Zeroizing::new).map_err(|error| malformed("PEM", error))
 }
 
 /// The numbers of both halves, type name first.
@@ -419,6 +421,41 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
         let other = PublicKey::from_openssh(RSA_SHORT[1].trim()).unwrap();
         let text = file(&other.key_data().encode_vec().unwrap(), &right);
         assert!(parse_private(&text, &mut no_passphrase).is_err());
+    }
+
+    /// Every cipher that ssh-keygen has: opened, or named as what is missing. The passphrase is right.
+    #[test]
+    fn every_cipher_of_ssh_keygen_is_read_or_named() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let ciphers = [
+            "aes128-cbc",
+            "aes192-cbc",
+            "aes256-cbc",
+            "aes128-ctr",
+            "aes192-ctr",
+            "aes256-ctr",
+            "aes128-gcm@openssh.com",
+            "aes256-gcm@openssh.com",
+            "chacha20-poly1305@openssh.com",
+            "3des-cbc",
+        ];
+        for cipher in ciphers {
+            let _ = fs::remove_file(keygen.path("key"));
+            keygen.run(&["-q", "-t", "ed25519", "-N", "secret", "-Z", cipher, "-f", "key"]).unwrap();
+            let text = fs::read_to_string(keygen.path("key")).unwrap();
+            let mut asked = 0;
+            let read = parse_private(&text, &mut || {
+                asked += 1;
+                Ok(Zeroizing::new("secret".to_owned()))
+            });
+            match read {
+                Ok(_) => assert_eq!(asked, 1),
+                Err(KeyFormatError::Cipher { cipher: named }) => {
+                    assert_eq!((named.as_str(), asked), ("3des-cbc", 0), "{cipher}");
+                }
+                Err(error) => panic!("{cipher}: {error}"),
+            }
+        }
     }
 
     #[test]
