@@ -614,11 +614,11 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
 
     #[test]
     fn a_line_keeps_its_comment_and_may_stand_among_remarks() {
-        let key = parse_public(&format!("# mine\n\n \t{LINE}\t a  comment \r\n")).unwrap();
+        let key = parse_public(format!("# mine\n\n \t{LINE}\t a  comment \r\n")).unwrap();
         assert_eq!(key.comment().as_str_lossy(), "a  comment");
         assert_eq!(parse_public(LINE).unwrap().key_data(), key.key_data());
         for key in security_keys() {
-            assert_eq!(parse_public(&key.to_openssh().unwrap()).unwrap(), key);
+            assert_eq!(parse_public(key.to_openssh().unwrap()).unwrap(), key);
         }
     }
 
@@ -628,8 +628,8 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
             assert!(matches!(parse_public(text), Err(KeyFormatError::NotAKey { .. })), "{text:?}");
         }
         let two = format!("{LINE}\n{LINE}\n");
-        assert!(matches!(parse_public(&two), Err(KeyFormatError::Several { count: 2 })));
-        assert!(matches!(parse_public(&ED25519_PUBLIC.repeat(2)), Err(KeyFormatError::Several { count: 2 })));
+        assert!(matches!(parse_public(two), Err(KeyFormatError::Several { count: 2 })));
+        assert!(matches!(parse_public(ED25519_PUBLIC.repeat(2)), Err(KeyFormatError::Several { count: 2 })));
         let certificate = LINE.replace("ssh-ed25519", "ssh-ed25519-cert-v01@openssh.com");
         assert!(matches!(parse_public(&certificate), Err(KeyFormatError::Certificate { .. })));
         let mislabelled = LINE.replace("ssh-ed25519", "ssh-rsa");

@@ -143,8 +143,13 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:width$}"));
-        text.push_str(cells.collect::<Vec<_>>().join("  ").trim_end());
+        // By hand: a width of the formatter's ends at 65,535 characters, and what is printed may have come from anywhere.
+        let mut line = String::new();
+        for (cell, width) in row.iter().zip(&widths) {
+            line.push_str(cell);
+            line.extend(std::iter::repeat_n(' ', 2 + width.saturating_sub(cell.chars().count())));
+        }
+        text.push_str(line.trim_end());
         text.push('\n');
     }
     text
@@ -184,5 +189,15 @@ mod tests {
     fn columns_are_aligned_and_lines_have_no_trailing_spaces() {
         let rows = [["a", "bcd"], ["abc", ""]].map(|row| row.map(str::to_owned));
         assert_eq!(columns(&rows), "a    bcd\nabc\n");
+    }
+
+    /// The width of a formatter has 16 bits.
+    #[test]
+    fn a_cell_may_be_of_any_length() {
+        for length in [65_535, 65_536, 200_000] {
+            let rows = [[String::new(), "end".to_owned()], ["x".repeat(length), "end".to_owned()]];
+            let text = columns(&rows);
+            assert!(text.lines().all(|line| line.len() == length + 5), "{length}");
+        }
     }
 }
