@@ -4,7 +4,7 @@
 //! |---|---|
 //! | a key in an ssh-agent | [`agent_key`] |
 //! | an authority at a URL | [`remote`] |
-//! | being that authority | [`service`], [`access`], [`clock`], [`tls`] |
+//! | being that authority | [`service`], [`access`], [`rate`], [`clock`], [`tls`] |
 //!
 //! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
 //! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
@@ -13,6 +13,7 @@ pub mod access;
 #[cfg(unix)]
 pub mod agent_key;
 pub mod clock;
+pub mod rate;
 pub mod remote;
 pub mod service;
 pub mod tls;

@@ -26,9 +26,10 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsa
 use ssh_key::{PrivateKey, PublicKey};
 use sshsm::timestamp::{
     TimestampAuthority, TimestampError, TimestampSource,
-    access::{Rate, Tokens},
+    access::Tokens,
     agent_key::AgentKey,
     clock::Synchronisation,
+    rate::Rate,
     remote::{RemoteAuthority, RemoteError, Terms},
     service::{Settings, serve},
     verify,
@@ -92,7 +93,7 @@ fn exchange(url: &str, head: &str, body: &[u8]) -> (u16, Vec<u8>) {
     let mut stream = TcpStream::connect(url.strip_prefix("http://").unwrap()).unwrap();
     let (line, more) = head.split_once('\n').unwrap_or((head, ""));
     let head = format!(
-        "{line} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n{more}\r\n",
+        "{line} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {}\r\n{more}\r\n",
         body.len()
     );
     stream.write_all(&[head.as_bytes(), body].concat()).unwrap();
@@ -222,6 +223,121 @@ fn one_client_cannot_ask_more_often_than_it_may() {
 }
 
 #[test]
+fn every_path_counts_towards_the_rate_of_a_client() {
+    let machine = machine();
+    let service = Service::start(&machine, &["--rate", "4/h"]);
+    for (head, expected) in [
+        ("GET /v1/key", 200),
+        ("GET /metrics", 200),
+        ("GET /nowhere", 404),
+        ("GET /v1/timestamp", 405),
+        ("GET /v1/key", 429),
+        ("GET /metrics", 429),
+        ("GET /nowhere", 429),
+    ] {
+        assert_eq!(service.request(head, b"").0, expected, "{head}");
+    }
+    assert_eq!(service.request("POST /v1/timestamp", &[7; 32]).0, 429);
+    // And so do those who are not let in.
+    machine.write("tokens", TOKEN);
+    let service = Service::start(&machine, &["--rate", "2/h", "--token-file", "tokens"]);
+    let statuses = [(); 4].map(|()| service.request("GET /v1/key", b"").0);
+    assert_eq!(statuses, [401, 401, 429, 429]);
+}
+
+#[test]
+fn clients_from_many_addresses_get_no_more_than_all_of_them_may() {
+    let machine = machine();
+    let service = Service::start(&machine, &["--rate", "1/h", "--total-rate", "20/h"]);
+    let port = service.url.rsplit_once(':').unwrap().1.parse::<u16>().unwrap();
+    let ask = |number: u8| {
+        // Every address of 127.0.0.0/8 is this computer's.
+        let domain = rustix::net::AddressFamily::INET;
+        let socket = rustix::net::socket(domain, rustix::net::SocketType::STREAM, None).unwrap();
+        rustix::net::bind(&socket, &std::net::SocketAddr::from(([127, 0, 1, number], 0))).unwrap();
+        rustix::net::connect(&socket, &std::net::SocketAddr::from(([127, 0, 0, 1], port))).unwrap();
+        let mut stream = TcpStream::from(socket);
+        let head = "GET /v1/key HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer[9..12].to_owned()
+    };
+    let answers: Vec<_> = (1..=60).map(ask).collect();
+    assert_eq!(answers.iter().filter(|status| *status == "200").count(), 20, "{answers:?}");
+    assert!(answers.iter().skip(20).all(|status| status == "429"), "{answers:?}");
+}
+
+#[test]
+fn whoever_tries_tokens_is_slowed_down_until_not_even_the_right_one_is_looked_at() {
+    let machine = machine();
+    machine.write("tokens", TOKEN);
+    let ask = |service: &Service, token: &str| {
+        service.request(&format!("GET /v1/key\nAuthorization: Bearer {token}\r\n"), b"").0
+    };
+    let wrong = "0123456789abcdef0123456789abcdee";
+    let service = Service::start(&machine, &["--rate", "2/h", "--token-file", "tokens"]);
+    assert_eq!([wrong, TOKEN, wrong, TOKEN].map(|token| ask(&service, token)), [401, 200, 401, 429]);
+    // However often a client may ask, it may not guess as often.
+    let service = Service::start(&machine, &["--rate", "1000/s", "--token-file", "tokens"]);
+    let refused = (0..40).filter(|_| ask(&service, wrong) == 429).count();
+    assert!(refused >= 25, "{refused}");
+    assert_eq!(ask(&service, TOKEN), 429);
+}
+
+#[test]
+fn requests_that_a_web_page_could_have_sent_are_refused() {
+    let machine = machine();
+    let service = Service::start(&machine, &["--rate", "1000/s"]);
+    let ask = |service: &Service, host: &str, more: &str| {
+        let mut stream = TcpStream::connect(service.url.strip_prefix("http://").unwrap()).unwrap();
+        let head = format!("GET /v1/key HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{more}\r\n");
+        stream.write_all(head.as_bytes()).unwrap();
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        answer[9..12].to_owned()
+    };
+    for host in ["localhost", "127.0.0.1:8322", "[::1]"] {
+        assert_eq!(ask(&service, host, ""), "200", "{host}");
+        assert_eq!(ask(&service, host, "Origin: null\r\n"), "403", "{host}");
+        assert_eq!(ask(&service, host, "Sec-Fetch-Site: cross-site\r\n"), "403", "{host}");
+    }
+    for host in ["evil.example", "192.0.2.1", "localhost.evil.example"] {
+        assert_eq!(ask(&service, host, ""), "403", "{host}");
+    }
+    machine.write("tokens", TOKEN);
+    let named = Service::start(&machine, &["--allow-host", "time.example.com"]);
+    assert_eq!(ask(&named, "time.example.com:8322", ""), "200");
+    assert_eq!(ask(&named, "evil.example", ""), "403");
+    // A page has no token, so that whoever has one may call the service what it likes.
+    let known = Service::start(&machine, &["--token-file", "tokens"]);
+    assert_eq!(ask(&known, "time.example.com", &format!("Authorization: Bearer {TOKEN}\r\n")), "200");
+}
+
+#[test]
+fn clients_that_say_nothing_or_read_nothing_keep_no_one_out() {
+    let machine = machine();
+    let service = Service::start(&machine, &["--rate", "100000/s"]);
+    let address = service.url.strip_prefix("http://").unwrap();
+    let connect = || TcpStream::connect(address).unwrap();
+    let _stuck: Vec<_> = (0..100)
+        .map(|_| {
+            let mut stream = connect();
+            stream.set_write_timeout(Some(Duration::from_millis(20))).unwrap();
+            let requests = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(1000);
+            while stream.write_all(requests.as_bytes()).is_ok() {}
+            stream
+        })
+        .collect();
+    let _silent: Vec<_> = (0..300).map(|_| connect()).collect();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        assert_eq!(service.request("POST /v1/timestamp", &[7; 32]).0, 200);
+        assert!(begin.elapsed() < Duration::from_secs(4));
+    }
+}
+
+#[test]
 fn only_who_shows_a_token_is_let_in() {
     let machine = machine();
     machine.write("tokens", &format!("# clients\n{TOKEN}\n"));
@@ -311,7 +427,7 @@ fn tls_lets_in_clients_by_certificate_or_token_and_clients_know_the_service() {
     };
     signed_by(&service, &[]);
     let stranger = ["--timestamp", &service.url, "--timestamp-ca", "their-ca.crt"];
-    not_signed(&machine, &stranger, 1, "no secure connection");
+    not_signed(&machine, &stranger, 1, "a signature of its certificate is wrong");
     not_signed(&machine, &["--timestamp", &service.url, "--timestamp-ca", "nowhere"], 6, "nowhere");
     not_signed(&machine, &["--timestamp", &service.url, "--timestamp-ca", "user.pub"], 1, "no certificate");
 
@@ -412,6 +528,8 @@ fn settings(clock: Option<Synchronisation>) -> Settings {
         key: Box::new(authority()),
         clock: clock.map(|seen| -> Box<dyn Fn() -> Synchronisation + Send> { Box::new(move || seen) }),
         rate: "100/s".parse::<Rate>().unwrap(),
+        strangers: None,
+        hosts: Vec::new(),
         tokens: None::<Tokens>,
         tls: None,
         certificates: false,
@@ -424,6 +542,7 @@ fn a_clock_that_follows_no_other_signs_nothing() {
         (Some(Synchronisation::Unsynchronised), 503),
         (Some(Synchronisation::Synchronised), 200),
         (Some(Synchronisation::Unknown), 200),
+        (Some(Synchronisation::Unanswered), 503),
         (None, 200),
     ] {
         let url = service(settings(clock));
@@ -442,15 +561,17 @@ fn a_clock_that_follows_no_other_signs_nothing() {
 #[test]
 fn the_system_is_asked_whether_its_clock_is_synchronised() {
     for (says, status, told) in [
-        ("yes", 200, "the clock is synchronised"),
-        ("no", 503, "nothing is signed until it is"),
-        ("what?", 200, "cannot tell"),
+        ("echo yes", 200, "the clock is synchronised"),
+        ("echo no", 503, "nothing is signed until it is"),
+        ("echo what?", 200, "cannot tell"),
+        ("echo yes; exit 1", 503, "does not answer"),
+        ("exec sleep 60", 503, "does not answer"),
     ] {
         let machine = machine();
         fs::create_dir(machine.path("bin")).unwrap();
         machine.write(
             "bin/timedatectl",
-            &format!("#!/bin/sh\n[ \"$2\" = --property=NTPSynchronized ] && echo '{says}'\n"),
+            &format!("#!/bin/sh\n[ \"$2\" = --property=NTPSynchronized ] || exit 2\n{says}\n"),
         );
         fs::set_permissions(machine.path("bin/timedatectl"), fs::Permissions::from_mode(0o755)).unwrap();
         let mut command = machine.command(&[&BASE[..BASE.len() - 1], LISTEN].concat());
@@ -459,7 +580,7 @@ fn the_system_is_asked_whether_its_clock_is_synchronised() {
         let service = Service::run(command);
         assert_eq!(service.request("POST /v1/timestamp", &[1; 32]).0, status, "{says}");
         if status == 503 {
-            not_signed(&machine, &["--timestamp", &service.url], 1, "its clock is not synchronised");
+            not_signed(&machine, &["--timestamp", &service.url], 1, "its clock is");
         }
         let stderr = service.end();
         assert!(stderr.contains(told), "{stderr}");
@@ -525,7 +646,8 @@ fn a_client_that_says_nothing_is_not_waited_for() {
     let address = service.url.strip_prefix("http://").unwrap();
     let mut silent = TcpStream::connect(address).unwrap();
     let mut slow = TcpStream::connect(address).unwrap();
-    slow.write_all(b"POST /v1/timestamp HTTP/1.1\r\nHost: x\r\nContent-Length: 32\r\n\r\nabc").unwrap();
+    slow.write_all(b"POST /v1/timestamp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 32\r\n\r\nabc")
+        .unwrap();
     silent.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
     let mut answer = String::new();
     slow.set_read_timeout(Some(Duration::from_secs(60))).unwrap();

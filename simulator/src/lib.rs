@@ -44,6 +44,7 @@
 //! | the device on a virtual serial port, as a board | [`Simulator::serve_pty`] |
 //! | what a new device shall have in it, as TOML | [`Provision`] |
 //! | the YubiHSM connector's HTTP service, for any backend | [`connector`] |
+//! | what every HTTP service stands on: deadlines, limits, web pages | [`http_server`] |
 //! | the state directory: format, locking, what is refused | [`StateError`] |
 //! | the program | `sshsm-sim --help` |
 //!
@@ -58,6 +59,7 @@ mod clock;
 pub mod connector;
 mod entropy;
 mod flash;
+pub mod http_server;
 mod platform;
 mod provision;
 mod serial_port;

@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use sshsm_simulator::connector::{Backend, Host, Settings, Status, Timeouts, serve};
+use sshsm_simulator::connector::{Backend, Host, Limits, Settings, Status, Timeouts, serve};
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Answers a frame with itself, its command's high bit set; 0x70 fails, 0x71 panics, 0x72 computes until the
@@ -114,7 +114,7 @@ impl Drop for Server {
 fn read(stream: &mut TcpStream) -> String {
     let mut buffer = vec![0; 65536];
     let length = stream.read(&mut buffer).unwrap();
-    String::from_utf8(buffer[..length].to_vec()).unwrap()
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
 }
 
 fn post(stream: &mut TcpStream, frame: &[u8]) -> Vec<u8> {
@@ -248,8 +248,9 @@ fn bodies_of_no_stated_or_impossible_length_never_reach_the_device() {
         "Content-Length: -3\r\n\r\nabc",
         "Content-Length: x\r\n\r\nabc",
         "Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
-        "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n",
+        "Transfer-Encoding: chunked\r\n\r\nx\r\nabc\r\n0\r\n\r\n",
+        "Transfer-Encoding: gzip\r\n\r\nabc",
     ] {
         let response = server.ask(&format!("POST /connector/api HTTP/1.1\r\nHost: localhost\r\n{rest}"));
         assert!(response.starts_with("HTTP/1.1 400 "), "{rest:?}: {response}");
@@ -328,20 +329,90 @@ fn a_host_that_was_allowed_is_served_and_no_other() {
     assert_eq!(status(&server, "Host: myhsm\r\nOrigin: http://myhsm\r\n"), "403", "a web page asks");
 }
 
-/// Whoever serves other computers is reached by names of their choosing, unless some are given.
 #[test]
-fn on_every_address_names_are_looked_at_when_some_are_allowed_and_web_pages_are_always_refused() {
-    let open = Server::on("0.0.0.0:0", Settings::default(), true);
-    assert_eq!(status(&open, "Host: example.com\r\n"), "200");
-    assert_eq!(status(&open, "Host: 127.0.0.1\r\nOrigin: https://example.com\r\n"), "403");
-    let named = Server::on("0.0.0.0:0", hosts(&["myhsm"]), true);
-    for host in ["myhsm:12345", "localhost", "192.0.2.7:12345", "[2001:db8::1]"] {
-        assert_eq!(status(&named, &format!("Host: {host}\r\n")), "200", "{host}");
+fn on_every_address_any_of_them_will_do_and_only_names_that_were_allowed() {
+    for (allowed, refused) in [(&[][..], "myhsm"), (&["myhsm"], "yourhsm")] {
+        let server = Server::on("0.0.0.0:0", hosts(allowed), true);
+        for host in ["localhost", "192.0.2.7:12345", "[2001:db8::1]"].iter().chain(allowed) {
+            assert_eq!(status(&server, &format!("Host: {host}\r\n")), "200", "{host}");
+            for page in ["Origin: https://example.com", "Origin: null", "Sec-Fetch-Site: cross-site"] {
+                assert_eq!(status(&server, &format!("Host: {host}\r\n{page}\r\n")), "403", "{host} {page}");
+            }
+        }
+        for host in ["example.com", "192.0.2.7.example.com", refused] {
+            assert_eq!(status(&server, &format!("Host: {host}\r\n")), "403", "{host}");
+        }
     }
-    for host in ["example.com", "192.0.2.7.example.com"] {
-        assert_eq!(status(&named, &format!("Host: {host}\r\n")), "403", "{host}");
+}
+
+#[test]
+fn a_body_in_chunks_is_read_as_one_with_its_length() {
+    let server = Server::new();
+    let ask = |chunks: &str| {
+        let head = "POST /connector/api HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
+        server.ask(&format!("{head}{chunks}0\r\n\r\n"))
+    };
+    for chunks in ["3\r\n\x06\0\0\r\n", "1\r\n\x06\r\n2;x=y\r\n\0\0\r\n"] {
+        let response = ask(chunks);
+        assert!(response.starts_with("HTTP/1.1 200 "), "{response}");
+        assert!(response.contains("\r\nContent-Length: 3\r\n"), "{response}");
+        assert_eq!(server.seen.recv().unwrap(), [6, 0, 0]);
     }
-    assert_eq!(status(&named, "Host: myhsm\r\nOrigin: http://myhsm\r\n"), "403");
+    let longest = format!("{:x}\r\n{}\r\n", 3139, "a".repeat(3139));
+    assert_eq!(server.seen.try_iter().count(), 0);
+    assert!(ask(&longest).starts_with("HTTP/1.1 200 "));
+    let longer = ask(&format!("{longest}1\r\na\r\n"));
+    assert!(longer.starts_with("HTTP/1.1 400 ") && longer.contains("\r\nConnection: close\r\n"), "{longer}");
+    assert_eq!(server.seen.try_iter().count(), 1);
+}
+
+/// Sends requests until the service takes no more of them, and reads no answer.
+fn stuck(server: &Server) -> TcpStream {
+    let mut stream = server.connect();
+    stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
+    while stream.write_all(GET.repeat(1000).as_bytes()).is_ok() {}
+    stream
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answers_is_dropped_within_its_limit() {
+    let limit = Duration::from_millis(1000);
+    let settings = Settings {
+        timeouts: Timeouts { answer: limit, ..Timeouts::default() },
+        limits: Limits { connections: 4, per_peer: 4 },
+        ..Settings::default()
+    };
+    let server = Server::on("127.0.0.1:0", settings, true);
+    let mut stream = stuck(&server);
+    std::thread::sleep(2 * limit);
+    stream.set_read_timeout(Some(10 * limit)).unwrap();
+    let mut answers = Vec::new();
+    let end = stream.read_to_end(&mut answers);
+    assert!(!matches!(&end, Err(error) if error.kind() == std::io::ErrorKind::WouldBlock), "{end:?}");
+}
+
+#[test]
+fn clients_that_keep_the_service_waiting_keep_no_one_out() {
+    let limits = Limits { connections: 8, per_peer: 8 };
+    let server = Server::on("127.0.0.1:0", Settings { limits, ..Settings::default() }, true);
+    let long = server.post_aside([0x72, 0, 0]);
+    assert_eq!(server.seen.recv().unwrap(), [0x72, 0, 0]);
+    let _stuck: Vec<_> = (0..4).map(|_| stuck(&server)).collect();
+    let _half: Vec<_> = (0..8)
+        .map(|_| {
+            let mut stream = server.connect();
+            stream.write_all(b"GET /connector/sta").unwrap();
+            stream
+        })
+        .collect();
+    let _silent: Vec<_> = (0..8).map(|_| server.connect()).collect();
+    for _ in 0..20 {
+        let begin = Instant::now();
+        assert!(server.ask(GET).starts_with("HTTP/1.1 200 OK"));
+        assert!(begin.elapsed() < Duration::from_secs(3));
+    }
+    server.go.send(()).unwrap();
+    assert_eq!(body(&long.join().unwrap()), [0xf2, 0, 0], "what waits for the device gives no way");
 }
 
 #[test]
@@ -433,7 +504,7 @@ fn half_a_request_behind_a_whole_one_is_dropped_as_any_half_request() {
 #[test]
 fn a_device_may_take_longer_than_any_client() {
     let limit = Duration::from_millis(100);
-    let server = Server::start(Timeouts { headers: limit, body: limit, idle: limit }, true);
+    let server = Server::start(Timeouts { headers: limit, body: limit, idle: limit, answer: limit }, true);
     let long = server.post_aside([0x72, 0, 0]);
     std::thread::sleep(5 * limit);
     server.go.send(()).unwrap();

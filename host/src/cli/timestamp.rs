@@ -9,6 +9,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 use ssh_key::{HashAlg, PublicKey};
 use sshsm_protocol::ssh::template::Template;
+use sshsm_simulator::http_server::Host;
 use tokio::{net::TcpListener, runtime};
 
 use super::{
@@ -23,9 +24,10 @@ use crate::{
     request::StoredRequest,
     timestamp::{
         self, SourceAddress, TimestampKey, TimestampSource,
-        access::{Rate, Tokens},
+        access::Tokens,
         clock::{self, Synchronisation},
-        service::{Settings, bind, serve},
+        rate::Rate,
+        service::{ServeError, Settings, bind, serve},
         tls::{self, Clients},
     },
 };
@@ -94,7 +96,15 @@ pub(super) struct Serve {
     /// How often one client may ask: 10/s, 30/m, 100/h
     #[arg(long, value_name = "RATE", default_value = "10/s")]
     rate: Rate,
-    /// Sign although the system says that its clock follows no other
+    /// How often all clients together may ask that are known by their address only; 64 times --rate if not given
+    #[arg(long, value_name = "RATE")]
+    total_rate: Option<Rate>,
+    /// Also serve clients that are known by their address only and reach this program under this name; without TLS,
+    /// requests for names other than localhost and IP addresses are refused, since a web page could have sent them. May be
+    /// given more than once
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<Host>,
+    /// Sign although the system says that its clock follows no other, or cannot be asked
     #[arg(long)]
     allow_unsynchronised_clock: bool,
     /// Serve other computers without TLS, or without knowing them
@@ -260,6 +270,9 @@ impl Serve {
                     "the clock is not synchronised: nothing is signed until it is"
                 }
                 Synchronisation::Unknown => "this system cannot tell whether its clock is synchronised",
+                Synchronisation::Unanswered => {
+                    "the system does not answer whether its clock is synchronised: nothing is signed until it says yes"
+                }
             });
         }
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -267,6 +280,8 @@ impl Serve {
             key,
             clock: watched.then(|| Box::new(clock::ask_system) as clock::AskClock),
             rate: self.rate,
+            strangers: self.total_rate,
+            hosts: self.allow_host,
             tokens,
             tls,
             certificates: self.tls_client_ca.is_some(),
@@ -279,7 +294,10 @@ impl Serve {
             output::talk(format_args!("signing with {place}"));
             let listening = Listening { listening: format!("{scheme}://{address}") };
             context.format().print(&listening, |here| format!("listening on {}\n", here.listening))?;
-            Ok::<_, CliError>(serve(listener, settings, ended).await?)
+            serve(listener, settings, ended).await.map_err(|error| match error {
+                ServeError::Key(error) => error.into(),
+                ServeError::Io(error) => CliError::Service(error),
+            })
         })
     }
 }

@@ -21,7 +21,7 @@ use ureq::{
 };
 use zeroize::Zeroizing;
 
-use super::{TimestampError, TimestampSource, verify};
+use super::{TimestampError, TimestampSource, tls, verify};
 use crate::device_key;
 
 /// How long one exchange may take.
@@ -66,7 +66,7 @@ pub enum RemoteError {
         /// The service.
         url: String,
         /// What was wrong.
-        source: Box<ureq::Error>,
+        source: TlsFailure,
     },
     /// It takes too long.
     #[error("the timestamp service {url} did not answer within {} s", patience.as_secs())]
@@ -134,6 +134,17 @@ pub enum RemoteError {
         /// How far they may be apart.
         allowed: Duration,
     },
+}
+
+/// Why there is no secure connection.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsFailure {
+    /// TLS itself.
+    #[error(transparent)]
+    Tls(#[from] tls::Reason),
+    /// What the client was given for it.
+    #[error("{0}")]
+    Setup(&'static str),
 }
 
 /// How a service is spoken to, and what of it is believed.
@@ -243,19 +254,21 @@ impl RemoteAuthority {
         let url = self.url.clone();
         match error {
             ureq::Error::Timeout(_) => RemoteError::Slow { url, patience: self.terms.patience },
-            ureq::Error::Rustls(_) | ureq::Error::Tls(_) => RemoteError::Tls { url, source: Box::new(error) },
-            ureq::Error::Io(source) if tls_failed(&source) => {
-                RemoteError::Tls { url, source: Box::new(ureq::Error::Io(source)) }
-            }
+            ureq::Error::Rustls(error) => RemoteError::Tls { url, source: tls::Reason::from(error).into() },
+            ureq::Error::Tls(reason) => RemoteError::Tls { url, source: TlsFailure::Setup(reason) },
+            ureq::Error::Io(source) => match tls_failure(&source) {
+                Some(error) => RemoteError::Tls { url, source: tls::Reason::from(error).into() },
+                None => RemoteError::Unreachable { url, source },
+            },
             ureq::Error::Protocol(error) => RemoteError::Nonsense { url, reason: error.to_string() },
             error => RemoteError::Unreachable { url, source: error.into_io() },
         }
     }
 }
 
-/// Whether a connection broke because of a certificate.
-fn tls_failed(error: &io::Error) -> bool {
-    error.get_ref().is_some_and(|inner| inner.is::<rustls::Error>())
+/// What TLS said, if that is why a connection broke.
+fn tls_failure(error: &io::Error) -> Option<rustls::Error> {
+    error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }
 
 impl TimestampSource for RemoteAuthority {

@@ -8,73 +8,81 @@
 //! | `GET /v1/key` | | the public key, as a line of OpenSSH's |
 //! | `GET /metrics` | | Prometheus' text format |
 //!
-//! Whatever is wrong is told by status and one line of text: 400 no digest, 401 nobody known, 403 a web page, 404, 405, 408 too slow,
-//! 413 too long, 429 too often, 500 the key failed, 503 the clock is not synchronised.
+//! An error is a status and one line of text: 400 not a digest, 401 not let in, 403 a web page, 404, 405, 408 too slow,
+//! 413 too long, 429 too often, 500 the key failed, 503 the clock is not synchronised or cannot be asked.
+//!
+//! What a client may take, and how many there may be, is [`sshsm_simulator::http_server`]'s; how often they may ask, on
+//! whichever path, is [`super::rate`]'s. Clients that are known by their address only must ask for a host that is
+//! this service's: a web page whose name was made to mean this computer is at such an address, too. It has no token, and no
+//! certificate of its name, so that it gets no further where those are asked for or TLS is spoken.
 
 use std::{
-    convert::Infallible,
     fmt::Write,
     future::Future,
     io,
     net::{IpAddr, SocketAddr, TcpListener as Socket},
+    pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
     body::{Bytes, Incoming},
-    header::{
-        ALLOW, AUTHORIZATION, CONNECTION, CONTENT_TYPE, HeaderValue, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
-    },
-    server::conn::http1,
-    service::service_fn,
-};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    server::graceful::GracefulShutdown,
+    header::{ALLOW, AUTHORIZATION, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use rustls::ServerConfig;
 use sha2::{Digest, Sha256};
 use sshsm_protocol::{AsymmetricAlgorithm, ssh::timestamp::message_of_digest};
-use sshsm_simulator::connector::{self, BindError};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpListener,
-    sync::Semaphore,
+use sshsm_simulator::{
+    connector::{self, BindError},
+    http_server::{self, Answer, BodyError, Host, Limits, Names, Peer, Timeouts},
 };
-use tokio_rustls::TlsAcceptor;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::Mutex,
+};
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
     TimestampError, TimestampKey,
-    access::{Client, Limiter, Rate, Tokens},
+    access::Tokens,
     clock::{AskClock, ClockWatch, Synchronisation},
     now,
+    rate::{Client, Limiter, Rate},
 };
 use crate::{device_key, output};
 
-/// Connections at the same time; more wait.
-const CONNECTIONS: usize = 256;
-/// What a client may take to say anything: its half of the TLS handshake, the headers, the body; and to say something
-/// again on a connection that it keeps.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// What answers may take to get out once the service is to end.
-const GRACE: Duration = Duration::from_secs(10);
+/// What a client may take; unlike a connector's, it does not keep its connection for minutes.
+const TIMEOUTS: Timeouts = Timeouts {
+    headers: Duration::from_secs(5),
+    body: Duration::from_secs(5),
+    idle: Duration::from_secs(5),
+    answer: Duration::from_secs(10),
+};
+/// What a key may take, with all that wait for it before. A client waits no longer either.
+const SIGNING: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 1024;
 
 /// What the service is made of.
 pub struct Settings {
     /// What signs.
     pub key: Box<dyn TimestampKey>,
-    /// Tells whether the clock can be trusted; without it, it always can.
+    /// Tells whether the clock can be trusted; without it, it always can. It is asked in the background.
     pub clock: Option<AskClock>,
     /// How often one client may ask.
     pub rate: Rate,
-    /// Tokens that let a client in; where there are none, and TLS asks for no certificate, everybody is let in.
+    /// How often all clients together may ask that are known by their address only; 64 times `rate` if not given.
+    pub strangers: Option<Rate>,
+    /// The names besides loopback's own and the addresses that it listens on that requests may be for.
+    pub hosts: Vec<Host>,
+    /// Tokens that let a client in; where there are none, and TLS asks for no certificate, every client is let in.
     pub tokens: Option<Tokens>,
     /// TLS, and whether it lets in by certificate.
     pub tls: Option<Arc<ServerConfig>>,
@@ -115,61 +123,84 @@ pub fn bind(listen: &str, secure: bool) -> Result<Socket, ListenError> {
 /// Serves until `shutdown` is ready, then lets running requests finish.
 ///
 /// # Errors
-/// When the key is none that a template can name. A connection's own failure ends that connection only.
+/// When the key is not one that a template can name, or the system has no thread or address to give. A connection's own
+/// failure ends that connection only.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), TimestampError> {
-    let acceptor = settings.tls.clone().map(TlsAcceptor::from);
-    let service = Arc::new(Service::new(settings)?);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS));
-    let graceful = GracefulShutdown::new();
-    let mut shutdown = std::pin::pin!(shutdown);
-    loop {
-        let accepted = tokio::select! {
-            () = &mut shutdown => break,
-            accepted = async {
-                let permit = connections.clone().acquire_owned().await;
-                (permit, listener.accept().await)
-            } => accepted,
-        };
-        let (permit, Ok((stream, peer))) = accepted else {
-            tokio::time::sleep(Duration::from_millis(50)).await; // out of descriptors: do not spin
-            continue;
-        };
-        let _ = stream.set_nodelay(true);
-        service.metrics.connections.fetch_add(1, Relaxed);
-        let (service, acceptor, watcher) = (service.clone(), acceptor.clone(), graceful.watcher());
-        tokio::spawn(async move {
-            let address = Client::Address(canonical(peer.ip()));
-            match acceptor {
-                None => {
-                    let _ = watcher.watch(service.converse(stream, address.clone(), address)).await;
-                }
-                Some(acceptor) => match tokio::time::timeout(PATIENCE, acceptor.accept(stream)).await {
-                    Ok(Ok(stream)) => {
-                        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-                        let client = certificate
-                            .map_or(address.clone(), |der| Client::Certificate(Sha256::digest(der).into()));
-                        let _ = watcher.watch(service.converse(stream, client, address)).await;
-                    }
-                    _ => {
-                        service.metrics.handshakes_failed.fetch_add(1, Relaxed);
-                    }
-                },
-            }
-            drop(permit);
-        });
-    }
-    drop(listener);
-    let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
+) -> Result<(), ServeError> {
+    let address = listener.local_addr()?.ip();
+    let service = Arc::new(Service::new(settings, address)?);
+    http_server::serve(listener, service, TIMEOUTS, Limits::default(), shutdown).await;
     Ok(())
 }
 
-/// An IPv4 client is the same whether it came to an IPv4 or an IPv6 socket.
-const fn canonical(address: IpAddr) -> IpAddr {
-    address.to_canonical()
+/// Why the service did not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The key cannot be used.
+    #[error(transparent)]
+    Key(#[from] TimestampError),
+    /// The system refused.
+    #[error("the service cannot begin")]
+    Io(#[from] io::Error),
+}
+
+/// A connection, with TLS or without.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
+/// What a connection says of its client.
+#[derive(Clone)]
+struct Connected {
+    address: IpAddr,
+    /// SHA-256 of the certificate that it has.
+    certificate: Option<[u8; 32]>,
+}
+
+impl Connected {
+    const fn by_address(&self) -> Client {
+        Client::Address(self.address)
+    }
 }
 
 /// What became of requests for timestamps.
@@ -195,96 +226,160 @@ struct Metrics {
 }
 
 struct Service {
-    key: Mutex<Box<dyn TimestampKey>>,
+    key: Arc<Mutex<Box<dyn TimestampKey>>>,
     public_line: String,
     algorithm: AsymmetricAlgorithm,
-    clock: Option<Mutex<ClockWatch>>,
+    clock: Option<ClockWatch>,
     limiter: Limiter,
+    names: Names,
     tokens: Option<Tokens>,
+    tls: Option<TlsAcceptor>,
     certificates: bool,
     metrics: Metrics,
 }
 
-type Answer = Response<Full<Bytes>>;
+impl http_server::Service for Service {
+    type Stream = Stream;
+    type Client = Connected;
 
-impl Service {
-    fn new(settings: Settings) -> Result<Self, TimestampError> {
-        let Settings { key, clock, rate, tokens, tls: _, certificates } = settings;
-        let algorithm = device_key::algorithm(key.public_key())?;
-        let public = ssh_key::PublicKey::from(key.public_key().clone());
-        Ok(Self {
-            public_line: public.to_openssh().map_err(|_| TimestampError::Signature)? + "\n",
-            algorithm,
-            key: Mutex::new(key),
-            clock: clock.map(|ask| Mutex::new(ClockWatch::new(ask))),
-            limiter: Limiter::new(rate),
-            tokens,
-            certificates,
-            metrics: Metrics::default(),
-        })
+    async fn greet(&self, stream: TcpStream, address: SocketAddr) -> Option<(Stream, Connected)> {
+        self.metrics.connections.fetch_add(1, Relaxed);
+        // An IPv4 client is the same whether it came to an IPv4 or an IPv6 socket.
+        let address = address.ip().to_canonical();
+        let Some(acceptor) = &self.tls else {
+            return Some((Stream::Plain(stream), Connected { address, certificate: None }));
+        };
+        let shaken = Handshake { failed: Some(&self.metrics.handshakes_failed) };
+        let stream = acceptor.accept(stream).await.ok()?;
+        shaken.done();
+        let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+        let certificate = certificate.map(|der| Sha256::digest(der).into());
+        Some((Stream::Tls(Box::new(stream)), Connected { address, certificate }))
     }
 
-    /// The connection of a client that is known by its certificate or only by its address.
-    fn converse(
-        self: Arc<Self>,
-        stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-        client: Client,
-        address: Client,
-    ) -> impl hyper_util::server::graceful::GracefulConnection<Error = hyper::Error> + Send {
-        let respond = service_fn(move |request| {
-            let (service, client, address) = (self.clone(), client.clone(), address.clone());
-            async move { Ok::<_, Infallible>(service.respond(request, client, address).await) }
-        });
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(PATIENCE)
-            .max_buf_size(16 * 1024)
-            .serve_connection(TokioIo::new(stream), respond)
-    }
-
-    async fn respond(self: Arc<Self>, request: Request<Incoming>, client: Client, address: Client) -> Answer {
-        if request.headers().contains_key(ORIGIN) {
+    async fn respond(&self, request: Request<Incoming>, connected: Connected) -> Answer {
+        if http_server::is_from_a_web_page(&request) {
             return refusal(StatusCode::FORBIDDEN, "not for web pages");
         }
-        let Some(client) = self.identify(&request, client) else {
-            // Whoever tries tokens is slowed down, too.
-            if !self.limiter.allows(&address) {
-                return self.too_often();
+        let client = match self.identify(&request, &connected) {
+            Ok(client) => client,
+            Err(NotLetIn::Unknown) => return self.not_let_in(&connected.by_address()),
+            Err(NotLetIn::TooManyGuesses) => return self.too_often(),
+            Err(NotLetIn::Name(status)) => {
+                return refusal(status, "not a name of this service: see --allow-host");
             }
-            self.count(Fate::Unknown);
-            let mut answer = refusal(StatusCode::UNAUTHORIZED, "show a token or a certificate");
-            answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-            return answer;
         };
+        // On every path: what costs little costs much if it is asked for often.
+        if !self.limiter.allows(&client) {
+            return self.too_often();
+        }
         let path = request.uri().path().to_owned();
         match (path.as_str(), request.method()) {
             ("/v1/timestamp", &Method::POST) => self.timestamp(request, &client).await,
             ("/v1/key", &Method::GET) => text(StatusCode::OK, self.public_line.clone()),
-            ("/metrics", &Method::GET) => self.report().await,
+            ("/metrics", &Method::GET) => self.report(),
             ("/v1/timestamp", _) => not_allowed("POST"),
             ("/v1/key" | "/metrics", _) => not_allowed("GET"),
             _ => refusal(StatusCode::NOT_FOUND, "there is /v1/timestamp, /v1/key and /metrics"),
         }
     }
 
-    /// Who asks, if that one is let in.
-    fn identify(&self, request: &Request<Incoming>, client: Client) -> Option<Client> {
-        if self.certificates && matches!(client, Client::Certificate(_)) {
-            return Some(client);
+    /// A signature outlives a client that left; not for longer than a key may take.
+    async fn finished(&self) {
+        drop(tokio::time::timeout(SIGNING, self.key.lock()).await);
+    }
+}
+
+/// Why a client is not let in.
+enum NotLetIn {
+    /// It shows nothing that it is known by.
+    Unknown,
+    /// It, or too many others, showed wrong tokens.
+    TooManyGuesses,
+    /// It asks for another host; the status that says so.
+    Name(StatusCode),
+}
+
+/// A handshake that counts as failed however it ends, but for the one way.
+struct Handshake<'a> {
+    failed: Option<&'a AtomicU64>,
+}
+
+impl Handshake<'_> {
+    fn done(mut self) {
+        self.failed = None;
+    }
+}
+
+impl Drop for Handshake<'_> {
+    fn drop(&mut self) {
+        if let Some(failed) = self.failed {
+            failed.fetch_add(1, Relaxed);
         }
-        let Some(tokens) = &self.tokens else {
-            return (!self.certificates).then_some(client);
-        };
-        let header = request.headers().get(AUTHORIZATION)?.as_bytes();
-        let (scheme, token) = header.split_at_checked(7)?;
-        let line =
-            scheme.eq_ignore_ascii_case(b"Bearer ").then(|| tokens.find(token.trim_ascii())).flatten()?;
-        Some(Client::Token(line))
+    }
+}
+
+impl Service {
+    fn new(settings: Settings, address: IpAddr) -> Result<Self, ServeError> {
+        let Settings { key, clock, rate, strangers, hosts, tokens, tls, certificates } = settings;
+        let algorithm = device_key::algorithm(key.public_key()).map_err(TimestampError::from)?;
+        let public = ssh_key::PublicKey::from(key.public_key().clone());
+        Ok(Self {
+            public_line: public.to_openssh().map_err(|_| TimestampError::Signature)? + "\n",
+            algorithm,
+            key: Arc::new(Mutex::new(key)),
+            clock: clock.map(ClockWatch::start).transpose()?,
+            limiter: Limiter::new(rate, strangers),
+            names: Names { address, allowed: hosts },
+            tokens,
+            tls: tls.map(TlsAcceptor::from),
+            certificates,
+            metrics: Metrics::default(),
+        })
     }
 
-    async fn timestamp(self: Arc<Self>, request: Request<Incoming>, client: &Client) -> Answer {
-        if !self.limiter.allows(client) {
+    /// Which client asks, if it is let in.
+    fn identify(&self, request: &Request<Incoming>, connected: &Connected) -> Result<Client, NotLetIn> {
+        if let (true, Some(certificate)) = (self.certificates, connected.certificate) {
+            return Ok(Client::Certificate(certificate));
+        }
+        let Some(tokens) = &self.tokens else {
+            if self.certificates {
+                return Err(NotLetIn::Unknown);
+            }
+            // Over TLS, who asks has found the service's own name in its certificate.
+            let named = if self.tls.is_some() { Ok(()) } else { self.names.check(request) };
+            return named.map(|()| connected.by_address()).map_err(NotLetIn::Name);
+        };
+        let token = bearer_token(request).ok_or(NotLetIn::Unknown)?;
+        let peer = Peer::from(connected.address);
+        if !self.limiter.may_show_a_token(peer) {
+            return Err(NotLetIn::TooManyGuesses);
+        }
+        let found = tokens.find(token);
+        self.limiter.showed_a_token(peer, found.is_some());
+        found.map(Client::Token).ok_or(NotLetIn::Unknown)
+    }
+
+    fn not_let_in(&self, stranger: &Client) -> Answer {
+        if !self.limiter.allows(stranger) {
             return self.too_often();
+        }
+        self.count(Fate::Unknown);
+        let mut answer = refusal(StatusCode::UNAUTHORIZED, "show a token or a certificate");
+        answer.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        answer
+    }
+
+    async fn timestamp(&self, request: Request<Incoming>, client: &Client) -> Answer {
+        let untrusted = match self.synchronisation() {
+            None | Some(Synchronisation::Synchronised | Synchronisation::Unknown) => None,
+            Some(Synchronisation::Unsynchronised) => Some("its clock is not synchronised"),
+            Some(Synchronisation::Unanswered) => Some("it cannot find out whether its clock is synchronised"),
+        };
+        if let Some(why) = untrusted {
+            self.count(Fate::Unsynchronised);
+            return refusal(StatusCode::SERVICE_UNAVAILABLE, why);
         }
         let json = request.headers().get(CONTENT_TYPE).is_some_and(|kind| {
             kind.as_bytes()
@@ -292,36 +387,43 @@ impl Service {
                 .next()
                 .is_some_and(|kind| kind.trim_ascii().eq_ignore_ascii_case(b"application/json"))
         });
-        let body = Limited::new(request.into_body(), MAX_BODY).collect();
-        let body = match tokio::time::timeout(PATIENCE, body).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return self.malformed(StatusCode::PAYLOAD_TOO_LARGE, "a digest is 32 bytes"),
-            Err(_) => return self.malformed(StatusCode::REQUEST_TIMEOUT, "the digest did not come in time"),
+        let body = match http_server::body(request.into_body(), MAX_BODY, TIMEOUTS).await {
+            Ok(body) => body,
+            Err(BodyError::TooLong) => {
+                return self.unread(StatusCode::PAYLOAD_TOO_LARGE, "a digest is 32 bytes");
+            }
+            Err(BodyError::Broken) => return self.unread(StatusCode::BAD_REQUEST, "the digest is cut short"),
+            Err(BodyError::Slow) => {
+                return self.unread(StatusCode::REQUEST_TIMEOUT, "the digest did not come in time");
+            }
         };
         let digest = if json { digest_in_json(&body) } else { body.as_ref().try_into().ok() };
         let Some(digest) = digest else {
-            return self.malformed(
+            self.count(Fate::Malformed);
+            return refusal(
                 StatusCode::BAD_REQUEST,
                 "send SHA-256 of the request: 32 bytes, or JSON {\"request_sha256\": HEX}",
             );
         };
-        let service = self.clone();
-        let signed = tokio::task::spawn_blocking(move || service.sign(&digest)).await;
-        let (now, signature) = match signed {
-            Ok(Ok(signed)) => signed,
-            Ok(Err(None)) => {
-                self.count(Fate::Unsynchronised);
-                return refusal(StatusCode::SERVICE_UNAVAILABLE, "its clock is not synchronised");
-            }
-            Ok(Err(Some(error))) => {
+        let (now, signature) = match tokio::time::timeout(SIGNING, self.sign(digest)).await {
+            Ok(Some(Ok(signed))) => signed,
+            Ok(Some(Err(error))) => {
                 self.count(Fate::Failed);
                 // What is wrong with the key is the operator's to know.
                 output::talk(format_args!("no timestamp for {client}: {}", line(&error)));
                 return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the key cannot sign");
             }
-            Err(_) => {
+            Ok(None) => {
                 self.count(Fate::Failed);
                 return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the key cannot sign");
+            }
+            Err(_) => {
+                self.count(Fate::Failed);
+                let limit = SIGNING.as_secs();
+                output::talk(format_args!(
+                    "no timestamp for {client}: the key did not sign within {limit} s"
+                ));
+                return refusal(StatusCode::SERVICE_UNAVAILABLE, "the key did not sign in time");
             }
         };
         self.count(Fate::Signed);
@@ -339,24 +441,26 @@ impl Service {
         )
     }
 
-    /// Time and signature; the error is `None` when the clock is not to be trusted.
-    fn sign(&self, digest: &[u8; 32]) -> Result<(u32, Vec<u8>), Option<TimestampError>> {
-        if self.synchronisation() == Some(Synchronisation::Unsynchronised) {
-            return Err(None);
-        }
+    /// Time and signature; `None` when signing panicked.
+    async fn sign(&self, digest: [u8; 32]) -> Option<Result<(u32, Vec<u8>), TimestampError>> {
         let begin = Instant::now();
-        let mut key = self.key.lock().unwrap_or_else(PoisonError::into_inner);
-        // Read with the key in hand: who had to wait for it is told the time after the wait.
-        let now = now().map_err(Some)?;
-        let signature = key.sign_message(&message_of_digest(*digest, now)).map_err(Some)?;
+        // Only one thread waits for a key, however many clients do.
+        let mut key = self.key.clone().lock_owned().await;
+        let signing = tokio::task::spawn_blocking(move || {
+            // Read with the key in hand: who had to wait for it is told the time after the wait.
+            let now = now()?;
+            let signature = key.sign_message(&message_of_digest(digest, now))?;
+            Ok((now.seconds(), signature))
+        });
+        let signed = signing.await.ok()?;
         let elapsed = u64::try_from(begin.elapsed().as_micros()).unwrap_or(u64::MAX);
         self.metrics.signing_microseconds.fetch_add(elapsed, Relaxed);
-        Ok((now.seconds(), signature))
+        Some(signed)
     }
 
-    /// `None` where nobody cares.
+    /// `None` where it is not to be asked.
     fn synchronisation(&self) -> Option<Synchronisation> {
-        self.clock.as_ref().map(|clock| clock.lock().unwrap_or_else(PoisonError::into_inner).look())
+        self.clock.as_ref().map(ClockWatch::look)
     }
 
     fn count(&self, fate: Fate) {
@@ -373,16 +477,14 @@ impl Service {
     }
 
     /// The rest of the request may be on its way still, so the connection ends.
-    fn malformed(&self, status: StatusCode, why: &'static str) -> Answer {
+    fn unread(&self, status: StatusCode, why: &'static str) -> Answer {
         self.count(Fate::Malformed);
         let mut answer = refusal(status, why);
-        answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        http_server::close_after(&mut answer);
         answer
     }
 
-    async fn report(self: Arc<Self>) -> Answer {
-        let service = self.clone();
-        let clock = tokio::task::spawn_blocking(move || service.synchronisation()).await.ok().flatten();
+    fn report(&self) -> Answer {
         let Metrics { fates, connections, handshakes_failed, signing_microseconds } = &self.metrics;
         let mut page = String::from(
             "# HELP sshsm_timestamp_requests_total Requests for timestamps, by what became of them.\n\
@@ -409,9 +511,9 @@ impl Service {
             connections.load(Relaxed),
             handshakes_failed.load(Relaxed),
         );
-        let synchronised = match clock {
+        let synchronised = match self.synchronisation() {
             Some(Synchronisation::Synchronised) => Some(1),
-            Some(Synchronisation::Unsynchronised) => Some(0),
+            Some(Synchronisation::Unsynchronised | Synchronisation::Unanswered) => Some(0),
             Some(Synchronisation::Unknown) | None => None,
         };
         if let Some(value) = synchronised {
@@ -423,6 +525,11 @@ impl Service {
         }
         answer(StatusCode::OK, "text/plain; version=0.0.4", page)
     }
+}
+
+fn bearer_token<B>(request: &Request<B>) -> Option<&[u8]> {
+    let (scheme, token) = request.headers().get(AUTHORIZATION)?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"Bearer ").then(|| token.trim_ascii())
 }
 
 fn digest_in_json(body: &[u8]) -> Option<[u8; 32]> {

@@ -3,6 +3,7 @@
 //! Both ends use rustls on *ring*. Whom a client trusts is a file, or what the system trusts.
 
 use std::{
+    fmt,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -42,7 +43,7 @@ pub enum TlsError {
         /// The file.
         path: PathBuf,
         /// What is wrong.
-        source: rustls::Error,
+        source: Reason,
     },
     /// The authority for clients' certificates cannot be used.
     #[error("the authority for client certificates in {} cannot be used", shown(path))]
@@ -55,6 +56,71 @@ pub enum TlsError {
     /// The system trusts nobody.
     #[error("the system has no list of trusted authorities; name a file")]
     NoRoots,
+}
+
+/// Why TLS fails, in words. rustls has its own for a few reasons, and Rust's names for the others.
+#[derive(Debug)]
+pub struct Reason(rustls::Error);
+
+impl From<rustls::Error> for Reason {
+    fn from(error: rustls::Error) -> Self {
+        Self(error)
+    }
+}
+
+impl std::error::Error for Reason {}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use rustls::{AlertDescription as Alert, CertificateError as Bad, Error, InconsistentKeys};
+        f.write_str(match &self.0 {
+            Error::InvalidCertificate(error) => match error {
+                Bad::UnknownIssuer => "its certificate is not signed by an authority that is trusted here",
+                Bad::Expired => "its certificate has expired",
+                Bad::NotValidYet => "its certificate is not valid yet",
+                Bad::NotValidForName => "its certificate is for another name",
+                Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => {
+                    "its certificate is not for this end of a connection (extended key usage)"
+                }
+                Bad::BadSignature => "a signature of its certificate is wrong",
+                Bad::BadEncoding => "its certificate is malformed",
+                Bad::Revoked => "its certificate is revoked",
+                Bad::UnhandledCriticalExtension => {
+                    "its certificate has a critical extension that is not known here"
+                }
+                Bad::UnsupportedSignatureAlgorithmContext { .. }
+                | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+                    "its certificate is signed with an algorithm that is not supported"
+                }
+                // Those with a context have rustls' words.
+                _ => return write!(f, "its certificate is not accepted: {error}"),
+            },
+            Error::AlertReceived(alert) => match *alert {
+                Alert::CertificateRequired => "it wants a client certificate",
+                Alert::UnknownCA => "it does not trust the authority of the certificate that it was shown",
+                Alert::BadCertificate | Alert::CertificateUnknown => {
+                    "it does not accept the certificate that it was shown"
+                }
+                Alert::CertificateExpired => "the certificate that it was shown has expired",
+                Alert::CertificateRevoked => "the certificate that it was shown is revoked",
+                Alert::UnsupportedCertificate => "the certificate that it was shown is not for this use",
+                Alert::AccessDenied => "it denies access",
+                Alert::ProtocolVersion => "it speaks no common version of TLS",
+                Alert::HandshakeFailure => "it found no common way to speak TLS",
+                Alert::UnrecognisedName => "it does not know the name that it was asked for",
+                Alert::DecryptError => "it could not verify a signature",
+                other => return write!(f, "it broke off with TLS alert {}", u8::from(other)),
+            },
+            Error::InvalidMessage(_) => "what it answers is not TLS",
+            Error::PeerIncompatible(_) => "it speaks no common version or cipher of TLS",
+            Error::PeerMisbehaved(_) => "it does not keep to TLS",
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
+                "the private key does not belong to the certificate"
+            }
+            Error::NoCertificatesPresented => "it showed no certificate",
+            error => return error.fmt(f),
+        })
+    }
 }
 
 /// Who may come in over TLS.
@@ -93,7 +159,8 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 /// # Errors
 /// When a file cannot be read, or what it holds does not fit together.
 pub fn server(certificate: &Path, private: &Path, clients: Clients<'_>) -> Result<ServerConfig, TlsError> {
-    let broken = |source| TlsError::Certificate { path: certificate.to_owned(), source };
+    let broken =
+        |source: rustls::Error| TlsError::Certificate { path: certificate.to_owned(), source: source.into() };
     let builder = ServerConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .map_err(broken)?;
@@ -102,9 +169,10 @@ pub fn server(certificate: &Path, private: &Path, clients: Clients<'_>) -> Resul
         Clients::Certified { authorities, others } => {
             let mut roots = RootCertStore::empty();
             for root in certificates(authorities)? {
-                roots
-                    .add(root)
-                    .map_err(|source| TlsError::Certificate { path: authorities.to_owned(), source })?;
+                roots.add(root).map_err(|source| TlsError::Certificate {
+                    path: authorities.to_owned(),
+                    source: source.into(),
+                })?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider());
             let verifier = if others { verifier.allow_unauthenticated() } else { verifier };
@@ -146,4 +214,32 @@ pub fn client(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> R
         .client_cert(identity)
         .unversioned_rustls_crypto_provider(provider())
         .build())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{AlertDescription, CertificateError, Error, InconsistentKeys, PeerIncompatible};
+
+    use super::*;
+
+    #[test]
+    fn what_is_wrong_with_tls_is_said_in_words_and_not_in_names_of_rust() {
+        for error in [
+            Error::InvalidCertificate(CertificateError::UnknownIssuer),
+            Error::InvalidCertificate(CertificateError::Expired),
+            Error::InvalidCertificate(CertificateError::NotValidForName),
+            Error::AlertReceived(AlertDescription::CertificateRequired),
+            Error::AlertReceived(AlertDescription::UnknownCA),
+            Error::AlertReceived(AlertDescription::InternalError),
+            Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered),
+            Error::InconsistentKeys(InconsistentKeys::KeyMismatch),
+        ] {
+            let words = Reason(error.clone()).to_string();
+            // A name of Rust's is several words without a space, each with a capital.
+            let rust = |word: &str| {
+                word != "TLS" && word.chars().filter(|character| character.is_uppercase()).count() > 1
+            };
+            assert!(!words.split([' ', ':', '(', ')']).any(rust), "{error:?}: {words}");
+        }
+    }
 }
