@@ -16,7 +16,7 @@
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
 //! | signed images, and what locks an RP2350 | [`secure_boot`] |
-//! | the command line | [`cli`], [`input`], [`output`], [`quickstart`] |
+//! | the command line, and the programs that it starts | [`cli`], [`input`], [`output`], [`child`], [`quickstart`] |
 
 #[cfg(unix)]
 pub mod agent;
@@ -25,6 +25,7 @@ pub mod authority;
 pub mod backup;
 pub mod certificate;
 pub mod certificate_options;
+pub mod child;
 pub mod cli;
 pub mod client;
 pub mod device_key;

@@ -7,7 +7,6 @@ use std::{
     fmt, fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use serde::Serialize;
@@ -24,6 +23,7 @@ use zeroize::Zeroizing;
 use crate::{
     authority::{self, Outcome},
     certificate_options::{CertificateOptions, OptionError},
+    child,
     client::{Client, ClientError, Session},
     device_key::DeviceKeyError,
     duration,
@@ -268,7 +268,7 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
             &shown(&certificate).to_string(),
         ],
     )?;
-    match Command::new("ssh-keygen").arg("-L").arg("-f").arg(&certificate).output() {
+    match child::command("ssh-keygen").arg("-L").arg("-f").arg(&certificate).output() {
         Ok(output) if output.status.success() => tale.block(&String::from_utf8_lossy(&output.stdout))?,
         Ok(output) => tale.block(&String::from_utf8_lossy(&output.stderr))?,
         Err(_) => tale.block("ssh-keygen is not installed here; `ssh-keygen -L -f` would print it\n")?,

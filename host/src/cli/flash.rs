@@ -4,7 +4,6 @@ use std::{
     env, fs,
     io::{self, ErrorKind, Read},
     path::{Path, PathBuf},
-    process::Command,
     time::Duration,
 };
 
@@ -17,6 +16,7 @@ use super::{
     error::{CliError, FileError},
 };
 use crate::{
+    child,
     client::{Client, ClientError},
     flash::{Board, Firmware, Job, Started},
     output,
@@ -134,7 +134,7 @@ fn build(board: Board) -> Result<Vec<u8>, CliError> {
         .ok_or_else(|| CliError::Usage("--build works inside sshsm's source tree; name an --image".into()))?;
     let out = tempfile::tempdir().map_err(|source| FileError::write(&env::temp_dir(), source))?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let status = Command::new(cargo)
+    let status = child::command(cargo)
         .args(["xtask", "firmware", "--board", board.name(), "--out"])
         .arg(out.path())
         .current_dir(tree)

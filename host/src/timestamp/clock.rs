@@ -15,6 +15,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::child;
+
 /// What is known of the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronisation {
@@ -46,7 +48,7 @@ const LOOK: Duration = Duration::from_millis(20);
 /// Asks the system, and waits for at most three seconds.
 #[must_use]
 pub fn ask_system() -> Synchronisation {
-    let mut command = Command::new("timedatectl");
+    let mut command = child::command("timedatectl");
     command.args(["show", "--property=NTPSynchronized", "--value"]);
     match answer_of(&mut command, PATIENCE) {
         Ok(Some(answer)) => match answer.trim_ascii() {
