@@ -12,7 +12,7 @@
 //! | what is wrong with a template, what changed in it, what it says to requests | [`template_lint`], [`template_diff`], [`template_suite`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`], [`passphrase`] |
-//! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`audit`] |
+//! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`presented_certificate`], [`audit`] |
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
 //! | signed images, and what locks an RP2350 | [`secure_boot`] |
@@ -41,6 +41,7 @@ mod openssh_key;
 pub mod output;
 pub mod passphrase;
 pub mod pkcs11;
+pub mod presented_certificate;
 pub mod provision;
 pub mod quickstart;
 pub mod request;

@@ -4,9 +4,108 @@
 //! Agents write `r` and `s` as SSH's mpints, and tokens may leave out zeros in front of both or of an RSA signature;
 //! OpenSSH takes all of these, and so does this.
 
+use rsa::{
+    pkcs1v15::{self, VerifyingKey},
+    signature::Verifier as _,
+};
+use ssh_encoding::Encode as _;
+use ssh_key::{EcdsaCurve, Signature, public::KeyData};
+use sshsm_firmware::ssh::subject::MAX_RSA_BITS;
 use sshsm_protocol::{AsymmetricAlgorithm, ssh::signature::SignatureAlgorithm};
 
 use crate::integer::{fixed, mpint, string};
+
+/// Why a signature does not verify.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// It is not of the key, not over these bytes, or not a signature.
+    #[error("the signature is not that of the key {fingerprint}")]
+    Wrong {
+        /// The key's, SHA-256.
+        fingerprint: String,
+    },
+    /// A kind of key, or of signature, that cannot be verified here.
+    #[error("signatures of type {algorithm:?} by the key {fingerprint} cannot be verified by this program")]
+    Unsupported {
+        /// The type that the signature names.
+        algorithm: String,
+        /// The key's fingerprint, SHA-256.
+        fingerprint: String,
+    },
+}
+
+/// Verifies a signature as SSH has it, `string algorithm ‖ string signature`, over `message`. As OpenSSH does, it takes
+/// numbers with any zeros in front of them, and RSA with any of its three digests.
+///
+/// # Errors
+/// [`VerifyError`].
+pub(crate) fn verify(key: &KeyData, message: &[u8], blob: &[u8]) -> Result<(), VerifyError> {
+    let fingerprint = || key.fingerprint(ssh_key::HashAlg::Sha256).to_string();
+    let wrong = || VerifyError::Wrong { fingerprint: fingerprint() };
+    let mut reader = blob;
+    let name = string(&mut reader).map_err(|_| wrong())?;
+    let unsupported = || VerifyError::Unsupported {
+        algorithm: String::from_utf8_lossy(name).into_owned(),
+        fingerprint: fingerprint(),
+    };
+    let shortest = match key {
+        KeyData::Rsa(public) => {
+            let signature = string(&mut reader).map_err(|_| wrong())?;
+            if !reader.is_empty() {
+                return Err(wrong());
+            }
+            let numbers =
+                [public.n(), public.e()].map(|number| number.as_positive_bytes().unwrap_or_default());
+            let length = numbers[0].len();
+            let [n, e] = numbers.map(rsa::BoxedUint::from_be_slice_vartime);
+            // As long as OpenSSH reads them.
+            let key = rsa::RsaPublicKey::new_with_max_size(n, e, MAX_RSA_BITS).map_err(|_| unsupported())?;
+            let signature = fixed(signature, length).ok_or_else(wrong)?;
+            let signature = pkcs1v15::Signature::try_from(signature.as_slice()).map_err(|_| wrong())?;
+            return match name {
+                b"ssh-rsa" => VerifyingKey::<sha1::Sha1>::new(key).verify(message, &signature),
+                b"rsa-sha2-256" => VerifyingKey::<sha2::Sha256>::new(key).verify(message, &signature),
+                b"rsa-sha2-512" => VerifyingKey::<sha2::Sha512>::new(key).verify(message, &signature),
+                _ => return Err(wrong()),
+            }
+            .map_err(|_| wrong());
+        }
+        KeyData::Ecdsa(public) => {
+            let length = match public.curve() {
+                EcdsaCurve::NistP256 => 32,
+                EcdsaCurve::NistP384 => 48,
+                EcdsaCurve::NistP521 => 66,
+            };
+            let mut both = string(&mut reader).map_err(|_| wrong())?;
+            let mut number = || fixed(mpint(&mut both).ok()?, length);
+            let (r, s) = (number().ok_or_else(wrong)?, number().ok_or_else(wrong)?);
+            if !both.is_empty() {
+                return Err(wrong());
+            }
+            [name.encode_vec(), ecdsa_numbers(&r, &s).ok_or_else(wrong)?.encode_vec()]
+        }
+        KeyData::Ed25519(_) | KeyData::SkEd25519(_) | KeyData::SkEcdsaSha2NistP256(_) => {
+            let rest = std::mem::take(&mut reader);
+            [name.encode_vec(), Ok(rest.to_vec())]
+        }
+        _ => return Err(unsupported()),
+    };
+    if !reader.is_empty() {
+        return Err(wrong());
+    }
+    let [name, signature] = shortest.map(|part| part.map_err(|_| wrong()));
+    let signature = Signature::try_from([name?, signature?].concat().as_slice()).map_err(|_| wrong())?;
+    key.verify(message, &signature).map_err(|_| wrong())
+}
+
+/// `mpint r ‖ mpint s`, each in its shortest form.
+fn ecdsa_numbers(r: &[u8], s: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    for number in [r, s] {
+        ssh_key::Mpint::from_positive_bytes(crate::integer::minimal(number)).encode(&mut out).ok()?;
+    }
+    Some(out)
+}
 
 /// A signature as PKCS#11 has it, by a key of kind `key`; `None` when its length is not one that it can have.
 pub(crate) fn from_token(key: AsymmetricAlgorithm, signature: &[u8]) -> Option<Vec<u8>> {

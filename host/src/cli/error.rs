@@ -26,6 +26,7 @@ use crate::{
     quickstart::QuickstartError,
     secure_boot::BootKeyError,
     shares::ShareError,
+    signature::VerifyError,
     signer::SignerError,
     timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
     transport::TransportError,
@@ -107,6 +108,8 @@ pub(crate) enum CliError {
     NotUtf8(&'static str),
     #[error("cannot ask on the terminal")]
     Terminal(#[source] io::Error),
+    #[error("the certificate in {} is not one that a server would accept", shown(.0))]
+    Unverified(PathBuf, #[source] VerifyError),
     #[error("cannot write to standard output")]
     Output(#[from] io::Error),
     #[error("{0}")]
@@ -327,7 +330,7 @@ impl CliError {
                 AuditError::File { .. } | AuditError::Absent(_) | AuditError::Locked(_) => Exit::File,
                 _ => Exit::Failed,
             },
-            Self::Findings(_) => Exit::Failed,
+            Self::Findings(_) | Self::Unverified(..) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
             Self::Different { .. } => Exit::Failed,
             Self::Refused { .. } | Self::Lint { .. } | Self::Tests { .. } => Exit::Refused,
@@ -362,6 +365,9 @@ impl CliError {
                 }
                 _ => return None,
             },
+            Self::Unverified(..) => {
+                "revoke by --serial, --key-id or --key what you know of it, or believe the file with --unverified"
+            }
             Self::Pkcs11(error) => return pkcs11_step(error),
             Self::Client(ClientError::UnknownAuthenticationKey(_)) => "name another one with --auth-key",
             Self::Client(ClientError::WrongPassword(_)) => {

@@ -4,7 +4,6 @@ use std::path::{Path, PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
-use ssh_key::Certificate;
 
 use super::{
     Context, arguments,
@@ -15,7 +14,11 @@ use crate::{
     input,
     ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
     output::{self, lossy, shown},
+    presented_certificate::PresentedCertificate,
 };
+
+/// The longest file with a certificate, in bytes: a message of SSH has at most 256 KiB, and base64 takes a third more.
+const MAX_CERTIFICATE: usize = 512 * 1024;
 
 /// Arguments of `revoke`.
 #[derive(Debug, Args)]
@@ -30,9 +33,13 @@ pub(super) struct Revoke {
     /// A key, and every certificate for it: a public key file, or its SHA256:… fingerprint
     #[arg(long, value_name = "KEY", group = "what")]
     key: Option<String>,
-    /// The certificate in this file, by its serial number; by its key id if it has none
+    /// The certificate in this file, by its serial number; by its key id if it has none. Whatever a server might accept is
+    /// read, if its CA signed it
     #[arg(long, value_name = "FILE", group = "what")]
     certificate: Option<PathBuf>,
+    /// Believe the file of --certificate, though its signature is wrong, or of a kind that cannot be verified here
+    #[arg(long, requires = "certificate")]
+    unverified: bool,
     /// Every certificate of a CA: its fingerprint, the beginning of it, or its public key file
     #[arg(long, value_name = "CA", group = "what")]
     whole_ca: Option<String>,
@@ -106,16 +113,43 @@ impl Revoke {
             };
         }
         if let Some(path) = &self.certificate {
-            let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
-            let certificate =
-                Certificate::from_openssh(&text).map_err(|error| CliError::content(shown(path), error))?;
-            let ca = Some(certificate.signature_key().clone());
-            return Ok(match certificate.serial() {
-                0 => Revoked::KeyId { ca, key_id: certificate.key_id().to_owned() },
-                serial => Revoked::Serials { ca, first: serial, last: serial },
-            });
+            return self.presented(path);
         }
         authority(ledger, self.whole_ca.as_deref()).map(Revoked::Ca)
+    }
+}
+
+impl Revoke {
+    /// What revokes the certificate in a file.
+    fn presented(&self, path: &Path) -> Result<Revoked, CliError> {
+        let bytes =
+            input::read_at_most(path, MAX_CERTIFICATE).map_err(|source| FileError::read(path, source))?;
+        let certificate =
+            PresentedCertificate::from_file(&bytes).map_err(|error| CliError::content(shown(path), error))?;
+        // No server accepts it otherwise, and who hands over a forgery chooses whose certificates are revoked.
+        match certificate.verify() {
+            Err(error) if !self.unverified => return Err(CliError::Unverified(path.to_owned(), error)),
+            _ => {}
+        }
+        if !certificate.is_known_everywhere() {
+            output::talk(
+                "not every OpenSSH knows the type of this CA key, and one that does not refuses the whole revocation list",
+            );
+        }
+        let subject = certificate.subject_key();
+        let ca = Some(certificate.ca);
+        match (certificate.serial, String::from_utf8(certificate.key_id)) {
+            (0, Ok(key_id)) if !key_id.contains('\0') => Ok(Revoked::KeyId { ca, key_id }),
+            // It has neither a number nor a name that a list could say.
+            (0, _) => {
+                output::talk(
+                    "the certificate has no serial number, and a key id that is not text: the key that it certifies is \
+                     revoked",
+                );
+                subject.map(Revoked::Key).map_err(|error| CliError::content(shown(path), error))
+            }
+            (serial, _) => Ok(Revoked::Serials { ca, first: serial, last: serial }),
+        }
     }
 }
 

@@ -1,0 +1,193 @@
+//! A certificate as somebody presents it to a server, read as OpenSSH reads it (PROTOCOL.certkeys, `sshkey.c` and
+//! `ssh-keygen -k`).
+//!
+//! What a server might accept must be revocable. So this reader takes what no certificate of ours has: options in any
+//! order, or unknown; numbers with more zeros than they need; names that are not UTF-8; a type of key that is not signed
+//! here. It looks at nothing but what a revocation is about: serial number, key id, the two keys, and the signature,
+//! without which no server would accept the certificate either.
+
+use ssh_encoding::{Decode as _, Encode as _, Error as EncodingError};
+use ssh_key::public::KeyData;
+
+use crate::{
+    integer::string,
+    key_file::{KeyFormatError, PublicLine},
+    openssh_key,
+    request::decode_base64,
+    signature::{self, VerifyError},
+};
+
+/// What the type name of every certificate ends in.
+const SUFFIX: &str = "-cert-v01@openssh.com";
+
+/// Why something is not a certificate that a server could accept.
+#[derive(Debug, thiserror::Error)]
+pub enum PresentedError {
+    /// Nothing that looks like one.
+    #[error("this is not an OpenSSH certificate; a line such as \"ssh-ed25519{SUFFIX} AAAA…\" is expected")]
+    NotACertificate,
+    /// A public key without a certificate around it.
+    #[error("this is a plain public key ({kind}), not a certificate; revoke it with --key")]
+    PlainKey {
+        /// Its type.
+        kind: String,
+    },
+    /// More than one line.
+    #[error("there are {count} lines in this file; a certificate file holds one")]
+    Several {
+        /// How many.
+        count: usize,
+    },
+    /// Its base64 is broken.
+    #[error("the certificate's base64 is malformed")]
+    Base64(#[source] EncodingError),
+    /// It is cut short, or has bytes behind its end.
+    #[error("the {field} of the certificate is malformed")]
+    Malformed {
+        /// Where.
+        field: &'static str,
+        /// What the encoding lacks.
+        source: EncodingError,
+    },
+    /// A kind of certificate that is not known, so that its fields cannot be found.
+    #[error("certificates of type {kind:?} are not known to this program")]
+    Kind {
+        /// The name that it gives itself.
+        kind: String,
+    },
+    /// One of its keys cannot be read.
+    #[error("the {field} of the certificate cannot be read")]
+    Key {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it.
+        source: KeyFormatError,
+    },
+}
+
+/// A certificate, in parts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PresentedCertificate {
+    /// The number by which it can be revoked; 0 is none.
+    pub serial: u64,
+    /// The text by which it can be revoked; any bytes.
+    pub key_id: Vec<u8>,
+    /// The CA's public key.
+    pub ca: KeyData,
+    /// The certified key, in SSH's encoding.
+    subject: Vec<u8>,
+    /// What the CA signed.
+    signed: Vec<u8>,
+    /// `string algorithm ‖ string signature`.
+    signature: Vec<u8>,
+}
+
+impl PresentedCertificate {
+    /// Reads a file as OpenSSH does: one line, whose comment is any bytes; empty lines, and those that begin with `#`, do not
+    /// count.
+    ///
+    /// # Errors
+    /// When it has no certificate, several lines, or a certificate that OpenSSH cannot read either.
+    pub fn from_file(bytes: &[u8]) -> Result<Self, PresentedError> {
+        let lines: Vec<&[u8]> = bytes
+            .split(|byte| *byte == b'\n')
+            .map(<[u8]>::trim_ascii)
+            .filter(|line| !line.is_empty() && !line.starts_with(b"#"))
+            .collect();
+        let line = lines.first().and_then(|line| PublicLine::find(line));
+        let Some(PublicLine { kind, data, .. }) = line else { return Err(PresentedError::NotACertificate) };
+        if lines.len() > 1 {
+            return Err(PresentedError::Several { count: lines.len() });
+        }
+        let blob = decode_base64(data).map_err(PresentedError::Base64)?;
+        // What counts is how it calls itself inside.
+        match Self::from_bytes(&blob) {
+            Err(PresentedError::NotACertificate) => Err(PresentedError::PlainKey { kind: kind.to_owned() }),
+            read => read,
+        }
+    }
+
+    /// Reads a certificate in SSH's encoding.
+    ///
+    /// # Errors
+    /// As [`Self::from_file`].
+    pub fn from_bytes(blob: &[u8]) -> Result<Self, PresentedError> {
+        let malformed = |field| move |source| PresentedError::Malformed { field, source };
+        let mut reader = blob;
+        let name = string(&mut reader).map_err(malformed("type"))?;
+        let name = String::from_utf8_lossy(name);
+        let Some(kind) = name.strip_suffix(SUFFIX) else { return Err(PresentedError::NotACertificate) };
+        let unknown = || PresentedError::Kind { kind: name.clone().into_owned() };
+        let (kind, strings) = key_strings(kind).ok_or_else(unknown)?;
+        string(&mut reader).map_err(malformed("nonce"))?;
+        let mut subject = kind.encode_vec().map_err(malformed("subject key"))?;
+        for _ in 0..strings {
+            let part = string(&mut reader).map_err(malformed("subject key"))?;
+            part.encode(&mut subject).map_err(malformed("subject key"))?;
+        }
+        let serial = u64::decode(&mut reader).map_err(malformed("serial number"))?;
+        u32::decode(&mut reader).map_err(malformed("kind"))?;
+        let key_id = string(&mut reader).map_err(malformed("key id"))?.to_vec();
+        string(&mut reader).map_err(malformed("list of principals"))?;
+        for field in ["start of validity", "end of validity"] {
+            u64::decode(&mut reader).map_err(malformed(field))?;
+        }
+        for field in ["critical options", "extensions", "reserved field"] {
+            string(&mut reader).map_err(malformed(field))?;
+        }
+        let ca = string(&mut reader).map_err(malformed("CA key"))?;
+        let ca =
+            openssh_key::public_key(ca).map_err(|source| PresentedError::Key { field: "CA key", source })?;
+        let signed = blob.get(..blob.len() - reader.len()).unwrap_or_default().to_vec();
+        let signature = string(&mut reader).map_err(malformed("signature"))?.to_vec();
+        match reader.len() {
+            0 => Ok(Self { serial, key_id, ca, subject, signed, signature }),
+            remaining => Err(malformed("end")(EncodingError::TrailingData { remaining })),
+        }
+    }
+
+    /// The certified key.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn subject_key(&self) -> Result<KeyData, KeyFormatError> {
+        openssh_key::public_key(&self.subject)
+    }
+
+    /// Whether every OpenSSH of the last years knows the CA key's type. One that does not refuses a whole revocation list that
+    /// names the key.
+    #[must_use]
+    pub const fn is_known_everywhere(&self) -> bool {
+        matches!(
+            &self.ca,
+            KeyData::Rsa(_)
+                | KeyData::Ecdsa(_)
+                | KeyData::Ed25519(_)
+                | KeyData::SkEd25519(_)
+                | KeyData::SkEcdsaSha2NistP256(_)
+        )
+    }
+
+    /// Fails unless the CA signed it.
+    ///
+    /// # Errors
+    /// When the signature is another's, or of a kind that cannot be verified here.
+    pub fn verify(&self) -> Result<(), VerifyError> {
+        signature::verify(&self.ca, &self.signed, &self.signature)
+    }
+}
+
+/// The type name of the key in certificates of type `kind`, and how many strings it is made of. As in OpenSSH's table, RSA
+/// certificates may be named after the signatures that are made with them.
+fn key_strings(kind: &str) -> Option<(&str, usize)> {
+    Some(match kind {
+        "ssh-rsa" | "rsa-sha2-256" | "rsa-sha2-512" => ("ssh-rsa", 2),
+        "ssh-dss" => (kind, 4),
+        "ecdsa-sha2-nistp256" | "ecdsa-sha2-nistp384" | "ecdsa-sha2-nistp521" => (kind, 2),
+        "ssh-ed25519" => (kind, 1),
+        "sk-ecdsa-sha2-nistp256" => ("sk-ecdsa-sha2-nistp256@openssh.com", 3),
+        "sk-ssh-ed25519" => ("sk-ssh-ed25519@openssh.com", 2),
+        "ssh-mldsa44-ed25519" => ("ssh-mldsa44-ed25519@openssh.com", 1),
+        _ => return None,
+    })
+}
