@@ -53,6 +53,14 @@ pub enum OptionError {
         /// Up to where the missing text should have begun.
         option: &'static str,
     },
+    /// An option without the contents that it needs.
+    #[error("the certificate option {option:?} needs a value: -O {option}={example}")]
+    Valueless {
+        /// The option.
+        option: &'static str,
+        /// What a value looks like.
+        example: &'static str,
+    },
     /// An option of which there is one, given twice.
     #[error("the certificate option {option:?} is given twice; give it once")]
     Repeated {
@@ -111,6 +119,13 @@ impl CertificateOptions {
                 add_custom(&mut options.critical, "critical:", custom)?;
             } else if let Some(custom) = after(flag, "extension:") {
                 add_custom(&mut options.extensions, "extension:", custom)?;
+            } else if lower == "force-command" {
+                return Err(OptionError::Valueless { option: "force-command", example: "COMMAND" });
+            } else if lower == "source-address" {
+                return Err(OptionError::Valueless { option: "source-address", example: "192.0.2.0/24" });
+            } else if matches!(lower.as_str(), "critical" | "extension") {
+                let option = if lower == "critical" { "critical:" } else { "extension:" };
+                return Err(OptionError::Empty { option });
             } else {
                 return Err(OptionError::Unknown { flag: flag.to_owned() });
             }
@@ -311,6 +326,14 @@ mod tests {
         }
         assert_eq!(user(&["force-command="]), Err(OptionError::Empty { option: "force-command" }));
         assert_eq!(user(&["source-address="]), Err(OptionError::Empty { option: "source-address" }));
+        for option in ["force-command", "source-address"] {
+            let error = user(&[option]).unwrap_err();
+            assert!(
+                matches!(error, OptionError::Valueless { option: named, .. } if named == option),
+                "{error}"
+            );
+        }
+        assert_eq!(user(&["critical"]), Err(OptionError::Empty { option: "critical:" }));
         assert_eq!(user(&["extension:=x"]), Err(OptionError::Empty { option: "extension:" }));
     }
 
