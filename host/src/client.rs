@@ -159,6 +159,8 @@ pub struct DevicePublicKey {
 pub enum Credential {
     /// A password, which makes the authentication key that the device has as well.
     Password(Zeroizing<String>),
+    /// The authentication key that a password makes.
+    Key(AuthenticationKey),
     /// A P-256 private key; the device has its public half, and shows that it holds the private half of its own key.
     PrivateKey {
         /// The host's.
@@ -345,6 +347,7 @@ impl<'c> Session<'c> {
     pub fn open_with(client: &'c mut Client, id: ObjectId, credential: &Credential) -> Result<Self> {
         match credential {
             Credential::Password(password) => Self::open(client, id, password),
+            Credential::Key(key) => Self::open_with_key(client, id, key),
             Credential::PrivateKey { key, device } => Self::agree(client, id, key, device),
         }
     }

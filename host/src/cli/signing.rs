@@ -5,8 +5,7 @@ use std::sync::Mutex;
 
 use clap::Args;
 use ssh_key::PublicKey;
-use sshsm_protocol::{ObjectId, ssh::signature::SignatureAlgorithm};
-use zeroize::Zeroizing;
+use sshsm_protocol::{ObjectId, channel::AuthenticationKey, ssh::signature::SignatureAlgorithm};
 
 use super::{
     Context,
@@ -69,7 +68,8 @@ pub(super) struct Ca {
 enum Secret {
     PasswordIn(Option<std::path::PathBuf>),
     PrivateKeyIn(std::path::PathBuf),
-    Password(Zeroizing<String>),
+    /// What the password makes; the password itself is kept no longer than it takes.
+    Key(AuthenticationKey),
     PrivateKey(p256::SecretKey),
 }
 
@@ -224,16 +224,16 @@ impl Ca {
         match &*secret {
             Secret::PasswordIn(file) => {
                 let known = password::read(file.as_deref(), self.authentication_key, &client.describe())?;
-                *secret = Secret::Password(known);
+                *secret = Secret::Key(AuthenticationKey::from_password(known.as_bytes()));
             }
             Secret::PrivateKeyIn(file) => *secret = Secret::PrivateKey(super::private_key(file)?),
-            Secret::Password(_) | Secret::PrivateKey(_) => {}
+            Secret::Key(_) | Secret::PrivateKey(_) => {}
         }
         match &*secret {
             Secret::PrivateKey(key) => {
                 super::known_device(self.device_key.as_deref(), device, client, key.clone())
             }
-            Secret::Password(password) => Ok(Credential::Password(password.clone())),
+            Secret::Key(key) => Ok(Credential::Key(key.clone())),
             Secret::PasswordIn(_) | Secret::PrivateKeyIn(_) => Err(CliError::NoPassword),
         }
     }
