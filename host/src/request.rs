@@ -72,6 +72,12 @@ pub enum BuildError {
         /// What is wrong with it.
         source: PublicKeyError,
     },
+    /// Text that is not UTF-8, which neither the ledger nor this program's reader of certificates takes.
+    #[error("the {0} of the certificate are not UTF-8 text")]
+    NotUtf8(Field),
+    /// This program's other reader of certificates, which looks at every one that a device returns, cannot read it.
+    #[error("the certificate could not be read again once it was signed")]
+    Unreadable(#[source] ssh_key::Error),
     /// The content breaks a rule of the format.
     #[error("the certificate cannot say this")]
     Content(#[source] RequestError),
@@ -178,8 +184,24 @@ impl SigningRequest {
     /// # Errors
     /// When the bytes are no whole request.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BuildError> {
-        Request::decode(&bytes).map_err(BuildError::Content)?;
-        Ok(Self { bytes, comment: String::new() })
+        let request = Request::decode(&bytes).map_err(BuildError::Content)?;
+        check_text(&request)?;
+        let request = Self { bytes, comment: String::new() };
+        // A device would sign what nobody could then verify, and the ledger would not know.
+        request.keys().map_err(BuildError::Unreadable)?;
+        Ok(request)
+    }
+
+    /// The CA's public key, in SSH's encoding.
+    ///
+    /// # Errors
+    /// An encoder's, which a request that was read never makes it do.
+    pub fn ca_key(&self) -> ssh_encoding::Result<Vec<u8>> {
+        let mut blob = Vec::new();
+        if let Ok(request) = Request::decode(&self.bytes) {
+            request.signature_key.encode(&mut blob)?;
+        }
+        Ok(blob)
     }
 
     /// The key to be certified, and the CA's.
@@ -365,6 +387,23 @@ pub(crate) fn decode_base64(text: &str) -> ssh_encoding::Result<Vec<u8>> {
     let mut bytes = vec![0; reader.remaining_len()];
     reader.read(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Whether all text of a request is UTF-8.
+fn check_text(request: &Request<'_>) -> Result<(), BuildError> {
+    let is_text = |bytes: &[u8]| str::from_utf8(bytes).is_ok();
+    let options_are = |options: &Options<'_>| {
+        options.iter().all(|(name, value)| is_text(name) && value.is_none_or(is_text))
+    };
+    [
+        (Field::KeyId, is_text(request.key_id)),
+        (Field::Principals, request.principals.iter().all(is_text)),
+        (Field::CriticalOptions, options_are(&request.critical_options)),
+        (Field::Extensions, options_are(&request.extensions)),
+    ]
+    .into_iter()
+    .find_map(|(field, text)| (!text).then_some(Err(BuildError::NotUtf8(field))))
+    .unwrap_or(Ok(()))
 }
 
 /// A subject key as the protocol sees it, borrowed from the key and its encoding.

@@ -116,6 +116,12 @@ impl Running {
         self.0.try_wait().expect("a child can be waited for")
     }
 
+    /// Its process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.0.id()
+    }
+
     /// The child itself, for its pipes.
     pub fn child(&mut self) -> &mut Child {
         &mut self.0

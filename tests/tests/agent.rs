@@ -312,6 +312,438 @@ fn a_command_has_the_agent_to_itself_and_its_exit_code_is_the_agents() {
     assert_eq!(with(&["/no/such/program"]).status.code(), Some(6));
 }
 
+/// What a client and the agent say to each other, byte for byte.
+mod wire {
+    use std::{
+        io::{Read as _, Write as _},
+        os::unix::net::UnixStream,
+        path::Path,
+        time::Duration,
+    };
+
+    pub(super) const FAILURE: &[u8] = &[5];
+    pub(super) const SUCCESS: &[u8] = &[6];
+    pub(super) const IDENTITIES: u8 = 12;
+    pub(super) const SIGNATURE: u8 = 14;
+
+    pub(super) fn string(bytes: &[u8]) -> Vec<u8> {
+        [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
+    }
+
+    /// A connection to an agent.
+    pub(super) struct Client(pub(super) UnixStream);
+
+    impl Client {
+        pub(super) fn connect(socket: &Path) -> Self {
+            let stream = UnixStream::connect(socket).unwrap();
+            stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+            Self(stream)
+        }
+
+        /// Sends a message; the answer, or nothing where the agent hangs up.
+        pub(super) fn ask(&mut self, message: &[u8]) -> Option<Vec<u8>> {
+            self.0.write_all(&string(message)).ok()?;
+            let mut length = [0; 4];
+            self.0.read_exact(&mut length).ok()?;
+            let mut answer = vec![0; u32::from_be_bytes(length) as usize];
+            self.0.read_exact(&mut answer).ok()?;
+            Some(answer)
+        }
+    }
+
+    /// A request to sign `data` with the key `key`.
+    pub(super) fn sign(key: &[u8], data: &[u8], flags: u32) -> Vec<u8> {
+        [&[13], string(key).as_slice(), &string(data), &flags.to_be_bytes()].concat()
+    }
+}
+
+/// The encoding of the key in a public key file.
+fn blob(key: &Key) -> Vec<u8> {
+    ssh_key::PublicKey::from_openssh(&key.public_line()).unwrap().to_bytes().unwrap()
+}
+
+/// The bytes to be signed of a certificate for the user's key `user`, an Ed25519 one, by `ca`, valid for an hour.
+fn to_be_signed(user: &Key, ca: &[u8], serial: u64, key_id: &[u8], principal: &[u8]) -> Vec<u8> {
+    use wire::string;
+    let user = blob(user);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
+    [
+        string(b"ssh-ed25519-cert-v01@openssh.com"),
+        string(&[7; 32]),
+        user[4 + 11..].to_vec(),
+        serial.to_be_bytes().to_vec(),
+        vec![0, 0, 0, 1],
+        string(key_id),
+        string(&string(principal)),
+        (now - 60).to_be_bytes().to_vec(),
+        (now + 3600).to_be_bytes().to_vec(),
+        string(b""),
+        string(b""),
+        string(b""),
+        string(ca),
+    ]
+    .concat()
+}
+
+/// Messages that an agent does not know, or that are broken: the answers are those of OpenSSH's own agent, and the
+/// connection lives on.
+#[test]
+fn messages_that_are_not_known_are_answered_as_ssh_agent_answers_them() {
+    use wire::string;
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let agent = Agent::of(&scene.sshsm, &[]);
+    let socket = scene.directory.path().join("openssh.sock");
+    let mut openssh = Command::new(needs!(program("ssh-agent", "openssh-client")));
+    let _openssh = Running::spawn(openssh.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null()));
+    wait_for("ssh-agent's socket", || socket.exists().then_some(()));
+    let foreign = [string(b"ssh-foo"), string(b"zz")].concat();
+    let messages = [
+        vec![1],
+        b"\xc8abc".to_vec(),
+        vec![0],
+        vec![255; 1000],
+        wire::sign(&foreign, b"data", 0),
+        wire::sign(&blob(&scene.user), b"data", 0),
+        wire::sign(b"", b"", 0),
+        vec![13],
+        b"\x0d\xff\xff\xff\xff".to_vec(),
+        [vec![18], string(&foreign)].concat(),
+        [&[25][..], &string(b"ssh-ed25519"), &string(&[1; 32]), &string(&[2; 64]), &string(b"c"), b"\xff"]
+            .concat(),
+        [vec![27], string(b"query")].concat(),
+        [vec![27], string(b"nobody@example.com"), b"rest".to_vec()].concat(),
+        [vec![27], string(b"session-bind@openssh.com")].concat(),
+        vec![27],
+    ];
+    let mut ours = wire::Client::connect(&agent.socket);
+    let mut theirs = wire::Client::connect(&socket);
+    for message in &messages {
+        let (ours, theirs) = (ours.ask(message), theirs.ask(message));
+        assert_eq!(ours.as_deref(), Some(wire::FAILURE), "{message:?}");
+        assert_eq!(ours, theirs, "{message:?}");
+    }
+    // There are no keys of SSH's version 1 to remove.
+    assert_eq!(
+        (ours.ask(&[9]).as_deref(), theirs.ask(&[9]).as_deref()),
+        (Some(wire::SUCCESS), Some(wire::SUCCESS))
+    );
+    assert_eq!(ours.ask(&[11]).unwrap()[..5], [wire::IDENTITIES, 0, 0, 0, 1]);
+    // Neither answers what has no number or is too long.
+    for (message, length) in [(&b"\x0b"[..], 0), (b"\x0d", u32::MAX), (b"\x0b", 256 * 1024 + 1)] {
+        use std::io::{Read as _, Write as _};
+        for socket in [&agent.socket, &socket] {
+            let mut client = wire::Client::connect(socket);
+            client.0.write_all(&[&u32::to_be_bytes(length), message].concat()).unwrap();
+            // Closed, or reset where bytes were left unread.
+            let closed = client.0.read(&mut [0]);
+            let reset =
+                closed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
+            assert!(matches!(closed, Ok(0)) || reset, "{length}: {closed:?}");
+        }
+    }
+}
+
+/// One message that claims to be longer than any, and as many connections as there are descriptors for.
+#[test]
+fn neither_a_long_message_nor_many_connections_end_the_agent() {
+    use std::io::Write as _;
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let mut shell = Command::new("sh");
+    let sshsm = scene.sshsm.command();
+    shell.envs(sshsm.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell.args(["-c", "ulimit -n 96; exec \"$0\" \"$@\""]).arg(sshsm.get_program());
+    let agent = Agent::start(shell, scene.sshsm.directory(), &[]);
+    let resident = || {
+        let statm = fs::read_to_string(format!("/proc/{}/statm", agent.process.id())).unwrap();
+        statm.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4 / 1024
+    };
+    let before = resident();
+    let mut long = wire::Client::connect(&agent.socket);
+    let _ = long.0.write_all(&[0xff; 5]);
+    let block = vec![b'x'; 1 << 20];
+    for _ in 0..64 {
+        if long.0.write_all(&block).is_err() {
+            break;
+        }
+    }
+    assert!(resident() < before + 16, "{} MB after {before}", resident());
+    // More than there is room for: the last ones are served, in the place of those that say nothing.
+    let idle: Vec<_> = (0..200).map(|_| wire::Client::connect(&agent.socket)).collect();
+    let mut last = wire::Client::connect(&agent.socket);
+    assert_eq!(last.ask(&[11]).unwrap()[0], wire::IDENTITIES, "{}", agent.log.text());
+    drop(idle);
+    let mut next = wire::Client::connect(&agent.socket);
+    assert_eq!(next.ask(&[11]).unwrap()[0], wire::IDENTITIES, "{}", agent.log.text());
+}
+
+/// OpenSSH says of a connection that it is forwarded; who cannot prove what it says is believed so much.
+#[test]
+fn a_forwarded_connection_gets_certificates_only_where_that_is_allowed() {
+    use wire::string;
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let host = needs!(Key::generate(scene.directory.path(), "host", KeyType::Ed25519));
+    let private = ssh_key::PrivateKey::from_openssh(fs::read(&host.private).unwrap()).unwrap();
+    let signature = |session: &[u8]| {
+        use ed25519_dalek::Signer as _;
+        use ssh_key::private::KeypairData;
+        let KeypairData::Ed25519(pair) = private.key_data() else { unreachable!() };
+        let signature = ed25519_dalek::SigningKey::from_bytes(&pair.private.to_bytes()).sign(session);
+        [string(b"ssh-ed25519"), string(&signature.to_bytes())].concat()
+    };
+    let bind = |session: &[u8], signature: &[u8], forwarded: bool| {
+        let parts = [&b"session-bind@openssh.com"[..], &blob(&host), session, signature].map(string);
+        [&[27], parts.concat().as_slice(), &[u8::from(forwarded)]].concat()
+    };
+    let (right, wrong) = (signature(&[b'i'; 32]), signature(b"another"));
+    let ca = blob(&scene.ca);
+    let mut serial = 0;
+    let mut request = || {
+        serial += 1;
+        wire::sign(&ca, &to_be_signed(&scene.user, &ca, serial, b"id", b"alice"), 0)
+    };
+    let allowing = Agent::of(&scene.sshsm, &["--allow-forwarding"]);
+    let strict = Agent::of(&scene.sshsm, &[]);
+    for (agent, allows) in [(&allowing, true), (&strict, false)] {
+        let mut plain = wire::Client::connect(&agent.socket);
+        assert_eq!(plain.ask(&request()).unwrap()[0], wire::SIGNATURE, "{}", agent.log.text());
+        // Used to log in, and not forwarded.
+        let mut own = wire::Client::connect(&agent.socket);
+        assert_eq!(own.ask(&bind(&[b'i'; 32], &right, false)).unwrap(), wire::SUCCESS);
+        assert_eq!(own.ask(&bind(b"more", &signature(b"more"), true)).unwrap(), wire::FAILURE);
+        for (signature, answer) in [(&right, wire::SUCCESS), (&wrong, wire::FAILURE)] {
+            let mut client = wire::Client::connect(&agent.socket);
+            assert_eq!(client.ask(&bind(&[b'i'; 32], signature, true)).unwrap(), answer);
+            // The keys are shown, as ssh-agent shows them.
+            assert_eq!(client.ask(&[11]).unwrap()[0], wire::IDENTITIES);
+            let signed = client.ask(&request()).unwrap()[0] == wire::SIGNATURE;
+            assert_eq!(signed, allows, "{}", agent.log.text());
+        }
+    }
+    assert!(strict.log.text().contains("forwarded from another host"), "{}", strict.log.text());
+}
+
+/// ssh itself says so: no certificate through `ssh -A`, unless that is allowed.
+#[test]
+fn ssh_forwards_the_agent_and_the_agent_knows() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let keygen = needs!(program("ssh-keygen", "openssh-client"));
+    let bastion = needs!(Server::trusting(&scene.ca, &["alice"]).start());
+    for (more, works) in [(&[][..], false), (&["--allow-forwarding"], true)] {
+        let agent = Agent::of(&scene.sshsm, more);
+        let flags = Flags::user(&["alice"]).valid("-1m:+9h");
+        let _ = needs!(agent.certify(&scene.ca, &flags, &scene.user)).success();
+        let asked = scene.directory.path().join(format!("asked-{works}"));
+        fs::copy(&scene.user.public, asked.with_extension("pub")).unwrap();
+        let before = tempdir().unwrap();
+        let socket = agent.socket.to_str().unwrap();
+        let forwarding = Ssh::with_certificate(&scene.user).forwarding(socket).knowing("bastion", &bastion);
+        let command = format!(
+            "{} -Us {} -I id -n alice -V -1m:+9h {}",
+            keygen.display(),
+            scene.ca.public.display(),
+            asked.with_extension("pub").display()
+        );
+        let client = needs!(Ssh::run(&forwarding.configure(before.path()), "bastion", &command));
+        assert_eq!(client.status.success(), works, "{client}\n{}", agent.log.text());
+        assert_eq!(
+            agent.log.text().contains("over a connection that is forwarded"),
+            !works,
+            "{}",
+            agent.log.text()
+        );
+    }
+}
+
+/// A program in the place of SSH_ASKPASS says yes, says no, says nothing, or is not there.
+#[test]
+fn a_signature_waits_for_a_yes() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let directory = scene.directory.path();
+    let askpass = directory.join("askpass");
+    let asked = directory.join("asked");
+    let flags = Flags::user(&["alice"]).valid("-1m:+9h");
+    for (answer, signed) in [
+        ("echo yes", true),
+        ("echo YES", true),
+        ("true", true),
+        ("echo no", false),
+        ("echo yes; exit 1", false),
+        ("echo yes please", false),
+    ] {
+        let script = format!(
+            "#!/bin/sh\necho \"$1 $SSH_ASKPASS_PROMPT ${{SSHSM_PASSWORD-none}}\" >{}\n{answer}\n",
+            asked.display()
+        );
+        fs::write(&askpass, script).unwrap();
+        fs::set_permissions(&askpass, fs::Permissions::from_mode(0o700)).unwrap();
+        let mut command = scene.sshsm.command();
+        command.env("SSH_ASKPASS", &askpass).env("SSH_ASKPASS_REQUIRE", "force");
+        let agent = Agent::start(command, scene.sshsm.directory(), &["--confirm"]);
+        let certified = needs!(agent.certify(&scene.ca, &flags, &scene.user));
+        assert_eq!(certified.status.success(), signed, "{answer}: {certified}\n{}", agent.log.text());
+        let question = fs::read_to_string(&asked).unwrap();
+        assert!(question.contains("user certificate \"a subject\" for alice"), "{question}");
+        assert!(question.ends_with("confirm none\n"), "{question}");
+    }
+    let mut command = scene.sshsm.command();
+    command.env_remove("SSH_ASKPASS").env("SSH_ASKPASS_REQUIRE", "force");
+    let agent = Agent::start(command, scene.sshsm.directory(), &["-c"]);
+    assert!(!needs!(agent.certify(&scene.ca, &flags, &scene.user)).status.success());
+    assert!(agent.log.text().contains("to ask on"), "{}", agent.log.text());
+}
+
+/// What the host can refuse leaves nothing in the ledger, and of what the template refuses there is a bounded number.
+#[test]
+fn refusals_do_not_fill_the_ledger() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let ledger = scene.directory.path().join("ledger.sqlite");
+    let mut command = scene.sshsm.command();
+    command.env("SSHSM_LEDGER", &ledger);
+    let agent = Agent::start(command, scene.sshsm.directory(), &[]);
+    let entries = |state: &str| {
+        let mut list = scene.sshsm.command();
+        list.env("SSHSM_LEDGER", &ledger).args(["ledger", "list", "--format", "json", "--state", state]);
+        let listed: serde_json::Value = serde_json::from_str(&run(&mut list).success().stdout).unwrap();
+        listed.as_array().unwrap().len()
+    };
+    let ca = blob(&scene.ca);
+    let mut client = wire::Client::connect(&agent.socket);
+    let mut ask = |data: &[u8]| client.ask(&wire::sign(&ca, data, 0)).unwrap();
+    let good = to_be_signed(&scene.user, &ca, 1, b"id", b"alice");
+    let other = blob(&scene.user);
+    for data in [
+        to_be_signed(&scene.user, &ca, 1, &[b'k'; 70_000], b"alice"),
+        to_be_signed(&scene.user, &ca, 1, b"\xff", b"alice"),
+        to_be_signed(&scene.user, &ca, 1, b"id", b"\xff"),
+        to_be_signed(&scene.user, &ca, 1, b"id", b""),
+        to_be_signed(&scene.user, &ca, 1, b"id\0", b"alice"),
+        to_be_signed(&scene.user, &other, 1, b"id", b"alice"),
+        good[..good.len() - 1].to_vec(),
+        [good.as_slice(), b"x"].concat(),
+    ] {
+        assert_eq!(ask(&data), wire::FAILURE);
+    }
+    for state in ["reserved", "issued", "refused", "failed"] {
+        assert_eq!(entries(state), 0, "{state}: {}", agent.log.text());
+    }
+    for serial in 0..60 {
+        assert_eq!(ask(&to_be_signed(&scene.user, &ca, serial, b"id", b"root")), wire::FAILURE);
+    }
+    assert_eq!(entries("refused"), 16, "{}", agent.log.text());
+    // What is allowed is still signed, and recorded.
+    let flags = Flags::user(&["alice"]).valid("-1m:+9h");
+    let _ = needs!(agent.certify(&scene.ca, &flags, &scene.user)).success();
+    assert_eq!((entries("issued"), entries("refused")), (1, 16));
+    let lines = agent.log.text().matches("refused by template").count();
+    assert!(lines <= 60, "{lines} lines are printed");
+}
+
+/// Without a flag an RSA key signs with SHA-1, which no OpenSSH takes any more: nothing is signed then, and nothing recorded.
+#[test]
+fn an_rsa_ca_signs_with_sha2_or_not_at_all() {
+    let scene = needs!(Scene::new(KeyType::Rsa2048));
+    let ledger = scene.directory.path().join("ledger.sqlite");
+    let mut command = scene.sshsm.command();
+    command.env("SSHSM_LEDGER", &ledger);
+    let agent = Agent::start(command, scene.sshsm.directory(), &[]);
+    let flags = Flags::user(&["alice"]).valid("-1m:+9h");
+    let refused =
+        needs!(agent.certify(&scene.ca, &flags.clone().signature_algorithm("ssh-rsa"), &scene.user));
+    assert!(!refused.status.success(), "{refused}");
+    assert!(agent.log.text().contains("SHA-1"), "{}", agent.log.text());
+    for algorithm in ["rsa-sha2-256", "rsa-sha2-512"] {
+        let flags = flags.clone().signature_algorithm(algorithm);
+        let _ = needs!(agent.certify(&scene.ca, &flags, &scene.user)).success();
+        assert!(needs!(shown(&scene.user)).join("\n").contains(&format!("using {algorithm}")));
+    }
+    let mut list = scene.sshsm.command();
+    list.env("SSHSM_LEDGER", &ledger).args(["ledger", "list", "--format", "json"]);
+    let entries: serde_json::Value = serde_json::from_str(&run(&mut list).success().stdout).unwrap();
+    assert_eq!(entries.as_array().unwrap().len(), 2, "{entries}");
+}
+
+/// Password, PIN and passphrase are the agent's.
+#[test]
+fn a_command_is_given_no_secret() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let mut agent = scene.sshsm.command();
+    let secrets = ["SSHSM_PIN", "SSHSM_KEY_PASSPHRASE", "SSHSM_NEW_PASSWORD", "SSHSM_SIGNER_PASSWORD"];
+    agent
+        .envs(secrets.map(|name| (name, "secret")))
+        .env("HARMLESS", "kept")
+        .current_dir(scene.sshsm.directory());
+    let given =
+        run(agent.args(["agent", "-s", "5", "-t", "10", "--timestamp", "timestamp", "--", "env"])).success();
+    assert!(given.stdout.contains("HARMLESS=kept"), "{given}");
+    for name in secrets.iter().chain(&["SSHSM_PASSWORD"]) {
+        assert!(!given.stdout.contains(&format!("{name}=")), "{given}");
+    }
+}
+
+/// The first command of docs/agent.md: the shell goes on, with the socket, while the agent runs.
+#[test]
+fn a_shell_that_takes_the_agents_output_goes_on() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let keygen = needs!(program("ssh-keygen", "openssh-client"));
+    let mut shell = scene.sshsm.command();
+    let sshsm = shell.get_program().to_owned();
+    let environment: Vec<_> =
+        shell.get_envs().filter_map(|(name, value)| Some((name.to_owned(), value?.to_owned()))).collect();
+    shell = Command::new("bash");
+    shell.envs(environment).current_dir(scene.sshsm.directory()).stdin(Stdio::null());
+    let script = format!(
+        "eval \"$({} agent -s 5 -t 10 --timestamp timestamp 2>agent.err &)\"\n\
+         {} -Us {} -I id -n alice -V +1h {}\ncode=$?\nkill $SSH_AGENT_PID\nexit $code",
+        sshsm.display(),
+        keygen.display(),
+        scene.ca.public.display(),
+        scene.user.public.display(),
+    );
+    let _ = run(shell.args(["-c", &script])).success();
+    let _ = certificate::read(&scene.user.certificate(), &scene.ca);
+}
+
+/// As ssh-agent: other processes of the user cannot read its memory, and it is not written to core files.
+#[test]
+fn the_memory_of_the_agent_is_closed() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let agent = Agent::of(&scene.sshsm, &[]);
+    let of = |file: &str| fs::metadata(format!("/proc/{}/{file}", agent.process.id())).unwrap();
+    // What belongs to root in /proc is a process that is not dumpable; of root's own, the limit says it.
+    let limits = fs::read_to_string(format!("/proc/{}/limits", agent.process.id())).unwrap();
+    let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");
+    use std::os::unix::fs::MetadataExt;
+    assert_eq!(of("mem").uid(), 0);
+}
+
+/// systemd's way: the socket is open before the agent is, at descriptor 3.
+#[test]
+fn a_socket_that_systemd_opened_is_taken_over() {
+    let scene = needs!(Scene::new(KeyType::Ed25519));
+    let activate = needs!(program("systemd-socket-activate", "systemd"));
+    let socket = scene.directory.path().join("activated.sock");
+    let sshsm = scene.sshsm.command();
+    let mut command = Command::new(activate);
+    command.envs(sshsm.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    for (name, _) in sshsm.get_envs().filter(|(_, value)| value.is_some()) {
+        command.arg("-E").arg(name);
+    }
+    command.arg("-l").arg(&socket).arg(sshsm.get_program()).current_dir(scene.sshsm.directory());
+    command.args(["agent", "-s", "5", "-t", "10", "--timestamp", "timestamp", "-a", "fd://"]);
+    let (log, stderr) = Log::create(&scene.directory.path().join("activated.log"));
+    let _running = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(stderr));
+    wait_for("the socket", || socket.exists().then_some(()));
+    let mut keygen = needs!(ssh_keygen());
+    keygen.env("SSH_AUTH_SOCK", &socket).arg("-Us").arg(&scene.ca.public);
+    let certified = run(keygen.args(["-I", "id", "-n", "alice", "-V", "+1h"]).arg(&scene.user.public));
+    assert!(certified.status.success(), "{certified}\n{}", log.text());
+    let mut alone = scene.sshsm.command();
+    alone.current_dir(scene.sshsm.directory());
+    let none = run(alone.args(["agent", "-s", "5", "-t", "10", "--timestamp", "timestamp", "-a", "fd://"]));
+    assert_eq!(none.status.code(), Some(2), "{none}");
+}
+
 /// Each [ca.NAME] of the configuration is a key of the agent, under its own template.
 #[test]
 fn all_cas_of_the_configuration_are_served() {

@@ -2,10 +2,14 @@
 //!
 //! The socket lies in a directory of its own that only its user can enter, or takes the place that `-a` names from there;
 //! nobody else could ever open it. It goes when the agent ends.
+//!
+//! Whoever reaches the socket, from a host that it is forwarded to as well, can ask without end. What is refused before the
+//! template is asked leaves nothing in the ledger, and of what the template refuses there is room for some an hour.
 
 use std::{
+    collections::VecDeque,
     ffi::OsString,
-    fs::{self, Permissions},
+    fs::{self, File, Permissions},
     io,
     os::unix::{
         fs::{FileTypeExt, PermissionsExt},
@@ -13,45 +17,63 @@ use std::{
         process::ExitStatusExt,
     },
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
     sync::{Arc, Mutex, PoisonError},
     thread,
+    time::{Duration, Instant},
 };
 
 use clap::Args;
+use listenfd::ListenFd;
 use rustix::process::{Pid, Signal, kill_process};
 use serde::Serialize;
-use ssh_agent_lib::agent::{listen, service_binding};
 use ssh_key::{HashAlg, PublicKey};
-use sshsm_protocol::ssh::{Printable, request::Request, signature::SignatureAlgorithm};
+use sshsm_protocol::ssh::Printable;
 use tempfile::TempDir;
 use tokio::runtime;
 
 use super::{
     Context,
     arguments::CaName,
+    confirm,
     error::{CliError, FileError, line},
     recorded::{self, Tried},
-    service,
+    service, sign,
     signing::{Ca, SignerChoice},
 };
 use crate::{
-    agent::{Authority, CaAgent, CaIdentity, Data, Refusal},
+    agent::{Authority, CaAgent, CaIdentity, Order, Refusal, server},
+    child,
     ledger::{Recorder, Serial},
     output,
     request::{Content, SigningRequest},
-    signer::{Signer, TimedRequest},
+    signer::{Signer, SignerError, TimedRequest},
     timestamp::TimestampSource,
 };
+
+/// How many requests that a template refused the ledger takes in [`REFUSALS_TIME`]. One can have 9 KB.
+const REFUSALS: usize = 16;
+const REFUSALS_TIME: Duration = Duration::from_secs(3600);
+/// How many things that were refused are printed in [`LINES_TIME`].
+const LINES: usize = 60;
+const LINES_TIME: Duration = Duration::from_secs(60);
+/// The most characters of a name, a key id or a list of principals in a question.
+const SHOWN: usize = 200;
 
 /// Arguments of `agent`.
 #[derive(Debug, Args)]
 pub(super) struct Agent {
     #[command(flatten)]
     signer: SignerChoice,
-    /// Where the socket is to be; fd:// takes the one that systemd opened. Without it, in a new directory
+    /// Path of the socket; fd:// takes the one that systemd opened. By default it is in a new directory
     #[arg(short = 'a', long, value_name = "SOCKET")]
     socket: Option<PathBuf>,
+    /// Ask before each signature, with SSH_ASKPASS or on the terminal; sign nothing where neither is there
+    #[arg(short = 'c', long)]
+    confirm: bool,
+    /// Sign also for connections that ssh forwards from another host (ssh -A)
+    #[arg(long)]
+    allow_forwarding: bool,
     /// Serve this command only, and end with it and its exit code
     #[arg(value_name = "COMMAND", last = true)]
     command: Vec<OsString>,
@@ -61,6 +83,8 @@ pub(super) struct Agent {
 #[derive(Serialize)]
 struct Report {
     socket: Option<String>,
+    /// The process to end.
+    process: u32,
     keys: Vec<Key>,
 }
 
@@ -81,14 +105,12 @@ impl Agent {
             listener.set_nonblocking(true).map_err(CliError::Service)?;
             let listener = tokio::net::UnixListener::from_std(listener).map_err(CliError::Service)?;
             let agent = CaAgent::new(Arc::new(authorities));
-            let serving = listen(listener, agent.clone());
+            let serving = server::serve(listener, agent.clone());
             if self.command.is_empty() {
                 report(context, agent_identities(&agent), socket.as_ref())?;
+                leave_stdout().map_err(CliError::Service)?;
                 return tokio::select! {
-                    served = serving => Err(CliError::Service(io::Error::other(served.err().map_or_else(
-                        || "nobody listens any more".to_owned(),
-                        |error| error.to_string(),
-                    )))),
+                    served = serving => served,
                     () = ended => Ok(ExitCode::SUCCESS),
                 };
             }
@@ -116,6 +138,10 @@ impl Agent {
             recorder: Recorder::new(context.ledger()?),
             identities: Vec::new(),
             cas: Vec::new(),
+            confirm: self.confirm.then(Mutex::default),
+            allow_forwarding: self.allow_forwarding,
+            refusals: Budget::new(REFUSALS, REFUSALS_TIME),
+            lines: Budget::new(LINES, LINES_TIME),
         };
         for choice in choices {
             let ca = context.ca(&choice)?;
@@ -152,18 +178,28 @@ fn report(context: &Context, identities: &[CaIdentity], socket: Option<&Socket>)
     };
     let report = Report {
         socket: socket.map(|socket| socket.path.display().to_string()),
+        process: std::process::id(),
         keys: identities.iter().map(key).collect(),
     };
     context.format().print(&report, |report| {
         let socket = report.socket.as_deref().map(|socket| {
             let quoted = socket.replace('\'', "'\\''");
-            format!("SSH_AUTH_SOCK='{quoted}'; export SSH_AUTH_SOCK;\n")
+            format!(
+                "SSH_AUTH_SOCK='{quoted}'; export SSH_AUTH_SOCK;\nSSH_AGENT_PID={}; export SSH_AGENT_PID;\n",
+                report.process
+            )
         });
         socket.unwrap_or_default()
     })?;
     for key in &report.keys {
         output::talk(format_args!("serving CA {} {}", Printable(key.name.as_bytes()), key.fingerprint));
     }
+    Ok(())
+}
+
+/// Gives standard output up: a shell that runs this in `$(… &)` waits for its end.
+fn leave_stdout() -> io::Result<()> {
+    rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(())
 }
 
@@ -187,31 +223,127 @@ fn at_a_device<T>(
     Err(last)
 }
 
+/// How often something may happen in some time.
+struct Budget {
+    most: usize,
+    time: Duration,
+    spent: Mutex<(VecDeque<Instant>, u64)>,
+}
+
+impl Budget {
+    fn new(most: usize, time: Duration) -> Self {
+        Self { most, time, spent: Mutex::default() }
+    }
+
+    fn with<T>(&self, work: impl FnOnce(&mut VecDeque<Instant>, &mut u64) -> T) -> T {
+        let mut spent = self.spent.lock().unwrap_or_else(PoisonError::into_inner);
+        let (times, missed) = &mut *spent;
+        while times.front().is_some_and(|first| first.elapsed() > self.time) {
+            times.pop_front();
+        }
+        work(times, missed)
+    }
+
+    /// Whether it may happen no more for now.
+    fn is_spent(&self) -> bool {
+        self.with(|times, _| times.len() >= self.most)
+    }
+
+    /// It happens.
+    fn spend(&self) {
+        self.with(|times, _| times.push_back(Instant::now()));
+    }
+
+    /// How often it was to happen since it last did and could not, if it may happen now.
+    fn take(&self) -> Option<u64> {
+        self.with(|times, missed| {
+            if times.len() >= self.most {
+                *missed += 1;
+                return None;
+            }
+            times.push_back(Instant::now());
+            Some(std::mem::take(missed))
+        })
+    }
+}
+
 /// The CAs that the agent has sign. Each signs one certificate at a time.
 struct Authorities {
     recorder: Recorder,
     identities: Vec<CaIdentity>,
     cas: Vec<Mutex<(Ca, Box<dyn TimestampSource + Send>)>>,
+    /// Whether a person is asked each time; one question at a time.
+    confirm: Option<Mutex<()>>,
+    allow_forwarding: bool,
+    /// Requests that a template refused, in the ledger.
+    refusals: Budget,
+    /// What is printed of refusals.
+    lines: Budget,
 }
 
 impl Authorities {
+    /// Prints why something was refused, unless that was done too often.
+    fn grumble(&self, text: impl std::fmt::Display) {
+        match self.lines.take() {
+            Some(0) => output::talk(text),
+            Some(missed) => output::talk(format_args!("{missed} more refusals were not printed\n{text}")),
+            None => {}
+        }
+    }
+
+    /// Whether the person who is asked, if one is, wants the certificate signed.
+    fn is_wanted(&self, identity: &CaIdentity, content: &Content, forwarded: bool) -> bool {
+        let Some(asking) = &self.confirm else { return true };
+        let _one_at_a_time = asking.lock().unwrap_or_else(PoisonError::into_inner);
+        let question = question(identity, content, forwarded);
+        let refusal = match confirm::ask(&question) {
+            Ok(true) => return true,
+            Ok(false) => "it was not confirmed".to_owned(),
+            Err(error) => line(&error),
+        };
+        self.grumble(format_args!(
+            "{}: certificate \"{}\" not signed: {refusal}",
+            Printable(identity.name.as_bytes()),
+            short(&content.key_id)
+        ));
+        false
+    }
+
     fn signed(
         &self,
-        index: usize,
+        order: &Order,
         identity: &CaIdentity,
-        request: &SigningRequest,
-        rsa: SignatureAlgorithm,
+        content: &mut Content,
     ) -> Result<Option<Vec<u8>>, CliError> {
-        let Some(ca) = self.cas.get(index) else { return Ok(None) };
+        let request = &order.request;
+        let Some(ca) = self.cas.get(order.identity) else { return Ok(None) };
         let mut ca = ca.lock().unwrap_or_else(PoisonError::into_inner);
         let (ca, source) = &mut *ca;
-        ca.algorithm = matches!(identity.key, ssh_key::public::KeyData::Rsa(_)).then_some(rsa);
-        let mut content = request.content().map_err(|error| CliError::content("the request", error))?;
+        ca.algorithm = order.rsa;
         let (subject, _) = request.keys().map_err(|error| CliError::content("the request", error))?;
         let serial = Serial::Given(content.serial);
+        // Before the ledger hears of it: what comes to no device is nothing that was asked of one.
+        let timed = TimedRequest::of(request.clone(), source.as_mut())?;
         at_a_device(ca, |signer| {
-            let timed = |_: &Content, _: &dyn Signer| Ok(TimedRequest::of(request.clone(), source.as_mut())?);
-            match recorded::sign(&self.recorder, signer, &subject, &mut content, serial, timed)? {
+            let refused = |signer: &dyn Signer, table: &str| {
+                self.grumble(format_args!(
+                    "{}: refused by template {}, enforced by {}\n{}",
+                    Printable(identity.name.as_bytes()),
+                    signer.template(),
+                    signer.enforced_by(),
+                    table.trim_end()
+                ));
+            };
+            // The ledger has enough refusals for now, so that the verdict comes first.
+            if self.refusals.is_spent() {
+                let verdict = signer.explain(&timed)?;
+                if !verdict.is_allowed() {
+                    refused(signer, &verdict.to_string());
+                    return Ok(None);
+                }
+            }
+            let ready = |_: &Content, _: &dyn Signer| Ok(timed.clone());
+            match recorded::sign(&self.recorder, signer, &subject, content, serial, ready)? {
                 Tried::Signed(certificate) => {
                     output::talk(format_args!(
                         "{}: signed {} certificate \"{}\" serial {} (template {} enforced by {})",
@@ -225,22 +357,49 @@ impl Authorities {
                     Ok(signature(&certificate, request))
                 }
                 Tried::Refused(timed) => {
+                    self.refusals.spend();
+                    if self.refusals.is_spent() {
+                        self.grumble(format_args!(
+                            "the ledger has {REFUSALS} refusals of the last hour: until there are fewer, more are printed here \
+                             and not recorded"
+                        ));
+                    }
                     let table = match signer.explain(&timed) {
                         Ok(verdict) => verdict.to_string(),
                         Err(error) => format!("  the refusal cannot be explained: {}", line(&error)),
                     };
-                    output::talk(format_args!(
-                        "{}: refused by template {}, enforced by {}\n{}",
-                        Printable(identity.name.as_bytes()),
-                        signer.template(),
-                        signer.enforced_by(),
-                        table.trim_end()
-                    ));
+                    refused(signer, &table);
                     Ok(None)
                 }
             }
         })
     }
+}
+
+/// What a person is asked.
+fn question(identity: &CaIdentity, content: &Content, forwarded: bool) -> String {
+    let principals = match content.principals.as_slice() {
+        [] => "no principals".to_owned(),
+        names => short(&names.join(",")),
+    };
+    let ca = match identity.name.as_str() {
+        "" => identity.key.fingerprint(HashAlg::Sha256).to_string(),
+        name => short(name),
+    };
+    format!(
+        "Allow CA {ca} to sign a {} certificate \"{}\" for {principals}, {}{}?",
+        content.kind,
+        short(&content.key_id),
+        sign::validity_in_words(content.validity),
+        if forwarded { ", asked for from ANOTHER HOST over a forwarded connection" } else { "" }
+    )
+}
+
+/// Text that came from a client, on one line and not too long.
+fn short(text: &str) -> String {
+    let cut: String = text.chars().take(SHOWN).collect();
+    let end = if cut.len() < text.len() { "…" } else { "" };
+    format!("{}{end}", Printable(cut.as_bytes()))
 }
 
 /// What stands behind the request in the line of a finished certificate: `string algorithm ‖ string signature`.
@@ -255,15 +414,29 @@ impl Authority for Authorities {
         &self.identities
     }
 
-    fn sign(&self, index: usize, request: SigningRequest, rsa: SignatureAlgorithm) -> Option<Vec<u8>> {
-        let identity = self.identities.get(index)?;
-        self.signed(index, identity, &request, rsa).unwrap_or_else(|error| {
-            let key_id =
-                Request::decode(request.as_bytes()).map(|request| request.key_id).unwrap_or_default();
-            output::talk(format_args!(
+    fn allows_forwarding(&self) -> bool {
+        self.allow_forwarding
+    }
+
+    fn sign(&self, order: Order) -> Option<Vec<u8>> {
+        let identity = self.identities.get(order.identity)?;
+        let mut key_id = String::new();
+        let signed =
+            order.request.content().map_err(|error| CliError::Signer(SignerError::from(error))).and_then(
+                |mut content| {
+                    key_id.clone_from(&content.key_id);
+                    if self.is_wanted(identity, &content, order.forwarded) {
+                        self.signed(&order, identity, &mut content)
+                    } else {
+                        Ok(None)
+                    }
+                },
+            );
+        signed.unwrap_or_else(|error| {
+            self.grumble(format_args!(
                 "{}: certificate \"{}\" not signed: {}",
                 Printable(identity.name.as_bytes()),
-                Printable(key_id),
+                short(&key_id),
                 error.line()
             ));
             None
@@ -271,11 +444,15 @@ impl Authority for Authorities {
     }
 
     fn refused(&self, refusal: &Refusal) {
-        output::talk(match refusal {
-            // It may have been meant to be one.
-            Refusal::NotACertificate { data: Data::Unknown, .. } => format!("refused: {}", line(refusal)),
-            _ => format!("refused: {refusal}"),
+        self.grumble(match refusal {
+            // What it is says enough; what it is not would say nothing.
+            Refusal::NotACertificate { data, .. } if data.is_known() => format!("refused: {refusal}"),
+            _ => format!("refused: {}", line(refusal)),
         });
+    }
+
+    fn troubled(&self, error: &io::Error) {
+        self.grumble(format_args!("a connection could not be taken: {error}"));
     }
 }
 
@@ -296,15 +473,7 @@ impl Drop for Socket {
 /// A listener, and its socket unless somebody else opened it.
 fn open(place: Option<&Path>) -> Result<(UnixListener, Option<Socket>), CliError> {
     if place == Some(Path::new("fd://")) {
-        let failed = |error: &dyn std::fmt::Display| {
-            CliError::Usage(format!("no socket was handed over by systemd: {error}"))
-        };
-        let binding: service_binding::Binding = "fd://".parse().map_err(|error| failed(&error))?;
-        return match binding.try_into() {
-            Ok(service_binding::Listener::Unix(listener)) => Ok((listener, None)),
-            Ok(_) => Err(failed(&"it is none of this system's own")),
-            Err::<_, io::Error>(error) => Err(failed(&error)),
-        };
+        return handed_over().map(|listener| (listener, None));
     }
     let parent = match place {
         Some(place) => {
@@ -336,6 +505,21 @@ fn open(place: Option<&Path>) -> Result<(UnixListener, Option<Socket>), CliError
     Ok((listener, Some(socket)))
 }
 
+/// The socket that systemd opened (sd_listen_fds(3)).
+fn handed_over() -> Result<UnixListener, CliError> {
+    let failed = |why: &str| CliError::Usage(format!("no socket was handed over by systemd: {why}"));
+    let mut descriptors = ListenFd::from_env();
+    match descriptors.len() {
+        0 => Err(failed("LISTEN_FDS and LISTEN_PID name none for this process")),
+        1 => match descriptors.take_unix_listener(0) {
+            Ok(Some(listener)) => Ok(listener),
+            Ok(None) => Err(failed("it was taken already")),
+            Err(error) => Err(failed(&format!("it is not a listening UNIX socket: {error}"))),
+        },
+        count => Err(failed(&format!("there are {count} of them, and one is expected"))),
+    }
+}
+
 /// Whether a socket may be put at a place: nothing is there, or one that nobody listens to any more.
 fn free(place: &Path) -> io::Result<()> {
     match fs::symlink_metadata(place) {
@@ -361,7 +545,7 @@ async fn command(
         return Err(CliError::Usage("a command needs a socket of its own; leave fd:// out".into()));
     };
     let mut child =
-        Command::new(program).args(arguments).env("SSH_AUTH_SOCK", &socket.path).spawn().map_err(
+        child::command(program).args(arguments).env("SSH_AUTH_SOCK", &socket.path).spawn().map_err(
             |source| {
                 CliError::content(format_args!("cannot run {}", output::shown(Path::new(program))), source)
             },

@@ -11,6 +11,8 @@ mod backup;
 mod board;
 mod check;
 mod configuration;
+#[cfg(unix)]
+mod confirm;
 mod connector;
 mod content;
 mod device;
@@ -18,6 +20,8 @@ mod device_option;
 mod difference;
 mod error;
 mod flash;
+#[cfg(unix)]
+mod hardening;
 mod key;
 mod ledger;
 mod lint;
@@ -157,7 +161,7 @@ enum Command {
     Completions(shell::Completions),
     /// Write the man pages, one a command, to a directory
     Man(shell::Manual),
-    /// Be an ssh-agent with the CA keys, for ssh-keygen -Us, that signs certificates under their templates and nothing else
+    /// Run an ssh-agent that signs certificates with the CA keys, for ssh-keygen -Us, and nothing else
     #[cfg(unix)]
     Agent(agent::Agent),
     /// Requests for certificates, in files that travel
@@ -289,6 +293,10 @@ fn not_p256(file: &Path, found: AsymmetricAlgorithm) -> CliError {
 /// Runs the command line of this process.
 #[must_use]
 pub fn run() -> ExitCode {
+    #[cfg(unix)]
+    if let Err(error) = hardening::close_memory() {
+        output::talk(format_args!("the memory of this process can be read by others of its user: {error}"));
+    }
     let arguments: Vec<_> = env::args_os().collect();
     let configuration = match Configuration::load(&arguments) {
         Ok(configuration) => configuration,

@@ -9,7 +9,6 @@ use std::{
 };
 
 use rsa::signature::Verifier;
-use ssh_encoding::Decode;
 use ssh_key::{HashAlg, PublicKey, Signature, public::KeyData};
 use sshsm_protocol::{
     AsymmetricAlgorithm,
@@ -17,21 +16,14 @@ use sshsm_protocol::{
 };
 
 use super::{TimestampError, TimestampKey};
-use crate::{device_key, integer::string, openssh_key, output::shown, signature};
-
-/// The longest answer that is read: the longest message of OpenSSH's agent.
-const MAX_ANSWER: usize = 256 * 1024;
-
-/// Messages of the agent protocol (draft-miller-ssh-agent, section 6.1).
-mod message {
-    pub(super) const FAILURE: u8 = 5;
-    pub(super) const REQUEST_IDENTITIES: u8 = 11;
-    pub(super) const IDENTITIES: u8 = 12;
-    pub(super) const SIGN: u8 = 13;
-    pub(super) const SIGNATURE: u8 = 14;
-    /// A flag of `SIGN`.
-    pub(super) const RSA_SHA2_256: u32 = 2;
-}
+use crate::{
+    agent::message::{self, MAX_LENGTH, flag, number},
+    device_key,
+    integer::string,
+    openssh_key,
+    output::shown,
+    signature,
+};
 
 /// The variable that names the agent's socket.
 pub const SOCKET: &str = "SSH_AUTH_SOCK";
@@ -91,7 +83,7 @@ pub enum ProtocolError {
     #[error("the connection broke")]
     Broken(#[from] io::Error),
     /// Longer than any message of the protocol.
-    #[error("an answer of {0} bytes, where {MAX_ANSWER} are the most")]
+    #[error("an answer of {0} bytes, where {MAX_LENGTH} are the most")]
     Long(u32),
     /// Fewer bytes than it says.
     #[error("the answer is cut short")]
@@ -119,8 +111,8 @@ impl AgentKey {
     pub fn new(socket: &Path, public: PublicKey) -> Result<Self, TimestampError> {
         let algorithm = device_key::algorithm(public.key_data())?;
         let mut key = Self { socket: socket.to_owned(), public, blob: Vec::new(), algorithm };
-        let answer = key.ask(message::REQUEST_IDENTITIES, &[], message::IDENTITIES)?;
-        let blobs = blobs(&answer).map_err(|error| key.broken(error.into()))?;
+        let answer = key.ask(number::REQUEST_IDENTITIES, &[], number::IDENTITIES)?;
+        let blobs = message::identities(&answer).map_err(|error| key.broken(error.into()))?;
         // What this program cannot read is another key, and keeps none of the others from being found.
         let ours =
             |blob: &&[u8]| openssh_key::public_key(blob).is_ok_and(|held| held == *key.public.key_data());
@@ -138,7 +130,7 @@ impl AgentKey {
             .map_err(|source| AgentKeyError::Unreachable { socket: self.socket.clone(), source })?;
         match exchange(&mut stream, question, body) {
             Ok((message, answer)) if message == wanted => Ok(answer),
-            Ok((message::FAILURE, _)) => {
+            Ok((number::FAILURE, _)) => {
                 let (socket, fingerprint) = self.named();
                 Err(AgentKeyError::Refused { socket, fingerprint })
             }
@@ -181,9 +173,9 @@ impl TimestampKey for AgentKey {
     }
 
     fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError> {
-        let flags = if self.algorithm.modulus_length().is_some() { message::RSA_SHA2_256 } else { 0 };
+        let flags = if self.algorithm.modulus_length().is_some() { flag::RSA_SHA2_256 } else { 0 };
         let body = [field(&self.blob), field(message), flags.to_be_bytes().to_vec()].concat();
-        let answer = self.ask(message::SIGN, &body, message::SIGNATURE)?;
+        let answer = self.ask(number::SIGN, &body, number::SIGNATURE)?;
         let mut answer = answer.as_slice();
         let signature = string(&mut answer).map_err(|error| self.broken(error.into()))?;
         self.fixed(message, signature).ok_or_else(|| {
@@ -219,7 +211,7 @@ fn exchange(
     stream.read_exact(&mut length)?;
     let length = u32::from_be_bytes(length);
     let mut answer = match usize::try_from(length) {
-        Ok(bytes) if bytes <= MAX_ANSWER => vec![0; bytes],
+        Ok(bytes) if bytes <= MAX_LENGTH => vec![0; bytes],
         _ => return Err(ProtocolError::Long(length)),
     };
     stream.read_exact(&mut answer)?;
@@ -227,17 +219,6 @@ fn exchange(
         Some((message, body)) => Ok((*message, body.to_vec())),
         None => Err(ProtocolError::Short(ssh_encoding::Error::Length)),
     }
-}
-
-/// The public keys of a list of identities.
-fn blobs(mut answer: &[u8]) -> ssh_encoding::Result<Vec<&[u8]>> {
-    let count = u32::decode(&mut answer)?;
-    let mut blobs = Vec::new();
-    for _ in 0..count {
-        blobs.push(string(&mut answer)?);
-        let _comment = string(&mut answer)?;
-    }
-    Ok(blobs)
 }
 
 #[cfg(test)]
@@ -267,7 +248,7 @@ mod tests {
     }
 
     fn identities(blobs: &[&[u8]]) -> Vec<u8> {
-        let mut body = vec![message::IDENTITIES];
+        let mut body = vec![number::IDENTITIES];
         body.extend(u32::try_from(blobs.len()).unwrap().to_be_bytes());
         for blob in blobs {
             body.extend([field(blob), field(b"comment")].concat());
@@ -298,15 +279,15 @@ mod tests {
         let zeros = |number: &[u8]| field(&[&[0, 0, 0], number].concat());
         let blob = [field(b"ssh-rsa"), zeros(numbers.e().as_bytes()), zeros(numbers.n().as_bytes())].concat();
         let short = [field(b"rsa-sha2-256"), field(&signature[1..])].concat();
-        let answer = field(&[&[message::SIGNATURE], field(&short).as_slice()].concat());
+        let answer = field(&[&[number::SIGNATURE], field(&short).as_slice()].concat());
         let socket = keygen.path("agent");
         let agent = agent(&socket, vec![identities(&[b"", b"\0\0\0\x01x", &blob]), answer]);
         let mut key = AgentKey::new(&socket, public.clone()).unwrap();
         assert_eq!(key.sign_message(&message_bytes).unwrap(), signature);
         // It is asked for the key in its own words.
         let questions = agent.join().unwrap();
-        let asked = [vec![message::SIGN], field(&blob), field(&message_bytes), vec![0, 0, 0, 2]].concat();
-        assert_eq!(questions, [vec![message::REQUEST_IDENTITIES], asked]);
+        let asked = [vec![number::SIGN], field(&blob), field(&message_bytes), vec![0, 0, 0, 2]].concat();
+        assert_eq!(questions, [vec![number::REQUEST_IDENTITIES], asked]);
     }
 
     #[test]
@@ -324,7 +305,7 @@ mod tests {
             }
         };
         assert!(matches!(with("a", identities(&[])), AgentKeyError::Absent { .. }));
-        assert!(matches!(with("b", field(&[message::FAILURE])), AgentKeyError::Refused { .. }));
+        assert!(matches!(with("b", field(&[number::FAILURE])), AgentKeyError::Refused { .. }));
         let source = |name, answer| match with(name, answer) {
             AgentKeyError::Protocol { source, .. } => source,
             other => panic!("{other:?}"),
@@ -332,7 +313,7 @@ mod tests {
         assert!(matches!(source("c", field(&[99])), ProtocolError::Unexpected(99)));
         assert!(matches!(source("d", vec![0xff; 4]), ProtocolError::Long(u32::MAX)));
         assert!(matches!(source("e", field(b"")), ProtocolError::Short(_)));
-        assert!(matches!(source("f", field(&[message::IDENTITIES, 0, 0, 0, 1])), ProtocolError::Short(_)));
+        assert!(matches!(source("f", field(&[number::IDENTITIES, 0, 0, 0, 1])), ProtocolError::Short(_)));
         assert!(matches!(source("g", vec![0, 0]), ProtocolError::Broken(_)));
     }
 }
