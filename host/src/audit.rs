@@ -12,7 +12,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
-    fs::{self, File, OpenOptions},
+    fs::{self, File},
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
     path::{Path, PathBuf},
 };
@@ -26,6 +26,7 @@ use sshsm_protocol::{
 
 use crate::{
     client::{ClientError, Session},
+    files,
     ledger::{self, State},
     output::shown,
 };
@@ -260,12 +261,9 @@ impl Journal {
     pub fn open(path: &Path, device: u32) -> Result<Self> {
         let failed = |source| AuditError::File { path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            let mut builder = fs::DirBuilder::new();
-            #[cfg(unix)]
-            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            builder.recursive(true).create(directory).map_err(failed)?;
+            files::make_private_directory(directory).map_err(failed)?;
         }
-        let file = OpenOptions::new().read(true).append(true).create(true).open(path).map_err(failed)?;
+        let file = files::open_own(path).map_err(failed)?;
         file.try_lock().map_err(|error| match error {
             fs::TryLockError::WouldBlock => AuditError::Locked(path.to_owned()),
             fs::TryLockError::Error(source) => failed(source),

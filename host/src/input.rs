@@ -35,11 +35,28 @@ pub fn read_from(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     limited(file, MAX_LENGTH)
 }
 
+/// All that is left of `file`.
+///
+/// # Errors
+/// When it cannot be read, or is longer than `limit` bytes.
+pub fn read_from_at_most(file: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let mut bytes = Zeroizing::new(Vec::new());
+    file.take(limit as u64 + 1).read_to_end(&mut bytes)?;
+    if bytes.len() > limit {
+        return Err(too_long(limit));
+    }
+    Ok(bytes)
+}
+
+fn too_long(limit: usize) -> io::Error {
+    io::Error::new(ErrorKind::FileTooLarge, format!("longer than {limit} bytes"))
+}
+
 fn limited(file: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
     let mut bytes = Zeroizing::new(Vec::with_capacity(limit + 1));
     file.take(bytes.capacity() as u64).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
-        return Err(io::Error::new(ErrorKind::FileTooLarge, format!("longer than {limit} bytes")));
+        return Err(too_long(limit));
     }
     Ok(bytes)
 }
@@ -49,8 +66,15 @@ fn limited(file: impl Read, limit: usize) -> io::Result<Zeroizing<Vec<u8>>> {
 /// # Errors
 /// As [`read`], and [`ErrorKind::InvalidData`] when it is not UTF-8.
 pub fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
-    let bytes = read(path)?;
-    let text = str::from_utf8(&bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
+    text(&read(path)?)
+}
+
+/// What was read, as text.
+///
+/// # Errors
+/// [`ErrorKind::InvalidData`] when it is not UTF-8.
+pub(crate) fn text(bytes: &[u8]) -> io::Result<Zeroizing<String>> {
+    let text = str::from_utf8(bytes).map_err(|error| io::Error::new(ErrorKind::InvalidData, error))?;
     Ok(Zeroizing::new(text.to_owned()))
 }
 

@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::output::shown;
 use crate::request::decode_base64;
-use crate::{input, integer, openssh_key};
+use crate::{files, input, integer, openssh_key};
 
 const RSA: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
 /// id-ecPublicKey, RFC 5480.
@@ -48,18 +48,6 @@ pub enum KeyFileError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
-    },
-    /// Others than its owner may read a private key.
-    #[error(
-        "the private key {} may be read by others (mode {mode:04o}); make it private with: chmod 600 {}",
-        shown(path),
-        shown(path)
-    )]
-    Permissions {
-        /// The file.
-        path: PathBuf,
-        /// Its permission bits.
-        mode: u32,
     },
     /// The content is no usable key.
     #[error("{} cannot be used", shown(path))]
@@ -193,10 +181,8 @@ pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> 
     let bytes = input::read_from(&file).map_err(read)?;
     let text = text(&bytes).map_err(broken)?;
     // A public key may be read by others; what it needs is not a chmod.
-    if private_block(&text).is_some()
-        && let Some(mode) = mode_for_others(&file).map_err(read)?
-    {
-        return Err(KeyFileError::Permissions { path: path.to_owned(), mode });
+    if private_block(&text).is_some() {
+        files::check_secret(path, &file).map_err(read)?;
     }
     Ok(text)
 }
@@ -569,21 +555,6 @@ pub(crate) fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatE
     KeyFormatError::Malformed { form, reason: reason.to_string() }
 }
 
-/// The permission bits of a file that is ours and that others may touch (OpenSSH's `sshkey_perm_ok`).
-#[cfg(unix)]
-fn mode_for_others(file: &File) -> io::Result<Option<u32>> {
-    use std::os::unix::fs::MetadataExt;
-    let metadata = file.metadata()?;
-    let mode = metadata.mode() & 0o777;
-    let ours = metadata.uid() == rustix::process::getuid().as_raw();
-    Ok((ours && metadata.is_file() && mode & 0o077 != 0).then_some(mode))
-}
-
-#[cfg(not(unix))]
-fn mode_for_others(_: &File) -> io::Result<Option<u32>> {
-    Ok(None)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -735,7 +706,7 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
         for mode in [0o640, 0o604, 0o620, 0o601] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
             let error = read_private(&path, &mut no_passphrase).unwrap_err();
-            assert!(matches!(error, KeyFileError::Permissions { mode: found, .. } if found == mode));
+            assert!(matches!(error, KeyFileError::Read { .. }), "{error:?}");
         }
         fs::set_permissions(&path, fs::Permissions::from_mode(0o400)).unwrap();
         assert!(read_private(&path, &mut no_passphrase).is_ok());

@@ -9,8 +9,9 @@ use std::{
     ops::RangeInclusive,
 };
 
+use sha2::{Digest, Sha256};
 use ssh_encoding::{Encode, Error as EncodingError};
-use ssh_key::public::KeyData;
+use ssh_key::{Fingerprint, public::KeyData};
 
 /// Why something cannot be revoked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -36,12 +37,45 @@ pub enum KrlError {
     Encoding(#[from] EncodingError),
 }
 
+/// Why a file cannot be read as a key revocation list.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum KrlReadError {
+    /// It does not begin as a list does.
+    #[error("it is not a key revocation list (it does not begin with SSHKRL)")]
+    NotAList,
+    /// A format that is not known.
+    #[error("it is a key revocation list of format {0}; this program knows format {FORMAT_VERSION}")]
+    Format(u32),
+    /// A length that leads out of the file, or a field with an impossible value.
+    #[error("the key revocation list is damaged: {0}")]
+    Malformed(&'static str),
+    /// A section that is not known may revoke something.
+    #[error("the key revocation list has a section of kind {0}, which this program does not know")]
+    Section(u8),
+}
+
 /// Certificates of one CA, or of any.
 #[derive(Clone, Debug, Default)]
 struct Certificates {
     /// From first to last, neither overlapping nor touching.
     serials: BTreeMap<u64, u64>,
     key_ids: BTreeSet<String>,
+}
+
+impl Certificates {
+    /// Adds a range; what overlaps or touches becomes one.
+    fn add(&mut self, mut first: u64, mut last: u64) {
+        let ranges = &mut self.serials;
+        while let Some((&start, &end)) = ranges
+            .range(..=last.saturating_add(1))
+            .next_back()
+            .filter(|(_, end)| **end >= first.saturating_sub(1))
+        {
+            ranges.remove(&start);
+            (first, last) = (first.min(start), last.max(end));
+        }
+        ranges.insert(first, last);
+    }
 }
 
 /// A key revocation list.
@@ -58,6 +92,8 @@ pub struct RevocationList {
     /// Public keys in SSH's encoding.
     keys: BTreeSet<Vec<u8>>,
     fingerprints: BTreeSet<[u8; 32]>,
+    /// SHA-1 of public keys: read from lists that ssh-keygen made, and never written into ours.
+    sha1: BTreeSet<[u8; 20]>,
 }
 
 const MAGIC: &[u8; 8] = b"SSHKRL\n\0";
@@ -67,16 +103,23 @@ const FORMAT_VERSION: u32 = 1;
 mod section {
     pub(super) const CERTIFICATES: u8 = 1;
     pub(super) const KEYS: u8 = 2;
+    pub(super) const SHA1: u8 = 3;
+    /// Revokes nothing; OpenSSH ignores it since 9.4.
+    pub(super) const SIGNATURE: u8 = 4;
     pub(super) const SHA256: u8 = 5;
+    pub(super) const EXTENSION: u8 = 255;
     // Within CERTIFICATES:
     pub(super) const SERIALS: u8 = 0x20;
     pub(super) const RANGE: u8 = 0x21;
     pub(super) const BITMAP: u8 = 0x22;
     pub(super) const KEY_IDS: u8 = 0x23;
+    pub(super) const CERTIFICATE_EXTENSION: u8 = 0x39;
 }
 
 /// Bits of a bitmap; OpenSSH reads numbers of up to 16384.
 const MAX_BITMAP: u64 = 16_000;
+/// Bytes of a bitmap that OpenSSH reads, with the zero that makes its number positive.
+const MAX_BITMAP_BYTES: usize = 16_384 / 8 + 1;
 
 impl RevocationList {
     /// An empty list with this number, made at this time.
@@ -94,21 +137,11 @@ impl RevocationList {
         ca: Option<&KeyData>,
         serials: RangeInclusive<u64>,
     ) -> Result<(), KrlError> {
-        let (mut first, mut last) = serials.into_inner();
-        match (first, last) {
+        match serials.into_inner() {
             (0, _) => return Err(KrlError::SerialZero),
             (first, last) if last < first => return Err(KrlError::Range { first, last }),
-            _ => {}
+            (first, last) => self.of(ca)?.add(first, last),
         }
-        let ranges = &mut self.of(ca)?.serials;
-        // What overlaps or touches becomes one range.
-        while let Some((&start, &end)) =
-            ranges.range(..=last.saturating_add(1)).next_back().filter(|(_, end)| **end >= first - 1)
-        {
-            ranges.remove(&start);
-            (first, last) = (first.min(start), last.max(end));
-        }
-        ranges.insert(first, last);
         Ok(())
     }
 
@@ -168,9 +201,200 @@ impl RevocationList {
         Ok(out)
     }
 
+    /// Reads a list, of ours or of `ssh-keygen -k`.
+    ///
+    /// # Errors
+    /// When it is not a list, is damaged, or has something that this program cannot compare.
+    pub fn decode(bytes: &[u8]) -> Result<Self, KrlReadError> {
+        let mut rest = Reader(bytes.strip_prefix(MAGIC).ok_or(KrlReadError::NotAList)?);
+        let format = rest.u32()?;
+        if format != FORMAT_VERSION {
+            return Err(KrlReadError::Format(format));
+        }
+        let mut list = Self::new(rest.u64()?, rest.u64()?);
+        let _flags = rest.u64()?;
+        let _reserved = rest.string()?;
+        list.comment = String::from_utf8_lossy(rest.string()?).into_owned();
+        while !rest.0.is_empty() {
+            let (kind, mut content) = (rest.u8()?, Reader(rest.string()?));
+            match kind {
+                section::CERTIFICATES => list.read_certificates(content)?,
+                section::KEYS => content.each(|key| {
+                    list.keys.insert(key.to_vec());
+                    Ok(())
+                })?,
+                section::SHA1 => content.each(|hash| {
+                    list.sha1.insert(hash.try_into().map_err(|_| KrlReadError::Malformed("a SHA-1"))?);
+                    Ok(())
+                })?,
+                section::SHA256 => content.each(|hash| {
+                    let hash = hash.try_into().map_err(|_| KrlReadError::Malformed("a SHA-256"))?;
+                    list.fingerprints.insert(hash);
+                    Ok(())
+                })?,
+                // The key is the section's content, and the signature follows without a kind of its own.
+                section::SIGNATURE => {
+                    rest.string()?;
+                }
+                section::EXTENSION => content.extension(kind)?,
+                kind => return Err(KrlReadError::Section(kind)),
+            }
+        }
+        Ok(list)
+    }
+
+    fn read_certificates(&mut self, mut rest: Reader<'_>) -> Result<(), KrlReadError> {
+        let ca = rest.string()?.to_vec();
+        let _reserved = rest.string()?;
+        let mut serials = Vec::new();
+        let certificates = self.certificates.entry(ca).or_default();
+        while !rest.0.is_empty() {
+            let (kind, mut content) = (rest.u8()?, Reader(rest.string()?));
+            match kind {
+                section::SERIALS => {
+                    while !content.0.is_empty() {
+                        let serial = content.u64()?;
+                        serials.push((serial, serial));
+                    }
+                }
+                section::RANGE => serials.push((content.u64()?, content.u64()?)),
+                section::BITMAP => {
+                    let start = content.u64()?;
+                    let bitmap = content.string()?;
+                    if bitmap.len() > MAX_BITMAP_BYTES {
+                        return Err(KrlReadError::Malformed("a bitmap is too long"));
+                    }
+                    let bits =
+                        bitmap.iter().rev().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+                    for (offset, _) in (0_u64..).zip(bits).filter(|(_, set)| *set) {
+                        let serial = start.checked_add(offset);
+                        let serial =
+                            serial.ok_or(KrlReadError::Malformed("a serial number above 2^64 - 1"))?;
+                        serials.push((serial, serial));
+                    }
+                }
+                section::KEY_IDS => content.each(|key_id| {
+                    let key_id = str::from_utf8(key_id);
+                    let key_id = key_id.map_err(|_| KrlReadError::Malformed("a key id that is not UTF-8"))?;
+                    certificates.key_ids.insert(key_id.to_owned());
+                    Ok(())
+                })?,
+                section::CERTIFICATE_EXTENSION => content.extension(kind)?,
+                kind => return Err(KrlReadError::Section(kind)),
+            }
+        }
+        for (first, last) in serials {
+            if last < first {
+                return Err(KrlReadError::Malformed("a range of serial numbers that ends before it begins"));
+            }
+            certificates.add(first, last);
+        }
+        Ok(())
+    }
+
+    /// What `earlier` revokes and this list does not, in words; empty when this list revokes all of it.
+    #[must_use]
+    pub fn lost(&self, earlier: &Self) -> Vec<String> {
+        let none = Certificates::default();
+        let hash = |key: &[u8]| -> [u8; 32] { Sha256::digest(key).into() };
+        let revoked = |key: &[u8]| self.keys.contains(key) || self.fingerprints.contains(&hash(key));
+        let named = |hash: &[u8; 32]| Fingerprint::Sha256(*hash).to_string();
+        let mut lost = Vec::new();
+        for (ca, before) in &earlier.certificates {
+            // A CA key that is revoked takes all of its certificates with it.
+            if !ca.is_empty() && revoked(ca) {
+                continue;
+            }
+            let of = if ca.is_empty() { "any CA".to_owned() } else { format!("CA {}", named(&hash(ca))) };
+            let now = [self.certificates.get(ca), self.certificates.get(&Vec::new())];
+            let now = now.map(|certificates| certificates.unwrap_or(&none));
+            let mut both = now[0].clone();
+            now[1].serials.iter().for_each(|(&first, &last)| both.add(first, last));
+            for (&first, &last) in &before.serials {
+                let covering = both.serials.range(..=first).next_back();
+                if covering.is_none_or(|(_, end)| *end < last) {
+                    let serials = if first == last { first.to_string() } else { format!("{first}-{last}") };
+                    lost.push(format!("serial number {serials} of {of}"));
+                }
+            }
+            let missing = |key_id: &&String| !now.iter().any(|now| now.key_ids.contains(*key_id));
+            lost.extend(before.key_ids.iter().filter(missing).map(|id| format!("key id {id:?} of {of}")));
+        }
+        lost.extend(
+            earlier.keys.iter().filter(|key| !revoked(key)).map(|key| format!("key {}", named(&hash(key)))),
+        );
+        let hashes: BTreeSet<_> =
+            self.keys.iter().map(|key| hash(key)).chain(self.fingerprints.clone()).collect();
+        lost.extend(earlier.fingerprints.difference(&hashes).map(|hash| format!("key {}", named(hash))));
+        let sha1 = earlier.sha1.difference(&self.sha1);
+        lost.extend(sha1.map(|hash| format!("the key with SHA-1 {}", crate::output::hex(hash))));
+        lost
+    }
+
+    /// Whether nothing at all is revoked.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let nothing =
+            |certificates: &Certificates| certificates.serials.is_empty() && certificates.key_ids.is_empty();
+        self.certificates.values().all(nothing)
+            && self.keys.is_empty()
+            && self.fingerprints.is_empty()
+            && self.sha1.is_empty()
+    }
+
     fn of(&mut self, ca: Option<&KeyData>) -> Result<&mut Certificates, KrlError> {
         let ca = ca.map(Encode::encode_vec).transpose()?.unwrap_or_default();
         Ok(self.certificates.entry(ca).or_default())
+    }
+}
+
+/// What is left of a list that is read.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, length: usize) -> Result<&'a [u8], KrlReadError> {
+        let (taken, rest) =
+            self.0.split_at_checked(length).ok_or(KrlReadError::Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn array<const N: usize>(&mut self) -> Result<[u8; N], KrlReadError> {
+        let (taken, rest) = self.0.split_first_chunk().ok_or(KrlReadError::Malformed("it ends too early"))?;
+        self.0 = rest;
+        Ok(*taken)
+    }
+
+    fn u8(&mut self) -> Result<u8, KrlReadError> {
+        self.array().map(|[byte]| byte)
+    }
+
+    fn u32(&mut self) -> Result<u32, KrlReadError> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    fn u64(&mut self) -> Result<u64, KrlReadError> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    fn string(&mut self) -> Result<&'a [u8], KrlReadError> {
+        let length =
+            usize::try_from(self.u32()?).map_err(|_| KrlReadError::Malformed("it ends too early"))?;
+        self.take(length)
+    }
+
+    /// Every string that is left.
+    fn each(&mut self, mut of: impl FnMut(&'a [u8]) -> Result<(), KrlReadError>) -> Result<(), KrlReadError> {
+        while !self.0.is_empty() {
+            of(self.string()?)?;
+        }
+        Ok(())
+    }
+
+    /// An extension that may be ignored.
+    fn extension(&mut self, kind: u8) -> Result<(), KrlReadError> {
+        let (_name, critical) = (self.string()?, self.u8()?);
+        if critical == 0 { Ok(()) } else { Err(KrlReadError::Section(kind)) }
     }
 }
 
@@ -271,6 +495,42 @@ mod tests {
             Some(&(u64::MAX - 1, u64::MAX))
         );
         assert_eq!(serials(&[1..=u64::MAX, 7..=7]), [(1, u64::MAX)]);
+    }
+
+    #[test]
+    fn a_list_is_read_as_it_was_written() {
+        let mut list = list(&[5..=5, 10..=900, 70..=70, u64::MAX..=u64::MAX]);
+        (2000..4000).step_by(3).for_each(|serial| list.revoke_serials(None, serial..=serial).unwrap());
+        list.revoke_key_id(None, "mallory").unwrap();
+        list.revoke_fingerprint([7; 32]);
+        (list.number, list.generated, list.comment) = (11, 12, "ours".into());
+        let bytes = list.encode().unwrap();
+        let read = RevocationList::decode(&bytes).unwrap();
+        assert_eq!(read.encode().unwrap(), bytes);
+        assert_eq!(list.lost(&read), Vec::<String>::new());
+        for length in 0..bytes.len() {
+            let cut = RevocationList::decode(&bytes[..length]);
+            // Only where a section ends is the rest a list, of less.
+            assert!(cut.is_err() || !cut.unwrap().lost(&list).is_empty(), "{length}");
+        }
+    }
+
+    #[test]
+    fn what_a_list_lost_is_named() {
+        let (mut before, mut after) = (list(&[1..=9, 20..=20]), list(&[1..=5]));
+        before.revoke_key_id(None, "mallory").unwrap();
+        before.revoke_fingerprint([7; 32]);
+        let lost = after.lost(&before);
+        assert_eq!(
+            lost[..3],
+            ["serial number 1-9 of any CA", "serial number 20 of any CA", "key id \"mallory\" of any CA"]
+        );
+        assert!(lost[3].starts_with("key SHA256:"), "{lost:?}");
+        after.revoke_serials(None, 5..=20).unwrap();
+        after.revoke_key_id(None, "mallory").unwrap();
+        after.revoke_fingerprint([7; 32]);
+        assert_eq!(after.lost(&before), Vec::<String>::new());
+        assert!(!after.is_empty() && RevocationList::new(3, 0).is_empty());
     }
 
     #[test]

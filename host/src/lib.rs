@@ -16,7 +16,8 @@
 //! | a device's objects in a file, for another device | [`backup`], [`shares`] |
 //! | a new firmware for a board | [`flash`] |
 //! | signed images, and what locks an RP2350 | [`secure_boot`] |
-//! | the command line, and the programs that it starts | [`cli`], [`input`], [`output`], [`child`], [`quickstart`] |
+//! | how files are written and opened | [`files`], [`input`] |
+//! | the command line, and the programs that it starts | [`cli`], [`output`], [`child`], [`quickstart`] |
 
 #[cfg(unix)]
 pub mod agent;
@@ -31,6 +32,7 @@ pub mod client;
 pub mod device_key;
 pub mod duration;
 pub mod explanation;
+pub mod files;
 pub mod flash;
 pub mod input;
 mod integer;

@@ -1,9 +1,8 @@
-//! Data that leaves: on stdout as one JSON document or text for people, or in a file that is there whole or not at all.
+//! Data that leaves: on stdout as one JSON document or text for people.
 //!
 //! JSON names are snake_case and stable.
 
 use std::{
-    fs,
     io::{self, Write},
     path::Path,
 };
@@ -61,80 +60,6 @@ pub fn talk(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Writes a file that others may read: under another name first, so that nobody ever sees half of it.
-///
-/// # Errors
-/// When the file or its directory cannot be written; an earlier file is then still there.
-pub fn write_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    // What is no file, such as /dev/null, is written to and never replaced.
-    if fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
-        return fs::write(path, content);
-    }
-    let mut builder = tempfile::Builder::new();
-    // As for any new file, the umask takes off what others may not have.
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666));
-    let mut file = temporary(&mut builder, path)?;
-    file.write_all(content)?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// Writes a file that only its owner may read, whole or not at all; it is on the disk when this returns.
-///
-/// # Errors
-/// When the file or its directory cannot be written.
-pub fn write_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    // A temporary file has mode 0600 from its first byte on.
-    let mut file = temporary(&mut tempfile::Builder::new(), path)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    Ok(())
-}
-
-/// Writes a new file that only its owner may read, whole or not at all; it is on the disk when this returns.
-///
-/// # Errors
-/// [`io::ErrorKind::AlreadyExists`] where something is already; otherwise when the file cannot be written.
-pub fn new_secret_file(path: &Path, content: &[u8]) -> io::Result<()> {
-    let mut file = temporary(&mut tempfile::Builder::new(), path)?;
-    file.write_all(content)?;
-    file.as_file().sync_all()?;
-    file.persist_noclobber(path)?;
-    fs::File::open(directory_of(path))?.sync_all()
-}
-
-/// Removes from a directory what a process that was killed left of [`write_file`] and [`write_secret_file`].
-///
-/// # Errors
-/// When the directory cannot be read, or a file in it not removed.
-pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(directory)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let random = name.as_encoded_bytes().strip_prefix(PREFIX.as_bytes());
-        if random.is_some_and(|random| random.len() == 6 && random.iter().all(u8::is_ascii_alphanumeric))
-            && entry.file_type()?.is_file()
-        {
-            fs::remove_file(entry.path())?;
-        }
-    }
-    Ok(())
-}
-
-/// What the names of unfinished files begin with; six random letters and digits follow.
-const PREFIX: &str = ".sshsm-";
-
-/// A file beside `path`, removed unless it takes its place.
-fn temporary(builder: &mut tempfile::Builder<'_, '_>, path: &Path) -> io::Result<tempfile::NamedTempFile> {
-    builder.prefix(PREFIX).rand_bytes(6).tempfile_in(directory_of(path))
-}
-
-fn directory_of(path: &Path) -> &Path {
-    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
-}
-
 /// Lines of `rows` with their columns aligned, each row ending in a newline.
 #[must_use]
 pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
@@ -158,26 +83,6 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_and_nothing_else_is_left() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("x");
-        write_file(&path, b"first").unwrap();
-        write_file(&path, b"second").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
-        assert!(write_file(&directory.path().join("none/x"), b"").is_err());
-    }
-
-    #[test]
-    fn what_is_no_file_is_never_replaced() {
-        let directory = tempfile::tempdir().unwrap();
-        write_file(Path::new("/dev/null"), b"x").unwrap();
-        assert!(!fs::metadata("/dev/null").unwrap().is_file());
-        assert!(write_file(directory.path(), b"x").is_err());
-        assert!(directory.path().is_dir());
-    }
 
     #[test]
     fn a_path_is_shown_on_one_line() {

@@ -28,9 +28,9 @@ use crate::{
     device_key::DeviceKeyError,
     duration,
     explanation::Explanation,
-    input,
+    files::{self, Kind, Replace},
     key_file::{self, KeyFileError},
-    output::{self, lossy, shown},
+    output::{lossy, shown},
     request::Content,
     signer::{DeviceSigner, Signer, SignerError, TimedRequest},
     template_file::{self, TemplateFileError},
@@ -359,10 +359,7 @@ impl Place {
     /// Makes the directory, or recognises it as made here.
     fn claim(directory: &Path) -> Result<Self, QuickstartError> {
         let file = |source| QuickstartError::File { path: directory.to_owned(), source };
-        let mut builder = fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.recursive(true).create(directory).map_err(file)?;
+        files::make_private_directory(directory).map_err(file)?;
         let place = Self(fs::canonicalize(directory).map_err(file)?);
         if !private(&fs::metadata(&place.0).map_err(file)?) {
             return Err(QuickstartError::NotPrivate(place.0));
@@ -374,10 +371,10 @@ impl Place {
                 return Err(QuickstartError::NotOurs(place.0));
             }
             let text = b"This directory was made by sshsm quickstart, which may go on with it.\n";
-            (fs::File::create_new(&marker).and_then(|mut file| file.write_all(text)))
+            files::write(&marker, text, Kind::Own, Replace::default())
                 .map_err(|source| QuickstartError::File { path: marker, source })?;
         }
-        output::remove_unfinished(&place.0).map_err(file)?;
+        files::remove_unfinished(&place.0).map_err(file)?;
         Ok(place)
     }
 
@@ -387,20 +384,21 @@ impl Place {
 
     fn write(&self, name: &str, content: &[u8]) -> Result<(), QuickstartError> {
         let path = self.path(name);
-        output::write_file(&path, content).map_err(|source| QuickstartError::File { path, source })
+        files::write(&path, content, Kind::Own, Replace::default())
+            .map_err(|source| QuickstartError::File { path, source })
     }
 
     /// Writes a file that only its owner can read, and that is on the disk when this returns.
     fn write_secret(&self, name: &str, content: &[u8]) -> Result<(), QuickstartError> {
         let path = self.path(name);
-        output::write_secret_file(&path, content).map_err(|source| QuickstartError::File { path, source })
+        files::write_own_secret(&path, content).map_err(|source| QuickstartError::File { path, source })
     }
 
     /// Opens a session; a device with the factory's password is given a random one first, which is in the file before
     /// it is on the device.
     fn open_session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, QuickstartError> {
         let path = self.path("password");
-        let known = match input::read_text(&path) {
+        let known = match files::read_secret_text(&path) {
             Ok(text) => Some(text),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(source) => return Err(QuickstartError::File { path, source }),

@@ -188,6 +188,7 @@ fn a_share_that_is_mistyped_or_of_another_backup_is_refused_with_its_line() {
     machine.write("wrong", &share.replace(third, &format!("{}{last}", &third[..third.len() - 1])));
     let other = run(&machine, "backup create other.json --format json").json();
     machine.write("foreign", other["shares"][1]["text"].as_str().unwrap());
+    machine.write("words", "not a share\n");
     let ids = ["backup.json", "other.json"].map(|file| {
         let shown = run(&machine, &format!("backup show {file} --format json")).json();
         shown["id"].as_str().unwrap().to_owned()
@@ -195,7 +196,7 @@ fn a_share_that_is_mistyped_or_of_another_backup_is_refused_with_its_line() {
     for (file, told) in [
         ("wrong", "line 3 is mistyped".to_owned()),
         ("foreign", format!("this share is of backup {}; the backup is {}", ids[1], ids[0])),
-        ("t.toml", "line 1 has".into()),
+        ("words", "line 1 has".into()),
     ] {
         for verb in ["show", "restore"] {
             let line = format!("backup {verb} backup.json --share-file share-2 --share-file {file}");

@@ -201,7 +201,10 @@ fn what_is_revoked_is_in_the_list_and_the_lists_number_rises() {
     assert!(!machine.path("none.krl").exists());
     set_up(&machine);
     done(&machine, &format!("{SIGN} -z + user.pub"));
-    let build = || machine.run(&words("krl build -o list.krl --format json")).json();
+    let empty = machine.run(&words("krl build -o list.krl"));
+    assert!(empty.code == 1 && empty.stderr.contains("--allow-empty"), "{empty:?}");
+    assert!(!machine.path("list.krl").exists());
+    let build = || machine.run(&words("krl build -o list.krl --allow-empty --format json")).json();
     assert_eq!((build()["number"].as_u64(), build()["revocations"].as_u64()), (Some(1), Some(0)));
     let dry = machine.run(&words("revoke --serial 1 --dry-run --format json")).json();
     assert_eq!((&dry["dry_run"], dry["certificates"].as_array().unwrap().len()), (&Value::from(true), 1));
@@ -240,6 +243,44 @@ fn what_is_revoked_is_in_the_list_and_the_lists_number_rises() {
         assert_eq!(run(&machine, line).code, code, "{line}");
     }
     assert_eq!(machine.run(&words("ledger revocations --format json")).json(), listed);
+}
+
+#[test]
+fn a_list_is_replaced_only_by_a_newer_one_that_revokes_as_much() {
+    let machine = Machine::new();
+    set_up(&machine);
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    done(&machine, "revoke --serial 1");
+    done(&machine, "revoke --serial 7-9");
+    done(&machine, "krl build -o list.krl --from-version 11");
+    let good = fs::read(machine.path("list.krl")).unwrap();
+    let other = ["SSHSM_LEDGER", "other.sqlite"];
+    let with_other = |line: &str| {
+        machine.with_environment(&words(line), &[(other[0], other[1]), ("SSHSM_PASSWORD", "password")])
+    };
+    assert_eq!(with_other(&format!("{SIGN} -z + user.pub")).code, 0);
+    assert_eq!(with_other("revoke --serial 1").code, 0);
+    for (line, told) in [
+        ("krl build -o list.krl", "number 11, and the new one only 1"),
+        ("krl build -o list.krl --from-version 12", "revokes serial number 7-9 of CA SHA256:"),
+    ] {
+        let kept = with_other(line);
+        assert!(kept.code == 6 && kept.stderr.contains(told), "{kept:?}");
+        assert_eq!(fs::read(machine.path("list.krl")).unwrap(), good);
+    }
+    // Neither over a private key, nor a list for sshd that is text, nor through a link.
+    machine
+        .write("keys", "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti\n");
+    std::os::unix::fs::symlink("nowhere", machine.path("link")).unwrap();
+    for file in ["timestamp", "keys", "link"] {
+        let before = fs::read(machine.path(file)).ok();
+        let kept = run(&machine, &format!("krl build -o {file}"));
+        assert!(kept.code == 6 && kept.stderr.contains("--replace"), "{kept:?}");
+        assert_eq!(fs::read(machine.path(file)).ok(), before);
+    }
+    assert_eq!(with_other("krl build -o list.krl --replace").code, 0);
+    done(&machine, "krl build -o list.krl");
+    assert_eq!(with_other("krl build -o list.krl").code, 6);
 }
 
 /// Signs, and expects that nothing is written but an error of the ledger.

@@ -76,13 +76,14 @@ fn a_fresh_device_signs_afterwards_with_a_key_that_can_do_nothing_else() {
             refused.stderr.contains("forbidden-principals"),
             "and its refusals are explained: {refused:?}"
         );
+        machine.write("new", "correct horse battery\n");
         for line in [
             "key generate --algorithm ed25519",
             "key delete 5",
             "key delete 10 --type template",
             "template put t.toml",
-            "authentication-key put --capabilities all --new-password-file t.toml",
-            "authentication-key change --new-password-file t.toml",
+            "authentication-key put --capabilities all --new-password-file new",
+            "authentication-key change --new-password-file new",
         ] {
             assert_eq!(signer(&machine, line).code, 5, "{line}");
         }

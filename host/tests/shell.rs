@@ -58,8 +58,11 @@ fn every_command_has_a_man_page_that_man_renders_without_a_warning() {
             assert!(text.contains(section), "{page} has no {section}: {text}");
         }
     }
-    let missing = machine.without_password(&["man", "nowhere"]);
-    assert!(missing.code == 6 && missing.stderr.contains("nowhere"), "{missing:?}");
+    assert_eq!(machine.without_password(&["man", "new/folder"]).code, 0);
+    assert!(machine.path("new/folder/sshsm.1").exists(), "a folder is made where there is none");
+    machine.write("file", "");
+    let missing = machine.without_password(&["man", "file"]);
+    assert!(missing.code == 6 && missing.stderr.contains("file"), "{missing:?}");
 }
 
 #[test]

@@ -262,6 +262,7 @@ fn a_wrong_pin_is_tried_once_however_many_sessions_want_it() {
     // The right one in a file goes before the wrong one in the environment.
     let pin = token.directory().join("pin");
     fs::write(&pin, format!("{PIN}\n")).unwrap();
+    fs::set_permissions(&pin, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     let uri = format!("{}?pin-source=file:{}", token.uri(label(&authority)), pin.display());
     let mut command = token.command();
     command.args(["--device", &uri, "sign", "-s", AUTHORITY, "-I", "id", "-n", "alice", "-t"]);

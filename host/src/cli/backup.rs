@@ -19,7 +19,7 @@ use crate::{
         self, Backup, BackupError, Created, Description, NotExported, Outcome, Remembered, Stored, WrapKey,
     },
     client::Session,
-    input,
+    files, input,
     output::{self, columns, shown},
     shares::{self, Entry, Scheme, Share, ShareError},
 };
@@ -178,7 +178,7 @@ impl Create {
             .iter()
             .map(|share| write_share(share, &name, shares_to.as_deref()))
             .collect::<Result<Vec<_>, _>>()?;
-        output::write_secret_file(&file, &document).map_err(|source| FileError::write(&file, source))?;
+        files::write_new_secret(&file, &document).map_err(|source| FileError::write(&file, source))?;
 
         output::talk(format_args!(
             "backup {} in {}: {} objects; any {scheme} shares open it",
@@ -221,7 +221,7 @@ fn write_share(share: &Share, name: &str, directory: Option<&Path>) -> Result<Sh
         return Ok(ShareView { number, file: None, text: Some(text) });
     };
     let file = directory.join(format!("{name}-share-{number}-of-{}.txt", share.scheme().shares()));
-    output::write_secret_file(&file, text.as_bytes()).map_err(|source| FileError::write(&file, source))?;
+    files::write_new_secret(&file, text.as_bytes()).map_err(|source| FileError::write(&file, source))?;
     output::talk(format_args!("share {number} in {}", shown(&file)));
     Ok(ShareView { number, file: Some(file.display().to_string()), text: None })
 }

@@ -20,7 +20,7 @@ use serde::{Deserialize, Deserializer, de};
 use sshsm_protocol::ObjectId;
 
 use super::arguments::{self, LedgerChoice, RsaSignature, TemplateName};
-use crate::{input, output::shown, pkcs11, timestamp::SourceAddress, transport::DeviceAddress};
+use crate::{files, output::shown, pkcs11, timestamp::SourceAddress, transport::DeviceAddress};
 
 /// The table of certificate authorities; every other table is a command's.
 const AUTHORITIES: &str = "ca";
@@ -132,7 +132,7 @@ impl Configuration {
     /// Reads a file over those that were read before.
     fn read(&mut self, path: &Path) -> Result<(), ConfigurationError> {
         let path = path.to_owned();
-        let text = input::read_text(&path)
+        let text = files::read_trusted_text(&path)
             .map_err(|source| ConfigurationError::Read { path: path.clone(), source })?;
         let malformed =
             |source| ConfigurationError::Malformed { path: path.clone(), source: Box::new(source) };

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     client::ClientError,
-    input,
+    files,
     output::{self, shown},
     passphrase,
     pkcs11::{PinRequest, error::Tries},
@@ -126,7 +126,7 @@ fn generate(file: Option<&Path>, existing: Existing, new: &New) -> Result<Zeroiz
         return Ok(password);
     };
     let line = Zeroizing::new(format!("{}\n", *password));
-    match output::new_secret_file(path, line.as_bytes()) {
+    match files::write_new_secret(path, line.as_bytes()) {
         Ok(()) => {
             output::talk(format_args!("password of {} written to {}", new.whose, shown(path)));
             Ok(password)
@@ -180,7 +180,7 @@ pub(super) fn pin(request: &PinRequest) -> io::Result<Zeroizing<String>> {
 
 /// The content without its final line ending.
 fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
-    let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
+    let text = files::read_secret_text(path).map_err(|source| FileError::read(path, source))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     Ok(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
 }

@@ -13,6 +13,7 @@ use super::{
     password::{self, Existing},
 };
 use crate::{
+    files::{self, Kind, Replace},
     output,
     provision::{self, OtherSessions, Passwords, Plan, SignerSecret},
 };
@@ -60,10 +61,16 @@ pub(super) struct Provision {
     /// Write what was done to this file, as JSON without secrets
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 impl Provision {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
+        if let Some(path) = &self.record {
+            files::check(path, Kind::Record, self.replace)
+                .map_err(|source| FileError::write(path, source))?;
+        }
         let mut client = context.client()?;
         let read = |file: &Option<PathBuf>, new| {
             password::read_new(file.as_deref(), self.terms, Existing::Read, new)
@@ -89,7 +96,8 @@ impl Provision {
         let record = provision::run(&mut client, &plan, &passwords)?;
         if let Some(path) = &self.record {
             let document = serde_json::to_string_pretty(&record).map_err(std::io::Error::from)? + "\n";
-            output::write_file(path, document.as_bytes()).map_err(|source| FileError::write(path, source))?;
+            files::write(path, document.as_bytes(), Kind::Record, self.replace)
+                .map_err(|source| FileError::write(path, source))?;
         }
         for step in &record.steps {
             let kept =

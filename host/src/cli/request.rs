@@ -20,6 +20,7 @@ use super::{
     sign::{self, beside},
 };
 use crate::{
+    files::{Kind, Replace},
     input, key_file, output,
     request::{SigningRequest, StoredRequest},
     validity::Validity,
@@ -46,6 +47,8 @@ pub(super) struct Build {
     ca: PathBuf,
     #[command(flatten)]
     content: ContentArguments,
+    #[command(flatten)]
+    replace: Replace,
     /// Public keys to be signed
     #[arg(value_name = "KEY.pub", required = true)]
     keys: Vec<PathBuf>,
@@ -87,7 +90,7 @@ impl Build {
             let bytes = SigningRequest::new(&subject, &content, ca.key_data())
                 .map_err(|error| CliError::content(output::shown(&key), error))?;
             let request = beside(&key, "-cert.req");
-            sign::write(&request, bytes.as_bytes())?;
+            sign::write(&request, bytes.as_bytes(), Kind::Request, self.replace)?;
             output::talk(format_args!("request written to {}", output::shown(&request)));
             built.push(Built { key, request, serial: content.serial });
         }

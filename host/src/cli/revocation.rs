@@ -1,6 +1,9 @@
 //! `sshsm revoke` and `sshsm krl …`: what shall no longer be let in, and how sshd is told.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
@@ -11,7 +14,9 @@ use super::{
     ledger::{authority, public_key, table},
 };
 use crate::{
+    files::{self, Kind, Replace},
     input,
+    krl::RevocationList,
     ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
     output::{self, lossy, shown},
     presented_certificate::PresentedCertificate,
@@ -19,6 +24,8 @@ use crate::{
 
 /// The longest file with a certificate, in bytes: a message of SSH has at most 256 KiB, and base64 takes a third more.
 const MAX_CERTIFICATE: usize = 512 * 1024;
+/// More bytes than any list for sshd has.
+const MAX_LIST: usize = 256 * 1024 * 1024;
 
 /// Arguments of `revoke`.
 #[derive(Debug, Args)]
@@ -176,9 +183,14 @@ fn in_words(revoked: &Revoked) -> String {
 pub(super) enum Krl {
     /// Write all that was revoked as a key revocation list, for `RevokedKeys` of sshd_config and `ssh-keygen -Q`
     Build {
-        /// The file; replaced whole
+        /// The file; an earlier list there is replaced whole if this one is newer and revokes all that it does
         #[arg(long, short = 'o', value_name = "FILE")]
         output: PathBuf,
+        #[command(flatten)]
+        replace: Replace,
+        /// Write a list that revokes nothing, if nothing was revoked
+        #[arg(long)]
+        allow_empty: bool,
         /// The list's number is at least this; otherwise it is one more than the last list's
         #[arg(long, value_name = "NUMBER", default_value = "1", value_parser = arguments::serial)]
         from_version: u64,
@@ -186,6 +198,41 @@ pub(super) enum Krl {
         #[arg(long, value_name = "TEXT", default_value = "")]
         comment: String,
     },
+}
+
+/// Whether `list` may take the place of the one in `file`, if there is one.
+///
+/// # Errors
+/// When that is newer, or revokes what `list` does not; and when it cannot be read as a list.
+fn supersedes(file: &Path, list: &RevocationList) -> io::Result<()> {
+    // Whether anything else may be replaced is said where it is written.
+    let is_file = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
+    if !is_file {
+        return Ok(());
+    }
+    let bytes = input::read_at_most(file, MAX_LIST)?;
+    let refuse = |reason: String| {
+        let reason = format!("{reason}; --replace replaces it all the same");
+        Err(io::Error::new(io::ErrorKind::AlreadyExists, reason))
+    };
+    let earlier = match RevocationList::decode(&bytes) {
+        Ok(earlier) => earlier,
+        Err(error) => return refuse(format!("what is there cannot be compared: {error}")),
+    };
+    if earlier.number >= list.number {
+        return refuse(format!(
+            "the list there has number {}, and the new one only {}: another ledger may have made it (--from-version \
+             lifts the number)",
+            earlier.number, list.number
+        ));
+    }
+    match list.lost(&earlier).as_slice() {
+        [] => Ok(()),
+        [first, rest @ ..] => {
+            let more = if rest.is_empty() { String::new() } else { format!(" and {} more", rest.len()) };
+            refuse(format!("the list there revokes {first}{more}, and the new one does not"))
+        }
+    }
 }
 
 /// A list that was written, as JSON shows it.
@@ -200,15 +247,26 @@ struct Built<'a> {
 
 impl Krl {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let Self::Build { output: file, from_version, comment } = self;
+        let Self::Build { output: file, replace, allow_empty, from_version, comment } = self;
         // Must be there: an empty list in the place of a good one lets everybody in.
         drop(context.ledger_to_read()?);
         let mut ledger = context.ledger()?.ok_or(LedgerError::None)?;
         let revocations = ledger.revocations()?.len();
+        if revocations == 0 && !allow_empty {
+            return Err(CliError::content(
+                "nothing was written",
+                "the ledger revokes nothing, and a list that revokes nothing lets every certificate in; --allow-empty \
+                 writes it",
+            ));
+        }
         let mut list = ledger.revocation_list(from_version)?;
         list.comment = comment;
+        if !replace.replace {
+            supersedes(&file, &list).map_err(|source| FileError::write(&file, source))?;
+        }
         let bytes = list.encode().map_err(LedgerError::from)?;
-        output::write_file(&file, &bytes).map_err(|source| FileError::write(&file, source))?;
+        files::write(&file, &bytes, Kind::RevocationList, replace)
+            .map_err(|source| FileError::write(&file, source))?;
         let built = Built { file: &file, number: list.number, revocations, bytes: bytes.len() };
         context.format().print(&built, |_| String::new())?;
         output::talk(format_args!(

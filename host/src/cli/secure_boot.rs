@@ -15,6 +15,7 @@ use super::{
     flash,
 };
 use crate::{
+    files::{self, Kind, Replace},
     output::{self, columns, hex, shown},
     secure_boot::{BootKey, Encoding, Image, Plan, SigningKey, Step},
 };
@@ -41,6 +42,8 @@ pub(super) struct Seal {
     /// Where the signed image goes, as UF2
     #[arg(long, value_name = "FILE.uf2")]
     out: PathBuf,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 /// Arguments of `board lock`.
@@ -58,6 +61,8 @@ pub(super) struct Lock {
     /// Also write the steps to this directory, one file each, for `picotool otp load`
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 /// What was signed, as JSON shows it.
@@ -83,7 +88,8 @@ impl Seal {
             Image::from_uf2(&flash::read(&self.image)?).map_err(|error| unusable(&self.image, error))?;
         let key = SigningKey::read(&self.key)?;
         let sealed = image.seal(&key).map_err(|error| unusable(&self.image, error))?;
-        fs::write(&self.out, sealed.image.to_uf2()).map_err(|error| FileError::write(&self.out, error))?;
+        files::write(&self.out, &sealed.image.to_uf2(), Kind::Image, self.replace)
+            .map_err(|error| FileError::write(&self.out, error))?;
         let boot_key = key.boot_key().fingerprint().to_string();
         let signed = Signed { image: self.out, sha256: hex(&sealed.digest), boot_key };
         context.format().print(&signed, |signed| {
@@ -112,7 +118,8 @@ impl Lock {
             fs::create_dir_all(directory).map_err(|error| FileError::write(directory, error))?;
             for file in plan.files() {
                 let path = directory.join(&file.name);
-                fs::write(&path, file.content).map_err(|error| FileError::write(&path, error))?;
+                files::write(&path, file.content.as_bytes(), Kind::LockStep, self.replace)
+                    .map_err(|error| FileError::write(&path, error))?;
             }
         }
         context.format().print(&plan, |plan| text(plan, self.out.as_deref()))?;

@@ -11,7 +11,10 @@ use super::{
     Context, command_tree,
     error::{CliError, FileError},
 };
-use crate::output;
+use crate::{
+    files::{self, Kind, Replace},
+    output,
+};
 
 /// What `completions` is told.
 #[derive(Debug, Args)]
@@ -40,9 +43,11 @@ impl Completions {
 /// What `man` is told.
 #[derive(Debug, Args)]
 pub(super) struct Manual {
-    /// The directory they are written to
+    /// The directory they are written to; made where there is none
     #[arg(value_name = "DIR")]
     directory: PathBuf,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 impl Manual {
@@ -51,14 +56,16 @@ impl Manual {
         struct View {
             pages: Vec<String>,
         }
-        let Self { directory } = self;
+        let Self { directory, replace } = self;
+        std::fs::create_dir_all(&directory).map_err(|source| FileError::write(&directory, source))?;
         let mut tree = command_tree();
         tree.build();
         let mut pages = Vec::new();
         self::pages(&tree, &mut pages)?;
         for (name, content) in &pages {
             let file = directory.join(name);
-            output::write_file(&file, content).map_err(|source| FileError::write(&file, source))?;
+            files::write(&file, content, Kind::ManualPage, replace)
+                .map_err(|source| FileError::write(&file, source))?;
         }
         let mut pages: Vec<String> = pages.into_iter().map(|(name, _)| name).collect();
         pages.sort();

@@ -30,6 +30,7 @@ use super::{
 };
 use crate::{
     explanation::Explanation,
+    files::{self, Kind, Replace},
     key_file,
     ledger::{Recorder, Serial},
     output,
@@ -53,6 +54,8 @@ pub(super) struct Sign {
     /// Write each request beside its certificate, also when it is refused: KEY-cert.req, for `template check`
     #[arg(long)]
     save_request: bool,
+    #[command(flatten)]
+    replace: Replace,
     /// Leave out keys whose certificate is there, of this CA, for the same id and principals, and still valid
     #[arg(long)]
     resume: bool,
@@ -159,6 +162,7 @@ struct Batch<'a> {
     content: Option<Content>,
     dry_run: bool,
     save_request: bool,
+    replace: Replace,
     resume: bool,
     subjects: &'a [Subject],
     /// `None` when each request brings its time.
@@ -191,6 +195,7 @@ impl Sign {
             content,
             dry_run: self.dry_run,
             save_request: self.save_request,
+            replace: self.replace,
             resume: self.resume,
             subjects: &subjects,
             source: Mutex::new(match subjects.iter().all(timed) {
@@ -373,12 +378,17 @@ impl Batch<'_> {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
+        // Before anything is signed that then could not be handed over.
+        if !self.dry_run {
+            files::check(&certificate, Kind::Certificate, self.replace)
+                .map_err(|source| FileError::write(&certificate, source))?;
+        }
         let mut request = |content: &Content, signer: &dyn Signer| {
             *serial = Some(content.serial);
             let timed = self.timed(subject, content, signer.ca_key())?;
             if self.save_request {
                 let path = beside(&subject.path, "-cert.req");
-                write(&path, &timed.encode())?;
+                write(&path, &timed.encode(), Kind::Request, self.replace)?;
                 *saved = Some(path.display().to_string());
             }
             Ok(timed)
@@ -391,7 +401,7 @@ impl Batch<'_> {
         let key = subject.key.key_data();
         match recorded::sign(&self.recorder, signer, key, content, subject.serial, request)? {
             Tried::Signed(line) => {
-                write(&certificate, line.as_bytes())?;
+                write(&certificate, line.as_bytes(), Kind::Certificate, self.replace)?;
                 self.talk(signed_line(&certificate, content, signer));
                 Ok(Fate::Signed { certificate })
             }
@@ -520,8 +530,8 @@ fn without<'n>(name: &'n OsStr, ending: &str) -> Option<&'n OsStr> {
     return name.to_str()?.strip_suffix(ending).map(OsStr::new);
 }
 
-pub(super) fn write(path: &Path, content: &[u8]) -> Result<(), FileError> {
-    output::write_file(path, content).map_err(|source| FileError::write(path, source))
+pub(super) fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -> Result<(), FileError> {
+    files::write(path, content, kind, replace).map_err(|source| FileError::write(path, source))
 }
 
 /// What ssh-keygen says of a certificate it has written, and who enforced the template.

@@ -11,7 +11,8 @@ use super::{
     error::{CliError, FileError},
 };
 use crate::{
-    output::{self, lossy, shown},
+    files::{self, Kind, Replace},
+    output::{lossy, shown},
     template_suite::{self, Suite, TestResult},
 };
 
@@ -25,6 +26,8 @@ pub(super) struct Test {
     /// Also write the results to this file, as JUnit's XML
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
 }
 
 #[derive(Serialize)]
@@ -57,7 +60,8 @@ impl Test {
             let all =
                 names.iter().map(String::as_str).zip(suites.iter().map(|tested| tested.tests.as_slice()));
             let document = template_suite::junit(all)?;
-            output::write_file(path, &document).map_err(|source| FileError::write(path, source))?;
+            files::write(path, &document, Kind::TestReport, self.replace)
+                .map_err(|source| FileError::write(path, source))?;
         }
         let report = Report { passed: total - failed, failed, suites };
         context.format().print(&report, text)?;

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     device_key,
+    files::{self, Kind, Replace},
     output::{self, Format},
     template_file,
 };
@@ -34,6 +35,8 @@ pub(super) enum Template {
         /// Where the TLV goes; without it, stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        replace: Replace,
     },
     /// Say in words what a template allows
     Show {
@@ -68,6 +71,8 @@ pub(super) enum Template {
         /// Where the TLV goes; without it, stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
+        #[command(flatten)]
+        replace: Replace,
     },
     /// Explain, without a device, what a template says to requests
     Check(check::Check),
@@ -127,9 +132,9 @@ impl View {
 impl Template {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         match self {
-            Self::Build { file, output } => {
+            Self::Build { file, output, replace } => {
                 let tlv = load(&file)?;
-                write_tlv(context.format(), &tlv, output.as_deref())
+                write_tlv(context.format(), &tlv, output.as_deref(), replace)
             }
             Self::Show { template } => show(context, &template),
             Self::Put { file, id, label, domains, exportable } => {
@@ -137,10 +142,10 @@ impl Template {
                 let (capabilities, algorithm) = (arguments::exportable(exportable), Algorithm::TemplateSsh);
                 put(context, &tlv, &NewObject { id: id.0, label, domains, capabilities, algorithm })
             }
-            Self::Get { id, output } => {
+            Self::Get { id, output, replace } => {
                 let mut client = context.client()?;
                 let tlv = context.session(&mut client)?.template(id)?;
-                write_tlv(context.format(), &tlv, output.as_deref())
+                write_tlv(context.format(), &tlv, output.as_deref(), replace)
             }
             Self::Check(check) => check.run(context),
             Self::Lint(lint) => lint.run(context),
@@ -203,7 +208,7 @@ fn put(context: &Context, tlv: &[u8], object: &NewObject) -> Result<(), CliError
 }
 
 /// Writes a template's bytes to a file or stdout, or shows them in hexadecimal as JSON.
-fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>) -> Result<(), CliError> {
+fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>, replace: Replace) -> Result<(), CliError> {
     #[derive(Serialize)]
     struct Tlv {
         template: String,
@@ -211,7 +216,7 @@ fn write_tlv(format: Format, tlv: &[u8], file: Option<&Path>) -> Result<(), CliE
         file: Option<String>,
     }
     if let Some(path) = file {
-        output::write_file(path, tlv).map_err(|source| FileError::write(path, source))?;
+        files::write(path, tlv, Kind::Template, replace).map_err(|source| FileError::write(path, source))?;
     }
     match (format, file) {
         (Format::Json, file) => {

@@ -20,7 +20,9 @@ use super::{
     service, template, timestamp_source,
 };
 use crate::{
-    device_key, input, key_file, output,
+    device_key,
+    files::{self, Kind, Replace},
+    key_file, output,
     request::StoredRequest,
     timestamp::{
         self, SourceAddress, TimestampKey, TimestampSource,
@@ -52,6 +54,8 @@ pub(super) struct Sign {
     /// Where the request with its timestamp goes, if there is one request
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
+    #[command(flatten)]
+    replace: Replace,
     /// Requests, as `request build` makes them
     #[arg(value_name = "REQUEST", required = true)]
     requests: Vec<PathBuf>,
@@ -146,10 +150,13 @@ impl Sign {
         let authority = fingerprint(key.as_ref());
         let mut vouched = Vec::new();
         for (StoredRequest { request, .. }, path) in requests {
-            let (now, signature) = key.timestamp(&request)?;
             let output = self.output.clone().unwrap_or_else(|| timed(&path));
+            files::check(&output, Kind::Request, self.replace)
+                .map_err(|source| FileError::write(&output, source))?;
+            let (now, signature) = key.timestamp(&request)?;
             let content = StoredRequest { request, timestamp: Some((now, signature)) }.encode();
-            output::write_file(&output, &content).map_err(|source| FileError::write(&output, source))?;
+            files::write(&output, &content, Kind::Request, self.replace)
+                .map_err(|source| FileError::write(&output, source))?;
             output::talk(format_args!(
                 "{}: made at {}, says {authority}",
                 output::shown(&output),
@@ -247,7 +254,7 @@ fn template_authority(path: &Path) -> Result<PublicKey, CliError> {
 impl Serve {
     fn run(self, context: &Context) -> Result<(), CliError> {
         let tokens = self.token_file.as_deref().map(|path| {
-            let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
+            let text = files::read_secret_text(path).map_err(|source| FileError::read(path, source))?;
             Tokens::parse(&text).map_err(|error| CliError::content(output::shown(path), error))
         });
         let tokens = tokens.transpose()?;

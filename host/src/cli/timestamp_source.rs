@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     duration::{self, DurationError},
-    input, key_file, output,
+    files, key_file, output,
     pkcs11::{TokenKey, TokenTimestamps},
     timestamp::{
         SourceAddress, TimestampAuthority, TimestampKey, TimestampSource,
@@ -68,7 +68,7 @@ fn span(text: &str) -> Result<Duration, DurationError> {
 impl TermsArguments {
     fn terms(&self, url: &str) -> Result<Terms, CliError> {
         let token = self.timestamp_token_file.as_deref().map(|path| {
-            let text = input::read_text(path).map_err(|source| FileError::read(path, source))?;
+            let text = files::read_secret_text(path).map_err(|source| FileError::read(path, source))?;
             Ok::<_, CliError>(Zeroizing::new(text.trim().to_owned()))
         });
         let identity = self.timestamp_cert.as_deref().zip(self.timestamp_cert_key.as_deref());

@@ -28,7 +28,7 @@ pub use certificate::{Authority, Entry, Filter, Reservation, Serial, State};
 pub use recorder::{Recorder, whoami};
 pub use revocation::{Revocation, Revoked, sha256};
 
-use crate::{krl::KrlError, output::shown};
+use crate::{files, krl::KrlError, output::shown};
 
 /// `sshL`, in the file's header.
 const APPLICATION_ID: i32 = 0x7373_684c;
@@ -187,10 +187,13 @@ impl Ledger {
     pub fn open(path: &Path) -> Result<Self> {
         let open = |source| LedgerError::Open { path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
-            let mut builder = fs::DirBuilder::new();
-            #[cfg(unix)]
-            std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-            builder.recursive(true).create(directory).map_err(open)?;
+            files::make_private_directory(directory).map_err(open)?;
+        }
+        // SQLite would let others read it; its journals have the mode of the ledger.
+        if let Err(error) = fs::symlink_metadata(path)
+            && error.kind() == io::ErrorKind::NotFound
+        {
+            files::open_own(path).map_err(open)?;
         }
         let mut ledger =
             Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;

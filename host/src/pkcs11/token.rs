@@ -21,7 +21,7 @@ use super::{
     module::{Module, Present},
     uri::Uri,
 };
-use crate::input;
+use crate::files;
 
 /// What somebody who is asked for a PIN is told.
 #[derive(Debug, Clone)]
@@ -141,7 +141,8 @@ impl Token {
                 .map_err(|source| Pkcs11Error::NoPin { token, source })?,
             Some(_) if tries == Tries::Final => return Err(Pkcs11Error::FinalTry { token }),
             Some(path) => {
-                let text = input::read_text(&path).map_err(|source| Pkcs11Error::PinFile { path, source })?;
+                let text =
+                    files::read_secret_text(&path).map_err(|source| Pkcs11Error::PinFile { path, source })?;
                 Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
             }
         };

@@ -16,7 +16,7 @@ use rustls::{
 };
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::{input, output::shown};
+use crate::{files, input, output::shown};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -149,7 +149,7 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 }
 
 fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let pem = input::read(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
+    let pem = files::read_secret(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
     PrivateKeyDer::from_pem_slice(&pem)
         .map_err(|_| TlsError::Absent { wanted: "private key", path: path.to_owned() })
 }
@@ -203,8 +203,8 @@ pub fn client(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> R
     let identity = identity
         .map(|(certificate, private)| -> Result<_, TlsError> {
             let absent = || TlsError::Absent { wanted: "private key", path: private.to_owned() };
-            let pem =
-                input::read(private).map_err(|source| TlsError::Read { path: private.to_owned(), source })?;
+            let pem = files::read_secret(private)
+                .map_err(|source| TlsError::Read { path: private.to_owned(), source })?;
             let key = PrivateKey::from_pem(&pem).map_err(|_| absent())?;
             Ok(ClientCert::new_with_certs(&owned(certificates(certificate)?), key))
         })

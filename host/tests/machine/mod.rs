@@ -13,6 +13,7 @@ pub(crate) mod fake;
 use std::{
     ffi::OsStr,
     fs,
+    io::Write as _,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Command, Stdio},
@@ -112,8 +113,11 @@ impl Machine {
         command
     }
 
+    /// Writes a file that only its owner may read, so that it may be a secret.
     pub(crate) fn write(&self, name: &str, content: &str) {
-        fs::write(self.path(name), content).unwrap();
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true).mode(0o600);
+        options.open(self.path(name)).unwrap().write_all(content.as_bytes()).unwrap();
     }
 
     fn write_private(&self, name: &str, key: &PrivateKey) {
