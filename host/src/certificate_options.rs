@@ -14,7 +14,7 @@ use sshsm_protocol::ssh::request::CertificateKind;
 const MAX_ADDRESS_LENGTH: usize = 46 + 3;
 
 /// What a user certificate may do unless it is told otherwise.
-const DEFAULT_EXTENSIONS: [&str; 5] = [
+pub(crate) const DEFAULT_EXTENSIONS: [&str; 5] = [
     "permit-X11-forwarding",
     "permit-agent-forwarding",
     "permit-port-forwarding",
@@ -198,7 +198,7 @@ fn add(list: &mut OptionList, name: &str, contents: Option<String>) -> Result<()
 
 /// Accepts what OpenSSH's `addr_match_cidr_list` accepts: addresses and networks without host bits, no names, no
 /// negation, no blanks.
-fn check_addresses(list: &str) -> Result<(), OptionError> {
+pub(crate) fn check_addresses(list: &str) -> Result<(), OptionError> {
     if list.is_empty() {
         return Err(OptionError::Empty { option: "source-address" });
     }

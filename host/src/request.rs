@@ -16,7 +16,7 @@ use sshsm_protocol::ssh::request::{
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::timestamp::Now;
 
-use crate::certificate_options::{CertificateOptions, OptionList};
+use crate::certificate_options::{self, CertificateOptions, DEFAULT_EXTENSIONS, OptionList};
 use crate::timestamp::SIGNATURE_LENGTHS;
 use crate::validity::{Validity, ValidityError};
 
@@ -71,6 +71,14 @@ pub enum BuildError {
         field: Field,
         /// What is wrong with it.
         source: PublicKeyError,
+    },
+    /// An option whose value OpenSSH's servers cannot read, so that they refuse the certificate.
+    #[error("OpenSSH refuses a certificate whose option {name:?} {reason}")]
+    Option {
+        /// The option.
+        name: String,
+        /// What is wrong with its value, in words that follow its name.
+        reason: String,
     },
     /// Text that is not UTF-8, which neither the ledger nor this program's reader of certificates takes.
     #[error("the {0} of the certificate are not UTF-8 text")]
@@ -186,6 +194,7 @@ impl SigningRequest {
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BuildError> {
         let request = Request::decode(&bytes).map_err(BuildError::Content)?;
         check_text(&request)?;
+        check_options(&request)?;
         let request = Self { bytes, comment: String::new() };
         // A device would sign what nobody could then verify, and the ledger would not know.
         request.keys().map_err(BuildError::Unreadable)?;
@@ -404,6 +413,41 @@ fn check_text(request: &Request<'_>) -> Result<(), BuildError> {
     .into_iter()
     .find_map(|(field, text)| (!text).then_some(Err(BuildError::NotUtf8(field))))
     .unwrap_or(Ok(()))
+}
+
+/// Whether the options that OpenSSH knows have the values that it reads (`cert_option_list` in its `auth-options.c`): flags
+/// have none, the others one.
+fn check_options(request: &Request<'_>) -> Result<(), BuildError> {
+    for (options, names) in [
+        (request.critical_options, &["verify-required"][..]),
+        (request.extensions, &["no-touch-required"][..]),
+        (request.extensions, &DEFAULT_EXTENSIONS[..]),
+    ] {
+        let valued = options
+            .iter()
+            .find(|(name, value)| value.is_some() && names.iter().any(|known| known.as_bytes() == *name));
+        if let Some((name, _)) = valued {
+            return Err(BuildError::Option {
+                name: String::from_utf8_lossy(name).into_owned(),
+                reason: "has a value, since it is one without".into(),
+            });
+        }
+    }
+    for (name, value) in request.critical_options.iter() {
+        let reason = match (name, value.map(str::from_utf8)) {
+            (b"force-command" | b"source-address", None) => "has no value".to_owned(),
+            (b"force-command", Some(Ok(command))) if command.contains('\0') => {
+                "has a NUL byte in its value".to_owned()
+            }
+            (b"source-address", Some(Ok(list))) => match certificate_options::check_addresses(list) {
+                Ok(()) => continue,
+                Err(error) => format!("has a value that is not a list of addresses: {error}"),
+            },
+            _ => continue,
+        };
+        return Err(BuildError::Option { name: String::from_utf8_lossy(name).into_owned(), reason });
+    }
+    Ok(())
 }
 
 /// A subject key as the protocol sees it, borrowed from the key and its encoding.

@@ -17,7 +17,7 @@ const SESSION_BIND: &[u8] = b"session-bind@openssh.com";
 pub(crate) mod number {
     pub(crate) const FAILURE: u8 = 5;
     pub(crate) const SUCCESS: u8 = 6;
-    /// Of version 1 of the protocol, which clients still send before [`REMOVE_ALL`].
+    /// Of version 1 of the protocol; OpenSSH's agent removes the keys of version 2 as well.
     pub(crate) const REMOVE_ALL_OF_VERSION_1: u8 = 9;
     pub(crate) const REQUEST_IDENTITIES: u8 = 11;
     pub(crate) const IDENTITIES: u8 = 12;
@@ -59,8 +59,6 @@ pub enum Request<'a> {
     Bind(Binding<'a>),
     /// Something about the agent is to change; what, in words that follow "asked to".
     Change(&'static str),
-    /// The keys of SSH's version 1 are to go, of which no agent has any.
-    Nothing,
     /// Another extension, by its name.
     Extension(&'a [u8]),
     /// A message that this program does not know.
@@ -96,8 +94,7 @@ impl<'a> Request<'a> {
                 Self::Change("add a key")
             }
             number::REMOVE | number::REMOVE_TOKEN => Self::Change("remove a key"),
-            number::REMOVE_ALL => Self::Change("remove all keys"),
-            number::REMOVE_ALL_OF_VERSION_1 => Self::Nothing,
+            number::REMOVE_ALL | number::REMOVE_ALL_OF_VERSION_1 => Self::Change("remove all keys"),
             number::LOCK => Self::Change("lock itself"),
             number::UNLOCK => Self::Change("unlock itself"),
             number::EXTENSION => match string(reader)? {

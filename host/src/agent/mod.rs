@@ -294,7 +294,6 @@ impl<A: Authority> Connection<A> {
                 error.into()
             }),
             Ok(Request::Change(what)) => Err(Refusal::Change(what)),
-            Ok(Request::Nothing) => Ok(Answer::Success),
             // As the protocol wants it: clients ask in this way what an agent knows.
             Ok(Request::Extension(_) | Request::Unknown(_)) => Ok(Answer::Failure),
             Err(error) => Err(error.into()),
