@@ -191,3 +191,100 @@ fn key_strings(kind: &str) -> Option<(&str, usize)> {
         _ => return None,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ssh_keygen::{SshKeygen, vector_file};
+    use proptest::prelude::*;
+
+    #[test]
+    fn certificates_of_every_kind_and_ca_are_read_and_verified() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let subjects = keygen.ca_keys();
+        for (ca, ca_key) in &subjects {
+            for (subject, subject_key) in &subjects {
+                let line = keygen.sign("UTC", ca, subject, &["-I", "id", "-z", "7"]).unwrap();
+                let presented = PresentedCertificate::from_file(line.as_bytes()).unwrap();
+                assert_eq!((presented.serial, presented.key_id.as_slice()), (7, &b"id"[..]));
+                assert_eq!(&presented.ca, ca_key.key_data());
+                assert_eq!(&presented.subject_key().unwrap(), subject_key.key_data());
+                presented.verify().unwrap();
+            }
+        }
+        // The three digests of an RSA key, and one that is longer than most.
+        keygen.key("long", "rsa", "4608");
+        for (ca, algorithm) in
+            [("ca-rsa2048", "ssh-rsa"), ("ca-rsa2048", "rsa-sha2-256"), ("long", "rsa-sha2-512")]
+        {
+            let line = keygen.sign("UTC", ca, "ca-ed25519", &["-t", algorithm, "-I", "id"]).unwrap();
+            PresentedCertificate::from_file(line.as_bytes()).unwrap().verify().unwrap();
+        }
+    }
+
+    #[test]
+    fn a_signature_that_is_not_the_cas_does_not_verify() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        for (ca, _) in keygen.ca_keys() {
+            let line = keygen.sign("UTC", &ca, "ca-ed25519", &["-I", "id"]).unwrap();
+            let blob = decode_base64(line.split(' ').nth(1).unwrap()).unwrap();
+            // In the serial number, and in the signature.
+            for place in [blob.len() - 1, 4 + 32 + 4 + 32 + 4 + 32 + 7] {
+                let mut changed = blob.clone();
+                changed[place] ^= 1;
+                let presented = PresentedCertificate::from_bytes(&changed).unwrap();
+                assert!(matches!(presented.verify(), Err(VerifyError::Wrong { .. })), "{ca} {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_no_certificate_is_named() {
+        let Some(keygen) = SshKeygen::for_test() else { return };
+        let key = keygen.key("key", "ed25519", "").to_openssh().unwrap();
+        keygen.key("ca", "ed25519", "");
+        let line = keygen.sign("UTC", "ca", "key", &["-I", "id"]).unwrap();
+        let read = |text: &str| PresentedCertificate::from_file(text.as_bytes()).unwrap_err();
+        assert!(matches!(read(&key), PresentedError::PlainKey { kind } if kind == "ssh-ed25519"));
+        for text in ["", "hello", "# only a remark", "-----BEGIN CERTIFICATE-----"] {
+            assert!(matches!(read(text), PresentedError::NotACertificate), "{text}");
+        }
+        assert!(matches!(read(&line.repeat(2)), PresentedError::Several { count: 2 }));
+        assert!(matches!(
+            read(&line.replacen('=', "!", 1).replacen("AAAA", "AAAA!", 1)),
+            PresentedError::Base64(_)
+        ));
+        let blob = decode_base64(line.split(' ').nth(1).unwrap()).unwrap();
+        for length in 40..blob.len() {
+            let cut = PresentedCertificate::from_bytes(&blob[..length]);
+            assert!(
+                matches!(cut, Err(PresentedError::Malformed { .. } | PresentedError::Key { .. })),
+                "{length}"
+            );
+        }
+        let long = PresentedCertificate::from_bytes(&[blob.as_slice(), b"x"].concat());
+        assert!(matches!(long, Err(PresentedError::Malformed { field: "end", .. })), "{long:?}");
+        // As a file may have it that went through other hands.
+        let dressed = [b"# m\xfcller\n\n  ", line.trim().as_bytes(), b" \xff comment\r\n"].concat();
+        assert!(PresentedCertificate::from_file(&dressed).is_ok());
+    }
+
+    /// Its signature cannot be verified here, and the file says so.
+    #[test]
+    fn a_post_quantum_certificate_is_read() {
+        let Some(file) = vector_file("openssh-mldsa/user-mldsa-cert.pub") else { return };
+        let presented = PresentedCertificate::from_file(&file).unwrap();
+        assert!(!presented.is_known_everywhere());
+        assert!(matches!(presented.verify(), Err(VerifyError::Unsupported { .. })));
+        let Some(file) = vector_file("openssh-mldsa/user-mldsa-by-p384-cert.pub") else { return };
+        PresentedCertificate::from_file(&file).unwrap().verify().unwrap();
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_makes_the_reader_panic(file in prop::collection::vec(any::<u8>(), 0..300)) {
+            let _ = PresentedCertificate::from_file(&file);
+            let _ = PresentedCertificate::from_bytes(&file);
+        }
+    }
+}

@@ -113,6 +113,17 @@ pub(crate) fn security_keys() -> Vec<PublicKey> {
     .into()
 }
 
+/// A shared vector file; `None`, and the running test is skipped by name, where there is no folder of such files.
+pub(crate) fn vector_file(file: &str) -> Option<Vec<u8>> {
+    match requirement::shared_vector(file) {
+        Ok(path) => Some(fs::read(path).unwrap()),
+        Err(missing) => {
+            missing.report();
+            None
+        }
+    }
+}
+
 /// A value of a shared vector file, hex decoded; `None`, and the running test is skipped by name, where there is no
 /// folder of such files.
 pub(crate) fn vector(file: &str, pointer: &str) -> Option<Vec<u8>> {

@@ -247,6 +247,87 @@ fn ssh_keygen_reads_the_same_content_however_it_is_packed() {
     );
 }
 
+/// What another CA wrote and `sshd` accepts, however odd it is, can be revoked by its file; what its CA did not sign cannot.
+#[test]
+fn whatever_a_server_might_accept_is_revoked_by_its_file() {
+    use ed25519_dalek::{Signer as _, SigningKey};
+    let directory = tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let key = needs!(Key::generate(directory.path(), "key", KeyType::Ed25519));
+    let ca = needs!(Key::generate(directory.path(), "ca", KeyType::Ed25519));
+    let private = ssh_key::PrivateKey::from_openssh(fs::read(&ca.private).unwrap()).unwrap();
+    let ssh_key::private::KeypairData::Ed25519(pair) = private.key_data() else { unreachable!() };
+    let signing = SigningKey::from_bytes(&pair.private.to_bytes());
+    let string = |bytes: &[u8]| [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat();
+    let certificate = |serial: u64, key_id: &[u8], critical: &[u8], extensions: &[u8], reserved: &[u8]| {
+        let signed = [
+            string(b"ssh-ed25519-cert-v01@openssh.com"),
+            string(b"short nonce"),
+            key.public_key().to_bytes().unwrap()[4 + 11..].to_vec(),
+            serial.to_be_bytes().to_vec(),
+            vec![0, 0, 0, 1],
+            string(key_id),
+            string(&[string(b"a,b"), string(b"")].concat()),
+            vec![0; 8],
+            vec![0xff; 8],
+            string(critical),
+            string(extensions),
+            string(reserved),
+            string(&ca.public_key().to_bytes().unwrap()),
+        ]
+        .concat();
+        let signature = [string(b"ssh-ed25519"), string(&signing.sign(&signed).to_bytes())].concat();
+        [signed, string(&signature)].concat()
+    };
+    let flag = |name: &str| [string(name.as_bytes()), string(b"")].concat();
+    let unsorted = [flag("permit-pty"), flag("permit-X11-forwarding"), flag("permit-pty")].concat();
+    let cases = [
+        certificate(7, b"id", b"", &unsorted, b""),
+        certificate(8, b"id", &flag("unknown@example.com"), b"", b"reserved"),
+        certificate(9, b"\xff\xfe", b"", b"", b""),
+        certificate(0, b"by its key id", b"", &unsorted, b""),
+        certificate(0, b"", b"", b"", b""),
+        certificate(0, b"\xff\xfe", b"", b"", b""),
+        certificate(u64::MAX, b"id", b"", b"", b""),
+    ];
+    for (number, case) in cases.iter().enumerate() {
+        let (file, list) = (at(&format!("{number}-cert.pub")), at(&format!("{number}.krl")));
+        let line = |blob: &[u8]| {
+            [b"ssh-ed25519-cert-v01@openssh.com ", encode(blob).as_bytes(), b" m\xfcller\r\n"].concat()
+        };
+        let sshsm = || {
+            let mut command = sshsm_tests::binaries::sshsm();
+            command.current_dir(directory.path()).env("SSHSM_LEDGER", at(&format!("{number}.sqlite")));
+            command
+        };
+        let mut forged = case.clone();
+        *forged.last_mut().unwrap() ^= 1;
+        fs::write(&file, line(&forged)).unwrap();
+        let refused = run(sshsm().args(["revoke", "--certificate"]).arg(&file));
+        assert!(refused.stderr.contains("not one that a server would accept"), "{refused}");
+        assert_eq!(refused.status.code(), Some(1), "{refused}");
+        fs::write(&file, line(case)).unwrap();
+        let _ = run(sshsm().args(["revoke", "--certificate"]).arg(&file)).success();
+        let _ = run(sshsm().args(["krl", "build", "-o"]).arg(&list)).success();
+        assert!(needs!(is_revoked(&list, &file)), "{number}");
+        fs::write(&file, line(&forged)).unwrap();
+        let _ = run(sshsm().args(["revoke", "--unverified", "--certificate"]).arg(&file)).success();
+    }
+    let plain = run(sshsm_tests::binaries::sshsm()
+        .env("SSHSM_LEDGER", at("0.sqlite"))
+        .args(["revoke", "--certificate"])
+        .arg(&key.public));
+    assert!(plain.stderr.contains("--key"), "{plain}");
+}
+
+/// Base64 in one line.
+fn encode(bytes: &[u8]) -> String {
+    let mut text = vec![0; bytes.len().div_ceil(3) * 4];
+    let mut writer = ssh_key::encoding::Base64Writer::new(&mut text).unwrap();
+    ssh_key::encoding::Writer::write(&mut writer, bytes).unwrap();
+    writer.finish().unwrap().to_owned()
+}
+
 #[test]
 fn sshd_turns_away_who_is_on_the_list() {
     let scene = needs!(Scene::new());
