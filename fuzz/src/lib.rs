@@ -1,10 +1,14 @@
 //! What each fuzz target does with an input. `fuzz_targets` gives it inputs from libFuzzer, and tests/tests/corpora.rs
 //! every file of the corpora, on every run of the tests.
 
+pub mod agent_message;
+pub mod certificate;
 pub mod device;
 pub mod frame;
+pub mod key_file;
 pub mod link;
 pub mod request;
+pub mod revocation_list;
 pub mod session;
 pub mod template;
 pub mod template_file;

@@ -108,6 +108,9 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
     }
     let pair = keypair(&mut reader)?;
     let comment = string(&mut reader).map_err(bad)?;
+    // The public half is written as one line.
+    let comment: Vec<u8> =
+        comment.iter().map(|byte| if byte.is_ascii_control() { b' ' } else { *byte }).collect();
     if !reader.iter().copied().eq((1..=u8::MAX).take(reader.len())) {
         return Err(malformed(PRIVATE, "its padding is not 1, 2, 3, …"));
     }
@@ -456,6 +459,24 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
                 Err(error) => panic!("{cipher}: {error}"),
             }
         }
+    }
+
+    #[test]
+    fn a_comment_of_several_lines_becomes_one() {
+        let pair = ec_pair(SshCurve::P256, &[7], None).unwrap();
+        let KeypairData::Ecdsa(pair) = &pair else { unreachable!() };
+        let heading =
+            [field(b"ecdsa-sha2-nistp256"), field(b"nistp256"), field(pair.public_key_bytes())].concat();
+        let text = file(&heading, &[heading.clone(), field(&[7])].concat());
+        let mut blob = pem_body(&text).unwrap().to_vec();
+        let at = blob.windows(7).position(|window| window == b"comment").unwrap();
+        blob[at + 3] = b'\n';
+        let text = format!(
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+            Base64::encode_string(&blob)
+        );
+        let key = parse_private(&text, &mut no_passphrase).unwrap();
+        assert_eq!(key.comment().as_bytes(), b"com ent");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sshsm::{
     agent::{Authority, CaAgent, CaIdentity, Order, Refusal, message::Answer},
     certificate_options::CertificateOptions,
     key_file::{self, KeyFileError, KeyFormatError},
-    krl::RevocationList,
+    krl::{KrlReadError, RevocationList},
     presented_certificate::PresentedCertificate,
     request::{BuildError, Content, SigningRequest},
     validity::Validity,
@@ -837,6 +837,96 @@ fn ssh_keygen_finds_in_a_revocation_list_what_was_put_there() {
             let revoked = ranges.iter().any(|range| range.contains(&serial));
             assert_eq!(asked.status.code(), Some(i32::from(revoked)), "{serial} in {ranges:?}: {asked}");
             differences.count(if revoked { "(revoked)" } else { "(not revoked)" });
+        }
+    });
+    differences.print();
+}
+
+/// Why a list that ssh-keygen reads is not read here.
+fn stricter_about_lists(error: &KrlReadError) -> Option<&'static str> {
+    Some(match error {
+        KrlReadError::Section(_) => "a section that is not known may revoke something",
+        KrlReadError::Malformed("a key id that is not UTF-8") => {
+            "text that is not UTF-8 cannot be recorded as it is"
+        }
+        _ => return None,
+    })
+}
+
+#[test]
+fn damaged_revocation_lists_are_read_as_ssh_keygen_reads_them() {
+    let certifier = needs!(Certifier::new());
+    let ca = PublicKey::from_bytes(&certifier.ca_blob).unwrap();
+    let at = |name: &str| certifier.directory.path().join(name);
+    let certificates = |serial: u64| {
+        let content = Content {
+            kind: CertificateKind::User,
+            serial,
+            key_id: format!("id {serial}"),
+            principals: Vec::new(),
+            validity: Validity::UNLIMITED,
+            options: CertificateOptions::default(),
+        };
+        let request = SigningRequest::new(&ca, &content, ca.key_data()).unwrap();
+        fs::copy(
+            certifier.write(&certifier.certificate(request.as_bytes())),
+            at(&format!("{serial}-cert.pub")),
+        )
+        .unwrap();
+    };
+    let serials = [1_u64, 7, 40, 300, 5000];
+    serials.into_iter().for_each(certificates);
+    // A list of theirs with all that they write.
+    let specification = format!(
+        "serial: 1-9\nserial: 40\nserial: 42\nserial: 44\nserial: 46\nserial: 300\nserial: 100000\nid: id 5000\n\
+         key: {}\nhash: SHA256:{}\n",
+        fs::read_to_string(at("subject-0.pub")).unwrap().trim(),
+        "A".repeat(43)
+    );
+    fs::write(at("specification"), specification).unwrap();
+    let mut keygen = needs!(ssh_keygen());
+    let made = keygen
+        .args(["-q", "-k", "-f"])
+        .arg(at("theirs"))
+        .arg("-s")
+        .arg(at("ca.pub"))
+        .arg(at("specification"));
+    let _ = run(made).success();
+    let theirs = fs::read(at("theirs")).unwrap();
+    let mut differences = Differences::default();
+    cases(250, |random| {
+        let mut list = theirs.clone();
+        if !random.one_in(20) {
+            let place = random.below(list.len());
+            match random.below(5) {
+                0 => list.truncate(place),
+                1 => list.extend(random.bytes(3)),
+                2 => list[place] = random.bytes(1)[0],
+                _ => list[place] ^= 1 << random.below(8),
+            }
+        }
+        fs::write(at("case"), &list).unwrap();
+        let serial = *random.pick(&serials);
+        let mut keygen = ssh_keygen().unwrap();
+        let asked = run(keygen.arg("-Q").arg("-f").arg(at("case")).arg(at(&format!("{serial}-cert.pub"))));
+        let revoked = asked.stdout.contains(": REVOKED");
+        let read = revoked || asked.stdout.contains(": ok");
+        match RevocationList::decode(&list) {
+            Ok(ours) if read => {
+                let mut one = RevocationList::new(0, 0);
+                one.revoke_serials(Some(ca.key_data()), serial..=serial).unwrap();
+                let mut named = RevocationList::new(0, 0);
+                named.revoke_key_id(Some(ca.key_data()), &format!("id {serial}")).unwrap();
+                let found = ours.lost(&one).is_empty() || ours.lost(&named).is_empty();
+                assert_eq!(found, revoked, "{serial}: {asked}\n{list:?}");
+                differences.count(if revoked { "(revoked)" } else { "(not revoked)" });
+            }
+            Ok(_) => differences.count("ssh-keygen looks at keys and lengths that only it uses; nothing is lost by a reader that does not"),
+            Err(_) if !read => differences.count("(neither reads it)"),
+            Err(error) => {
+                let reason = stricter_about_lists(&error);
+                differences.count(reason.unwrap_or_else(|| panic!("ssh-keygen reads this: {error}\n{asked}\n{list:?}")));
+            }
         }
     });
     differences.print();
