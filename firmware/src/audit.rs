@@ -29,7 +29,7 @@ use core::time::Duration;
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;
-use sshsm_protocol::audit::{Digest, LogEntry, LogHeader};
+use sshsm_protocol::audit::{Digest, LogEntry, LogHeader, LogMark};
 use sshsm_protocol::codec::{CodecError, Reader, Writer};
 use sshsm_protocol::frame::RESPONSE_FLAG;
 use sshsm_protocol::{Command, DeviceError};
@@ -154,6 +154,11 @@ impl AuditLog {
     /// Entries in use.
     pub(crate) fn used(&self) -> u8 {
         u8::try_from(self.entries.len()).unwrap_or(CAPACITY)
+    }
+
+    /// The newest entry, consumed or not.
+    pub(crate) fn newest(&self) -> LogMark {
+        LogMark { number: number(self.count), digest: self.digest }
     }
 
     /// Logs that the device has started, and before that, if nothing was ever logged, that it was reset.
@@ -383,8 +388,8 @@ impl AuditLog {
         entry: LogEntry,
         previous: &[u8],
     ) -> Result<(), StoreError> {
-        let [high @ .., a, b] = place.to_be_bytes();
-        let entry = LogEntry { number: u16::from_be_bytes([a, b]), ..entry }.linked(previous);
+        let [high @ .., _, _] = place.to_be_bytes();
+        let entry = LogEntry { number: number(place), ..entry }.linked(previous);
         let mut value = [0; 2 + LogEntry::LENGTH];
         let mut writer = Writer::new(&mut value);
         writer.bytes(&high).and_then(|()| entry.encode(&mut writer)).map_err(|_| StoreError::Full)?;
@@ -410,6 +415,12 @@ impl AuditLog {
             .map_err(|_| StoreError::Full)?;
         store.put_record(Record::LogState, &value)
     }
+}
+
+/// The number of entry `place`, which counts them all.
+fn number(place: u32) -> u16 {
+    let [_, _, a, b] = place.to_be_bytes();
+    u16::from_be_bytes([a, b])
 }
 
 /// The entry of a command that has ended; `reply` is the payload of its answer.

@@ -57,12 +57,12 @@ impl Options {
     }
 
     /// Whether a command is logged. Reading the log never is; what ends every session, and may show the whole flash, always;
-    /// forced audit takes in all else but GET DEVICE INFO, which clients poll.
+    /// forced audit takes in all else but GET DEVICE INFO and GET DEVICE STATUS, which clients poll.
     pub(crate) fn audits(&self, command: Command) -> bool {
         let mode =
             AUDITED_COMMANDS.iter().zip(&self.command_audit).find(|(code, _)| **code == command.code());
         match command {
-            Command::GetLogEntries => false,
+            Command::GetLogEntries | Command::GetDeviceStatus => false,
             Command::RestartDevice | Command::StartBootLoader => true,
             command if self.force_audit() && command != Command::GetDeviceInfo => true,
             _ => mode.is_some_and(|(_, mode)| *mode != AuditMode::Off),

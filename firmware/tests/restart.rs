@@ -12,6 +12,8 @@ use sshsm_protocol::device_status::DeviceStatus;
 use sshsm_protocol::option::{AuditMode, PresenceMode, UserPresence};
 use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Capabilities, Capability, Command, DeviceError, Domains};
+#[cfg(feature = "audit")]
+use sshsm_protocol::{audit::LogEntry, codec::Reader};
 
 const START: Command = Command::StartBootLoader;
 
@@ -182,6 +184,43 @@ fn a_device_says_to_any_session_which_image_it_runs_and_how_many_others_there_ar
     device.platform().clock.advance(sshsm_firmware::IDLE_TIMEOUT + Duration::from_secs(1));
     let mut fresh = Session::admin(&mut device);
     status(&mut device, &mut fresh, |status| assert_eq!((status.sessions, status.half_open), (1, 0)));
+}
+
+/// What a session that may not read the log needs to know which entries can be about a command of its own.
+#[test]
+#[cfg(feature = "audit")]
+fn the_newest_entry_of_the_log_is_in_the_status_whether_it_was_read_or_not() {
+    let (mut device, mut admin) = device(Presence::Unsupported);
+    let mut bare = put_authentication_key(
+        &mut device,
+        &mut admin,
+        2,
+        b"bare",
+        Domains::single(3).unwrap(),
+        Capabilities::NONE,
+        Capabilities::NONE,
+    );
+    let newest = |device: &mut ModelDevice, session: &mut Session| {
+        let log = session.send(device, Command::GetLogEntries, &[]).unwrap();
+        let mut reader = Reader::new(&log[log.len() - LogEntry::LENGTH..]);
+        LogEntry::decode(&mut reader).unwrap()
+    };
+    let said = |device: &mut ModelDevice, session: &mut Session| status(device, session, |status| status.log);
+    let boot = newest(&mut device, &mut admin);
+    assert_eq!(said(&mut device, &mut bare), Some(boot.mark()));
+    admin.send(&mut device, Command::SetLogIndex, &boot.number.to_be_bytes()).unwrap();
+    assert_eq!(said(&mut device, &mut bare), Some(boot.mark()), "an entry that was read is known still");
+    admin.send(&mut device, Command::SetOption, &[1, 0, 1, 1]).unwrap();
+    admin.send(&mut device, Command::Echo, &[1]).unwrap();
+    for _ in 0..3 {
+        let said = said(&mut device, &mut bare);
+        assert_eq!(
+            said,
+            Some(newest(&mut device, &mut admin).mark()),
+            "asking is not logged, even if all else is"
+        );
+    }
+    assert_eq!(newest(&mut device, &mut admin).command, Command::Echo.code());
 }
 
 #[test]

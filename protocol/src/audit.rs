@@ -11,6 +11,15 @@ use crate::command::Command;
 /// The first half of a SHA-256 digest over an entry and the digest before it.
 pub type Digest = [u8; 16];
 
+/// An entry of the audit log, by its number and by the digest that no other entry has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LogMark {
+    /// [`LogEntry::number`].
+    pub number: u16,
+    /// [`LogEntry::digest`].
+    pub digest: Digest,
+}
+
 /// One entry of the audit log; 32 bytes on the wire, fields in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogEntry {
@@ -102,6 +111,12 @@ impl LogEntry {
     #[must_use]
     pub fn linked(self, previous: &[u8]) -> Self {
         Self { digest: self.digest_after(previous), ..self }
+    }
+
+    /// Its number and digest.
+    #[must_use]
+    pub const fn mark(&self) -> LogMark {
+        LogMark { number: self.number, digest: self.digest }
     }
 
     /// Whether the entry is what the device wrote after the one with digest `previous`.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::audit::{Digest, LogMark};
 use crate::codec::{CodecError, Reader, Writer};
 use crate::option::{AuditMode, UserPresence};
 
@@ -46,13 +47,20 @@ pub struct DeviceStatus<'a> {
     pub image: Option<Image>,
     /// The board's name, at most [`MAX_BOARD`] bytes: its length, one byte, and the name.
     pub board: &'a str,
+    /// The newest entry of the audit log, read or not: `number u16 ‖ digest[16]`, since layout 2; `None` in an earlier
+    /// one, and written as zeros. The log never has an entry about this command.
+    ///
+    /// A session that may sign and not read the log learns from it, asked before and after, which entries can be about
+    /// its own command.
+    pub log: Option<LogMark>,
 }
 
 impl<'a> DeviceStatus<'a> {
     /// The layout of this type, the first byte.
-    pub const LAYOUT: u8 = 1;
+    pub const LAYOUT: u8 = 2;
     /// Bytes on the wire at the most.
-    pub const MAX_LENGTH: usize = 1 + 3 + 1 + 1 + 1 + 1 + UserPresence::LENGTH + 4 + 32 + 1 + MAX_BOARD;
+    pub const MAX_LENGTH: usize =
+        1 + 3 + 1 + 1 + 1 + 1 + UserPresence::LENGTH + 4 + 32 + 1 + MAX_BOARD + 2 + size_of::<Digest>();
 
     const BUTTON: u8 = 1;
     const BOOT_LOADER: u8 = 2;
@@ -81,7 +89,10 @@ impl<'a> DeviceStatus<'a> {
         writer.bytes(&image.sha256)?;
         let board = self.board.as_bytes();
         writer.u8(u8::try_from(board.len()).unwrap_or(u8::MAX))?;
-        writer.bytes(board)
+        writer.bytes(board)?;
+        let log = self.log.unwrap_or(LogMark { number: 0, digest: [0; 16] });
+        writer.u16(log.number)?;
+        writer.bytes(&log.digest)
     }
 
     /// Reads it, whatever a later layout has behind it.
@@ -91,7 +102,7 @@ impl<'a> DeviceStatus<'a> {
     pub fn decode(bytes: &'a [u8]) -> Result<Self, StatusError> {
         let mut reader = Reader::new(bytes);
         let layout = reader.u8()?;
-        if layout < Self::LAYOUT {
+        if layout == 0 {
             return Err(StatusError::Field("layout", layout));
         }
         let firmware = reader.array()?;
@@ -108,6 +119,10 @@ impl<'a> DeviceStatus<'a> {
             .ok()
             .filter(|board| board.len() <= MAX_BOARD)
             .ok_or(StatusError::Board)?;
+        let log = match layout {
+            1 => None,
+            _ => Some(LogMark { number: reader.u16()?, digest: reader.array()? }),
+        };
         Ok(Self {
             firmware,
             button: flags & Self::BUTTON != 0,
@@ -119,6 +134,7 @@ impl<'a> DeviceStatus<'a> {
             presence,
             image: (flags & Self::IMAGE != 0).then_some(Image { sha256, length }),
             board,
+            log,
         })
     }
 }
@@ -157,6 +173,7 @@ mod tests {
         presence: UserPresence { mode: PresenceMode::Certificates, timeout: 9 },
         image: Some(Image { sha256: [0xab; 32], length: 0x0001_0203 }),
         board: "pico2",
+        log: Some(LogMark { number: 0x0405, digest: [0xcd; 16] }),
     };
 
     fn encoded(status: &DeviceStatus<'_>) -> Vec<u8> {
@@ -168,8 +185,13 @@ mod tests {
 
     #[test]
     fn the_layout_is_what_its_documentation_says() {
-        let expected =
-            [&[1, 1, 2, 3, 0b1101, 2, 1, 2, 1, 9, 0, 1, 2, 3][..], &[0xab; 32], &[5], b"pico2"].concat();
+        let expected = [
+            &[2, 1, 2, 3, 0b1101, 2, 1, 2, 1, 9, 0, 1, 2, 3][..],
+            &[0xab; 32],
+            b"\x05pico2\x04\x05",
+            &[0xcd; 16],
+        ]
+        .concat();
         assert_eq!(encoded(&STATUS), expected);
         assert_eq!(DeviceStatus::decode(&expected), Ok(STATUS));
         let longest = DeviceStatus { board: core::str::from_utf8(&[b'x'; MAX_BOARD]).unwrap(), ..STATUS };
@@ -189,8 +211,11 @@ mod tests {
     fn what_a_later_layout_adds_is_left_and_what_is_missing_or_meaningless_is_an_error() {
         let whole = encoded(&STATUS);
         let mut later = [&whole[..], &[7, 7]].concat();
-        later[0] = 2;
+        later[0] = 3;
         assert_eq!(DeviceStatus::decode(&later), Ok(STATUS));
+        let mut earlier = whole[..whole.len() - 18].to_vec();
+        earlier[0] = 1;
+        assert_eq!(DeviceStatus::decode(&earlier), Ok(DeviceStatus { log: None, ..STATUS }));
         for length in 0..whole.len() {
             assert!(matches!(DeviceStatus::decode(&whole[..length]), Err(StatusError::Codec(_))), "{length}");
         }

@@ -224,6 +224,7 @@ pub(crate) fn status<P: Platform>(
         presence: core.options.presence(),
         image,
         board,
+        log: Some(core.log.newest()),
     };
     Ok(status.encode(writer)?)
 }
