@@ -1,16 +1,24 @@
 //! A device's audit log, kept: read, checked against what was kept before, stored, and only then freed on the device.
 //!
-//! *The journal* is a file of JSON lines, one for each entry of the log and one for each thing that is wrong with it.
-//! Its last entry is the checkpoint: what the device logs next must be linked to it by its digest ([`LogEntry::follows`]).
-//! Lines are appended and on the disk before the device forgets its entries; a line that a crash cut short is dropped,
-//! since the device has the entry still.
+//! *The journal* is a file of JSON lines, one for each entry of the log, one for each thing that is wrong with it, and one
+//! for each state of the ledger that it was read with. Its last entry is the checkpoint: what the device logs next must be
+//! linked to it by its digest ([`LogEntry::follows`]). Lines are appended and on the disk before the device forgets its
+//! entries; a line that a crash cut short is dropped, since the device has the entry still.
 //!
-//! *Findings* are kept in the journal too, where the log goes on behind them: a gap (the device overwrote entries before
-//! they were read), a reset (a new log begins), events that a full log only counted. A log that contradicts the journal
-//! is not stored.
+//! *Links.* Each line ends in `,"link":"…"}`: the SHA-256, in hexadecimal, of the link of the line before (32 bytes, zeros
+//! before the first) and of everything in the line before `,"link":`. A journal of version 1 has no links up to a line
+//! `continued`, whose link is over the SHA-256 of all bytes before. The ledger keeps the number of lines and the last link
+//! ([`ledger::KnownJournal`]), and the journal keeps the ledger's: either shows that the other was cut or made anew.
+//!
+//! *Findings* are kept in the journal too, where the log goes on behind them: a log that begins in its middle, a gap (the
+//! device overwrote entries before they were read), a reset (a new log begins), events that a full log only counted. A log
+//! that contradicts the journal, and a journal that contradicts the ledger, are not stored.
+
+mod reconcile;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::BTreeMap,
     fmt,
     fs::{self, File},
     io::{self, BufRead, BufReader, Seek, SeekFrom, Write},
@@ -19,20 +27,27 @@ use std::{
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
 use sshsm_protocol::{
     Command, DeviceError,
-    audit::{Digest, LogEntry},
+    audit::{LogEntry, LogMark},
 };
 
 use crate::{
     client::{ClientError, Session},
     files,
-    ledger::{self, State},
+    ledger::{Head, KnownJournal, Ledger, LedgerError, Link, hex, unhex},
     output::shown,
 };
 
-/// Of the journal's lines; a journal with another version is refused.
-const VERSION: u32 = 1;
+pub use reconcile::{Gap, Reconciliation, Unmatched};
+
+/// Of the journal's lines. One of version 1 is continued; a journal with another version is refused.
+const VERSION: u32 = 2;
+/// The version whose lines have no links.
+const UNLINKED: u32 = 1;
+/// Between what a line says and its link.
+const LINK: &str = ",\"link\":\"";
 
 /// A line of the journal.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,8 +62,26 @@ pub enum Line {
         /// UNIX seconds.
         at: i64,
     },
+    /// Lines have links from here on.
+    Continued {
+        /// Which fields lines have.
+        version: u32,
+        /// UNIX seconds.
+        at: i64,
+    },
     /// What the device logged.
     Entry(Record),
+    /// The ledger that the log was read with, as it was then.
+    Ledger {
+        /// Which one, 32 hexadecimal digits.
+        id: String,
+        /// Its events.
+        events: i64,
+        /// The link of the last one, 64 hexadecimal digits.
+        head: String,
+        /// UNIX seconds.
+        at: i64,
+    },
     /// Something that is wrong; what follows is not linked to what was before.
     Finding(Finding),
 }
@@ -86,6 +119,27 @@ pub struct Record {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
+    /// The journal does not begin with the first entry of the device's log: what was logged before is not known.
+    Beginning {
+        /// The first entry that there was.
+        before: u16,
+        /// When it was found; UNIX seconds.
+        at: i64,
+    },
+    /// A journal that is not the one that the ledger knows was accepted: entries may be lost.
+    Replaced {
+        /// The last entry that the ledger knew, if it knew one.
+        after: Option<u16>,
+        /// When it was found; UNIX seconds.
+        at: i64,
+    },
+    /// A ledger was accepted that is not the one that the journal knows.
+    LedgerReplaced {
+        /// The first event of it that is another, or is missing.
+        event: i64,
+        /// When it was found; UNIX seconds.
+        at: i64,
+    },
     /// The device overwrote entries before they were stored.
     Gap {
         /// The last that was stored.
@@ -122,9 +176,41 @@ pub enum Finding {
     },
 }
 
+impl Finding {
+    /// Whether something that the device signed may be missing from the journal because of it.
+    #[must_use]
+    pub const fn may_hide_a_signature(&self) -> bool {
+        match self {
+            Self::Beginning { .. }
+            | Self::Replaced { .. }
+            | Self::LedgerReplaced { .. }
+            | Self::Gap { .. }
+            | Self::Reset { .. }
+            | Self::Broken { .. } => true,
+            Self::Unlogged { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
+            Self::Beginning { before, .. } => {
+                write!(f, "beginning: nothing is known of what the device logged before entry {before}")
+            }
+            Self::Replaced { after: Some(after), .. } => write!(
+                f,
+                "replaced: a journal was accepted that is not the one that the ledger knows up to entry {after}"
+            ),
+            Self::Replaced { after: None, .. } => {
+                f.write_str("replaced: a journal was accepted that is not the one that the ledger knows")
+            }
+            Self::LedgerReplaced { event, .. } => {
+                write!(
+                    f,
+                    "ledger replaced: its event {event} is not what the journal knew, and was accepted so"
+                )
+            }
             Self::Gap { after, before, .. } => {
                 let lost = before.wrapping_sub(after).wrapping_sub(1);
                 write!(
@@ -187,6 +273,46 @@ pub enum AuditError {
         /// The entry.
         number: u16,
     },
+    /// Somebody changed a line, or left one out.
+    #[error("the journal {} is broken at line {line}: its link does not fit the line before", shown(path))]
+    Link {
+        /// The file.
+        path: PathBuf,
+        /// From 1.
+        line: usize,
+    },
+    /// The ledger knows more of this journal than there is, or other lines.
+    #[error(
+        "{} is not the journal that the ledger {} knows: the ledger knows {lines} lines of it{}", shown(path), shown(ledger),
+        last.map_or_else(String::new, |last| format!(", up to the device's entry {last}"))
+    )]
+    Replaced {
+        /// The file; perhaps there is none.
+        path: PathBuf,
+        /// The ledger's.
+        ledger: PathBuf,
+        /// Lines that the ledger knows.
+        lines: usize,
+        /// The last entry of the device that the ledger knows.
+        last: Option<u16>,
+    },
+    /// The journal knows more of this ledger than there is, or other events.
+    #[error(
+        "{} is not the ledger that the journal {} knows: its event {event} is another, or is missing",
+        shown(ledger),
+        shown(path)
+    )]
+    Ledger {
+        /// The journal's file.
+        path: PathBuf,
+        /// The ledger's.
+        ledger: PathBuf,
+        /// The event.
+        event: i64,
+    },
+    /// The ledger cannot be read or written.
+    #[error(transparent)]
+    LedgerFailed(#[from] LedgerError),
     /// It is another device's.
     #[error("this is device {found:010}, and the journal {} is that of device {expected:010}", shown(path))]
     OtherDevice {
@@ -228,7 +354,15 @@ pub struct Journal {
     file: Option<File>,
     records: Vec<Record>,
     findings: Vec<Finding>,
-    checkpoint: Option<(u16, Digest)>,
+    checkpoint: Option<LogMark>,
+    /// The link of each line; `None` for those without.
+    links: Vec<Option<Link>>,
+    /// How the next line is linked; `None`: it must be [`Line::Continued`].
+    chain: Option<Link>,
+    /// Of all whole lines, until there is a chain.
+    unlinked: Sha256,
+    /// What it knows of ledgers: each one's id, events and head.
+    ledgers: Vec<(String, i64, Link)>,
 }
 
 /// What one look at the device brought.
@@ -277,22 +411,37 @@ impl Journal {
                 expected: journal.device,
                 found: device,
             }),
-            Some(journal) => Ok(Self { file: Some(file), ..journal }),
+            Some(journal) => {
+                let mut journal = Self { file: Some(file), ..journal };
+                if journal.chain.is_none() {
+                    journal.append(&[Line::Continued { version: VERSION, at: now() }])?;
+                }
+                Ok(journal)
+            }
             None => {
                 let started = now();
-                let mut journal = Self {
-                    path: path.to_owned(),
-                    device,
-                    started,
-                    file: Some(file),
-                    records: Vec::new(),
-                    findings: Vec::new(),
-                    checkpoint: None,
-                };
+                let mut journal = Self { file: Some(file), ..Self::new(path, device, started) };
+                journal.chain = Some(Link::default());
                 journal.append(&[Line::Journal { version: VERSION, device, at: started }])?;
                 sync_directory(path).map_err(failed)?;
                 Ok(journal)
             }
+        }
+    }
+
+    fn new(path: &Path, device: u32, started: i64) -> Self {
+        Self {
+            path: path.to_owned(),
+            device,
+            started,
+            file: None,
+            records: Vec::new(),
+            findings: Vec::new(),
+            checkpoint: None,
+            links: Vec::new(),
+            chain: None,
+            unlinked: Sha256::new(),
+            ledgers: Vec::new(),
         }
     }
 
@@ -311,53 +460,150 @@ impl Journal {
             }
             whole += length as u64;
             let nonsense = |reason: String| AuditError::Line { path: path.to_owned(), line: number, reason };
-            let line: Line = serde_json::from_slice(&text).map_err(|error| nonsense(error.to_string()))?;
-            match (line, journal.as_mut()) {
-                (Line::Journal { version: VERSION, device, at }, None) => {
-                    journal = Some(Self {
-                        path: path.to_owned(),
-                        device,
-                        started: at,
-                        file: None,
-                        records: Vec::new(),
-                        findings: Vec::new(),
-                        checkpoint: None,
-                    });
+            let (said, link) = linked(&text);
+            let line: Line = serde_json::from_slice(&said).map_err(|error| nonsense(error.to_string()))?;
+            let broken = || AuditError::Link { path: path.to_owned(), line: number };
+            match (&line, journal.as_mut()) {
+                (&Line::Journal { version, device, at }, None) => {
+                    let mut new = Self::new(path, device, at);
+                    match version {
+                        VERSION => new.chain = Some(Link::default()),
+                        UNLINKED => {}
+                        version => {
+                            let knows = format!("it has version {version}; this program knows {VERSION}");
+                            return Err(nonsense(knows));
+                        }
+                    }
+                    journal = Some(new);
                 }
-                (Line::Journal { version, .. }, None) => {
-                    return Err(nonsense(format!("it has version {version}; this program knows {VERSION}")));
+                (_, None) => return Err(nonsense("a journal begins otherwise".into())),
+                (Line::Journal { .. }, Some(_)) => return Err(nonsense("a second beginning".into())),
+                (&Line::Continued { version, .. }, Some(journal)) => {
+                    if version != VERSION || journal.chain.is_some() {
+                        return Err(nonsense("it continues nothing".into()));
+                    }
+                    journal.chain = Some(journal.unlinked.clone().finalize().into());
                 }
-                (Line::Entry(record), Some(journal)) => {
+                (_, Some(_)) => {}
+            }
+            let Some(journal) = journal.as_mut() else { continue };
+            // Whatever it says, it says in its place.
+            match journal.chain {
+                Some(before) => {
+                    let expected = link_after(&before, said.strip_suffix(b"}").unwrap_or(&said));
+                    if link != Some(expected) {
+                        return Err(broken());
+                    }
+                    journal.chain = Some(expected);
+                    journal.links.push(Some(expected));
+                }
+                None if link.is_some() => return Err(broken()),
+                None => {
+                    journal.unlinked.update(&text);
+                    journal.links.push(None);
+                }
+            }
+            match line {
+                Line::Journal { .. } | Line::Continued { .. } => {}
+                Line::Entry(mut record) => {
                     let entry = record.entry().ok_or_else(|| nonsense("its digest".into()))?;
                     if journal.checkpoint.is_some_and(|last| !continues(&entry, last)) {
                         let number = entry.number;
-                        return Err(AuditError::Journal {
-                            path: path.to_owned(),
-                            line: journal.lines() + 1,
-                            number,
-                        });
+                        let line = journal.links.len();
+                        return Err(AuditError::Journal { path: path.to_owned(), line, number });
                     }
-                    journal.checkpoint = Some((entry.number, entry.digest));
+                    if journal.chain.is_none() {
+                        // Nothing ties its words to its codes.
+                        record = Record::new(&entry, record.at);
+                    }
+                    let begins = |finding: &Finding| matches!(finding, Finding::Beginning { .. });
+                    if journal.records.is_empty() && !is_first(&entry) && !journal.findings.iter().any(begins)
+                    {
+                        // Of an earlier version, which did not say so.
+                        journal.findings.push(Finding::Beginning { before: entry.number, at: record.at });
+                    }
+                    journal.checkpoint = Some(entry.mark());
                     journal.records.push(record);
                 }
-                (Line::Finding(finding), Some(journal)) => journal.put_finding(finding),
-                (_, None) => return Err(nonsense("a journal begins otherwise".into())),
-                (Line::Journal { .. }, Some(_)) => return Err(nonsense("a second beginning".into())),
+                Line::Finding(finding) => journal.put_finding(finding),
+                Line::Ledger { id, events, head, .. } => {
+                    let head = unhex(&head).ok_or_else(|| nonsense("its head".into()))?;
+                    journal.ledgers.push((id, events, head));
+                }
             }
         }
         Ok((journal, whole))
     }
 
-    fn lines(&self) -> usize {
-        1 + self.records.len() + self.findings.len()
+    /// What the ledger is to remember of it.
+    fn known(&self) -> KnownJournal {
+        KnownJournal {
+            lines: self.links.len(),
+            link: self.links.last().copied().flatten().unwrap_or_default(),
+            last: self.records.last().and_then(Record::mark),
+        }
+    }
+
+    /// Fails when the ledger knows a journal of `device` and there is none at `path`.
+    ///
+    /// # Errors
+    /// [`AuditError::Replaced`]; [`AuditError::LedgerFailed`] when the ledger cannot be read.
+    pub fn check_present(path: &Path, device: u32, ledger: &Ledger) -> Result<()> {
+        match ledger.journal(device)? {
+            Some(known) if !path.exists() => Err(replaced(path, ledger, &known)),
+            _ => Ok(()),
+        }
+    }
+
+    /// Compares what journal and ledger know of each other.
+    ///
+    /// # Errors
+    /// [`AuditError::Replaced`] and [`AuditError::Ledger`] when one of them was cut, changed or made anew;
+    /// [`AuditError::LedgerFailed`] when the ledger cannot be read.
+    pub fn check(&self, ledger: &Ledger) -> Result<()> {
+        if let Some(known) = ledger.journal(self.device)? {
+            let link = known.lines.checked_sub(1).and_then(|last| self.links.get(last)).copied().flatten();
+            if link != Some(known.link) {
+                return Err(replaced(&self.path, ledger, &known));
+            }
+        }
+        let id = ledger.head()?.id;
+        for (_, event, head) in self.ledgers.iter().filter(|(known, ..)| *known == id) {
+            if ledger.link(*event)? != Some(*head) {
+                return Err(AuditError::Ledger {
+                    path: self.path.clone(),
+                    ledger: ledger.path().to_owned(),
+                    event: *event,
+                });
+            }
+        }
+        Ok(())
     }
 
     fn put_finding(&mut self, finding: Finding) {
-        // Events that were not logged do not break the chain.
-        if !matches!(finding, Finding::Unlogged { .. }) {
-            self.checkpoint = None;
+        match finding {
+            Finding::Unlogged { .. } | Finding::Replaced { .. } => {}
+            Finding::LedgerReplaced { .. } => self.ledgers.clear(),
+            Finding::Beginning { .. }
+            | Finding::Gap { .. }
+            | Finding::Reset { .. }
+            | Finding::Broken { .. } => {
+                self.checkpoint = None;
+            }
         }
         self.findings.push(finding);
+    }
+
+    /// Its lines.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.links.len()
+    }
+
+    /// The link of its last line, 64 hexadecimal digits; `None` for a journal of an earlier version.
+    #[must_use]
+    pub fn last_link(&self) -> Option<String> {
+        self.links.last().copied().flatten().map(|link| hex(&link))
     }
 
     /// Whose it is.
@@ -390,55 +636,96 @@ impl Journal {
         &self.findings
     }
 
-    /// Reads the device's log, stores what is new, and then has the device forget it, unless it shall `keep` it.
+    /// Reads the device's log, stores what is new, has the `ledger` remember it, and then has the device forget it, unless
+    /// it shall `keep` it.
     ///
-    /// A log that contradicts the journal is stored only if `accept` says so.
+    /// A log that contradicts the journal, and a journal that contradicts the ledger, are stored only if `accept` says so.
     ///
     /// # Errors
-    /// When nothing was stored; or, as [`AuditError::Client`], when the device does not forget what is stored.
-    pub fn update(&mut self, session: &mut Session<'_>, keep: bool, accept: bool) -> Result<Update> {
+    /// When nothing was stored; or, as [`AuditError::Client`] and [`AuditError::LedgerFailed`], when the device does not
+    /// forget or the ledger does not remember what is stored.
+    pub fn update(
+        &mut self,
+        session: &mut Session<'_>,
+        ledger: Option<&mut Ledger>,
+        keep: bool,
+        accept: bool,
+    ) -> Result<Update> {
         let found = session.serial();
         if found != self.device {
             return Err(AuditError::OtherDevice { path: self.path.clone(), expected: self.device, found });
         }
+        let mut findings = Vec::new();
+        if let Some(ledger) = ledger.as_deref() {
+            match self.check(ledger) {
+                Ok(()) => {}
+                Err(AuditError::Replaced { last, .. }) if accept => {
+                    findings.push(Finding::Replaced { after: last, at: now() });
+                }
+                Err(AuditError::Ledger { event, .. }) if accept => {
+                    findings.push(Finding::LedgerReplaced { event, at: now() });
+                }
+                Err(error) => return Err(error),
+            }
+        }
         let (header, entries) = session.log_entries()?;
-        let update = self.take(header.unlogged_boots, header.unlogged_authentications, &entries, accept)?;
+        let unlogged = (header.unlogged_boots, header.unlogged_authentications);
+        let update = self.take(findings, unlogged, &entries, ledger.as_deref(), accept)?;
+        if let Some(ledger) = ledger {
+            let known = self.known();
+            if ledger.journal(self.device)? != Some(known) {
+                ledger.remember_journal(self.device, &known)?;
+            }
+        }
         if let Some(last) = entries.last().filter(|_| !keep) {
             session.set_log_index(last.number)?;
         }
         Ok(update)
     }
 
-    /// Checks and stores what is new in a device's log.
-    fn take(&mut self, boots: u16, authentications: u16, log: &[LogEntry], accept: bool) -> Result<Update> {
+    /// Checks and stores what is new in a device's log, behind `findings`.
+    fn take(
+        &mut self,
+        findings: Vec<Finding>,
+        (boots, authentications): (u16, u16),
+        log: &[LogEntry],
+        ledger: Option<&Ledger>,
+        accept: bool,
+    ) -> Result<Update> {
         for pair in log.windows(2) {
             if let [before, after] = pair
-                && !continues(after, (before.number, before.digest))
+                && !continues(after, before.mark())
             {
                 return Err(AuditError::Log(after.number));
             }
         }
         let at = now();
-        let mut update = Update::default();
+        let mut update = Update { findings, ..Update::default() };
         let mut new = log;
-        if let (Some((last, digest)), Some(first)) = (self.checkpoint, log.first()) {
-            let known = log.iter().position(|entry| entry.number == last && entry.digest == digest);
-            let (after, before) = (last, first.number);
-            match known {
-                Some(known) => new = log.get(known + 1..).unwrap_or_default(),
-                None if continues(first, (last, digest)) => {}
-                None if LogEntry { digest: [0; 16], ..*first } == LogEntry::RESET => {
-                    update.findings.push(Finding::Reset { after, at });
-                }
-                None if log.iter().all(|entry| entry.number != last) && before != last.wrapping_add(1) => {
-                    update.findings.push(Finding::Gap { after, before, at });
-                }
-                None if accept => update.findings.push(Finding::Broken { after, before, at }),
-                None => {
-                    let wrong = log.iter().find(|entry| entry.number == last).unwrap_or(first);
-                    return Err(AuditError::Contradiction { number: wrong.number, last });
+        match (self.checkpoint, log.first()) {
+            (Some(last), Some(first)) => {
+                let known = log.iter().position(|entry| entry.mark() == last);
+                let (after, before) = (last.number, first.number);
+                match known {
+                    Some(known) => new = log.get(known + 1..).unwrap_or_default(),
+                    None if continues(first, last) => {}
+                    None if is_first(first) => update.findings.push(Finding::Reset { after, at }),
+                    None if log.iter().all(|entry| entry.number != after)
+                        && before != after.wrapping_add(1) =>
+                    {
+                        update.findings.push(Finding::Gap { after, before, at });
+                    }
+                    None if accept => update.findings.push(Finding::Broken { after, before, at }),
+                    None => {
+                        let wrong = log.iter().find(|entry| entry.number == after).unwrap_or(first);
+                        return Err(AuditError::Contradiction { number: wrong.number, last: after });
+                    }
                 }
             }
+            (None, Some(first)) if self.records.is_empty() && !is_first(first) => {
+                update.findings.push(Finding::Beginning { before: first.number, at });
+            }
+            _ => {}
         }
         let known = self.findings.last();
         let counted = |finding: &Finding| matches!(finding, Finding::Unlogged { boots: b, authentications: a, .. } if (*b, *a) == (boots, authentications));
@@ -447,13 +734,20 @@ impl Journal {
             update.findings.push(Finding::Unlogged { boots, authentications, at });
         }
         update.entries = new.iter().map(|entry| Record::new(entry, at)).collect();
-        let lines = update.findings.iter().cloned().map(Line::Finding);
-        let lines: Vec<_> = lines.chain(update.entries.iter().cloned().map(Line::Entry)).collect();
+        let mut lines: Vec<_> = update.findings.iter().cloned().map(Line::Finding).collect();
+        lines.extend(update.entries.iter().cloned().map(Line::Entry));
+        let head = ledger.map(Ledger::head).transpose()?;
+        let told = |head: &Head| {
+            let last = self.ledgers.iter().rev().find(|(id, ..)| *id == head.id);
+            last.is_some_and(|(_, events, _)| *events == head.events)
+        };
+        if let Some(head) = head.filter(|head| !told(head)) {
+            lines.push(Line::Ledger { id: head.id, events: head.events, head: hex(&head.link), at });
+        }
         self.append(&lines)?;
-        update.findings.iter().cloned().for_each(|finding| self.put_finding(finding));
         self.records.extend(update.entries.iter().cloned());
         if let Some(last) = new.last() {
-            self.checkpoint = Some((last.number, last.digest));
+            self.checkpoint = Some(last.mark());
         }
         Ok(update)
     }
@@ -463,21 +757,71 @@ impl Journal {
         let failed = |source| AuditError::File { path: self.path.clone(), source };
         let Some(file) = self.file.as_mut().filter(|_| !lines.is_empty()) else { return Ok(()) };
         let mut text = Vec::new();
+        let (mut chain, mut links) = (self.chain, Vec::new());
         for line in lines {
-            serde_json::to_writer(&mut text, line).map_err(|error| failed(error.into()))?;
-            text.push(b'\n');
+            let said = serde_json::to_string(line).map_err(|error| failed(error.into()))?;
+            let said = said.strip_suffix('}').unwrap_or(&said);
+            let before = chain.unwrap_or_else(|| self.unlinked.clone().finalize().into());
+            let link = link_after(&before, said.as_bytes());
+            text.extend_from_slice(format!("{said}{LINK}{}\"}}\n", hex(&link)).as_bytes());
+            chain = Some(link);
+            links.push(Some(link));
         }
         let before = file.metadata().map_err(failed)?.len();
         file.write_all(&text).and_then(|()| file.sync_all()).map_err(|error| {
             // Half of it, on a full disk, would be in the way of the next.
             let _ = file.set_len(before);
             failed(error)
-        })
+        })?;
+        self.chain = chain;
+        self.links.extend(links);
+        for line in lines {
+            match line {
+                Line::Ledger { id, events, head, .. } => {
+                    self.ledgers.extend(unhex(head).map(|head| (id.clone(), *events, head)));
+                }
+                Line::Finding(finding) => self.put_finding(finding.clone()),
+                Line::Journal { .. } | Line::Continued { .. } | Line::Entry(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 
-fn continues(entry: &LogEntry, (number, digest): (u16, Digest)) -> bool {
-    entry.number == number.wrapping_add(1) && entry.follows(&digest)
+fn replaced(path: &Path, ledger: &Ledger, known: &KnownJournal) -> AuditError {
+    AuditError::Replaced {
+        path: path.to_owned(),
+        ledger: ledger.path().to_owned(),
+        lines: known.lines,
+        last: known.last.map(|last| last.number),
+    }
+}
+
+/// What a line says, as JSON, and its link if it has one.
+fn linked(line: &[u8]) -> (Vec<u8>, Option<Link>) {
+    let unlinked = || (line.to_vec(), None);
+    let Some(text) = str::from_utf8(line).ok().and_then(|line| line.strip_suffix("\"}\n")) else {
+        return unlinked();
+    };
+    let Some((said, link)) = text.rsplit_once(LINK) else { return unlinked() };
+    match unhex(link) {
+        Some(link) => (format!("{said}}}").into_bytes(), Some(link)),
+        None => unlinked(),
+    }
+}
+
+/// The link of a line that says `said`, without its last brace.
+fn link_after(before: &Link, said: &[u8]) -> Link {
+    Sha256::new().chain_update(before).chain_update(said).finalize().into()
+}
+
+fn continues(entry: &LogEntry, last: LogMark) -> bool {
+    entry.number == last.number.wrapping_add(1) && entry.follows(&last.digest)
+}
+
+/// Whether it is what a device logs first after a reset.
+fn is_first(entry: &LogEntry) -> bool {
+    LogEntry { digest: [0; 16], ..*entry } == LogEntry::RESET
 }
 
 fn sync_directory(path: &Path) -> io::Result<()> {
@@ -536,6 +880,11 @@ impl Record {
         })
     }
 
+    /// Its number and digest; `None` if the digest is none.
+    fn mark(&self) -> Option<LogMark> {
+        self.entry().map(|entry| entry.mark())
+    }
+
     /// Whether somebody asked for a certificate.
     fn is_signing(&self) -> bool {
         self.code == Command::SignSshCertificate.code()
@@ -547,161 +896,5 @@ impl Record {
 
     fn is_refusal(&self) -> bool {
         self.is_signing() && self.result == DeviceError::SshCaConstraintViolation.code()
-    }
-}
-
-/// How journal and ledger fit together.
-#[derive(Debug, Default, Serialize)]
-pub struct Reconciliation {
-    /// The device.
-    pub device: u32,
-    /// Signatures in the journal.
-    pub signatures: usize,
-    /// Of those, with an entry in the ledger.
-    pub matched: usize,
-    /// Entries of the ledger that are about other signers.
-    pub elsewhere: usize,
-    /// Signatures that the ledger does not know.
-    pub signatures_without_entry: Vec<Record>,
-    /// Certificates in the ledger that the device did not log.
-    pub entries_without_signature: Vec<ledger::Entry>,
-    /// Serial numbers without a certificate, and why.
-    pub gaps: Vec<Gap>,
-    /// Certificates from before the journal, or from after its last entry.
-    pub outside: Vec<ledger::Entry>,
-    /// What is wrong with the log itself.
-    pub findings: Vec<Finding>,
-}
-
-/// A serial number without a certificate.
-#[derive(Debug, Serialize)]
-pub struct Gap {
-    /// Its entry in the ledger.
-    pub entry: i64,
-    /// The number.
-    pub serial: u64,
-    /// The CA's fingerprint.
-    pub ca: String,
-    /// What the ledger says.
-    pub state: State,
-    /// The device's entry about it.
-    pub audit_entry: Option<u16>,
-    /// Why there is no certificate.
-    pub explanation: String,
-}
-
-impl Reconciliation {
-    /// Whether every signature has its entry, and every certificate its signature.
-    #[must_use]
-    pub fn agrees(&self) -> bool {
-        self.signatures_without_entry.is_empty() && self.entries_without_signature.is_empty()
-    }
-
-    /// Compares a journal with the entries of a ledger. `until` is when the device's log was read last, UNIX seconds.
-    ///
-    /// The device logs which CA key and template it used, for how long a request, and how that ended; not which
-    /// certificate. Entries that know the number of their audit entry are matched by it. The others are matched within
-    /// their CA key and template, with the first signature that was stored after they were asked for: how many are left
-    /// over on each side is exact, which of several alike is not.
-    #[must_use]
-    pub fn new(journal: &Journal, entries: Vec<ledger::Entry>, until: i64) -> Self {
-        let mut report = Self {
-            device: journal.device,
-            signatures: journal.records.iter().filter(|record| record.is_signature()).count(),
-            findings: journal.findings.clone(),
-            ..Self::default()
-        };
-        let (here, elsewhere): (Vec<_>, Vec<_>) =
-            entries.into_iter().partition(|entry| entry.device_serial == Some(journal.device));
-        report.elsewhere = elsewhere.len();
-        // By CA key and template, oldest first.
-        let mut open: BTreeMap<(String, String), Vec<&Record>> = BTreeMap::new();
-        for record in journal.records.iter().filter(|record| record.is_signing()) {
-            open.entry((name(record.target_key), name(record.second_key))).or_default().push(record);
-        }
-        let mut found: BTreeMap<i64, &Record> = BTreeMap::new();
-        let mut pair = |fits: &dyn Fn(&ledger::Entry, &Record) -> bool| {
-            for entry in here.iter().rev() {
-                let Some(alike) = open.get_mut(&(entry.ca_key.clone(), entry.template.clone())) else {
-                    continue;
-                };
-                if found.contains_key(&entry.entry) || entry.asked_at > until {
-                    continue;
-                }
-                // The last entry first, since fewest signatures fit it; the first that fits, since the last fit others too.
-                if let Some(at) =
-                    alike.iter().position(|record| entry.asked_at <= record.at && fits(entry, record))
-                {
-                    found.insert(entry.entry, alike.remove(at));
-                }
-            }
-        };
-        pair(&|entry, record| {
-            entry.audit_entry == Some(record.number)
-                && (entry.state == State::Issued) == record.is_signature()
-        });
-        pair(&|entry, record| entry.state == State::Issued && record.is_signature());
-        pair(&|entry, record| entry.state == State::Refused && record.is_refusal());
-        // The device signed, and nobody recorded the certificate.
-        pair(&|entry, record| entry.state == State::Reserved && record.is_signature());
-        pair(&|entry, record| entry.state == State::Failed && record.is_signature());
-        pair(&|entry, record| {
-            matches!(entry.state, State::Reserved | State::Failed) && !record.is_signature()
-        });
-        report.matched = found.values().filter(|record| record.is_signature()).count();
-        report.signatures_without_entry =
-            open.into_values().flatten().filter(|record| record.is_signature()).cloned().collect();
-        report.signatures_without_entry.sort_by_key(|record| record.at);
-        for entry in here {
-            let record = found.get(&entry.entry).copied();
-            match (entry.state, record) {
-                (State::Issued, Some(_)) => {}
-                (State::Issued, None)
-                    if entry.asked_at < journal.started || entry.finished_at >= Some(until) =>
-                {
-                    report.outside.push(entry);
-                }
-                (State::Issued, None) => report.entries_without_signature.push(entry),
-                _ => report.gaps.push(Gap::new(&entry, record)),
-            }
-        }
-        report
-    }
-}
-
-/// The name that the ledger has for an object's id.
-fn name(id: u16) -> String {
-    format!("{id:#06x}")
-}
-
-impl Gap {
-    fn new(entry: &ledger::Entry, record: Option<&Record>) -> Self {
-        let who = format!("{} (process {})", entry.asked_by, entry.process);
-        let reason = entry.reason.as_deref().unwrap_or("no reason was recorded");
-        let signed = record.is_some_and(Record::is_signature);
-        let explanation = match (entry.state, signed, record) {
-            (State::Reserved, true, _) => {
-                format!(
-                    "the device signed, but {who} ended before the certificate was recorded: nobody was handed it"
-                )
-            }
-            (State::Reserved, false, Some(record)) => {
-                format!("{who} ended before it recorded that the device did not sign: {}", record.outcome)
-            }
-            (State::Reserved, false, None) => {
-                format!("{who} ended, or still works, before the device signed")
-            }
-            (State::Refused, ..) => format!("refused by template {}: {reason}", entry.template),
-            (_, true, _) => format!("the device signed, but the certificate was thrown away: {reason}"),
-            (_, false, _) => format!("nothing was signed: {reason}"),
-        };
-        Self {
-            entry: entry.entry,
-            serial: entry.serial,
-            ca: entry.ca.clone(),
-            state: entry.state,
-            audit_entry: record.map(|record| record.number),
-            explanation,
-        }
     }
 }

@@ -4,12 +4,13 @@
 //! made with the expected algorithm, and that an independent reader of the format takes it.
 
 use rsa::signature::Verifier;
+use ssh_encoding::Decode as _;
 use ssh_key::public::KeyData;
 use ssh_key::{Certificate, Signature};
 use sshsm_protocol::ssh::request::{Request, RequestError};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 
-use crate::request::decode_base64;
+use crate::request::{BuildError, SigningRequest, decode_base64};
 
 /// Why a certificate is not the one that was asked for.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +27,9 @@ pub enum CertificateError {
     /// It cannot be cut before its signature.
     #[error("the certificate is malformed")]
     Request(#[source] RequestError),
+    /// It says what no request says.
+    #[error("the certificate is malformed")]
+    Content(#[source] BuildError),
     /// Signed by another method than was asked for.
     #[error("the certificate is signed with {found}, and {expected} was asked for")]
     Algorithm {
@@ -69,6 +73,32 @@ pub fn verify(
     }
     ca.verify(request, &signature).map_err(|_| CertificateError::Signature)?;
     Ok(parsed)
+}
+
+/// What a certificate says, once its signature is verified: `certificate` is a line of a `-cert.pub` file, `ca` the key
+/// that must have signed it, with any algorithm that such a key has.
+///
+/// # Errors
+/// When it is not a certificate, or not this CA's.
+pub fn signed_by(certificate: &str, ca: &KeyData) -> Result<SigningRequest, CertificateError> {
+    let base64 = certificate.split_whitespace().nth(1).unwrap_or_default();
+    let blob = decode_base64(base64).map_err(|error| CertificateError::Malformed(error.into()))?;
+    let mut rest = blob.as_slice();
+    Request::decode_front(&mut rest).map_err(CertificateError::Request)?;
+    let (request, _) = blob.split_at(blob.len() - rest.len());
+    let signature =
+        Vec::<u8>::decode(&mut rest).map_err(|error| CertificateError::Malformed(error.into()))?;
+    if !rest.is_empty() {
+        return Err(CertificateError::Different { field: "end" });
+    }
+    let signature = Signature::try_from(signature.as_slice()).map_err(CertificateError::Malformed)?;
+    let request = SigningRequest::from_bytes(request.to_vec()).map_err(CertificateError::Content)?;
+    let (_, signer) = request.keys().map_err(CertificateError::Malformed)?;
+    if signer != *ca {
+        return Err(CertificateError::Different { field: "signature key" });
+    }
+    ca.verify(request.as_bytes(), &signature).map_err(|_| CertificateError::Signature)?;
+    Ok(request)
 }
 
 /// The first field, in their order, in which two requests differ.

@@ -11,7 +11,7 @@ use std::{
 use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
-    audit::{LogEntry, LogHeader},
+    audit::{LogEntry, LogHeader, LogMark},
     channel::{
         Agreement, AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS, POINT_LENGTH, Point,
     },
@@ -143,6 +143,8 @@ pub struct Status {
     pub force_audit: AuditMode,
     /// What has to be confirmed by a touch.
     pub presence: UserPresence,
+    /// The newest entry of the audit log; `None` from firmware that does not say.
+    pub log: Option<LogMark>,
 }
 
 /// A device's public key.
@@ -806,6 +808,7 @@ impl<'c> Session<'c> {
             half_open: status.half_open,
             force_audit: status.force_audit,
             presence: status.presence,
+            log: status.log,
         })
     }
 

@@ -36,6 +36,7 @@ pub mod files;
 pub mod flash;
 pub mod input;
 mod integer;
+pub mod issue;
 pub mod key_file;
 pub mod krl;
 pub mod ledger;

@@ -3,6 +3,7 @@
 //! JSON names are snake_case and stable.
 
 use std::{
+    error::Error,
     io::{self, Write},
     path::Path,
 };
@@ -58,6 +59,32 @@ pub fn lossy<S: Serializer>(path: &(impl AsRef<Path> + ?Sized), serializer: S) -
 /// Says something on stderr; whether anybody listens does not matter.
 pub fn talk(text: impl std::fmt::Display) {
     let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// An error and its causes on one line.
+#[must_use]
+pub fn line(error: &(dyn Error + 'static)) -> String {
+    [vec![error.to_string()], causes(error)].concat().join(": ")
+}
+
+/// The causes of an error, without those that the message before already ends with.
+#[must_use]
+pub fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
+    let mut told = error.to_string();
+    let mut causes = Vec::new();
+    for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
+        if !told.ends_with(&cause) {
+            causes.push(cause.clone());
+            told = cause;
+        }
+    }
+    causes
+}
+
+/// A number of things, in words: `one` when it is 1, otherwise `many`.
+#[must_use]
+pub fn count(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 /// Lines of `rows` with their columns aligned, each row ending in a newline.

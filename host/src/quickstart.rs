@@ -29,7 +29,9 @@ use crate::{
     duration,
     explanation::Explanation,
     files::{self, Kind, Replace},
+    issue::{self, IssueError, Tried},
     key_file::{self, KeyFileError},
+    ledger::{Recorder, Serial},
     output::{lossy, shown},
     request::Content,
     signer::{DeviceSigner, Signer, SignerError, TimedRequest},
@@ -88,7 +90,7 @@ pub enum QuickstartError {
     #[error("the device's template refuses the quickstart's own request:\n{0}")]
     Refused(Box<Explanation>),
     /// The policy does not hold.
-    #[error("the device signed a certificate for root, which its template forbids; it was thrown away")]
+    #[error("the device signed a certificate for root, which its template forbids; only the ledger has it")]
     NotRefused,
     /// A file could not be read or written.
     #[error("cannot use {}", shown(path))]
@@ -122,6 +124,9 @@ pub enum QuickstartError {
     /// No certificate came of it.
     #[error(transparent)]
     Signer(#[from] SignerError),
+    /// No certificate came of it, or it could not be recorded.
+    #[error(transparent)]
+    Issue(#[from] IssueError),
     /// The template's text was changed to something that is none.
     #[error(transparent)]
     Template(#[from] TemplateFileError),
@@ -168,11 +173,16 @@ pub struct Summary {
 }
 
 /// Makes, or goes on with, the authority in `directory`, and tells what it does on `out`. `program` is how the reader
-/// started this program.
+/// started this program. The certificate is recorded as any other.
 ///
 /// # Errors
 /// [`QuickstartError`] says what stopped it; a second run goes on from there.
-pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summary, QuickstartError> {
+pub fn run(
+    directory: &Path,
+    program: &Path,
+    recorder: &Recorder,
+    out: &mut dyn Write,
+) -> Result<Summary, QuickstartError> {
     let program = quoted(program);
     let place = Place::claim(directory)?;
     let mut tale = Tale { out, step: 0 };
@@ -246,16 +256,23 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
             options: CertificateOptions::parse(CertificateKind::User, [""; 0])?,
         })
     };
-    let request = |content: &Content, signer: &DeviceSigner<'_, '_>, authority: &mut TimestampAuthority| {
-        TimedRequest::new(user_key.public_key(), content, signer.ca_key(), authority)
-    };
-    let timed = request(&content(PRINCIPAL)?, &signer, &mut authority)?;
-    let certificate = match signer.sign(&timed) {
-        Ok(certificate) => certificate,
-        Err(error) if error.is_refusal() => {
+    let user = user_key.public_key();
+    let sign =
+        |content: &mut Content, signer: &mut DeviceSigner<'_, '_>, authority: &mut TimestampAuthority| {
+            let serial = match recorder.has_ledger() {
+                true => Serial::Next,
+                false => Serial::Given(content.serial),
+            };
+            issue::sign(recorder, signer, user.key_data(), content, serial, |content, signer| {
+                let timed = TimedRequest::new(user, content, signer.ca_key(), authority);
+                timed.map_err(QuickstartError::Signer)
+            })
+        };
+    let certificate = match sign(&mut content(PRINCIPAL)?, &mut signer, &mut authority)? {
+        Tried::Signed(certificate) => certificate,
+        Tried::Refused(timed) => {
             return Err(QuickstartError::Refused(Box::new(signer.explain(&timed)?)));
         }
-        Err(error) => return Err(error.into()),
     };
     place.write("user-cert.pub", certificate.as_bytes())?;
     let certificate = place.path("user-cert.pub");
@@ -274,19 +291,16 @@ pub fn run(directory: &Path, program: &Path, out: &mut dyn Write) -> Result<Summ
         Err(_) => tale.block("ssh-keygen is not installed here; `ssh-keygen -L -f` would print it\n")?,
     }
 
-    let timed = request(&content("root")?, &signer, &mut authority)?;
-    let signed = match signer.sign(&timed) {
-        Ok(_) => true,
-        Err(error) if error.is_refusal() => false,
-        Err(error) => return Err(error.into()),
-    };
+    let mut for_root = content("root")?;
+    let timed = TimedRequest::new(user, &for_root, signer.ca_key(), &mut authority)?;
     let refusal = signer.explain(&timed)?;
-    let (title, comment) = match (signed, refusal.is_refusal()) {
-        (false, _) => ("A refusal", "The device said no; this is why:"),
-        (true, false) => {
-            ("No refusal", "The template as it is now allows it; the certificate was thrown away.")
+    let (title, comment) = if refusal.is_refusal() {
+        match sign(&mut for_root, &mut signer, &mut authority)? {
+            Tried::Refused(_) => ("A refusal", "The device said no; this is why:"),
+            Tried::Signed(_) => return Err(QuickstartError::NotRefused),
         }
-        (true, true) => return Err(QuickstartError::NotRefused),
+    } else {
+        ("No refusal", "The template as it is now allows it, so it was not signed:")
     };
     tale.step(title, &[&format!("The same request for the principal \"root\". {comment}")])?;
     tale.block(&refusal.to_string())?;
@@ -515,7 +529,7 @@ mod tests {
     fn a_strangers_directory_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("diary"), "private").unwrap();
-        let result = run(directory.path(), Path::new("sshsm"), &mut io::sink());
+        let result = run(directory.path(), Path::new("sshsm"), &Recorder::new(None), &mut io::sink());
         assert!(matches!(result, Err(QuickstartError::NotOurs(_))), "{result:?}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

@@ -24,7 +24,7 @@ use crate::validity::{Validity, ValidityError};
 const NONCE_LENGTH: usize = 32;
 
 /// The command's fixed part: CA key id, template id, signature algorithm, now.
-const COMMAND_LENGTH: usize = 2 + 2 + 1 + 4;
+pub(crate) const COMMAND_LENGTH: usize = 2 + 2 + 1 + 4;
 
 /// What the type name of every certificate ends in.
 const TYPE_SUFFIX: &[u8] = b"-cert-v01@openssh.com";

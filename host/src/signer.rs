@@ -4,13 +4,17 @@
 //! CA key that was named; when the device refuses, the same evaluation is run here on the device's own template, so
 //! that the refusal can be explained.
 
-use std::fmt;
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
 
 use serde::Serialize;
 use ssh_key::{PublicKey, public::KeyData};
 use sshsm_firmware::ssh::policy::{BothDomains, OnDevice};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType,
+    audit::{LogEntry, LogMark},
     ssh::{
         explanation::ExplanationError,
         signature::SignatureAlgorithm,
@@ -24,8 +28,9 @@ use crate::{
     client::{ClientError, Session},
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
+    ledger::{Answer, LogSpan},
     pkcs11::Pkcs11Error,
-    request::{BuildError, Content, SigningRequest, StoredRequest},
+    request::{BuildError, COMMAND_LENGTH, Content, SigningRequest, StoredRequest},
     timestamp::{TimestampError, TimestampSource},
 };
 
@@ -91,6 +96,36 @@ impl SignerError {
             Self::Refused
                 | Self::Client(ClientError::Device { error: DeviceError::SshCaConstraintViolation, .. })
         )
+    }
+
+    /// What the signer had answered when [`Signer::sign`] failed with this.
+    #[must_use]
+    pub const fn answer(&self) -> Answer {
+        match self {
+            // There is a signature; it is the certificate that is wrong.
+            Self::Certificate(_) => Answer::Signed,
+            Self::Refused | Self::Client(ClientError::Device { .. } | ClientError::UndefinedError { .. }) => {
+                Answer::Error
+            }
+            // Nothing was asked.
+            Self::Client(
+                ClientError::TooLong { .. }
+                | ClientError::UnknownAuthenticationKey(_)
+                | ClientError::WrongPassword(_)
+                | ClientError::WrongPrivateKey(_)
+                | ClientError::Ended
+                | ClientError::Entropy(_),
+            )
+            | Self::Missing { .. }
+            | Self::CaKey { .. }
+            | Self::Algorithm { .. }
+            | Self::Timestamp(_)
+            | Self::Explanation(_) => Answer::Error,
+            Self::Client(
+                ClientError::Transport(_) | ClientError::Nonsense { .. } | ClientError::NotAuthentic { .. },
+            ) => Answer::Unknown,
+            Self::Build(_) | Self::Pkcs11(_) => Answer::Unknown,
+        }
     }
 }
 
@@ -162,11 +197,16 @@ pub trait Signer {
         None
     }
 
-    /// The number of the entry in the device's audit log about the request that was signed or refused last; `None` when
-    /// the device does not log it, this session may not read the log, or several entries could be it.
-    fn audit_entry(&mut self, timed: &TimedRequest) -> Option<u16> {
-        let _ = timed;
+    /// The newest entry of the device's audit log, for [`Signer::log_span`]; `None` where that cannot be known.
+    fn log_mark(&mut self) -> Option<LogMark> {
         None
+    }
+
+    /// Which part of the device's audit log has the entry about the request that was just answered, and was sent after
+    /// `after` was the newest.
+    fn log_span(&mut self, timed: &TimedRequest, after: Option<LogMark>) -> LogSpan {
+        let _ = (timed, after);
+        LogSpan::default()
     }
 
     /// Has the request signed; returns the verified certificate as the line of a `-cert.pub` file.
@@ -249,6 +289,12 @@ impl TimedRequest {
         &self.timestamp_signature
     }
 
+    /// Bytes of the signing command, as a device logs them.
+    #[must_use]
+    pub fn payload_length(&self) -> usize {
+        COMMAND_LENGTH + self.timestamp_signature.len() + self.request.as_bytes().len()
+    }
+
     /// The request in the vendor tool's form: `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -269,13 +315,17 @@ pub struct DeviceSigner<'s, 'c> {
 
 /// What is known of the device's audit log.
 #[derive(Clone, Copy)]
-enum Log {
-    Unread,
-    /// Its newest entry.
-    ReadUpTo(Option<u16>),
-    /// It cannot be read, or signatures are not in it.
-    Useless,
+struct Log {
+    /// Whether this session may read it, as far as is known.
+    readable: bool,
+    /// Whether the device says which entry is the newest, as far as is known.
+    told: bool,
+    /// Its newest entry when it was looked at last, and when that was.
+    newest: Option<(LogMark, Instant)>,
 }
+
+/// A look at the log is as good as a new one for the next request, so long; more entries than its own do no harm.
+const FRESH: Duration = Duration::from_secs(1);
 
 impl<'s, 'c> DeviceSigner<'s, 'c> {
     /// Takes CA key `ca_id` under template `template_id`. `algorithm` is needed for nothing but RSA keys, which sign
@@ -299,7 +349,31 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         if SignatureAlgorithm::from_algorithm(algorithm.algorithm(), key).is_none() {
             return Err(SignerError::Algorithm { id: ca_id, key, algorithm });
         }
-        Ok(Self { session, ca_id, ca_key, template_id, algorithm, log: Log::Unread })
+        let log = Log { readable: true, told: true, newest: None };
+        Ok(Self { session, ca_id, ca_key, template_id, algorithm, log })
+    }
+
+    /// The entries that the device has not been told to forget, if they can be read, and its newest entry, if that can be
+    /// known.
+    fn look(&mut self) -> (Vec<LogEntry>, Option<LogMark>) {
+        let entries = match self.log.readable.then(|| self.session.log_entries()) {
+            Some(Ok((_, entries))) => entries,
+            // Why does not matter: the log is a help, and what ends the session ends the next command, too.
+            Some(Err(_)) => {
+                self.log.readable = false;
+                Vec::new()
+            }
+            None => Vec::new(),
+        };
+        let mut newest = entries.last().map(LogEntry::mark);
+        if newest.is_none() && self.log.told {
+            match self.session.device_status() {
+                Ok(status) => newest = status.log,
+                Err(_) => self.log.told = false,
+            }
+        }
+        self.log.newest = newest.map(|mark| (mark, Instant::now()));
+        (entries, newest)
     }
 }
 
@@ -332,34 +406,36 @@ impl Signer for DeviceSigner<'_, '_> {
         Some(self.session.serial())
     }
 
-    fn audit_entry(&mut self, timed: &TimedRequest) -> Option<u16> {
-        let Log::ReadUpTo(last) = self.log else { return None };
-        let Ok((_, entries)) = self.session.log_entries() else {
-            self.log = Log::Useless;
-            return None;
+    fn log_mark(&mut self) -> Option<LogMark> {
+        match self.log.newest {
+            Some((mark, at)) if at.elapsed() < FRESH => Some(mark),
+            _ => self.look().1,
+        }
+    }
+
+    fn log_span(&mut self, timed: &TimedRequest, after: Option<LogMark>) -> LogSpan {
+        let (entries, newest) = self.look();
+        let whole = LogSpan { after, until: newest, exact: false };
+        let Some(after) = after else { return whole };
+        let behind = match entries.iter().position(|entry| entry.mark() == after) {
+            Some(at) => at + 1,
+            // All that is before it was read, and is forgotten.
+            None if entries.first().is_some_and(|first| first.follows(&after.digest)) => 0,
+            None => return whole,
         };
-        let read = entries.iter().position(|entry| Some(entry.number) == last).map_or(0, |last| last + 1);
-        let length = 2 + 2 + 1 + timed.encode().len();
-        let mut ours = entries.iter().skip(read).filter(|entry| {
+        let length = timed.payload_length();
+        let mut ours = entries.iter().skip(behind).filter(|entry| {
             entry.command == Command::SignSshCertificate.code()
                 && (entry.target_key, entry.second_key) == (self.ca_id.get(), self.template_id.get())
                 && usize::from(entry.length) == length
         });
-        let (first, second) = (ours.next(), ours.next());
-        self.log = match first {
-            Some(_) => Log::ReadUpTo(entries.last().map(|entry| entry.number)),
-            None => Log::Useless,
-        };
-        first.filter(|_| second.is_none()).map(|entry| entry.number)
+        match (ours.next(), ours.next()) {
+            (Some(entry), None) => LogSpan { until: Some(entry.mark()), exact: true, ..whole },
+            _ => whole,
+        }
     }
 
     fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
-        if matches!(self.log, Log::Unread) {
-            self.log = match self.session.log_entries() {
-                Ok((_, entries)) => Log::ReadUpTo(entries.last().map(|entry| entry.number)),
-                Err(_) => Log::Useless,
-            };
-        }
         let algorithm = self.algorithm.algorithm();
         let signature =
             self.session.sign_ssh_certificate(self.ca_id, self.template_id, algorithm, &timed.encode())?;

@@ -37,13 +37,13 @@ use super::{
     arguments::CaName,
     confirm,
     error::{CliError, FileError, line},
-    recorded::{self, Tried},
     service, sign,
     signing::{Ca, SignerChoice},
 };
 use crate::{
     agent::{Authority, CaAgent, CaIdentity, Order, Refusal, server},
     child,
+    issue::{self, Tried},
     ledger::{Recorder, Serial},
     output,
     request::{Content, SigningRequest},
@@ -342,8 +342,8 @@ impl Authorities {
                     return Ok(None);
                 }
             }
-            let ready = |_: &Content, _: &dyn Signer| Ok(timed.clone());
-            match recorded::sign(&self.recorder, signer, &subject, content, serial, ready)? {
+            let ready = |_: &Content, _: &dyn Signer| -> Result<_, CliError> { Ok(timed.clone()) };
+            match issue::sign(&self.recorder, signer, &subject, content, serial, ready)? {
                 Tried::Signed(certificate) => {
                     output::talk(format_args!(
                         "{}: signed {} certificate \"{}\" serial {} (template {} enforced by {})",

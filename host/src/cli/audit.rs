@@ -19,9 +19,9 @@ use super::{
     ledger::{state_file, table, time},
 };
 use crate::{
-    audit::{Finding, Journal, Reconciliation, Record, Update},
+    audit::{Finding, Journal, Reconciliation, Record, Unmatched, Update},
     client::{ClientError, Session},
-    ledger::Filter,
+    ledger::{Filter, Ledger},
     output::{self, Format, columns, lossy, shown},
 };
 
@@ -68,6 +68,9 @@ enum Verb {
         /// Take the journal as it is, and do not read the device's log first
         #[arg(long)]
         offline: bool,
+        /// Another ledger whose certificates this device signed, too, as that of another host; may be given several times
+        #[arg(long, value_name = "LEDGER")]
+        with: Vec<PathBuf>,
     },
 }
 
@@ -123,7 +126,7 @@ impl Audit {
                 }
                 Ok(())
             }
-            Verb::Reconcile { offline } => self.reconcile(context, *offline),
+            Verb::Reconcile { offline, with } => self.reconcile(context, *offline, with),
         }
     }
 
@@ -172,9 +175,14 @@ impl Audit {
     fn update(&self, context: &Context, reading: &Reading) -> Result<(Journal, Update), CliError> {
         let mut client = context.client()?;
         let serial = client.identity().serial;
-        let mut journal = Journal::open(&self.path(serial)?, serial)?;
+        let path = self.path(serial)?;
+        let mut ledger = context.ledger_if_any()?;
+        if let Some(ledger) = ledger.as_ref().filter(|_| !reading.accept_break) {
+            Journal::check_present(&path, serial, ledger)?;
+        }
+        let mut journal = Journal::open(&path, serial)?;
         let mut session: Session<'_> = context.session(&mut client)?;
-        let update = journal.update(&mut session, reading.keep, reading.accept_break)?;
+        let update = journal.update(&mut session, ledger.as_mut(), reading.keep, reading.accept_break)?;
         Ok((journal, update))
     }
 
@@ -189,6 +197,10 @@ impl Audit {
 
     fn verify(&self, context: &Context) -> Result<(), CliError> {
         let journal = self.read(context)?;
+        let ledger = context.ledger_if_any()?;
+        if let Some(ledger) = &ledger {
+            journal.check(ledger)?;
+        }
         let records = journal.records();
         let verified = Verified {
             journal: journal.path(),
@@ -196,6 +208,9 @@ impl Audit {
             entries: records.len(),
             last_entry: records.last().map(|record| record.number),
             last_digest: records.last().map(|record| record.digest.as_str()),
+            lines: journal.lines(),
+            last_link: journal.last_link(),
+            ledger: ledger.as_ref().map(|ledger| ledger.path().display().to_string()),
             findings: journal.findings(),
         };
         context.format().print(&verified, |verified| {
@@ -203,38 +218,70 @@ impl Audit {
                 (Some(number), Some(digest)) => format!(", the last is {number} with digest {digest}"),
                 _ => String::new(),
             };
+            let ledger = match &verified.ledger {
+                Some(ledger) => format!("; it agrees with {}", super::ledger::printable(ledger)),
+                None => "; there is no ledger to compare it with".into(),
+            };
             format!(
-                "{} entries of device {:010} in an unbroken chain{last}\n",
-                verified.entries, verified.device
+                "{} entries of device {:010} in an unbroken chain{last}; line {} has link {}{ledger}\n",
+                verified.entries,
+                verified.device,
+                verified.lines,
+                verified.last_link.as_deref().unwrap_or("none")
             )
         })?;
         found(journal.findings())
     }
 
-    fn reconcile(&self, context: &Context, offline: bool) -> Result<(), CliError> {
+    fn reconcile(&self, context: &Context, offline: bool, with: &[PathBuf]) -> Result<(), CliError> {
         // Entries that are asked for from here on may not be in the log that is read.
         let now = Timestamp::now().as_second();
         let ledger = context.ledger_to_read()?;
-        let (journal, until) = match offline {
+        let (journal, until, new) = match offline {
             true => {
                 let journal = self.read(context)?;
+                journal.check(&ledger)?;
                 let until = journal.records().last().map_or(journal.started(), |record| record.at);
-                (journal, until)
+                (journal, until, 0)
             }
             false => {
                 let reading = Reading { keep: false, accept_break: false };
-                (self.update(context, &reading)?.0, now)
+                let (journal, update) = self.update(context, &reading)?;
+                (
+                    journal,
+                    now,
+                    update.findings.iter().filter(|finding| finding.may_hide_a_signature()).count(),
+                )
             }
         };
-        let report = Reconciliation::new(&journal, ledger.entries(&Filter::default())?, until);
+        let mut ledgers = vec![ledger];
+        for path in with {
+            ledgers.push(Ledger::open_to_read(path)?);
+        }
+        let (mut entries, mut faults) = (Vec::new(), Vec::new());
+        for ledger in &ledgers {
+            entries.extend(ledger.entries(&Filter::default())?);
+            faults.extend(ledger.faults()?);
+        }
+        let report = Reconciliation::new(&journal, entries, &faults, until);
         context.format().print(&report, in_words)?;
-        if report.agrees() {
+        if report.agrees() && new == 0 {
             return Ok(());
         }
         Err(CliError::Findings(format!(
-            "{} signatures without an entry in the ledger, {} certificates in the ledger without a signature",
-            report.signatures_without_entry.len(),
-            report.entries_without_signature.len()
+            "{}, {}, {}, {}",
+            output::count(
+                report.signatures_without_entry.len(),
+                "signature without an entry in the ledger",
+                "signatures without an entry in the ledger"
+            ),
+            output::count(
+                report.entries_without_signature.len(),
+                "certificate in the ledger without a signature",
+                "certificates in the ledger without a signature"
+            ),
+            output::count(report.faults.len(), "fault of the ledger", "faults of the ledger"),
+            output::count(new, "new finding in the device's log", "new findings in the device's log"),
         )))
     }
 }
@@ -258,6 +305,9 @@ struct Verified<'a> {
     entries: usize,
     last_entry: Option<u16>,
     last_digest: Option<&'a str>,
+    lines: usize,
+    last_link: Option<String>,
+    ledger: Option<String>,
     findings: &'a [Finding],
 }
 
@@ -293,7 +343,10 @@ fn found(findings: &[Finding]) -> Result<(), CliError> {
     findings.iter().for_each(output::talk);
     match findings.len() {
         0 => Ok(()),
-        count => Err(CliError::Findings(format!("{count} findings in the device's log"))),
+        found => Err(CliError::Findings(format!(
+            "{} in the device's log",
+            output::count(found, "finding", "findings")
+        ))),
     }
 }
 
@@ -318,8 +371,10 @@ fn entries(records: &[Record]) -> String {
 
 fn in_words(report: &Reconciliation) -> String {
     let mut text = format!(
-        "device {:010}: {} signatures, {} of them in the ledger\n",
-        report.device, report.signatures, report.matched
+        "device {:010}: {}, {} of them in the ledger\n",
+        report.device,
+        output::count(report.signatures, "signature", "signatures"),
+        report.matched
     );
     if !report.signatures_without_entry.is_empty() {
         text += &format!(
@@ -329,9 +384,12 @@ fn in_words(report: &Reconciliation) -> String {
     }
     if !report.entries_without_signature.is_empty() {
         text += &format!(
-            "certificates in the ledger that the device did not log:\n{}",
-            table(&report.entries_without_signature)
+            "certificates in the ledger without a signature in the journal:\n{}",
+            table(report.entries_without_signature.iter().map(|unmatched| &unmatched.entry))
         );
+        for Unmatched { reason, entry } in &report.entries_without_signature {
+            text += &format!("certificate {}: {reason}\n", entry.entry);
+        }
     }
     if !report.gaps.is_empty() {
         text += "serial numbers without a certificate:\n";
@@ -340,6 +398,9 @@ fn in_words(report: &Reconciliation) -> String {
             [gap.serial.to_string(), gap.state.to_string(), explanation]
         });
         text += &columns(&rows.collect::<Vec<_>>());
+    }
+    for fault in &report.faults {
+        text += &format!("the ledger is not what was recorded: {}\n", super::ledger::printable(fault));
     }
     for finding in &report.findings {
         text += &format!("{finding}\n");
@@ -352,8 +413,15 @@ fn in_words(report: &Reconciliation) -> String {
             time(last.asked_at)
         );
     }
+    if report.refusals_without_entry > 0 {
+        let refusals = output::count(report.refusals_without_entry, "refused request", "refused requests");
+        text += &format!("{refusals} in the device's log without an entry in the ledger\n");
+    }
     if report.elsewhere > 0 {
-        text += &format!("{} entries of the ledger are about other signers\n", report.elsewhere);
+        text += &format!(
+            "{} of the ledger about other signers\n",
+            output::count(report.elsewhere, "row", "rows")
+        );
     }
     text
 }

@@ -17,9 +17,10 @@ use crate::{
     backup::BackupError,
     client::ClientError,
     flash::FlashError,
+    issue::IssueError,
     key_file::KeyFileError,
     ledger::LedgerError,
-    output::shown,
+    output::{causes, shown},
     passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
     provision::ProvisionError,
@@ -31,6 +32,8 @@ use crate::{
     timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
     transport::TransportError,
 };
+
+pub(crate) use crate::output::line;
 
 /// What the exit code of `sshsm` says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -193,6 +196,7 @@ impl From<QuickstartError> for CliError {
             QuickstartError::Transport(error) => error.into(),
             QuickstartError::Client(error) => error.into(),
             QuickstartError::Signer(error) => error.into(),
+            QuickstartError::Issue(error) => error.into(),
             QuickstartError::Output(error) => Self::Output(error),
             error => Self::Quickstart(Box::new(error)),
         }
@@ -229,10 +233,21 @@ impl From<BootKeyError> for CliError {
     }
 }
 
+impl From<IssueError> for CliError {
+    fn from(error: IssueError) -> Self {
+        match error {
+            IssueError::Ledger(error) => error.into(),
+            IssueError::NotRecorded(error) => Self::NotRecorded(error),
+            IssueError::Signer(error) => error.into(),
+        }
+    }
+}
+
 impl From<AuditError> for CliError {
     fn from(error: AuditError) -> Self {
         match error {
             AuditError::Client(error) => error.into(),
+            AuditError::LedgerFailed(error) => error.into(),
             error => Self::Audit(Box::new(error)),
         }
     }
@@ -321,7 +336,10 @@ impl CliError {
             Self::Signer(SignerError::Certificate(_) | SignerError::CaKey { .. }) => Exit::Device,
             Self::Signer(_) | Self::OtherCa { .. } => Exit::Failed,
             Self::Ledger(error) => match error {
-                LedgerError::WhichCa { .. } | LedgerError::Krl(_) | LedgerError::None => Exit::Usage,
+                LedgerError::WhichCa { .. }
+                | LedgerError::Krl(_)
+                | LedgerError::None
+                | LedgerError::NoRevocation(_) => Exit::Usage,
                 LedgerError::Exhausted(_) | LedgerError::Key(_) => Exit::Failed,
                 _ => Exit::File,
             },
@@ -456,6 +474,7 @@ impl CliError {
                 LedgerError::NotALedger(_) => "name another file with --ledger; this one was left alone",
                 LedgerError::Version { .. } => "use the sshsm that wrote it, or name another with --ledger",
                 LedgerError::Absent(_) => "the first `sshsm sign` makes it; --ledger names another",
+                LedgerError::NoRevocation(_) => "`sshsm ledger revocations` lists them with their numbers",
                 LedgerError::None => "name one with --ledger, or the serial number with -z N",
                 LedgerError::WhichCa { .. } => {
                     "name the CA with --ca: its fingerprint or its public key file"
@@ -467,6 +486,14 @@ impl CliError {
                     "give each device a journal of its own, as without --journal"
                 }
                 AuditError::Absent(_) => "`sshsm audit log` makes it",
+                AuditError::Replaced { .. } => {
+                    "find the journal that was there (--journal FILE); `sshsm audit log --accept-break` goes on with this \
+                     one, and says so in it for ever"
+                }
+                AuditError::Ledger { .. } => {
+                    "find the ledger that was there (--ledger FILE); `sshsm audit log --accept-break` goes on with this \
+                     one, and says so in the journal for ever"
+                }
                 AuditError::Contradiction { .. } => {
                     "keep the journal as evidence; --accept-break stores the log behind a note of the break"
                 }
@@ -533,11 +560,6 @@ const fn timestamp_step(error: &TimestampError) -> Option<&'static str> {
         },
         _ => return None,
     })
-}
-
-/// An error and its causes on one line.
-pub(crate) fn line(error: &(dyn Error + 'static)) -> String {
-    [vec![error.to_string()], causes(error)].concat().join(": ")
 }
 
 /// What a device that refuses or fails makes of a command.
@@ -611,19 +633,6 @@ fn pkcs11_step(error: &Pkcs11Error) -> Option<&'static str> {
         Pkcs11Error::Gone { .. } => "plug the token in again and repeat the command",
         _ => return None,
     })
-}
-
-/// The causes of an error, without those that the message before already ends with.
-fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut told = error.to_string();
-    let mut causes = Vec::new();
-    for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
-        if !told.ends_with(&cause) {
-            causes.push(cause.clone());
-            told = cause;
-        }
-    }
-    causes
 }
 
 /// [`Exit::File`] when a file is at the bottom of it.

@@ -18,8 +18,8 @@ use super::{
 };
 use crate::{
     key_file,
-    ledger::{self, Entry, Filter, Ledger, LedgerError, Revocation, State},
-    output::{Format, columns, shown},
+    ledger::{self, Answer, Entry, Filter, Ledger, LedgerError, Revocation, State},
+    output::{self, Format, columns, shown},
 };
 
 /// The verbs of `ledger`.
@@ -108,6 +108,16 @@ impl Context {
         Ok(self.ledger_path()?.map(|path| Ledger::open(&path)).transpose()?)
     }
 
+    /// The ledger, where there is one: nothing is made.
+    pub(super) fn ledger_if_any(&self) -> Result<Option<Ledger>, CliError> {
+        let Some(path) = self.ledger_path()? else { return Ok(None) };
+        match Ledger::open_to_read(&path) {
+            Err(LedgerError::Absent(_)) => Ok(None),
+            Err(error) => Err(error.into()),
+            Ok(_) => Ok(Some(Ledger::open(&path)?)),
+        }
+    }
+
     /// The ledger, for a command that is about it.
     pub(super) fn ledger_to_read(&self) -> Result<Ledger, CliError> {
         let path = self.ledger_path()?.ok_or(LedgerError::None)?;
@@ -138,7 +148,7 @@ impl LedgerVerb {
         match self {
             Self::List(filter) => {
                 let entries = ledger.entries(&filter.filter(&ledger)?)?;
-                context.format().print(&entries, |entries| table(entries))?;
+                context.format().print(&entries, |entries| table(entries.iter()))?;
             }
             Self::Show { serial, ca } => {
                 let ca = ca.map(|ca| authority(&ledger, Some(&ca))).transpose()?;
@@ -182,15 +192,28 @@ fn check(context: &Context, ledger: &Ledger) -> Result<(), CliError> {
     struct Verdict {
         ok: bool,
         entries: usize,
+        faults: Vec<String>,
     }
     if let Some(reason) = ledger.damage()? {
         return Err(LedgerError::Damaged { path: ledger.path().to_owned(), reason }.into());
     }
     // What SQLite finds in order may still not be a ledger's.
     ledger.revocations()?;
-    let verdict = Verdict { ok: true, entries: ledger.entries(&Filter::default())?.len() };
-    context.format().print(&verdict, |verdict| format!("no damage in {} entries\n", verdict.entries))?;
-    Ok(())
+    let faults: Vec<_> = ledger.faults()?.iter().map(ToString::to_string).collect();
+    let entries = ledger.entries(&Filter::default())?.len();
+    let verdict = Verdict { ok: faults.is_empty(), entries, faults };
+    context.format().print(&verdict, |verdict| match verdict.faults.as_slice() {
+        [] => format!("no damage in {} entries\n", verdict.entries),
+        faults => faults.iter().map(|fault| printable(fault) + "\n").collect(),
+    })?;
+    match verdict.faults.len() {
+        0 => Ok(()),
+        faults => Err(CliError::Findings(format!(
+            "{} is not what was recorded: {}",
+            shown(ledger.path()),
+            output::count(faults, "fault", "faults")
+        ))),
+    }
 }
 
 /// An entry as a line of CSV has it.
@@ -219,6 +242,15 @@ struct Row<'a> {
     finished_at: Option<i64>,
     reason: Option<&'a str>,
     certificate: Option<&'a str>,
+    sent_at: Option<i64>,
+    payload_length: Option<u32>,
+    request: Option<&'a str>,
+    answer: Option<Answer>,
+    log_after: Option<u16>,
+    log_after_digest: Option<&'a str>,
+    log_until: Option<u16>,
+    log_until_digest: Option<&'a str>,
+    revocation: Option<i64>,
 }
 
 fn export(entries: &[Entry], out: impl io::Write) -> io::Result<()> {
@@ -248,6 +280,15 @@ fn export(entries: &[Entry], out: impl io::Write) -> io::Result<()> {
             finished_at: entry.finished_at,
             reason: entry.reason.as_deref(),
             certificate: entry.certificate.as_deref(),
+            sent_at: entry.sent_at,
+            payload_length: entry.payload_length,
+            request: entry.request.as_deref(),
+            answer: entry.answer,
+            log_after: entry.log_after,
+            log_after_digest: entry.log_after_digest.as_deref(),
+            log_until: entry.log_until,
+            log_until_digest: entry.log_until_digest.as_deref(),
+            revocation: entry.revocation,
         };
         writer.serialize(row).map_err(io::Error::other)?;
     }
@@ -255,13 +296,13 @@ fn export(entries: &[Entry], out: impl io::Write) -> io::Result<()> {
 }
 
 /// Entries as a table, without what a line has no room for.
-pub(super) fn table(entries: &[Entry]) -> String {
+pub(super) fn table<'e>(entries: impl Iterator<Item = &'e Entry>) -> String {
     let head = ["serial", "state", "kind", "valid until", "key id", "principals", "asked at", "by"]
         .map(str::to_owned);
-    let rows = entries.iter().map(|entry| {
+    let rows = entries.map(|entry| {
         [
             entry.serial.to_string(),
-            entry.state.to_string(),
+            standing(entry),
             entry.kind.clone(),
             until(entry.valid_before),
             printable(&entry.key_id),
@@ -273,11 +314,20 @@ pub(super) fn table(entries: &[Entry]) -> String {
     columns(&std::iter::once(head).chain(rows).collect::<Vec<_>>())
 }
 
+/// The state of an entry, or that its certificate was revoked.
+fn standing(entry: &Entry) -> String {
+    match entry.revocation {
+        Some(_) if entry.state == State::Issued => "revoked".into(),
+        _ => entry.state.to_string(),
+    }
+}
+
 fn in_full(entry: &Entry) -> String {
     let number = |number: Option<String>| number.unwrap_or_else(|| "unknown".into());
     let rows = [
         ["serial", &entry.serial.to_string()],
-        ["state", entry.state.name()],
+        ["state", &standing(entry)],
+        ["revocation", &entry.revocation.map(|revocation| revocation.to_string()).unwrap_or_default()],
         ["reason", &printable(entry.reason.as_deref().unwrap_or_default())],
         ["kind", &entry.kind],
         ["key id", &printable(&entry.key_id)],
@@ -292,6 +342,7 @@ fn in_full(entry: &Entry) -> String {
         ["audit entry", &number(entry.audit_entry.map(|number| number.to_string()))],
         ["asked by", &format!("{} (process {})", printable(&entry.asked_by), entry.process)],
         ["asked at", &time(entry.asked_at)],
+        ["sent at", &entry.sent_at.map(time).unwrap_or_default()],
         ["finished at", &entry.finished_at.map(time).unwrap_or_default()],
     ];
     let rows: Vec<_> = rows
@@ -303,7 +354,7 @@ fn in_full(entry: &Entry) -> String {
     columns(&rows) + &certificate
 }
 
-fn revocation_row(revocation: &Revocation) -> [String; 6] {
+fn revocation_row(revocation: &Revocation) -> [String; 8] {
     let about = match (&revocation.first_serial, &revocation.last_serial, &revocation.key_id) {
         (Some(first), Some(last), _) if first == last => first.to_string(),
         (Some(first), Some(last), _) => format!("{first}-{last}"),
@@ -315,13 +366,19 @@ fn revocation_row(revocation: &Revocation) -> [String; 6] {
         (_, ca) => ca.clone().unwrap_or_default(),
     };
     let reason = printable(revocation.reason.as_deref().unwrap_or_default());
+    let undone = match (&revocation.undone_by, revocation.undone_at) {
+        (Some(by), Some(at)) => format!("taken back {} by {}", time(at), printable(by)),
+        _ => String::new(),
+    };
     [
+        revocation.revocation.to_string(),
         revocation.what.clone(),
         about,
         of,
         time(revocation.revoked_at),
         printable(&revocation.revoked_by),
         reason,
+        undone,
     ]
 }
 

@@ -29,7 +29,6 @@ mod password;
 mod prompt;
 mod provision;
 mod quickstart;
-mod recorded;
 mod request;
 mod revocation;
 mod secure_boot;

@@ -5,7 +5,7 @@ use std::{env, io, path::PathBuf};
 use clap::Args;
 
 use super::{Context, error::CliError};
-use crate::{output::Format, quickstart};
+use crate::{ledger::Recorder, output::Format, quickstart};
 
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
@@ -23,10 +23,11 @@ impl Quickstart {
         // A program that was found by its path is named so that it is found from everywhere.
         let name = env::args_os().next().map_or_else(|| "sshsm".into(), PathBuf::from);
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
+        let recorder = Recorder::new(context.ledger()?);
         match context.format() {
-            Format::Text => quickstart::run(&self.directory, &program, &mut io::stdout().lock())?,
+            Format::Text => quickstart::run(&self.directory, &program, &recorder, &mut io::stdout().lock())?,
             Format::Json => {
-                let summary = quickstart::run(&self.directory, &program, &mut io::sink())?;
+                let summary = quickstart::run(&self.directory, &program, &recorder, &mut io::sink())?;
                 context.format().print(&summary, |_| String::new())?;
                 summary
             }

@@ -88,7 +88,7 @@ impl Revoke {
         let report = Report { revoked: in_words(&revoked), dry_run: self.dry_run, certificates };
         context.format().print(&report, |report| match report.certificates.len() {
             0 => String::new(),
-            _ => table(&report.certificates),
+            _ => table(report.certificates.iter()),
         })?;
         let verb = if self.dry_run { "would revoke" } else { "revoked" };
         output::talk(format_args!(

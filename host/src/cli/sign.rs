@@ -24,13 +24,13 @@ use super::{
     Context,
     content::ContentArguments,
     error::{CliError, Exit, FileError},
-    recorded::{self, Tried},
     request,
     signing::SignerChoice,
 };
 use crate::{
     explanation::Explanation,
     files::{self, Kind, Replace},
+    issue::{self, Tried},
     key_file,
     ledger::{Recorder, Serial},
     output,
@@ -383,7 +383,7 @@ impl Batch<'_> {
             files::check(&certificate, Kind::Certificate, self.replace)
                 .map_err(|source| FileError::write(&certificate, source))?;
         }
-        let mut request = |content: &Content, signer: &dyn Signer| {
+        let mut request = |content: &Content, signer: &dyn Signer| -> Result<_, CliError> {
             *serial = Some(content.serial);
             let timed = self.timed(subject, content, signer.ca_key())?;
             if self.save_request {
@@ -399,7 +399,7 @@ impl Batch<'_> {
             return self.explain(signer, subject, &timed);
         }
         let key = subject.key.key_data();
-        match recorded::sign(&self.recorder, signer, key, content, subject.serial, request)? {
+        match issue::sign(&self.recorder, signer, key, content, subject.serial, request)? {
             Tried::Signed(line) => {
                 write(&certificate, line.as_bytes(), Kind::Certificate, self.replace)?;
                 self.talk(signed_line(&certificate, content, signer));

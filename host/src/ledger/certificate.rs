@@ -8,7 +8,16 @@ use serde::Serialize;
 use ssh_encoding::Encode as _;
 use ssh_key::public::KeyData;
 
-use super::{Failed, Ledger, LedgerError, Result, digits, fingerprint, key_data, serial_of};
+use sha2::{Digest as _, Sha256};
+use sshsm_protocol::audit::LogMark;
+
+use super::{
+    Failed, Ledger, LedgerError, Result, digits,
+    events::{self, About, hex},
+    fingerprint, key_data,
+    revocation::{Revocation, Revoked},
+    serial_of,
+};
 use crate::{request::Content, signer::EnforcedBy};
 
 /// What became of a request.
@@ -72,6 +81,53 @@ pub struct Reservation {
     pub serial: u64,
 }
 
+/// What a signer answered to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Answer {
+    /// A signature.
+    Signed,
+    /// An error: nothing was signed.
+    Error,
+    /// Nothing that says whether it signed: the way to it broke, or the process ended.
+    Unknown,
+}
+
+impl Answer {
+    const ALL: [Self; 3] = [Self::Signed, Self::Error, Self::Unknown];
+
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Signed => "signed",
+            Self::Error => "error",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// What is about to go to the signer.
+#[derive(Debug, Clone, Copy)]
+pub struct Sent<'r> {
+    /// What is to be signed.
+    pub request: &'r [u8],
+    /// Bytes of the signing command, as a device logs them.
+    pub payload_length: usize,
+    /// The newest entry of the device's log, if that is known.
+    pub log_after: Option<LogMark>,
+}
+
+/// The part of a device's log that has the entry about a request, if the device logged one: behind `after`, and not
+/// behind `until`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct LogSpan {
+    /// The newest entry before the request was sent; `None` is not known.
+    pub after: Option<LogMark>,
+    /// The newest entry after it was answered; `None` is not known.
+    pub until: Option<LogMark>,
+    /// Whether `until` is the entry itself.
+    pub exact: bool,
+}
+
 /// Which serial number a certificate shall have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Serial {
@@ -130,6 +186,40 @@ pub struct Entry {
     pub reason: Option<String>,
     /// The line of the `-cert.pub` file.
     pub certificate: Option<String>,
+    /// When the request went to the signer, UNIX seconds; `None`: it did not.
+    pub sent_at: Option<i64>,
+    /// Bytes of the signing command, as a device logs them.
+    pub payload_length: Option<u32>,
+    /// SHA-256 of what was to be signed, hexadecimal.
+    pub request: Option<String>,
+    /// What the signer answered; `None`: it was not asked, or did not answer yet.
+    pub answer: Option<Answer>,
+    /// The device's newest log entry before the request was sent.
+    pub log_after: Option<u16>,
+    /// Its digest, 32 hexadecimal digits.
+    pub log_after_digest: Option<String>,
+    /// The device's newest log entry after the answer.
+    pub log_until: Option<u16>,
+    /// Its digest, 32 hexadecimal digits.
+    pub log_until_digest: Option<String>,
+    /// The revocation that is about it, by its place in the ledger.
+    pub revocation: Option<i64>,
+}
+
+impl Entry {
+    /// Where in the device's log its entry is, as far as that is known.
+    #[must_use]
+    pub fn log_span(&self) -> LogSpan {
+        let mark = |number: Option<u16>, digest: &Option<String>| {
+            let digest = u128::from_str_radix(digest.as_deref()?, 16).ok()?.to_be_bytes();
+            Some(LogMark { number: number?, digest })
+        };
+        LogSpan {
+            after: mark(self.log_after, &self.log_after_digest),
+            until: mark(self.log_until, &self.log_until_digest),
+            exact: self.audit_entry.is_some(),
+        }
+    }
 }
 
 /// Which entries are looked for; all that is said must hold.
@@ -203,24 +293,44 @@ impl Ledger {
                     })
                 })
                 .map_err(failed)?;
-            Ok(Reservation { entry: transaction.last_insert_rowid(), serial })
+            let entry = transaction.last_insert_rowid();
+            events::record(failed, transaction, About::Certificate, entry)?;
+            Ok(Reservation { entry, serial })
         })
+    }
+
+    /// Records that a request is about to go to the signer; only then may it.
+    ///
+    /// # Errors
+    /// When it is not recorded.
+    pub fn sent(&mut self, reservation: &Reservation, sent: &Sent<'_>) -> Result<()> {
+        let (after, digest) = columns(sent.log_after);
+        let set = params![
+            reservation.entry,
+            Timestamp::now().as_second(),
+            i64::try_from(sent.payload_length).unwrap_or(i64::MAX),
+            hex(&Sha256::digest(sent.request)),
+            after,
+            digest
+        ];
+        self.change(
+            reservation,
+            "UPDATE certificates SET sent_at = ?2, payload_length = ?3, request = ?4, log_after = ?5, \
+             log_after_digest = ?6 WHERE id = ?1 AND state = 'reserved' AND sent_at IS NULL",
+            set,
+        )
     }
 
     /// Records the certificate of a reservation; only then may anybody be handed it.
     ///
     /// # Errors
     /// When it is not recorded: the certificate is to be thrown away then.
-    pub fn issued(
-        &mut self,
-        reservation: &Reservation,
-        certificate: &str,
-        audit_entry: Option<u16>,
-    ) -> Result<()> {
-        self.finish(reservation, State::Issued, None, Some(certificate.trim_end()), audit_entry)
+    pub fn issued(&mut self, reservation: &Reservation, certificate: &str, span: LogSpan) -> Result<()> {
+        let certificate = certificate.trim_end();
+        self.finish(reservation, State::Issued, None, Some(certificate), Some(Answer::Signed), span)
     }
 
-    /// Records why a reservation has no certificate.
+    /// Records why a reservation has no certificate, and what the signer answered, if it was asked.
     ///
     /// # Errors
     /// When it is not recorded: the entry stays reserved.
@@ -229,9 +339,10 @@ impl Ledger {
         reservation: &Reservation,
         state: State,
         reason: &str,
-        audit_entry: Option<u16>,
+        answer: Option<Answer>,
+        span: LogSpan,
     ) -> Result<()> {
-        self.finish(reservation, state, Some(reason), None, audit_entry)
+        self.finish(reservation, state, Some(reason), None, answer, span)
     }
 
     fn finish(
@@ -240,27 +351,39 @@ impl Ledger {
         state: State,
         reason: Option<&str>,
         certificate: Option<&str>,
-        audit_entry: Option<u16>,
+        answer: Option<Answer>,
+        span: LogSpan,
     ) -> Result<()> {
-        self.write(|failed, transaction| {
-            let changed = transaction
-                .execute(
-                    "UPDATE certificates SET state = ?2, reason = ?3, certificate = ?4, audit_entry = ?5, \
-                     finished_at = ?6 WHERE id = ?1 AND state = 'reserved'",
-                    params![
-                        reservation.entry,
-                        state.name(),
-                        reason,
-                        certificate,
-                        audit_entry,
-                        Timestamp::now().as_second()
-                    ],
-                )
-                .map_err(failed)?;
-            match changed {
-                1 => Ok(()),
-                _ => Err(LedgerError::Nonsense(format!("entry {} is not reserved", reservation.entry))),
-            }
+        let (until, digest) = columns(span.until);
+        let set = params![
+            reservation.entry,
+            state.name(),
+            reason,
+            certificate,
+            span.until.filter(|_| span.exact).map(|mark| mark.number),
+            Timestamp::now().as_second(),
+            answer.map(Answer::name),
+            until,
+            digest
+        ];
+        self.change(
+            reservation,
+            "UPDATE certificates SET state = ?2, reason = ?3, certificate = ?4, audit_entry = ?5, \
+             finished_at = ?6, answer = ?7, log_until = ?8, log_until_digest = ?9 \
+             WHERE id = ?1 AND state = 'reserved'",
+            set,
+        )
+    }
+
+    fn change(
+        &mut self,
+        reservation: &Reservation,
+        update: &str,
+        set: &[&dyn rusqlite::ToSql],
+    ) -> Result<()> {
+        self.write(|failed, transaction| match transaction.execute(update, set).map_err(failed)? {
+            1 => events::record(failed, transaction, About::Certificate, reservation.entry),
+            _ => Err(LedgerError::Nonsense(format!("entry {} is not reserved", reservation.entry))),
         })
     }
 
@@ -299,6 +422,11 @@ impl Ledger {
         let mut entries = Vec::new();
         while let Some(row) = rows.next().map_err(self.failure())? {
             entries.push(entry(row).map_err(self.failure())??);
+        }
+        let revocations = self.standing_revocations()?;
+        for entry in &mut entries {
+            let about = |(_, revoked): &&(Revocation, Revoked)| revoked.is_about(entry);
+            entry.revocation = revocations.iter().find(about).map(|(revocation, _)| revocation.revocation);
         }
         Ok(entries)
     }
@@ -340,6 +468,10 @@ impl Ledger {
             }),
         }
     }
+}
+
+fn columns(mark: Option<LogMark>) -> (Option<u16>, Option<String>) {
+    mark.map(|mark| (mark.number, hex(&mark.digest))).unzip()
 }
 
 /// The row of a CA, which is made when there is none.
@@ -399,6 +531,13 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
             serde_json::from_str(&principals).map_err(|_| nonsense("principals"))?,
         ))
     };
+    let answer = match row.get::<_, Option<String>>("answer")? {
+        None => None,
+        Some(name) => match Answer::ALL.into_iter().find(|known| known.name() == name) {
+            None => return Ok(Err(nonsense("answer"))),
+            known => known,
+        },
+    };
     let (serial, valid_after, valid_before, state, principals) = match numbers() {
         Ok(numbers) => numbers,
         Err(error) => return Ok(Err(error)),
@@ -427,5 +566,14 @@ fn entry(row: &Row<'_>) -> rusqlite::Result<Result<Entry>> {
         finished_at: row.get("finished_at")?,
         reason: row.get("reason")?,
         certificate: row.get("certificate")?,
+        sent_at: row.get("sent_at")?,
+        payload_length: row.get("payload_length")?,
+        request: row.get("request")?,
+        answer,
+        log_after: row.get("log_after")?,
+        log_after_digest: row.get("log_after_digest")?,
+        log_until: row.get("log_until")?,
+        log_until_digest: row.get("log_until_digest")?,
+        revocation: None,
     }))
 }

@@ -112,7 +112,7 @@ pub(super) fn content(
     row: i64,
 ) -> Result<Option<String>> {
     let query = format!("SELECT {} FROM {} WHERE rowid = ?1", about.columns(), about.table());
-    let mut statement = database.prepare_cached(&query).map_err(failed)?;
+    let mut statement = database.prepare(&query).map_err(failed)?;
     let columns = statement.column_count();
     let values = statement
         .query_row([row], |row| (0..columns).map(|column| Ok(value(row.get_ref(column)?))).collect())
@@ -135,7 +135,7 @@ fn value(value: ValueRef<'_>) -> Option<Value> {
 /// The newest event's id and link; 0 and zeros before the first.
 pub(super) fn head(failed: Failed<'_>, database: &Connection) -> Result<(i64, Link)> {
     let newest: Option<(i64, String)> = database
-        .prepare_cached("SELECT id, link FROM events ORDER BY id DESC LIMIT 1")
+        .prepare("SELECT id, link FROM events ORDER BY id DESC LIMIT 1")
         .and_then(|mut query| query.query_row([], |row| Ok((row.get(0)?, row.get(1)?))).optional())
         .map_err(failed)?;
     let Some((id, link)) = newest else { return Ok((0, Link::default())) };
@@ -158,7 +158,7 @@ pub(super) fn record(failed: Failed<'_>, database: &Connection, about: About, ro
     };
     event.link = hex(&link(&before, &event));
     database
-        .prepare_cached("INSERT INTO events (id, at, about, row, content, link) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
+        .prepare("INSERT INTO events (id, at, about, row, content, link) VALUES (?1, ?2, ?3, ?4, ?5, ?6)")
         .and_then(|mut insert| {
             insert.execute(params![event.id, event.at, event.about, event.row, event.content, event.link])
         })
@@ -206,7 +206,8 @@ mod tests {
         let link: Link = std::array::from_fn(|at| u8::try_from(at * 7 % 256).unwrap_or_default());
         assert_eq!(unhex(&hex(&link)), Some(link));
         let text = hex(&link);
-        for wrong in ["", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replacen('0', "+", 1)] {
+        for wrong in ["", &text[1..], &text.to_uppercase(), &format!("{text}0"), &text.replacen('0', "+", 1)]
+        {
             assert_eq!(unhex(wrong), None, "{wrong}");
         }
     }

@@ -5,12 +5,19 @@
 //! anybody is handed it. An entry that was reserved stays for ever: as issued, refused or failed, or as reserved, which
 //! says that the process ended before it could tell.
 //!
+//! *Evidence.* Each change of a row is tied to all changes before (see [`events`]), a row about a certificate can be
+//! compared with the certificate ([`Ledger::faults`]), and what a device's journal held when it was read last is kept here
+//! ([`KnownJournal`]), as the journal keeps what was here.
+//!
 //! *In the file.* The rollback journal with `synchronous = EXTRA`, not the write-ahead log: what a commit has returned
 //! survives a power cut, at rest the ledger is one file that can be copied, and it works in a home directory on a
 //! network. Serial numbers and validities are decimal text of 20 digits, since SQLite's numbers end at 2⁶³ − 1. The
 //! file carries an application id and the version of its tables; what has another is left alone.
 
 mod certificate;
+mod check;
+mod events;
+mod journal;
 mod recorder;
 mod revocation;
 
@@ -24,16 +31,23 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 use ssh_encoding::Decode as _;
 use ssh_key::{HashAlg, public::KeyData};
 
-pub use certificate::{Authority, Entry, Filter, Reservation, Serial, State};
-pub use recorder::{Recorder, whoami};
+pub use certificate::{Answer, Authority, Entry, Filter, LogSpan, Reservation, Sent, Serial, State};
+pub use check::Fault;
+pub use events::Link;
+pub(crate) use events::{hex, unhex};
+pub use journal::{Head, KnownJournal};
+pub use recorder::{Outcome, Recorder, whoami};
 pub use revocation::{Revocation, Revoked, sha256};
 
+use self::events::About;
 use crate::{files, krl::KrlError, output::shown};
 
 /// `sshL`, in the file's header.
 const APPLICATION_ID: i32 = 0x7373_684c;
-/// Of the tables; a ledger with another version is refused.
-const VERSION: i32 = 1;
+/// Of the tables. One of version 1 is brought up to it; a ledger with another version is refused.
+const VERSION: i32 = 2;
+/// The version whose rows say neither whether they were sent nor where in a device's log they can be.
+const UNCHAINED: i32 = 1;
 /// How long a process waits for others to finish with the ledger.
 const PATIENCE: Duration = Duration::from_secs(15);
 
@@ -67,7 +81,15 @@ CREATE TABLE certificates (
     state TEXT NOT NULL CHECK (state IN ('reserved', 'issued', 'refused', 'failed')),
     finished_at INTEGER,
     reason TEXT,
-    certificate TEXT
+    certificate TEXT,
+    sent_at INTEGER,                    -- when the request went to the signer; NULL: it did not
+    payload_length INTEGER,             -- bytes of the signing command, as the device logs them
+    request TEXT,                       -- SHA-256 of what was to be signed, hexadecimal
+    answer TEXT CHECK (answer IN ('signed', 'error', 'unknown')), -- the signer's; NULL: it was not asked
+    log_after INTEGER,                  -- the device's newest log entry before; NULL: not known
+    log_after_digest TEXT,
+    log_until INTEGER,                  -- and behind it
+    log_until_digest TEXT
 ) STRICT;
 CREATE UNIQUE INDEX counted ON certificates (authority, serial) WHERE counted;
 CREATE INDEX serials ON certificates (authority, serial);
@@ -83,9 +105,49 @@ CREATE TABLE revocations (
     fingerprint TEXT,
     reason TEXT,
     revoked_by TEXT NOT NULL,
-    revoked_at INTEGER NOT NULL
+    revoked_at INTEGER NOT NULL,
+    undone_by TEXT,
+    undone_at INTEGER
 ) STRICT;
 CREATE TABLE revocation_lists (number TEXT PRIMARY KEY, built_at INTEGER NOT NULL) STRICT;
+";
+
+/// What version 2 has beside the tables of version 1.
+const CHAIN: &str = "
+CREATE TABLE identity (id TEXT NOT NULL) STRICT; -- 32 random hexadecimal digits: this ledger, and no copy of another
+INSERT INTO identity VALUES (lower(hex(randomblob(16))));
+CREATE TABLE events (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,
+    about TEXT NOT NULL CHECK (about IN ('certificate', 'revocation', 'list')),
+    row INTEGER NOT NULL,
+    content TEXT NOT NULL,              -- SHA-256 of the row as it was then
+    link TEXT NOT NULL                  -- SHA-256 of the link before and this event
+) STRICT;
+CREATE TABLE journals (                 -- what was read of devices' logs
+    device INTEGER PRIMARY KEY,
+    lines INTEGER NOT NULL,
+    link TEXT NOT NULL,
+    last_entry INTEGER,
+    last_digest TEXT,
+    at INTEGER NOT NULL
+) STRICT;
+";
+
+/// What version 1 lacks; its requests are taken for sent, since it did not say.
+const UPGRADE: &str = "
+ALTER TABLE certificates ADD COLUMN sent_at INTEGER;
+ALTER TABLE certificates ADD COLUMN payload_length INTEGER;
+ALTER TABLE certificates ADD COLUMN request TEXT;
+ALTER TABLE certificates ADD COLUMN answer TEXT CHECK (answer IN ('signed', 'error', 'unknown'));
+ALTER TABLE certificates ADD COLUMN log_after INTEGER;
+ALTER TABLE certificates ADD COLUMN log_after_digest TEXT;
+ALTER TABLE certificates ADD COLUMN log_until INTEGER;
+ALTER TABLE certificates ADD COLUMN log_until_digest TEXT;
+ALTER TABLE revocations ADD COLUMN undone_by TEXT;
+ALTER TABLE revocations ADD COLUMN undone_at INTEGER;
+UPDATE certificates SET sent_at = asked_at, answer =
+    CASE state WHEN 'issued' THEN 'signed' WHEN 'refused' THEN 'error' ELSE 'unknown' END;
 ";
 
 /// Why the ledger cannot be read or written. What it says is still true.
@@ -156,6 +218,9 @@ pub enum LedgerError {
         /// The fingerprints of those that it knows.
         known: Vec<String>,
     },
+    /// There is nothing to take back.
+    #[error("no revocation {0} stands in the ledger")]
+    NoRevocation(i64),
     /// It cannot be said in a revocation list.
     #[error("this cannot be revoked")]
     Krl(#[from] KrlError),
@@ -219,7 +284,13 @@ impl Ledger {
         }
         // Not opened read-only: what a process that was killed in the middle of a change left behind is rolled back by
         // the next one, and only a connection that may write can do that. SQLite reads what it may not write.
-        let ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        let mut ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        if ledger.header()? == (APPLICATION_ID, UNCHAINED) {
+            if ledger.database.is_readonly("main").map_err(ledger.failure())? {
+                return Err(LedgerError::Version { path: path.to_owned(), found: UNCHAINED });
+            }
+            ledger.prepare()?;
+        }
         ledger.database.pragma_update(None, "query_only", true).map_err(ledger.failure())?;
         match ledger.header()? {
             (APPLICATION_ID, VERSION) => Ok(ledger),
@@ -236,7 +307,8 @@ impl Ledger {
         let database = Connection::open_with_flags(path, flags).map_err(failure)?;
         database.busy_timeout(PATIENCE).map_err(failure)?;
         database.pragma_update(None, "foreign_keys", true).map_err(failure)?;
-        database.pragma_update(None, "synchronous", "EXTRA").map_err(failure)?;
+        let synchronous = if cfg!(test) { "OFF" } else { "EXTRA" };
+        database.pragma_update(None, "synchronous", synchronous).map_err(failure)?;
         Ok(Self { path: path.to_owned(), database })
     }
 
@@ -245,9 +317,20 @@ impl Ledger {
         if self.header()? != (APPLICATION_ID, VERSION) {
             self.write(|ledger, transaction| match header(transaction).map_err(ledger)? {
                 (APPLICATION_ID, VERSION) => Ok(()),
+                (APPLICATION_ID, UNCHAINED) => {
+                    transaction.execute_batch(UPGRADE).map_err(ledger)?;
+                    transaction.execute_batch(CHAIN).map_err(ledger)?;
+                    for about in About::ALL {
+                        for row in rows(ledger, transaction, about)? {
+                            events::record(ledger, transaction, about, row)?;
+                        }
+                    }
+                    transaction.pragma_update(None, "user_version", VERSION).map_err(ledger)
+                }
                 (APPLICATION_ID, found) => Err(LedgerError::Version { path: PathBuf::new(), found }),
                 (0, 0) if is_empty(transaction).map_err(ledger)? => {
                     transaction.execute_batch(TABLES).map_err(ledger)?;
+                    transaction.execute_batch(CHAIN).map_err(ledger)?;
                     transaction.pragma_update(None, "application_id", APPLICATION_ID).map_err(ledger)?;
                     transaction.pragma_update(None, "user_version", VERSION).map_err(ledger)
                 }
@@ -305,6 +388,13 @@ impl Ledger {
             .map_err(self.failure())?;
         Ok((verdict != "ok").then_some(verdict))
     }
+}
+
+/// The ids of a table's rows, in their order.
+fn rows(failed: Failed<'_>, database: &Connection, about: About) -> Result<Vec<i64>> {
+    let mut statement =
+        database.prepare(&format!("SELECT rowid FROM {} ORDER BY rowid", about.table())).map_err(failed)?;
+    statement.query_map([], |row| row.get(0)).and_then(Iterator::collect).map_err(failed)
 }
 
 fn header(database: &Connection) -> rusqlite::Result<(i32, i32)> {

@@ -4,7 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ssh_key::public::KeyData;
 
-use super::{Authority, Ledger, LedgerError, Reservation, Result, Serial, State};
+use super::{Answer, Authority, Ledger, LedgerError, LogSpan, Reservation, Result, Sent, Serial, State};
 use crate::{request::Content, signer::Signer};
 
 /// The ledger that signatures go through, for any number of threads; or none.
@@ -19,6 +19,12 @@ impl Recorder {
     #[must_use]
     pub fn new(ledger: Option<Ledger>) -> Self {
         Self { ledger: ledger.map(Mutex::new), asked_by: whoami() }
+    }
+
+    /// Whether there is a ledger.
+    #[must_use]
+    pub const fn has_ledger(&self) -> bool {
+        self.ledger.is_some()
     }
 
     /// Reserves an entry for what `signer` is about to sign, and puts its serial number into `content`.
@@ -52,36 +58,81 @@ impl Recorder {
         Ok(Some(reservation))
     }
 
+    /// Records that the request of a reservation is about to go to the signer.
+    ///
+    /// # Errors
+    /// When it is not recorded: it is not to be sent then.
+    pub fn sent(&self, reservation: Option<&Reservation>, sent: &Sent<'_>) -> Result<()> {
+        let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) else { return Ok(()) };
+        ledger.lock().unwrap_or_else(PoisonError::into_inner).sent(reservation, sent)
+    }
+
     /// Records what became of a reservation: the certificate, or why there is none.
     ///
     /// # Errors
     /// When it is not recorded. A certificate is to be thrown away then; its entry stays reserved.
-    pub fn settle(
-        &self,
-        reservation: Option<Reservation>,
-        outcome: std::result::Result<&str, (State, String)>,
-        audit_entry: Option<u16>,
-    ) -> Result<()> {
+    pub fn settle(&self, reservation: Option<Reservation>, outcome: Outcome<'_>) -> Result<()> {
         let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) else { return Ok(()) };
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
-            Ok(certificate) => ledger.issued(&reservation, certificate, audit_entry),
-            Err((state, reason)) => ledger.not_issued(&reservation, state, &reason, audit_entry),
+            Outcome::Issued { certificate, span } => ledger.issued(&reservation, certificate, span),
+            Outcome::NotSent { reason } => {
+                ledger.not_issued(&reservation, State::Failed, &reason, None, LogSpan::default())
+            }
+            Outcome::NotIssued { state, reason, answer, span } => {
+                ledger.not_issued(&reservation, state, &reason, Some(answer), span)
+            }
         }
     }
 }
 
-/// Who runs this process, as `user@host`.
+/// What became of a reservation.
+#[derive(Debug)]
+pub enum Outcome<'c> {
+    /// A certificate: the line of the `-cert.pub` file, and where the device logged it.
+    Issued {
+        /// The line.
+        certificate: &'c str,
+        /// Where.
+        span: LogSpan,
+    },
+    /// It never reached the signer.
+    NotSent {
+        /// Why.
+        reason: String,
+    },
+    /// The signer was asked, and there is no certificate.
+    NotIssued {
+        /// Refused or failed.
+        state: State,
+        /// Why.
+        reason: String,
+        /// What the signer answered.
+        answer: Answer,
+        /// Where the device logged it.
+        span: LogSpan,
+    },
+}
+
+/// Who runs this process, as `user@host`: the user by the process's real user id, whatever its environment says.
 #[must_use]
 pub fn whoami() -> String {
-    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
     #[cfg(unix)]
-    let (id, host) = (
-        rustix::process::getuid().as_raw().to_string(),
-        rustix::system::uname().nodename().to_string_lossy().into_owned(),
-    );
+    let (user, host) = {
+        let id = uzers::get_current_uid();
+        let name = uzers::get_user_by_uid(id).map(|user| user.name().to_string_lossy().into_owned());
+        (
+            name.unwrap_or_else(|| id.to_string()),
+            rustix::system::uname().nodename().to_string_lossy().into_owned(),
+        )
+    };
     #[cfg(not(unix))]
-    let (id, host) = ("unknown".to_owned(), variable("COMPUTERNAME").unwrap_or_default());
-    let user = ["USER", "LOGNAME", "USERNAME"].into_iter().find_map(variable).unwrap_or(id);
+    let (user, host) = {
+        let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+        (
+            variable("USERNAME").unwrap_or_else(|| "unknown".into()),
+            variable("COMPUTERNAME").unwrap_or_else(|| "unknown".into()),
+        )
+    };
     format!("{user}@{host}")
 }

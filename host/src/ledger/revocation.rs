@@ -7,8 +7,11 @@ use ssh_encoding::Encode as _;
 use ssh_key::{Fingerprint, public::KeyData};
 
 use super::{
-    Failed, Filter, Ledger, LedgerError, Result, certificate::authority_of, digits, fingerprint, key_data,
-    serial_of,
+    Entry, Failed, Filter, Ledger, LedgerError, Result,
+    certificate::authority_of,
+    digits,
+    events::{self, About},
+    fingerprint, key_data, serial_of,
 };
 use crate::krl::{KrlError, RevocationList};
 
@@ -62,6 +65,10 @@ pub struct Revocation {
     pub revoked_by: String,
     /// UNIX seconds.
     pub revoked_at: i64,
+    /// Who took it back, `user@host`; `None`: it stands.
+    pub undone_by: Option<String>,
+    /// When; UNIX seconds.
+    pub undone_at: Option<i64>,
 }
 
 impl Revoked {
@@ -84,6 +91,18 @@ impl Revoked {
                 list.revoke_fingerprint(*hash);
                 Ok(())
             }
+        }
+    }
+
+    /// Whether it is about an entry: what [`Revoked::filter`] lets through.
+    pub(super) fn is_about(&self, entry: &Entry) -> bool {
+        let by = |ca: &Option<KeyData>| ca.as_ref().is_none_or(|ca| fingerprint(ca) == entry.ca);
+        match self {
+            Self::Serials { ca, first, last } => by(ca) && (*first..=*last).contains(&entry.serial),
+            Self::KeyId { ca, key_id } => by(ca) && *key_id == entry.key_id,
+            Self::Key(key) => fingerprint(key) == entry.subject,
+            Self::Fingerprint(hash) => Fingerprint::Sha256(*hash).to_string() == entry.subject,
+            Self::Ca(key) => fingerprint(key) == entry.ca,
         }
     }
 
@@ -135,12 +154,12 @@ impl Ledger {
                 Revoked::Fingerprint(hash) => (None, Some(Fingerprint::Sha256(*hash).to_string())),
                 _ => (None, None),
             };
-            transaction
+            let new = transaction
                 .execute(
                     "INSERT INTO revocations (what, authority, first_serial, last_serial, key_id, key, fingerprint, \
                      reason, revoked_by, revoked_at) SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10 WHERE NOT EXISTS \
                      (SELECT 1 FROM revocations WHERE what = ?1 AND authority IS ?2 AND first_serial IS ?3 AND \
-                     last_serial IS ?4 AND key_id IS ?5 AND key IS ?6 AND fingerprint IS ?7)",
+                     last_serial IS ?4 AND key_id IS ?5 AND key IS ?6 AND fingerprint IS ?7 AND undone_at IS NULL)",
                     params![
                         revoked.name(),
                         ca,
@@ -155,11 +174,38 @@ impl Ledger {
                     ],
                 )
                 .map_err(failed)?;
-            Ok(())
+            match new {
+                0 => Ok(()),
+                _ => events::record(failed, transaction, About::Revocation, transaction.last_insert_rowid()),
+            }
         })
     }
 
-    /// All revocations, in their order.
+    /// Takes a revocation back: lists that are built from now on do not have it. It stays in the ledger, with who took it
+    /// back and when.
+    ///
+    /// # Errors
+    /// [`LedgerError::NoRevocation`] when none of this number stands.
+    pub fn undo_revocation(&mut self, revocation: i64, undone_by: &str) -> Result<()> {
+        self.write(|failed, transaction| {
+            let set = params![revocation, undone_by, Timestamp::now().as_second()];
+            let update =
+                "UPDATE revocations SET undone_by = ?2, undone_at = ?3 WHERE id = ?1 AND undone_at IS NULL";
+            match transaction.execute(update, set).map_err(failed)? {
+                1 => events::record(failed, transaction, About::Revocation, revocation),
+                _ => Err(LedgerError::NoRevocation(revocation)),
+            }
+        })
+    }
+
+    /// The revocations that were not taken back, in their order.
+    pub(super) fn standing_revocations(&self) -> Result<Vec<(Revocation, Revoked)>> {
+        let mut revocations = read_revocations(&self.database, &self.failure())?;
+        revocations.retain(|(revocation, _)| revocation.undone_at.is_none());
+        Ok(revocations)
+    }
+
+    /// All revocations, those that were taken back among them, in their order.
     ///
     /// # Errors
     /// When they cannot be read.
@@ -186,10 +232,13 @@ impl Ledger {
                     params![digits(number), generated],
                 )
                 .map_err(failed)?;
+            events::record(failed, transaction, About::List, transaction.last_insert_rowid())?;
             let generated = u64::try_from(generated).unwrap_or(0);
             let mut list = RevocationList::new(number, generated);
-            for (_, revoked) in read_revocations(transaction, failed)? {
-                revoked.put(&mut list)?;
+            for (revocation, revoked) in read_revocations(transaction, failed)? {
+                if revocation.undone_at.is_none() {
+                    revoked.put(&mut list)?;
+                }
             }
             Ok(list)
         })
@@ -200,8 +249,8 @@ fn read_revocations(database: &Connection, failed: Failed<'_>) -> Result<Vec<(Re
     let mut statement = database
         .prepare(
             "SELECT revocations.id, what, authorities.fingerprint, first_serial, revocations.last_serial, key_id, \
-             revocations.fingerprint, reason, revoked_by, revoked_at, authorities.key, revocations.key \
-             FROM revocations LEFT JOIN authorities ON authorities.id = authority ORDER BY revocations.id",
+             revocations.fingerprint, reason, revoked_by, revoked_at, authorities.key, revocations.key, \
+             undone_by, undone_at FROM revocations LEFT JOIN authorities ON authorities.id = authority ORDER BY revocations.id",
         )
         .map_err(failed)?;
     let mut rows = statement.query([]).map_err(failed)?;
@@ -229,6 +278,8 @@ fn revocation(row: &Row<'_>) -> rusqlite::Result<Result<(Revocation, Revoked)>> 
         reason: row.get(7)?,
         revoked_by: row.get(8)?,
         revoked_at: row.get(9)?,
+        undone_by: row.get(12)?,
+        undone_at: row.get(13)?,
     };
     let read = || -> Result<Revoked> {
         (revocation.first_serial, revocation.last_serial) = (first.transpose()?, last.transpose()?);
