@@ -137,3 +137,99 @@ fn other_commands_are_about_one_device() {
     let run = Machine::new().run(&["--device", "sim:a", "--device", "sim:b", "device", "info"]);
     assert!(run.code == 2 && run.stderr.contains("one --device"), "{run:?}");
 }
+
+#[test]
+fn a_file_that_is_not_a_key_does_not_keep_the_others_from_being_signed() {
+    let devices = devices(1);
+    let machine = &devices.machine;
+    let mut keys = keys(machine, 3);
+    machine.write("bad.pub", "this is not a key\n");
+    keys.insert(1, "bad.pub".into());
+    machine.write("empty.pub", "");
+    keys.push("empty.pub".into());
+    let run = machine.run(&sign(&["--device", &devices.addresses[0]], &keys));
+    assert!(run.code != 0, "{run:?}");
+    assert!(run.stderr.contains("2 of 5 keys were not signed"), "{run:?}");
+    assert!(
+        run.stderr.contains("bad.pub not signed") && run.stderr.contains("empty.pub not signed"),
+        "{run:?}"
+    );
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    let results: Vec<_> =
+        report["keys"].as_array().unwrap().iter().map(|key| key["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["signed", "failed", "signed", "signed", "failed"]);
+    // The one that is bad has taken its serial number with it.
+    assert_eq!((&report["keys"][0]["serial"], &report["keys"][2]["serial"]), (&100.into(), &102.into()));
+}
+
+#[test]
+fn certificates_among_the_keys_are_left_out_when_a_call_is_resumed_and_named_otherwise() {
+    let devices = devices(1);
+    let machine = &devices.machine;
+    let keys = keys(machine, 2);
+    let device = ["--device", &devices.addresses[0]];
+    assert_eq!(machine.run(&sign(&device, &keys)).code, 0);
+    // As `*.pub` has it.
+    let all = ["0-cert.pub", "0.pub", "1-cert.pub", "1.pub"].map(str::to_owned);
+    let resumed = machine.run(&sign(&[&device[..], &["--resume"]].concat(), &all));
+    assert_eq!(resumed.code, 0, "{resumed:?}");
+    assert!(resumed.stderr.contains("0-cert.pub is a certificate: left out"), "{resumed:?}");
+    let report = resumed.json();
+    let results: Vec<_> =
+        report["keys"].as_array().unwrap().iter().map(|key| key["result"].as_str().unwrap()).collect();
+    assert_eq!(results, ["kept", "kept"]);
+    let named = machine.run(&sign(&device, &all));
+    assert!(named.code != 0 && named.stderr.contains("is a certificate, not a key"), "{named:?}");
+    assert!(named.stderr.contains("--resume") && named.stderr.contains("2 of 4 keys"), "{named:?}");
+}
+
+#[test]
+fn a_certificate_is_kept_only_when_it_says_all_that_is_asked_for_now_and_is_not_revoked() {
+    let devices = devices(1);
+    let machine = &devices.machine;
+    let keys = keys(machine, 1);
+    let device = &devices.addresses[0];
+    let sign = |more: &str| {
+        let line =
+            format!("sign -s 5 -t 10 --timestamp timestamp --resume --format json --device {device} {more}");
+        let words: Vec<_> = line.split(' ').map(str::to_owned).chain(keys.clone()).collect();
+        machine.run(&words).json()["keys"][0]["result"].as_str().unwrap().to_owned()
+    };
+    let base = "-I me -n a -V +1h -z 7 -O no-pty";
+    assert_eq!([base, base].map(sign), ["signed", "kept"]);
+    for other in [
+        "-I me -n a -V +1h -z 7 -O no-pty -O force-command=true",
+        "-I me -n a -V +1h -z 7",
+        "-I me -n a -V +1h -z 7 -O clear",
+        "-I me -n a -V +1h -z 7 -O no-pty -O extension:x@example.com=1",
+        "-I me -n a -V +2h -z 7 -O no-pty",
+        "-I me -n a -V +5m -z 7 -O no-pty",
+        "-I me -n a,b -V +1h -z 7 -O no-pty",
+        "-I you -n a -V +1h -z 7 -O no-pty",
+        "-I me -n a -V +1h -z 8 -O no-pty",
+        "-h -I me -n a -V +1h -z 7",
+    ] {
+        assert_eq!([other, other].map(sign), ["signed", "kept"], "{other}");
+        assert_eq!(sign(base), "signed", "after {other}");
+    }
+    assert_eq!(sign("-I me -n a -V +1h -O no-pty"), "kept", "any serial number will do where none is given");
+    for revoke in ["--serial 7", "--key-id me", "--key 0.pub"] {
+        let words: Vec<_> = ["revoke"].into_iter().chain(revoke.split(' ')).collect();
+        let run = machine.run(&words);
+        assert_eq!(run.code, 0, "{run:?}");
+        assert_eq!(sign(base), "signed", "{revoke}");
+    }
+}
+
+#[test]
+fn more_jobs_than_a_simulator_serves_are_not_an_error() {
+    let machine = Machine::new();
+    machine.timestamp_key("timestamp");
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    for line in ["key generate --algorithm ed25519 --id 5", "template put t.toml --id 10"] {
+        assert_eq!(machine.run(&line.split(' ').collect::<Vec<_>>()).code, 0);
+    }
+    let run = machine.run(&sign(&["--jobs", "4"], &keys(&machine, 6)));
+    assert_eq!(run.code, 0, "{run:?}");
+    assert!(!run.stderr.contains("error") && !run.stderr.contains("simulator"), "{run:?}");
+}

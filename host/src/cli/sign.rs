@@ -7,7 +7,7 @@
 use std::os::unix::ffi::OsStrExt;
 use std::{
     ffi::OsStr,
-    io::IsTerminal,
+    io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
     thread,
@@ -17,7 +17,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
-use ssh_key::{Certificate, HashAlg, PublicKey, public::KeyData};
+use ssh_key::{Certificate, HashAlg, PublicKey, certificate::OptionsMap, public::KeyData};
 use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 
 use super::{
@@ -28,8 +28,10 @@ use super::{
     signing::SignerChoice,
 };
 use crate::{
+    certificate_options::OptionList,
     explanation::Explanation,
     files::{self, Kind, Replace},
+    input,
     issue::{self, Tried},
     key_file,
     ledger::{Recorder, Serial},
@@ -38,6 +40,7 @@ use crate::{
     request::{Content, SigningRequest, StoredRequest},
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{self, TimestampSource},
+    transport::DeviceAddress,
     validity::Validity,
 };
 
@@ -56,7 +59,8 @@ pub(super) struct Sign {
     save_request: bool,
     #[command(flatten)]
     replace: Replace,
-    /// Leave out keys whose certificate is there, of this CA, for the same id and principals, and still valid
+    /// Leave out keys whose certificate is there, of this CA, saying all that is asked for now, valid and not revoked in the
+    /// ledger; and leave out certificates among the keys
     #[arg(long)]
     resume: bool,
     /// How many keys are signed at the same time, spread over the devices; one for each device if not given
@@ -164,7 +168,8 @@ struct Batch<'a> {
     save_request: bool,
     replace: Replace,
     resume: bool,
-    subjects: &'a [Subject],
+    /// With their places among all that was named.
+    subjects: &'a [(usize, Subject)],
     /// `None` when each request brings its time.
     source: Mutex<Option<Box<dyn TimestampSource + Send>>>,
     recorder: Recorder,
@@ -188,7 +193,33 @@ impl Sign {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         // All that can be wrong without a device is found before anything is signed.
         let content = self.requests.is_empty().then(|| self.content.content()).transpose()?;
-        let subjects = if self.requests.is_empty() { self.subjects()? } else { self.stored()? };
+        let inputs = if self.requests.is_empty() { self.subjects()? } else { self.stored() };
+        let total = inputs.len();
+        let (mut subjects, mut unreadable) = (Vec::new(), Vec::new());
+        for (place, input) in inputs.into_iter().enumerate() {
+            match input {
+                Ok(subject) => subjects.push((place, subject)),
+                // A file that is not there is a slip of whoever named it, and found before anything is signed.
+                Err(Unreadable { error, .. }) if error.exit() == Exit::File => return Err(error),
+                Err(Unreadable { path, error }) => unreadable.push((place, path, error)),
+            }
+        }
+        let all_signed = unreadable.is_empty();
+        if subjects.is_empty() {
+            // Nothing is left that a device could be asked for.
+            let one = total == 1;
+            for (_, _, error) in unreadable.iter().skip(1) {
+                output::talk(error.report().trim_end());
+            }
+            return match unreadable.into_iter().next() {
+                None => Ok(()),
+                Some((.., error)) if one => Err(error),
+                Some((.., error)) => {
+                    output::talk(error.report().trim_end());
+                    Err(CliError::NotSigned { failed: total, total, exit: error.exit() })
+                }
+            };
+        }
         let timed = |subject: &Subject| matches!(subject.stored, Some(Stored { timestamp: Some(_), .. }));
         let ca = context.ca(&self.signer)?;
         let batch = Batch {
@@ -198,7 +229,7 @@ impl Sign {
             replace: self.replace,
             resume: self.resume,
             subjects: &subjects,
-            source: Mutex::new(match subjects.iter().all(timed) {
+            source: Mutex::new(match subjects.iter().map(|(_, subject)| subject).all(timed) {
                 true => None,
                 false => Some(ca.timestamp_source()?),
             }),
@@ -208,12 +239,20 @@ impl Sign {
             progress: progress(subjects.len()),
             state: Mutex::default(),
         };
-        let workers = self.jobs.map_or(0, usize::from).max(ca.devices.len()).min(subjects.len());
+        for (place, path, error) in unreadable {
+            batch.talk(format_args!("{} not signed: {}", output::shown(&path), error.line()));
+            let mut state = batch.state();
+            state.exit.get_or_insert(error.exit());
+            state.failed += 1;
+            let fate = Fate::Failed { error: error.line() };
+            let (device, request) = (String::new(), None);
+            state.outcomes.push((place, Outcome { key: path, serial: None, device, request, fate }));
+        }
+        let devices = spread(&ca.devices, self.jobs.map_or(0, usize::from), subjects.len());
         let ends: Vec<Result<(), CliError>> = thread::scope(|scope| {
-            let devices = ca.devices.iter().cycle().take(workers);
             let (ca, batch) = (&ca, &batch);
             let work = |device| scope.spawn(move || ca.with_signer(device, |signer| batch.work(signer)));
-            let working: Vec<_> = devices.map(work).collect();
+            let working: Vec<_> = devices.into_iter().map(work).collect();
             working.into_iter().map(|worker| worker.join().unwrap_or(Ok(()))).collect()
         });
         let failed: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
@@ -228,7 +267,12 @@ impl Sign {
         let Batch { by, state, content, .. } = batch;
         let Some(by) = by.into_inner() else {
             // Nothing could be opened.
-            return errors.into_iter().next().map_or(Ok(()), Err);
+            let exit = || CliError::NotSigned { failed: total, total, exit: Exit::Failed };
+            return match errors.into_iter().next() {
+                Some(error) => Err(error),
+                None if all_signed => Ok(()),
+                None => Err(exit()),
+            };
         };
         let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         for error in errors {
@@ -247,7 +291,7 @@ impl Sign {
             keys: state.outcomes.into_iter().map(|(_, outcome)| outcome).collect(),
         };
         context.format().print(&report, |_| String::new())?;
-        let (total, tried) = (subjects.len(), report.keys.len());
+        let tried = report.keys.len();
         match (state.refused, state.failed + total - tried) {
             (0, 0) => Ok(()),
             (0, failed) => {
@@ -257,20 +301,36 @@ impl Sign {
         }
     }
 
-    fn subjects(&self) -> Result<Vec<Subject>, CliError> {
-        let subject = |(index, path): (usize, &PathBuf)| {
+    /// The keys to sign; one that cannot be read is for itself.
+    fn subjects(&self) -> Result<Vec<Result<Subject, Unreadable>>, CliError> {
+        let mut subjects = Vec::new();
+        for path in &self.keys {
+            if self.resume && is_certificate(path) {
+                output::talk(format_args!("{} is a certificate: left out", output::shown(path)));
+                continue;
+            }
+            let index = subjects.len();
             let serial = match self.dry_run {
                 true => Serial::Given(self.content.given_serial(index)?),
                 false => self.content.serial(index)?,
             };
-            let key = key_file::read_public(path)
-                .map_err(|error| CliError::content("nothing was signed", error))?;
-            Ok(Subject { path: path.clone(), key, serial, stored: None })
-        };
-        self.keys.iter().enumerate().map(subject).collect()
+            let key = key_file::read_public(path).map_err(|error| Unreadable {
+                path: path.clone(),
+                error: match is_certificate(path) {
+                    true => CliError::content(
+                        format!("{} is a certificate, not a key", output::shown(path)),
+                        "name the keys only, or leave certificates out with --resume",
+                    ),
+                    false if self.keys.len() == 1 => CliError::content("nothing was signed", error),
+                    false => CliError::content("no public key", error),
+                },
+            });
+            subjects.push(key.map(|key| Subject { path: path.clone(), key, serial, stored: None }));
+        }
+        Ok(subjects)
     }
 
-    fn stored(&self) -> Result<Vec<Subject>, CliError> {
+    fn stored(&self) -> Vec<Result<Subject, Unreadable>> {
         let subject = |path: &PathBuf| {
             let StoredRequest { request, timestamp } = request::read(path)?;
             let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
@@ -287,8 +347,22 @@ impl Sign {
                 stored: Some(Stored { request, content, timestamp }),
             })
         };
-        self.requests.iter().map(subject).collect()
+        let unreadable = |path: &PathBuf, error| Unreadable { path: path.clone(), error };
+        self.requests.iter().map(|path| subject(path).map_err(|error| unreadable(path, error))).collect()
     }
+}
+
+/// A file that is named and cannot be signed.
+struct Unreadable {
+    path: PathBuf,
+    error: CliError,
+}
+
+/// A worker for each device, and more for those that serve several sessions, up to `jobs` or as many as there are keys.
+fn spread(devices: &[DeviceAddress], jobs: usize, keys: usize) -> Vec<&DeviceAddress> {
+    let more = devices.iter().filter(|device| device.is_shared()).cycle();
+    let extra = jobs.saturating_sub(devices.len());
+    devices.iter().chain(more.take(extra)).take(keys).collect()
 }
 
 impl Batch<'_> {
@@ -374,7 +448,7 @@ impl Batch<'_> {
         saved: &mut Option<String>,
     ) -> Result<Fate, CliError> {
         let certificate = beside(&subject.path, "-cert.pub");
-        if self.resume && says_the_same(&certificate, &subject.key, content, signer.ca_key()) {
+        if self.resume && self.is_there(&certificate, subject, content, signer.ca_key())? {
             self.talk(format_args!("{} is there", output::shown(&certificate)));
             return Ok(Fate::Kept { certificate });
         }
@@ -407,6 +481,37 @@ impl Batch<'_> {
             }
             Tried::Refused(timed) => self.explain(signer, subject, &timed),
         }
+    }
+
+    /// Whether a certificate is there that says all that is asked for now, is valid, and is not revoked.
+    fn is_there(
+        &self,
+        path: &Path,
+        subject: &Subject,
+        content: &Content,
+        ca: &KeyData,
+    ) -> Result<bool, CliError> {
+        let line = match input::read_text(path) {
+            Ok(line) => line,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(error) => return Err(FileError::read(path, error).into()),
+        };
+        // What is not a certificate is replaced by one, as it is without --resume.
+        let Ok(certificate) = Certificate::from_openssh(&line) else { return Ok(false) };
+        let now = timestamp::now()?.seconds();
+        let serial = match (&subject.stored, subject.serial) {
+            (Some(_), _) => Some(content.serial),
+            (None, Serial::Given(0) | Serial::Next) => None,
+            (None, Serial::Given(serial)) => Some(serial),
+        };
+        let same = certificate.validate_at(now.into(), &[ca.fingerprint(HashAlg::Sha256)]).is_ok()
+            && certificate.public_key() == subject.key.key_data()
+            && says(&certificate, content, serial);
+        if same && self.recorder.is_revoked(&certificate)? {
+            self.talk(format_args!("{} is revoked", output::shown(path)));
+            return Ok(false);
+        }
+        Ok(same)
     }
 
     /// The request for a subject, and when it was made.
@@ -468,9 +573,9 @@ impl Batch<'_> {
     fn next(&self) -> Option<(usize, &Subject)> {
         let mut state = self.state();
         let index = state.next;
-        let subject = self.subjects.get(index)?;
+        let (place, subject) = self.subjects.get(index)?;
         state.next += 1;
-        Some((index, subject))
+        Some((*place, subject))
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -484,7 +589,7 @@ impl Batch<'_> {
 
 /// A bar on the terminal, where there are enough keys to wait for.
 fn progress(total: usize) -> ProgressBar {
-    let long = total >= 10 && std::io::stderr().is_terminal();
+    let long = total >= 10 && io::stderr().is_terminal();
     let bar = if long { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
     match ProgressStyle::with_template("{bar:40} {pos}/{len} signed, {eta} to go") {
         Ok(style) => bar.with_style(style),
@@ -492,22 +597,40 @@ fn progress(total: usize) -> ProgressBar {
     }
 }
 
-/// Whether a certificate is there that says what is asked for, and is valid now.
-fn says_the_same(path: &Path, subject: &PublicKey, content: &Content, ca: &KeyData) -> bool {
-    let Some(certificate) =
-        std::fs::read_to_string(path).ok().and_then(|line| Certificate::from_openssh(&line).ok())
-    else {
-        return false;
+/// Whether a certificate says all of `content`, but for its serial number, and that if it is given.
+fn says(certificate: &Certificate, content: &Content, serial: Option<u64>) -> bool {
+    let same_options = |found: &OptionsMap, asked: &OptionList| {
+        let found = found.iter().map(|(name, contents)| (name.as_str(), contents.as_str()));
+        found.eq(asked.iter().map(|(name, contents)| (name.as_str(), contents.as_deref().unwrap_or(""))))
     };
-    let valid = || {
-        let now = timestamp::now().ok()?;
-        certificate.validate_at(now.seconds().into(), &[ca.fingerprint(HashAlg::Sha256)]).ok()
-    };
-    certificate.public_key() == subject.key_data()
-        && certificate.key_id() == content.key_id
+    certificate.key_id() == content.key_id
         && certificate.valid_principals() == content.principals.as_slice()
         && certificate.cert_type().is_host() == (content.kind == CertificateKind::Host)
-        && valid().is_some()
+        && same_options(certificate.critical_options(), &content.options.critical)
+        && same_options(certificate.extensions(), &content.options.extensions)
+        && serial.is_none_or(|serial| serial == certificate.serial())
+        && is_as_long(certificate.valid_after(), certificate.valid_before(), content.validity)
+}
+
+/// Whether a validity is what is asked for, or was when it was: as long, and not later. ssh-keygen's `+SPAN` begins with a
+/// full minute, so that its length differs by up to one.
+fn is_as_long(after: u64, before: u64, asked: Validity) -> bool {
+    if (after, before) == (asked.after(), asked.before()) {
+        return true;
+    }
+    let bounded = after != 0 && before != u64::MAX && asked.after() != 0 && asked.before() != u64::MAX;
+    let length = |after: u64, before: u64| before.saturating_sub(after);
+    bounded
+        && before <= asked.before()
+        && length(after, before).abs_diff(length(asked.after(), asked.before())) < 60
+}
+
+/// Whether a file is a certificate, by what stands in it or by ssh-keygen's name for one.
+fn is_certificate(path: &Path) -> bool {
+    match input::read_text(path) {
+        Ok(line) => line.split_whitespace().next().is_some_and(|kind| kind.contains("-cert-v0")),
+        Err(_) => path.file_name().is_some_and(|name| without(name, "-cert.pub").is_some()),
+    }
 }
 
 /// ssh-keygen's naming: `.pub`, or what the name of a request ends in, goes off, and the suffix comes on.
@@ -585,6 +708,45 @@ mod tests {
         ] {
             assert_eq!(beside(Path::new(key), "-cert.pub"), Path::new(certificate));
         }
+    }
+
+    #[test]
+    fn a_validity_is_kept_that_is_as_long_and_not_later() {
+        let asked = |text| Validity::parse_at(text, 1_000_000, &TimeZone::UTC).unwrap();
+        let made = |text, now| {
+            let validity = Validity::parse_at(text, now, &TimeZone::UTC).unwrap();
+            (validity.after(), validity.before())
+        };
+        for (text, earlier, kept) in [
+            ("+1h", "+1h", true),
+            ("+5m", "+1h", false),
+            ("+1h", "+5m", false),
+            ("-1d:+1w", "-1d:+1w", true),
+            ("always:forever", "always:forever", true),
+            ("+1h", "always:forever", false),
+            ("always:forever", "+1h", false),
+            ("0x1:0xfffff", "0x1:0xfffff", true),
+            ("0x1:0xfffff", "0x1:0xff000", false),
+            ("always:+1h", "always:+1w", false),
+        ] {
+            let (after, before) = made(earlier, 999_000);
+            assert_eq!(is_as_long(after, before, asked(text)), kept, "{earlier} for {text}");
+        }
+        let (after, before) = made("+1h", 1_000_061);
+        assert!(!is_as_long(after, before, asked("+1h")), "later than what is asked for");
+    }
+
+    #[test]
+    fn a_device_that_serves_one_session_has_one_worker() {
+        let devices = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<_>>();
+        let count = |texts: &[&str], jobs, keys| spread(&devices(texts), jobs, keys).len();
+        assert_eq!(count(&["sim:d"], 4, 9), 1);
+        assert_eq!(count(&["serial:/dev/x", "sim:d"], 8, 9), 2);
+        assert_eq!(count(&["http://a:1"], 4, 9), 4);
+        assert_eq!(count(&["http://a:1"], 4, 3), 3);
+        let mixed = devices(&["sim:d", "http://a:1"]);
+        let workers: Vec<_> = spread(&mixed, 4, 9).iter().map(ToString::to_string).collect();
+        assert_eq!(workers, ["sim:d", "http://a:1", "http://a:1", "http://a:1"]);
     }
 
     #[test]

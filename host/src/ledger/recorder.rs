@@ -2,7 +2,7 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use ssh_key::public::KeyData;
+use ssh_key::{Certificate, public::KeyData};
 
 use super::{Answer, Authority, Ledger, LedgerError, LogSpan, Reservation, Result, Sent, Serial, State};
 use crate::{request::Content, signer::Signer};
@@ -25,6 +25,15 @@ impl Recorder {
     #[must_use]
     pub const fn has_ledger(&self) -> bool {
         self.ledger.is_some()
+    }
+
+    /// Whether the ledger says that a certificate is revoked; without a ledger, none is.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn is_revoked(&self, certificate: &Certificate) -> Result<bool> {
+        let Some(ledger) = &self.ledger else { return Ok(false) };
+        ledger.lock().unwrap_or_else(PoisonError::into_inner).is_revoked(certificate)
     }
 
     /// Reserves an entry for what `signer` is about to sign, and puts its serial number into `content`.

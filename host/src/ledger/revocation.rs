@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, Row, params};
 use serde::Serialize;
 use ssh_encoding::Encode as _;
-use ssh_key::{Fingerprint, public::KeyData};
+use ssh_key::{Certificate, Fingerprint, HashAlg, public::KeyData};
 
 use super::{
     Entry, Failed, Filter, Ledger, LedgerError, Result,
@@ -72,6 +72,23 @@ pub struct Revocation {
 }
 
 impl Revoked {
+    /// Whether it is about this certificate, for a server that has it in its revocation list.
+    #[must_use]
+    pub fn covers(&self, certificate: &Certificate) -> bool {
+        let by = |ca: &Option<KeyData>| ca.as_ref().is_none_or(|ca| ca == certificate.signature_key());
+        let keys = [certificate.public_key(), certificate.signature_key()];
+        match self {
+            Self::Serials { ca, first, last } => {
+                by(ca) && (*first..=*last).contains(&certificate.serial()) && certificate.serial() != 0
+            }
+            Self::KeyId { ca, key_id } => by(ca) && certificate.key_id() == key_id,
+            Self::Key(key) | Self::Ca(key) => keys.contains(&key),
+            Self::Fingerprint(hash) => {
+                keys.iter().any(|key| key.fingerprint(HashAlg::Sha256) == Fingerprint::Sha256(*hash))
+            }
+        }
+    }
+
     const fn name(&self) -> &'static str {
         match self {
             Self::Serials { .. } => "serials",
@@ -212,6 +229,15 @@ impl Ledger {
     pub fn revocations(&self) -> Result<Vec<Revocation>> {
         let revocations = read_revocations(&self.database, &self.failure())?;
         Ok(revocations.into_iter().map(|(revocation, _)| revocation).collect())
+    }
+
+    /// Whether a certificate is revoked.
+    ///
+    /// # Errors
+    /// When the revocations cannot be read.
+    pub fn is_revoked(&self, certificate: &Certificate) -> Result<bool> {
+        let revocations = read_revocations(&self.database, &self.failure())?;
+        Ok(revocations.iter().any(|(_, revoked)| revoked.covers(certificate)))
     }
 
     /// A revocation list of all revocations, with a number greater than that of any list before and at least `number`.

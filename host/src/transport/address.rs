@@ -72,6 +72,12 @@ impl DeviceAddress {
 }
 
 impl DeviceAddress {
+    /// Whether it can be opened several times at once: a simulator's state and a serial port are one process's.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        matches!(self, Self::Connector { .. } | Self::Pkcs11(_))
+    }
+
     /// Whether it is reached over a network: others on the way see what is sent.
     #[must_use]
     pub fn is_remote(&self) -> bool {
