@@ -375,71 +375,100 @@ fn a_token_that_goes_away_in_mid_signing_signs_no_more() {
 }
 
 #[test]
-fn the_fallback_signs_only_when_it_is_configured_and_no_device_answers() {
+fn the_fallback_signs_only_when_it_is_asked_for_no_device_answers_and_it_is_not_looser_than_the_device() {
     let directory = tempdir().unwrap();
-    let user = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
-    let other = needs!(Key::generate(directory.path(), "other", KeyType::P256));
-    let (token, authority) = needs!(token_with(KeyType::P256, BOUNDED));
-    let device = needs!(Sshsm::new(BOUNDED));
+    let make = |name, kind| Key::generate(directory.path(), name, kind);
+    let (user, authority) = (needs!(make("user", KeyType::Ed25519)), needs!(make("ca", KeyType::P256)));
+    let other = needs!(make("other", KeyType::P256));
+    let (token, device) = (needs!(SoftHsm::new(BOUNDED)), needs!(Sshsm::new(BOUNDED)));
+    needs!(token.import(&authority, "ca", 1));
+    let imported = run(device.command().args(["key", "import"]).arg(&authority.private).args(["--id", "5"]));
+    let _ = imported.success();
     let here = format!("sim:{}", device.directory().join("simulator").display());
-    let key = device.generate_authority(KeyType::P256);
-    let unnamed =
-        format!("fallback = \"{}\"\nfallback-template = \"template.toml\"\n", token.uri(label(&authority)));
-    let named = |key: &Key| format!("{unnamed}public-key = \"{}\"\n", key.public.display());
-    let fallback = named(&authority);
-    let sign = |device: &str, lines: &str, timestamp: &Path, flags: &Flags| {
+    let timestamp = device.directory().join("timestamp");
+    let template = fs::read_to_string(device.directory().join("template.toml")).unwrap();
+    let template = template
+        .replace("\"timestamp.pub\"", &format!("\"{}.pub\"", device.directory().join("timestamp").display()));
+    assert!(template.contains("forbid-principals"), "{template}");
+    for (name, change) in [("same", ""), ("stricter", "allow-principals = [\"alice\"]\n")] {
+        fs::write(directory.path().join(name), format!("{template}\n{change}")).unwrap();
+    }
+    let looser: String = template
+        .lines()
+        .filter(|line| !line.contains("forbid-principals"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    fs::write(directory.path().join("looser"), looser).unwrap();
+    let lines = |template: &str, public: Option<&Key>| {
+        let public = public.map(|key| format!("public-key = \"{}\"\n", key.public.display()));
+        format!(
+            "fallback = \"{}\"\nfallback-template = \"{}\"\n{}",
+            token.uri("ca"),
+            directory.path().join(template).display(),
+            public.unwrap_or_default()
+        )
+    };
+    let sign = |device: &str, lines: &str, principal: &str, more: &[&str]| {
         let _ = fs::remove_file(user.certificate());
         let file = token.directory().join("config.toml");
-        let timestamp = timestamp.display();
         let text = format!(
-            "[ca.users]\ndevice = \"{device}\"\nkey = 5\ntemplate = 10\ntimestamp = \"{timestamp}\"\n{lines}"
+            "[ca.users]\ndevice = \"{device}\"\nkey = 5\ntemplate = 10\ntimestamp = \"{}\"\n{lines}",
+            timestamp.display()
         );
         fs::write(&file, text).unwrap();
+        fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         let mut command = token.command();
         command.env("SSHSM_PASSWORD", "password").args(["--format", "json", "--config"]).arg(file);
-        command.args(["sign", "-s", "users"]);
-        flags.apply(&mut command);
+        command.args(["sign", "-s", "users", "-I", "x", "-n", principal, "-V", "+1h"]).args(more);
         run(command.arg(&user.public))
     };
-    let (good, forbidden) = (Flags::user(&["alice"]).valid("+1h"), Flags::user(&["root"]).valid("+1h"));
-    let (tokens, devices) = (token.directory().join("timestamp"), device.directory().join("timestamp"));
-    for absent in ["http://127.0.0.1:1", "serial:/dev/no-such-board"] {
-        let off = sign(absent, "", &tokens, &good);
-        assert_fails(&off, 3, &["no device at"]);
-        assert!(!user.certificate().exists());
+    let ask = &["--fallback"];
+    let same = lines("same", Some(&authority));
 
-        let on = sign(absent, &fallback, &tokens, &good).success();
-        assert!(on.stderr.contains("NO DEVICE ANSWERS: signing with the fallback pkcs11:"), "{on}");
-        let report = json(&on);
-        assert_eq!((&report["fallback"], &report["enforced_by"]), (&Value::from(true), &Value::from("host")));
-        let _ = certificate::read(&user.certificate(), &authority);
-
-        let refused = sign(absent, &fallback, &tokens, &forbidden);
-        assert_eq!(refused.status.code(), Some(5), "{refused}");
-        let blind = sign(absent, &unnamed, &tokens, &good);
-        assert_fails(&blind, 2, &["the CA \"users\" a fallback and no public-key"]);
-        let wrong = sign(absent, &named(&other), &tokens, &good);
-        assert_fails(
-            &wrong,
-            1,
-            &["nothing was signed with it", &other.fingerprint(), &authority.fingerprint()],
-        );
-        assert!(!user.certificate().exists());
-    }
-    let fallback = named(&key);
+    // What was never seen cannot be compared.
+    let unseen = sign("http://127.0.0.1:1", &same, "alice", ask);
+    assert_fails(&unseen, 5, &["was never seen here"]);
     // A device that is there signs, and what it refuses stays refused.
-    let there = sign(&here, &fallback, &devices, &good).success();
+    let there = sign(&here, &same, "alice", ask).success();
     assert_eq!(
         (&json(&there)["fallback"], &json(&there)["enforced_by"]),
         (&Value::from(false), &Value::from("device"))
     );
-    let _ = certificate::read(&user.certificate(), &key);
-    for (flags, timestamp) in [(&forbidden, &devices), (&good, &tokens)] {
-        let refused = sign(&here, &fallback, timestamp, flags);
+    let _ = certificate::read(&user.certificate(), &authority);
+    let refused = sign(&here, &same, "root", ask);
+    assert_eq!(refused.status.code(), Some(5), "{refused}");
+    assert_eq!(json(&refused)["enforced_by"], "device", "{refused}");
+    assert!(!refused.stderr.contains("fallback") && !user.certificate().exists(), "{refused}");
+
+    for absent in ["http://127.0.0.1:1", "serial:/dev/no-such-board"] {
+        assert_fails(&sign(absent, "", "alice", ask), 3, &["no device at"]);
+        let unasked = sign(absent, &same, "alice", &[]);
+        assert_fails(&unasked, 3, &["--fallback signs with it", "no device at"]);
+        assert!(!user.certificate().exists());
+        let looser = sign(absent, &lines("looser", Some(&authority)), "alice", ask);
+        assert_fails(&looser, 5, &["lets pass what the device's did not", "forbid-principals"]);
+        assert!(!user.certificate().exists());
+        for template in ["same", "stricter"] {
+            let on = sign(absent, &lines(template, Some(&authority)), "alice", ask).success();
+            assert!(on.stderr.contains("NO DEVICE ANSWERS: signing with the fallback pkcs11:"), "{on}");
+            let report = json(&on);
+            assert_eq!(
+                (&report["fallback"], &report["enforced_by"]),
+                (&Value::from(true), &Value::from("host"))
+            );
+            let _ = certificate::read(&user.certificate(), &authority);
+        }
+        let refused = sign(absent, &same, "root", ask);
         assert_eq!(refused.status.code(), Some(5), "{refused}");
-        assert_eq!(json(&refused)["enforced_by"], "device", "{refused}");
-        assert!(!refused.stderr.contains("fallback") && !user.certificate().exists(), "{refused}");
+        let blind = sign(absent, &lines("same", None), "alice", ask);
+        assert_fails(&blind, 2, &["the CA \"users\" a fallback and no public-key"]);
+        let wrong = sign(absent, &lines("same", Some(&other)), "alice", ask);
+        assert_fails(&wrong, 5, &["was never seen here"]);
+        assert!(!user.certificate().exists());
     }
+    // Whether the fallback signs is asked for on the command line and nowhere else.
+    let preset = format!("{same}[sign]\nfallback = true\n");
+    assert_fails(&sign("http://127.0.0.1:1", &preset, "alice", &[]), 2, &["fallback"]);
 }
 
 #[test]

@@ -256,12 +256,15 @@ pub(super) fn with_environment(tree: Command) -> Command {
 }
 
 /// Whether an option may have a value before the command line is read. One that has to be given (`--delete-everything`) is
-/// a question that only the command line answers.
+/// a question that only the command line answers, and so is whether a fallback signs.
 fn can_be_preset(argument: &Arg) -> bool {
     let flag = !argument.get_action().takes_values();
     match argument.get_action() {
         ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort | ArgAction::Version => false,
-        _ => !(flag && argument.is_required_set()) && argument.get_long() != Some("config"),
+        _ => {
+            !(flag && argument.is_required_set())
+                && !matches!(argument.get_long(), Some("config" | "fallback"))
+        }
     }
 }
 

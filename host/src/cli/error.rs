@@ -144,6 +144,9 @@ pub(crate) enum CliError {
     /// The key is another than the configuration's, or another device's.
     #[error("CA key {key} at {device} is {found}, and {wanted}; nothing was signed with it")]
     OtherCa { device: String, key: String, found: String, wanted: String },
+    /// The fallback may not be used.
+    #[error("{0}")]
+    Fallback(String),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
     #[error("the certificate was signed, but cannot be recorded; it was thrown away")]
@@ -321,7 +324,9 @@ impl CliError {
                 error => file_or(error, Exit::Failed),
             },
             Self::Backup(error) => match error.as_ref() {
-                BackupError::Stopped { source, .. } => client_exit(source),
+                BackupError::Stopped { source, .. } | BackupError::WrapKey { source, .. } => {
+                    client_exit(source)
+                }
                 BackupError::NotPermitted { .. } => Exit::Refused,
                 error => file_or(error, Exit::Failed),
             },
@@ -351,7 +356,9 @@ impl CliError {
             Self::Findings(_) | Self::Unverified(..) => Exit::Failed,
             Self::Configuration(error) => file_or(error, Exit::Usage),
             Self::Different { .. } => Exit::Failed,
-            Self::Refused { .. } | Self::Lint { .. } | Self::Tests { .. } => Exit::Refused,
+            Self::Refused { .. } | Self::Fallback(_) | Self::Lint { .. } | Self::Tests { .. } => {
+                Exit::Refused
+            }
             Self::NotSigned { exit, .. } => *exit,
         }
     }

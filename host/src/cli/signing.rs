@@ -1,25 +1,28 @@
 //! What signs, and who vouches for the time, as the command line and the configuration file name them: the one place that
 //! opens them.
 
-use std::sync::Mutex;
+use std::{io, path::PathBuf, sync::Mutex};
 
 use clap::Args;
-use ssh_key::PublicKey;
-use sshsm_protocol::{ObjectId, channel::AuthenticationKey, ssh::signature::SignatureAlgorithm};
+use sha2::{Digest, Sha256};
+use ssh_encoding::Encode;
+use ssh_key::{PublicKey, public::KeyData};
+use sshsm_protocol::{DeviceError, ObjectId, channel::AuthenticationKey, ssh::signature::SignatureAlgorithm};
 
 use super::{
     Context,
     arguments::{CaName, RsaSignature, TemplateName},
     configuration::Authority,
-    error::CliError,
-    password, template,
+    error::{CliError, FileError},
+    ledger, password, template,
     timestamp_source::{self, TermsArguments, TimestampArguments},
 };
 use crate::{
-    client::{Client, Credential, Session},
-    key_file, output,
+    client::{Client, ClientError, Credential, Session},
+    files, input, key_file, output,
     pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
+    template_diff::{self, Direction},
     timestamp::{SourceAddress, TimestampSource},
     transport::DeviceAddress,
 };
@@ -36,6 +39,10 @@ pub(super) struct SignerChoice {
     template: Option<TemplateName>,
     #[command(flatten)]
     timestamp: TimestampArguments,
+    /// If no device answers, sign with the token that the configuration names as this CA's fallback: this program enforces
+    /// its template then, which may not be looser than the device's was. Asked for each time, never in a configuration
+    #[arg(long)]
+    fallback: bool,
     /// How an RSA CA key signs
     #[arg(long, value_name = "NAME")]
     signature_algorithm: Option<RsaSignature>,
@@ -55,19 +62,21 @@ pub(super) struct Ca {
     terms: TermsArguments,
     authentication_key: ObjectId,
     secret: Mutex<Secret>,
-    device_key: Option<std::path::PathBuf>,
+    device_key: Option<PathBuf>,
     key: Option<ObjectId>,
     template: Option<TemplateName>,
     pub(super) public_key: Option<PublicKey>,
     pub(super) algorithm: Option<SignatureAlgorithm>,
     fallback: Option<pkcs11::Uri>,
     fallback_template: Option<TemplateName>,
+    /// Whether the fallback was asked for this time.
+    fall_back: bool,
 }
 
 /// Asked for once, however many sessions it opens.
 enum Secret {
-    PasswordIn(Option<std::path::PathBuf>),
-    PrivateKeyIn(std::path::PathBuf),
+    PasswordIn(Option<PathBuf>),
+    PrivateKeyIn(PathBuf),
     /// What the password makes; the password itself is kept no longer than it takes.
     Key(AuthenticationKey),
     PrivateKey(p256::SecretKey),
@@ -124,6 +133,7 @@ impl Context {
             algorithm: choice.signature_algorithm.or(configured.signature_algorithm).map(Into::into),
             fallback: configured.fallback,
             fallback_template: configured.fallback_template,
+            fall_back: choice.fallback,
         })
     }
 }
@@ -155,8 +165,16 @@ impl Ca {
         let mut client = Client::connect(device.open()?)?;
         let credential = self.credential(device, &mut client)?;
         let mut session = Session::open_with(&mut client, self.authentication_key, &credential)?;
+        // Seen now, for the time when the device is away.
+        let seen = match &self.fallback {
+            Some(_) => readable(session.template(template))?,
+            None => None,
+        };
         let mut signer = DeviceSigner::new(&mut session, key, template, self.algorithm)?;
         self.insist(&signer)?;
+        if let Some(seen) = seen {
+            remember(signer.ca_key(), &seen)?;
+        }
         used(&mut signer)
     }
 
@@ -185,8 +203,8 @@ impl Ca {
         used(&mut signer)
     }
 
-    /// Has the token that the configuration names used in place of the devices, when it names one and `failed`, why each of
-    /// them could not be opened, says that none is there. `None` when that is not so.
+    /// Has the token that the configuration names used in place of the devices, when it names one, `--fallback` asks for it
+    /// and `failed`, why each of them could not be opened, says that none is there. `None` when that is not so.
     pub(super) fn with_fallback<T>(
         &self,
         failed: &[&CliError],
@@ -197,13 +215,61 @@ impl Ca {
         if !failed.iter().all(absent) {
             return None;
         }
+        if !self.fall_back {
+            output::talk(format_args!(
+                "the configuration names a fallback, {}, whose template this program enforces: --fallback signs with it",
+                uri.identity()
+            ));
+            return None;
+        }
+        let template = self.fallback_template.as_ref().or(self.template.as_ref());
+        if let Err(error) = self.check_fallback(template) {
+            return Some(Err(error));
+        }
         output::talk(format_args!(
             "{}\nNO DEVICE ANSWERS: signing with the fallback {}, its template enforced by {}",
             first.line(),
             uri.identity(),
             EnforcedBy::Host
         ));
-        Some(self.with_token(uri, self.fallback_template.as_ref().or(self.template.as_ref()), used))
+        Some(self.with_token(uri, template, used))
+    }
+
+    /// Refuses a fallback that would sign what the device would not: whoever keeps the device away has it used.
+    fn check_fallback(&self, template: Option<&TemplateName>) -> Result<(), CliError> {
+        let (Some(TemplateName::File(file)), Some(public)) = (template, &self.public_key) else {
+            // Refused, with its reason, where the token is opened.
+            return Ok(());
+        };
+        let place = seen_template(public.key_data())?;
+        let seen = match input::read(&place) {
+            Ok(seen) => seen,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(CliError::Fallback(
+                    "the device's template was never seen here, so that the fallback's cannot be compared with it: \
+                     sign once with the device, by an authentication key that may read templates"
+                        .into(),
+                ));
+            }
+            Err(error) => return Err(FileError::read(&place, error).into()),
+        };
+        let own = template::load(file)?;
+        let [device, own] = [("of the device, as it was last seen,", &seen[..]), ("of the fallback", &own)]
+            .map(|(name, tlv)| template::decode(name, tlv));
+        let looser = template_diff::diff(&device?, &own?);
+        let looser: Vec<_> = looser
+            .iter()
+            .filter(|change| change.direction != Direction::Stricter)
+            .map(|change| format!("{}: {} on the device, {}", change.rule, change.before, change.after))
+            .collect();
+        if looser.is_empty() {
+            return Ok(());
+        }
+        Err(CliError::Fallback(format!(
+            "the fallback's template {} lets pass what the device's did not when it was last seen; {}",
+            output::shown(file),
+            looser.join("; ")
+        )))
     }
 
     /// Refuses a CA key that is not the configured one's.
@@ -249,4 +315,36 @@ impl Ca {
             .ok_or_else(|| CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()))?;
         timestamp_source::open(address, &self.terms)
     }
+}
+
+/// What of a template a session that may not read it can say.
+fn readable(template: Result<Vec<u8>, ClientError>) -> Result<Option<Vec<u8>>, ClientError> {
+    match template {
+        Ok(template) => Ok(Some(template)),
+        // The signer says of it what is to be said.
+        Err(ClientError::Device {
+            error: DeviceError::InsufficientPermissions | DeviceError::ObjectNotFound,
+            ..
+        }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// Where the template is kept that a CA key was last seen to sign under.
+fn seen_template(ca: &KeyData) -> Result<PathBuf, CliError> {
+    let blob = ca.encode_vec().map_err(|error| CliError::content("the CA's public key", error))?;
+    let name = format!("templates/{}.tlv", output::hex(&Sha256::digest(&blob)));
+    ledger::state_file(&name, "XDG_STATE_HOME or HOME")
+}
+
+fn remember(ca: &KeyData, template: &[u8]) -> Result<(), CliError> {
+    let place = seen_template(ca)?;
+    if input::read(&place).is_ok_and(|seen| seen[..] == *template) {
+        return Ok(());
+    }
+    let failed = |source| FileError::write(&place, source);
+    if let Some(folder) = place.parent() {
+        files::make_private_directory(folder).map_err(failed)?;
+    }
+    Ok(files::write_own_secret(&place, template).map_err(failed)?)
 }
