@@ -31,6 +31,7 @@ use crate::{
     device_key, input,
     output::shown,
     shares::{self, BackupId, Key, Scheme, Share, ShareError},
+    transport::{TransportError, interruptible::Stop},
 };
 
 /// What a backup file calls itself.
@@ -63,9 +64,10 @@ pub enum BackupError {
         /// Where.
         source: Malformed,
     },
-    /// The shares make another key, or somebody changed the backup.
+    /// The shares make another key, or the backup was changed.
     #[error(
-        "the key that the shares make is not that of the backup, or the backup was changed after it was made"
+        "the key that the shares make is not that of the backup: one of them is wrong, or the backup was changed after it \
+         was made; with one right share more than it takes, a wrong one is named"
     )]
     NotAuthentic,
     /// The authentication key may not bring these objects in.
@@ -80,10 +82,16 @@ pub enum BackupError {
     #[error("on the device are other objects than the backup's: {}; they were left alone", .0.join(", "))]
     Different(Vec<String>),
     /// It stopped half-way.
-    #[error("restoring stopped half-way; imported are: {}. Run the same command again to go on", .done.join(", "))]
+    #[error(
+        "restoring stopped half-way; imported are: {}. Run the same command again to go on; {}",
+        .done.join(", "),
+        wrap_key.after_an_error()
+    )]
     Stopped {
         /// What was imported.
         done: Vec<String>,
+        /// What became of the wrap key on the device.
+        wrap_key: WrapKey,
         /// What stopped it.
         source: ClientError,
     },
@@ -93,6 +101,17 @@ pub enum BackupError {
     /// The device refuses a command.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// It was told to end.
+    #[error("{}: {}", source, wrap_key.after_an_error())]
+    WrapKey {
+        /// What became of the wrap key on the device.
+        wrap_key: WrapKey,
+        /// What stopped it.
+        source: ClientError,
+    },
+    /// The id does not fit a label.
+    #[error("the backup's id does not fit a label")]
+    Label,
     /// The operating system gave no key.
     #[error("no random numbers from the operating system: {0}")]
     Entropy(getrandom::Error),
@@ -145,6 +164,10 @@ pub struct Backup {
     pub threshold: u8,
     /// How many shares there are.
     pub shares: u8,
+    /// SHA-256 of each share, in hexadecimal: [`Share::commitment`]. Absent from the files of earlier programs: with those a
+    /// forged share is found among more than enough only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub share_commitments: Vec<String>,
     /// What it restores.
     pub objects: Vec<Exported>,
     /// What the authentication key saw and the device did not let go.
@@ -293,6 +316,9 @@ impl Backup {
             return Err(Malformed::Format(document.format));
         }
         let backup = document.backup;
+        if ![0, usize::from(backup.shares)].contains(&backup.share_commitments.len()) {
+            return Err(Malformed::Field("what it says of its shares"));
+        }
         if hexadecimal(&Sha256::digest(serde_json::to_vec(&backup)?)) != document.sha256 {
             return Err(Malformed::Checksum);
         }
@@ -339,22 +365,43 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// The key that `shares` make, if it is this backup's and the backup is as it was made.
+    /// Whether a share is one of those that were made, as far as the backup says.
+    ///
+    /// # Errors
+    /// [`ShareError::Foreign`], [`ShareError::OtherScheme`], [`ShareError::Forged`].
+    pub fn check_share(&self, share: &Share) -> Result<(), ShareError> {
+        shares::fits(share, &[], self.id, self.scheme)?;
+        let committed = &self.backup.share_commitments;
+        if committed.is_empty() {
+            return Ok(());
+        }
+        let place = usize::from(share.number()).checked_sub(1);
+        let committed = place.and_then(|place| committed.get(place)).and_then(|text| base16(text));
+        if committed.is_some_and(|committed| committed == share.commitment()) {
+            Ok(())
+        } else {
+            Err(ShareError::Forged(share.number()))
+        }
+    }
+
+    /// The key that `shares` make, if it is this backup's and the backup is as it was made; and the numbers of shares that
+    /// do not belong to it, where there are enough without them.
     ///
     /// # Errors
     /// [`BackupError::Share`], [`BackupError::NotAuthentic`].
-    pub fn key(&self, shares: &[Share]) -> Result<Key, BackupError> {
+    pub fn key(&self, shares: &[Share]) -> Result<(Key, Vec<u8>), BackupError> {
         if shares.is_empty() {
             return Err(ShareError::TooFew { needed: self.scheme.threshold(), given: 0 }.into());
         }
         for share in shares {
-            shares::fits(share, &[], self.id, self.scheme)?;
+            self.check_share(share)?;
         }
-        let key = shares::combine(shares)?;
-        let expected = mac(&key, &self.backup.id)?.chain_update(serde_json::to_vec(&self.backup)?);
+        let body = serde_json::to_vec(&self.backup)?;
         let given = base16(&self.mac).ok_or(BackupError::NotAuthentic)?;
-        expected.verify_slice(&given).map_err(|_| BackupError::NotAuthentic)?;
-        Ok(key)
+        let authentic = |key: &Key| {
+            mac(key, &self.backup.id).is_ok_and(|mac| mac.chain_update(&body).verify_slice(&given).is_ok())
+        };
+        shares::recover(shares, authentic)?.ok_or(BackupError::NotAuthentic)
     }
 }
 
@@ -389,23 +436,72 @@ impl Rights {
         Ok(Self { key, domains: info.domains, delegated: info.delegated_capabilities })
     }
 
-    /// Puts the wrap key on the device, able to do one thing.
-    fn put_wrap_key(
+    /// Has a wrap key on the device, able to do one thing, for as long as `work` takes. Its id is known before it is there,
+    /// so that it is taken away again also when the answer that it is there was lost.
+    fn with_wrap_key<T>(
         &self,
         session: &mut Session<'_>,
         backup: &str,
         capability: Capability,
         key: &Key,
-    ) -> Result<ObjectId, ClientError> {
-        let object = NewObject {
+        keep: bool,
+        work: impl FnOnce(&mut Session<'_>, ObjectId) -> Result<T, ClientError>,
+    ) -> Result<(Result<T, ClientError>, WrapKey), BackupError> {
+        let kind = if keep { KEPT } else { UNFINISHED };
+        let mut object = NewObject {
             id: None,
-            label: Label::new(&format!("sshsm backup {backup}")).unwrap_or_default(),
+            label: Label::new(&format!("{kind}{backup}")).map_err(|_| BackupError::Label)?,
             domains: self.domains,
             capabilities: Capabilities::of(&[capability]),
             algorithm: Algorithm::Aes256CcmWrap,
         };
-        session.put_wrap_key(&object, self.delegated, key.as_slice())
+        let id = loop {
+            let id = random_id()?;
+            object.id = Some(id);
+            match session.put_wrap_key(&object, self.delegated, key.as_slice()) {
+                Ok(id) => break id,
+                // Perhaps in a domain that this session does not see.
+                Err(ClientError::Device { error: DeviceError::ObjectExists, .. }) => {}
+                Err(error) if error.ends_session() => {
+                    return Ok((Err(error), leave(session, id, false)));
+                }
+                Err(error) => return Err(error.into()),
+            }
+        };
+        let done = work(session, id);
+        let wrap_key = leave(session, id, keep && done.is_ok());
+        Ok((done, wrap_key))
     }
+}
+
+/// What the label of a wrap key begins with that stays on the device, and of one that does not unless it is left behind.
+const KEPT: &str = "sshsm backup ";
+const UNFINISHED: &str = "sshsm unfinished ";
+
+fn random_id() -> Result<ObjectId, BackupError> {
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).map_err(BackupError::Entropy)?;
+        if let Ok(id) = ObjectId::new(u16::from_be_bytes(bytes)) {
+            return Ok(id);
+        }
+    }
+}
+
+/// Takes away the wrap keys that earlier runs left when they were ended.
+///
+/// # Errors
+/// What the device says, but for a refusal to delete one.
+pub fn remove_left_behind(session: &mut Session<'_>) -> Result<Vec<(ObjectId, WrapKey)>, ClientError> {
+    let filter = ListFilter { object_type: Some(ObjectType::WrapKey), ..ListFilter::default() };
+    let mut left = Vec::new();
+    for entry in session.list_objects(&filter)? {
+        let Some(info) = found(session.object_info(entry.id, entry.object_type))? else { continue };
+        if info.label.to_string().starts_with(UNFINISHED) {
+            left.push((entry.id, leave(session, entry.id, false)));
+        }
+    }
+    Ok(left)
 }
 
 /// What became of the wrap key on a device.
@@ -428,12 +524,32 @@ pub enum WrapKey {
     },
 }
 
+impl WrapKey {
+    fn after_an_error(&self) -> String {
+        match self {
+            Self::Deleted => "its wrap key is no longer on the device".into(),
+            Self::Kept { id } => format!("its wrap key {id:#06x} is still on the device"),
+            Self::NotDeleted { id, reason } => format!(
+                "its wrap key {id:#06x} may still be on the device ({reason}); the next backup takes it away, or `sshsm key \
+                 delete {id:#06x} --type wrap-key`"
+            ),
+        }
+    }
+}
+
 fn leave(session: &mut Session<'_>, id: ObjectId, keep: bool) -> WrapKey {
     if keep {
         return WrapKey::Kept { id: id.get() };
     }
-    match session.delete_object(id, ObjectType::WrapKey) {
-        Ok(()) => WrapKey::Deleted,
+    session.go_on_unheard();
+    let mut deleted = session.delete_object(id, ObjectType::WrapKey);
+    if deleted.as_ref().is_err_and(ClientError::ends_session) {
+        // Its answer was lost, too: once more, to hear of it.
+        session.go_on_unheard();
+        deleted = session.delete_object(id, ObjectType::WrapKey);
+    }
+    match deleted {
+        Ok(()) | Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => WrapKey::Deleted,
         Err(error) => WrapKey::NotDeleted { id: id.get(), reason: error.to_string() },
     }
 }
@@ -460,6 +576,7 @@ pub fn create(
     authentication_key: ObjectId,
     scheme: Scheme,
     keep_wrap_key: bool,
+    stop: &Stop,
 ) -> Result<Created, BackupError> {
     let id = BackupId::random()?;
     let mut key = Key::default();
@@ -474,10 +591,18 @@ pub fn create(
         .map(|entry| session.object_info(entry.id, entry.object_type))
         .collect::<Result<Vec<_>, _>>()?;
     let rights = Rights::of(session, authentication_key)?;
-    let wrap = rights.put_wrap_key(session, &id.to_string(), Capability::ExportWrapped, &key)?;
-    let exported = export_all(session, &rights, wrap, &infos);
-    let wrap_key = leave(session, wrap, keep_wrap_key && exported.is_ok());
-    let (objects, not_exported) = exported?;
+    let (exported, wrap_key) = rights.with_wrap_key(
+        session,
+        &id.to_string(),
+        Capability::ExportWrapped,
+        &key,
+        keep_wrap_key,
+        |session, wrap| export_all(session, &rights, wrap, &infos, stop),
+    )?;
+    let (objects, not_exported) = match exported {
+        Ok(exported) => exported,
+        Err(source) => return Err(BackupError::WrapKey { wrap_key, source }),
+    };
     if objects.is_empty() {
         return Err(BackupError::NothingExportable(infos.len()));
     }
@@ -487,11 +612,20 @@ pub fn create(
         device: Device { serial: identity.serial, version: identity.version.to_string() },
         threshold: scheme.threshold(),
         shares: scheme.shares(),
+        share_commitments: shares.iter().map(|share| hexadecimal(&share.commitment())).collect(),
         objects,
         not_exported,
     };
     let document = backup.document(&key)?;
     Ok(Created { backup, document, shares, wrap_key })
+}
+
+/// Ends the work between two objects when the program is told to end.
+fn go_on(session: &Session<'_>, stop: &Stop) -> Result<(), ClientError> {
+    match stop.is_told() {
+        true => Err(TransportError::Stopped { address: session.describe() }.into()),
+        false => Ok(()),
+    }
 }
 
 type Sorted = (Vec<Exported>, Vec<NotExported>);
@@ -501,9 +635,11 @@ fn export_all(
     rights: &Rights,
     wrap: ObjectId,
     infos: &[ObjectInfo],
+    stop: &Stop,
 ) -> Result<Sorted, ClientError> {
     let (mut exported, mut refused) = (Vec::new(), Vec::new());
     for info in infos {
+        go_on(session, stop)?;
         let object = Description::new(info);
         if !info.capabilities.contains(Capability::ExportableUnderWrap) {
             let reason = "it is not exportable-under-wrap".into();
@@ -682,6 +818,7 @@ pub fn restore(
     backup: &Backup,
     key: &Key,
     keep_wrap_key: bool,
+    stop: &Stop,
 ) -> Result<Restored, BackupError> {
     let mut outcomes = plan(session, authentication_key, backup)?;
     if !outcomes.contains(&Outcome::ToImport) {
@@ -689,9 +826,14 @@ pub fn restore(
         return Ok(Restored { outcomes, begins_anew, wrap_key: None });
     }
     let rights = Rights::of(session, authentication_key)?;
-    let wrap = rights.put_wrap_key(session, &backup.id, Capability::ImportWrapped, key)?;
-    let imported = import_all(session, wrap, backup, &mut outcomes);
-    let wrap_key = leave(session, wrap, keep_wrap_key && imported.is_ok());
+    let (imported, wrap_key) = rights.with_wrap_key(
+        session,
+        &backup.id,
+        Capability::ImportWrapped,
+        key,
+        keep_wrap_key,
+        |session, wrap| import_all(session, wrap, backup, &mut outcomes, stop),
+    )?;
     match imported {
         Ok(()) => {
             let begins_anew = backup
@@ -710,7 +852,10 @@ pub fn restore(
         Err(source) => {
             let done = backup.objects.iter().zip(&outcomes).filter(|(_, done)| **done == Outcome::Imported);
             let done: Vec<String> = done.map(|(exported, _)| exported.object.name()).collect();
-            Err(if done.is_empty() { source.into() } else { BackupError::Stopped { done, source } })
+            Err(match done.is_empty() {
+                true => BackupError::WrapKey { wrap_key, source },
+                false => BackupError::Stopped { done, wrap_key, source },
+            })
         }
     }
 }
@@ -720,11 +865,13 @@ fn import_all(
     wrap: ObjectId,
     backup: &Backup,
     outcomes: &mut [Outcome],
+    stop: &Stop,
 ) -> Result<(), ClientError> {
     for (exported, outcome) in backup.objects.iter().zip(outcomes) {
         if *outcome != Outcome::ToImport {
             continue;
         }
+        go_on(session, stop)?;
         let wrapped = exported.wrapped().unwrap_or_default(); // read once before, without an error
         match session.import_wrapped(wrap, &wrapped) {
             Ok(_) => *outcome = Outcome::Imported,

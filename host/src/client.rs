@@ -304,6 +304,8 @@ pub struct Session<'c> {
     client: &'c mut Client,
     /// `None` once the session has ended.
     channel: Option<HostChannel>,
+    /// The session that ended because an answer was lost on its way.
+    unheard: Option<HostChannel>,
 }
 
 impl<'c> Session<'c> {
@@ -339,7 +341,7 @@ impl<'c> Session<'c> {
         let answer = client.transport.transact(&channel.authenticate())?;
         let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
         expect_empty(command, payload_of(command, frame)?)?;
-        Ok(Self { client, channel: Some(channel) })
+        Ok(Self { client, channel: Some(channel), unheard: None })
     }
 
     /// Opens a session with what is at hand.
@@ -375,7 +377,7 @@ impl<'c> Session<'c> {
         };
         let channel = HostChannel::agree(session_id, &agreement, receipt)
             .map_err(|_| ClientError::WrongPrivateKey(id))?;
-        Ok(Self { client, channel: Some(channel) })
+        Ok(Self { client, channel: Some(channel), unheard: None })
     }
 
     /// The largest payload, in bytes, of a command inside a session.
@@ -411,13 +413,28 @@ impl<'c> Session<'c> {
         // Room for the padding too.
         let mut message = Zeroizing::new(vec![0; payload.len() + SESSION_OVERHEAD + HEADER_LENGTH + 16]);
         let length = channel.seal(command, payload, &mut message).map_err(not_authentic)?;
-        let mut answer = self.client.transport.transact(message.get(..length).unwrap_or_default())?;
+        let mut answer = match self.client.transport.transact(message.get(..length).unwrap_or_default()) {
+            Ok(answer) => answer,
+            Err(error) => {
+                channel.skip_answer();
+                self.unheard = Some(channel);
+                return Err(error.into());
+            }
+        };
         if let Ok(Frame { code: ERROR_CODE, payload }) = Frame::parse(&answer) {
             payload_of(command, Frame { code: ERROR_CODE, payload })?;
         }
         let frame = channel.open(&mut answer).map_err(not_authentic)?;
         self.channel = Some(channel);
         payload_of(command, frame).map(<[u8]>::to_vec)
+    }
+
+    /// Goes on with a session that ended because an answer was lost, as if it had come: for a command that cleans up, and
+    /// can do no harm if the device never had the one before.
+    pub fn go_on_unheard(&mut self) {
+        if self.channel.is_none() {
+            self.channel = self.unheard.take();
+        }
     }
 
     /// Has the device repeat `data`.

@@ -90,6 +90,12 @@ pub enum ShareError {
     /// A share that was given before.
     #[error("share {0} was given already")]
     Repeated(u8),
+    /// A share with right checksums that is not one of those that were made.
+    #[error(
+        "share {0} is not the one that was made with this backup: it is forged, or the backup was changed; its lines are \
+         right, so that it is not mistyped"
+    )]
+    Forged(u8),
     /// Fewer than the m that make the key.
     #[error("{needed} shares are needed, and there are {given}")]
     TooFew {
@@ -213,6 +219,20 @@ impl Share {
     #[must_use]
     pub const fn backup(&self) -> BackupId {
         self.backup
+    }
+
+    /// What a backup says of a share, so that another one is told from it: SHA-256 of all of it. It tells nothing of the
+    /// share's value, which is as long and as random as a key.
+    #[must_use]
+    pub fn commitment(&self) -> [u8; 32] {
+        let Self { scheme, number, backup, value } = self;
+        Sha256::new()
+            .chain_update(b"sshsm share commitment")
+            .chain_update([VERSION, scheme.threshold, scheme.shares, *number])
+            .chain_update(backup.as_bytes())
+            .chain_update(value.as_slice())
+            .finalize()
+            .into()
     }
 
     /// As it is printed: a line that says what it is, then its lines with their numbers.
@@ -413,6 +433,68 @@ pub fn combine(shares: &[Share]) -> Result<Key, ShareError> {
     if shares.len() < usize::from(first.scheme.threshold) {
         return Err(ShareError::TooFew { needed: first.scheme.threshold, given: shares.len() });
     }
+    interpolate(&shares.iter().collect::<Vec<_>>())
+}
+
+/// Some shares of all, as a key is made from: those that are wrong among them are to be found by leaving out others.
+///
+/// The choices of `threshold` numbers below `given`, in their order, and no more than [`MOST_TRIES`].
+fn choices(given: usize, threshold: usize) -> impl Iterator<Item = Vec<usize>> {
+    let first = (threshold <= given).then(|| (0..threshold).collect::<Vec<_>>());
+    std::iter::successors(first, move |last| {
+        let mut next = last.clone();
+        // The last number that can still go up goes up, and those behind it follow.
+        let place = (0..threshold)
+            .rev()
+            .find(|place| next.get(*place).is_some_and(|number| *number < given - threshold + place))?;
+        let number = next.get(place)? + 1;
+        next.iter_mut().skip(place).zip(number..).for_each(|(at, number)| *at = number);
+        Some(next)
+    })
+    .take(MOST_TRIES)
+}
+
+/// How many choices of shares are tried: all of ten shares, and many of more.
+const MOST_TRIES: usize = 20_000;
+
+/// The key that `accept` takes, of any m of the shares, and the numbers of the shares that do not belong to it.
+///
+/// # Errors
+/// As [`combine`]; `None` when no choice makes an acceptable key.
+pub fn recover(
+    shares: &[Share],
+    mut accept: impl FnMut(&Key) -> bool,
+) -> Result<Option<(Key, Vec<u8>)>, ShareError> {
+    let Some(first) = shares.first() else {
+        return Err(ShareError::TooFew { needed: 2, given: 0 });
+    };
+    let threshold = usize::from(first.scheme.threshold);
+    if shares.len() < threshold {
+        return Err(ShareError::TooFew { needed: first.scheme.threshold, given: shares.len() });
+    }
+    for (index, share) in shares.iter().enumerate() {
+        fits(share, shares.get(..index).unwrap_or_default(), first.backup, first.scheme)?;
+    }
+    for choice in choices(shares.len(), threshold) {
+        let chosen: Vec<&Share> = choice.iter().filter_map(|index| shares.get(*index)).collect();
+        let key = interpolate(&chosen)?;
+        if !accept(&key) {
+            continue;
+        }
+        let mut wrong = Vec::new();
+        for share in shares.iter().filter(|share| !chosen.iter().any(|other| other.number == share.number)) {
+            // One that belongs makes the same key in the place of any other.
+            let with: Vec<&Share> = chosen.iter().skip(1).copied().chain([share]).collect();
+            if interpolate(&with)? != key {
+                wrong.push(share.number);
+            }
+        }
+        return Ok(Some((key, wrong)));
+    }
+    Ok(None)
+}
+
+fn interpolate(shares: &[&Share]) -> Result<Key, ShareError> {
     let points = Zeroizing::new(
         shares.iter().map(|share| [&[share.number], share.value.as_slice()].concat()).collect::<Vec<_>>(),
     );
@@ -473,6 +555,49 @@ mod tests {
                 _ => assert_eq!(combine(&some), Ok(key()), "{chosen:05b}"),
             }
         }
+    }
+
+    fn forged(share: &Share) -> Share {
+        Share { value: Zeroizing::new([9; KEY_LENGTH]), ..copy(share) }
+    }
+
+    #[test]
+    fn a_forged_share_among_enough_right_ones_is_found_and_named() {
+        let shares = shares(3, 6);
+        for wrong in [vec![1], vec![2, 5], vec![1, 2, 3], vec![]] {
+            let given: Vec<_> = shares
+                .iter()
+                .map(|share| if wrong.contains(&share.number) { forged(share) } else { copy(share) })
+                .collect();
+            let found = recover(&given, |found| *found == key()).unwrap();
+            assert_eq!(found, Some((key(), wrong)));
+        }
+        let given: Vec<_> = shares.iter().map(|share| forged(share)).take(4).collect();
+        assert_eq!(recover(&given, |found| *found == key()), Ok(None));
+        let few = [copy(&shares[0]), copy(&shares[1])];
+        assert_eq!(recover(&few, |_| true), Err(ShareError::TooFew { needed: 3, given: 2 }));
+        assert_eq!(recover(&[], |_| true), Err(ShareError::TooFew { needed: 2, given: 0 }));
+    }
+
+    #[test]
+    fn every_choice_of_shares_is_tried_once() {
+        let all: Vec<_> = choices(5, 3).collect();
+        assert_eq!(all.len(), 10);
+        assert_eq!((all[0].as_slice(), all[9].as_slice()), (&[0, 1, 2][..], &[2, 3, 4][..]));
+        let mut sorted = all.clone();
+        sorted.sort();
+        sorted.dedup();
+        assert_eq!(sorted.len(), 10);
+        assert_eq!(choices(255, 128).count(), MOST_TRIES);
+        assert_eq!(choices(2, 3).count(), 0);
+    }
+
+    #[test]
+    fn a_share_is_told_from_any_other_by_its_commitment() {
+        let shares = shares(2, 3);
+        assert_eq!(shares[0].commitment(), copy(&shares[0]).commitment());
+        assert_ne!(shares[0].commitment(), shares[1].commitment());
+        assert_ne!(shares[0].commitment(), forged(&shares[0]).commitment());
     }
 
     #[test]

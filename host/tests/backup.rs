@@ -340,3 +340,189 @@ fn restoring_says_which_templates_begin_anew_and_what_of_them() {
     let again = run(&machine, restore);
     assert!(again.code == 0 && !again.stderr.contains("begins anew"), "nothing was imported: {again:?}");
 }
+
+const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
+
+/// A share as a holder forges it: of random bytes, with every checksum right.
+fn forge(share: &str) -> String {
+    let decode = |line: &str| {
+        let digits = line.split_once(':').unwrap().1.replace(' ', "");
+        let number = digits.bytes().fold(0_u128, |number, digit| {
+            number << 5 | ALPHABET.iter().position(|other| *other == digit).unwrap() as u128
+        });
+        number.to_be_bytes()[1..13].to_vec()
+    };
+    let bytes: Vec<u8> = share.lines().filter(|line| !line.starts_with('#')).flat_map(decode).collect();
+    let (header, _) = bytes.split_at(9);
+    let mut new = [header, &[0x5a; 32]].concat();
+    let check = Sha256::new().chain_update(b"sshsm share").chain_update(&new).finalize();
+    new.extend(&check[..7]);
+    let line = |(place, content): (usize, &[u8])| {
+        let place = [u8::try_from(place).unwrap()];
+        let check = [&b"sshsm share line"[..], &place, header, content].concat();
+        let mut whole = [0; 16];
+        whole[1..13].copy_from_slice(content);
+        whole[13..].copy_from_slice(&Sha256::digest(check)[..3]);
+        let number = u128::from_be_bytes(whole);
+        (0..24)
+            .rev()
+            .map(|digit| char::from(ALPHABET[(number >> (5 * digit)) as usize & 31]))
+            .collect::<String>()
+            + "\n"
+    };
+    new.chunks(12).enumerate().map(line).collect()
+}
+
+#[test]
+fn a_forged_share_is_named_and_enough_right_ones_restore_beside_it() {
+    let machine = machine();
+    back_up(&machine);
+    let second = fs::read_to_string(machine.path("share-2")).unwrap();
+    machine.write("forged", &forge(&second));
+    let named = "share 2 is not the one that was made with this backup";
+    for shares in ["--share-file forged", "--share-file share-1 --share-file forged"] {
+        let shown = run(&machine, &format!("backup show backup.json {shares}"));
+        assert_eq!(shown.code, 1, "{shown:?}");
+        assert!(shown.stderr.contains("forged") && shown.stderr.contains(named), "{shown:?}");
+    }
+    for shares in [
+        "--share-file share-1 --share-file forged --share-file share-3",
+        "--share-file forged --share-file share-2 --share-file share-3",
+    ] {
+        let restored = run(&machine, &format!("--device sim:second backup restore backup.json {shares}"));
+        assert_eq!(restored.code, 0, "{restored:?}");
+        assert!(restored.stderr.contains(named), "{restored:?}");
+    }
+}
+
+/// As files were before they said anything of their shares.
+#[test]
+fn a_backup_that_says_nothing_of_its_shares_is_read_and_a_forged_share_is_found_among_enough() {
+    let machine = machine();
+    back_up(&machine);
+    let new = run(&machine, "backup show backup.json --format json").json();
+    assert_eq!(new["share_commitments"].as_array().unwrap().len(), 3);
+    let old = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/backups/without-commitments");
+    for name in ["backup.json", "share-1", "share-2", "share-3"] {
+        fs::copy(format!("{old}/{name}"), machine.path(&format!("old-{name}"))).unwrap();
+    }
+    let show = |shares: &str| run(&machine, &format!("backup show old-backup.json {shares}"));
+    let shown = show("--share-file old-share-1 --share-file old-share-3");
+    assert!(shown.code == 0 && shown.stdout.contains("the backup is as it was made"), "{shown:?}");
+    let second = fs::read_to_string(machine.path("old-share-2")).unwrap();
+    machine.write("forged", &forge(&second));
+    let two = show("--share-file old-share-1 --share-file forged");
+    assert!(two.code == 1 && two.stderr.contains("one of them is wrong"), "{two:?}");
+    let three = show("--share-file old-share-1 --share-file forged --share-file old-share-3");
+    assert_eq!(three.code, 0, "{three:?}");
+    assert!(three.stderr.contains("share 2 is not the one that was made"), "{three:?}");
+}
+
+/// A whole request or answer: headers, and as much as they say comes after them.
+fn http_message(stream: &mut impl std::io::Read) -> Option<Vec<u8>> {
+    let (mut message, mut byte) = (Vec::new(), [0]);
+    while !message.ends_with(b"\r\n\r\n") {
+        stream.read_exact(&mut byte).ok()?;
+        message.push(byte[0]);
+    }
+    let head = String::from_utf8(message.clone()).unwrap().to_ascii_lowercase();
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: "));
+    let mut body = vec![0; length.map_or(0, |length| length.parse().unwrap())];
+    stream.read_exact(&mut body).ok()?;
+    message.extend(body);
+    Some(message)
+}
+
+/// Holds back every answer from the `stop`th exchange on; says so on the channel.
+fn holding_relay(device: std::net::SocketAddr, stop: usize) -> (String, std::sync::mpsc::Receiver<()>) {
+    use std::{
+        io::Write,
+        net::{TcpListener, TcpStream},
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::SeqCst},
+            mpsc,
+        },
+        thread,
+    };
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (held, hold) = mpsc::channel();
+    let exchanges = Arc::new(AtomicUsize::new(0));
+    thread::spawn(move || {
+        for client in listener.incoming() {
+            let (mut client, held, exchanges) = (client.unwrap(), held.clone(), exchanges.clone());
+            thread::spawn(move || {
+                let mut device = TcpStream::connect(device).unwrap();
+                while let Some(request) = http_message(&mut client) {
+                    device.write_all(&request).unwrap();
+                    let answer = http_message(&mut device).unwrap();
+                    if exchanges.fetch_add(1, SeqCst) >= stop {
+                        let _ = held.send(());
+                        thread::park();
+                    }
+                    client.write_all(&answer).unwrap();
+                }
+            });
+        }
+    });
+    (url, hold)
+}
+
+#[test]
+fn a_backup_that_is_interrupted_leaves_no_wrap_key_and_what_a_killed_one_left_is_taken_away() {
+    let device = sshsm_simulator::Simulator::memory().start().unwrap().serve().unwrap();
+    let (machine, url) = (Machine::new(), device.url());
+    for id in ["8", "9"] {
+        let line = format!("--device {url} key generate --algorithm p256 --id {id} --exportable");
+        assert_eq!(run(&machine, &line).code, 0);
+    }
+    let list = || run(&machine, &format!("--device {url} key list --format json")).stdout;
+    let start = |stop: usize| {
+        let (relay, hold) = holding_relay(device.address(), stop);
+        let mut command =
+            machine.command(&["--device", &relay, "backup", "create", &format!("b{stop}.json")]);
+        command.env("SSHSM_PASSWORD", "password");
+        let child = command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let held = hold.recv_timeout(std::time::Duration::from_secs(5)).is_ok();
+        (child, held)
+    };
+    let signal = |child: &std::process::Child, name: &str| {
+        assert!(Command::new("kill").args([name, &child.id().to_string()]).status().unwrap().success());
+    };
+    let mut interrupted = 0;
+    for stop in (6..40).step_by(4) {
+        let (child, held) = start(stop);
+        if !held {
+            let output = child.wait_with_output().unwrap();
+            assert!(interrupted > 0, "{output:?}");
+            break;
+        }
+        signal(&child, if interrupted % 2 == 0 { "-INT" } else { "-TERM" });
+        let output = child.wait_with_output().unwrap();
+        assert!(!output.status.success(), "{output:?}");
+        assert!(!list().contains("\"wrap-key\""), "after {stop} exchanges: {output:?}");
+        interrupted += 1;
+    }
+    assert!(interrupted > 2, "{interrupted}");
+    // One that could do nothing any more.
+    let mut left = false;
+    for stop in 7..40 {
+        let (mut child, _) = start(stop);
+        signal(&child, "-KILL");
+        let _ = child.wait();
+        left = list().contains("\"wrap-key\"");
+        if left {
+            break;
+        }
+    }
+    assert!(left, "the test reached no state with a wrap key");
+    let next = run(&machine, &format!("--device {url} backup create next.json"));
+    assert_eq!(next.code, 0, "{next:?}");
+    assert!(next.stderr.contains("which an earlier run left on the device"), "{next:?}");
+    assert!(!list().contains("\"wrap-key\""));
+}

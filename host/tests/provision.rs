@@ -426,7 +426,14 @@ fn new_keys_do_not_cross_a_network_under_the_factorys_password() {
     let port = serve("127.0.0.1:0", device, Settings { hosts, ..Settings::default() });
     let machine = prepared(Machine::with_device(&format!("http://0.0.0.0:{port}")));
     let put = ["authentication-key", "put", "--id", "3", "--capabilities", "none"];
-    for command in [&["provision", "--template", "t.toml"][..], &put, &["authentication-key", "change"]] {
+    let import = ["key", "import", "timestamp"];
+    for command in [
+        &["provision", "--template", "t.toml"][..],
+        &put,
+        &["authentication-key", "change"],
+        &import,
+        &["backup", "create", "b.json"],
+    ] {
         let run = machine.with_environment(command, &NEW);
         assert_eq!(run.code, 2, "{run:?}");
         assert!(run.stderr.contains("--allow-plain-http"), "{run:?}");

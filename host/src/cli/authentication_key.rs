@@ -108,8 +108,8 @@ impl NewPassword {
 /// Whether new keys may go where the factory's password does.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Road {
-    /// Send new keys to a device on another computer (http://) although its session is opened with the factory's password:
-    /// a relay, or a recording of that session, gives them away
+    /// Send keys to a device on another computer (http://) although its session is opened with the factory's password: a
+    /// relay, or a recording of that session, gives them away
     #[arg(long)]
     allow_plain_http: bool,
 }
@@ -119,6 +119,15 @@ impl Road {
     pub(super) fn is_private(self, context: &Context) -> Result<bool, CliError> {
         Ok(self.allow_plain_http || !context.device()?.is_remote())
     }
+
+    /// Refuses a session that is to carry keys and that everyone on its way can read.
+    pub(super) fn check(self, context: &Context, credential: &Credential) -> Result<(), CliError> {
+        match credential {
+            Credential::Password(password) if password.as_str() == FACTORY_PASSWORD => {}
+            Credential::Password(_) | Credential::PrivateKey { .. } => return Ok(()),
+        }
+        if self.is_private(context)? { Ok(()) } else { Err(ProvisionError::FactorySession.into()) }
+    }
 }
 
 impl AuthenticationKeyVerb {
@@ -127,11 +136,7 @@ impl AuthenticationKeyVerb {
         let mut client = context.client()?;
         // Both before the session begins, which does not wait for somebody who types.
         let credential = context.credential(&mut client)?;
-        let factory =
-            matches!(&credential, Credential::Password(password) if password.as_str() == FACTORY_PASSWORD);
-        if factory && !new.road.is_private(context)? {
-            return Err(ProvisionError::FactorySession.into());
-        }
+        new.road.check(context, &credential)?;
         let new = new.read()?;
         let mut session = Session::open_with(&mut client, context.globals.auth_key, &credential)?;
         let object_type = ObjectType::AuthenticationKey;

@@ -11,17 +11,19 @@ use zeroize::Zeroizing;
 
 use super::{
     Context,
+    authentication_key::Road,
     error::{CliError, FileError},
-    prompt,
+    prompt, service,
 };
 use crate::{
     backup::{
         self, Backup, BackupError, Created, Description, NotExported, Outcome, Remembered, Stored, WrapKey,
     },
-    client::Session,
+    client::{Client, Session},
     files, input,
     output::{self, columns, shown},
-    shares::{self, Entry, Scheme, Share, ShareError},
+    shares::{self, Entry, Key, Scheme, Share, ShareError},
+    transport::interruptible::{Interruptible, Stop},
 };
 
 /// The verbs of `backup`.
@@ -67,6 +69,8 @@ pub(super) struct Create {
     /// Leave the wrap key on the device
     #[arg(long)]
     keep_wrap_key: bool,
+    #[command(flatten)]
+    road: Road,
 }
 
 /// What `backup restore` is told.
@@ -83,6 +87,8 @@ pub(super) struct Restore {
     /// Say what would be done with each object, and change nothing; needs no shares, and checks those it is given
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    road: Road,
 }
 
 /// Shares in files.
@@ -154,7 +160,7 @@ impl BackupVerb {
 
 impl Create {
     fn run(self, context: &Context) -> Result<(), CliError> {
-        let Self { path, threshold, shares, shares_to, keep_wrap_key } = self;
+        let Self { path, threshold, shares, shares_to, keep_wrap_key, road } = self;
         let scheme = Scheme::new(threshold, shares).map_err(|error| CliError::Usage(error.to_string()))?;
         let in_directory = path.is_dir();
         if !in_directory {
@@ -163,12 +169,18 @@ impl Create {
         if let Some(directory) = shares_to.as_deref().filter(|directory| !directory.is_dir()) {
             return Err(FileError::write(directory, ErrorKind::NotADirectory.into()).into());
         }
-        let mut client = context.client()?;
+        let stop = Stop::default();
+        let mut client = connect(context, &stop)?;
         let credential = context.credential(&mut client)?;
+        road.check(context, &credential)?;
         let (identity, key) = (client.identity().clone(), context.globals.auth_key);
+        end_in_order(&stop)?;
         let mut session = Session::open_with(&mut client, key, &credential)?;
+        remove_left_behind(&mut session)?;
         let Created { backup, document, shares, wrap_key } =
-            backup::create(&mut session, &identity, key, scheme, keep_wrap_key)?;
+            backup::create(&mut session, &identity, key, scheme, keep_wrap_key, &stop)?;
+        // Said before anything else can fail.
+        tell_wrap_key(Some(&wrap_key));
         session.close()?;
 
         let name = format!("sshsm-backup-{}-{}", identity.serial, backup.id);
@@ -189,7 +201,6 @@ impl Create {
         for NotExported { object, reason } in &backup.not_exported {
             output::talk(format_args!("NOT in the backup: {} {:?}: {reason}", object.name(), object.label));
         }
-        tell_wrap_key(Some(&wrap_key));
         let view = CreateView {
             file: file.display().to_string(),
             backup: &backup.id,
@@ -205,6 +216,30 @@ impl Create {
         })?;
         Ok(())
     }
+}
+
+/// Connects to the device; what waits for an answer gives up when `stop` is told.
+fn connect(context: &Context, stop: &Stop) -> Result<Client, CliError> {
+    let transport = Interruptible::new(context.device()?.open()?, stop.clone());
+    Ok(Client::connect(Box::new(transport))?)
+}
+
+/// From here on a signal ends the work, and with it the wrap key on the device, and not the program at once.
+fn end_in_order(stop: &Stop) -> Result<(), CliError> {
+    let stop = stop.clone();
+    service::instead_of_ending(move || stop.tell()).map_err(CliError::Service)
+}
+
+fn remove_left_behind(session: &mut Session<'_>) -> Result<(), CliError> {
+    for (id, wrap_key) in backup::remove_left_behind(session)? {
+        match wrap_key {
+            WrapKey::Deleted => {
+                output::talk(format_args!("deleted wrap key {id}, which an earlier run left on the device"));
+            }
+            other => tell_wrap_key(Some(&other)),
+        }
+    }
+    Ok(())
 }
 
 fn refuse_existing(file: &Path) -> Result<(), FileError> {
@@ -246,22 +281,28 @@ impl Restore {
             true => self.shares.read(&stored)?,
             false => self.shares.read_or_ask(&stored)?,
         };
-        let key = if self.dry_run && too_few(&stored, &shares) { None } else { Some(stored.key(&shares)?) };
+        let key = if self.dry_run && too_few(&stored, &shares) { None } else { Some(key(&stored, &shares)?) };
         drop(shares);
-        let mut client = context.client()?;
+        let stop = Stop::default();
+        let mut client = connect(context, &stop)?;
         let credential = context.credential(&mut client)?;
+        if !self.dry_run {
+            self.road.check(context, &credential)?;
+        }
+        end_in_order(&stop)?;
         let (device, serial, own) = (client.describe(), client.identity().serial, context.globals.auth_key);
         let mut session = Session::open_with(&mut client, own, &credential)?;
         let backup = &stored.backup;
         let (outcomes, begins_anew, wrap_key) = match key.filter(|_| !self.dry_run) {
             None => (backup::plan(&mut session, own, backup)?, vec![Vec::new(); backup.objects.len()], None),
             Some(key) => {
-                let restored = backup::restore(&mut session, own, backup, &key, self.keep_wrap_key)?;
+                remove_left_behind(&mut session)?;
+                let restored = backup::restore(&mut session, own, backup, &key, self.keep_wrap_key, &stop)?;
                 (restored.outcomes, restored.begins_anew, restored.wrap_key)
             }
         };
-        session.close()?;
         tell_wrap_key(wrap_key.as_ref());
+        session.close()?;
         let objects: Vec<_> = backup
             .objects
             .iter()
@@ -318,17 +359,43 @@ fn too_few(stored: &Stored, shares: &[Share]) -> bool {
     shares.len() < usize::from(stored.scheme.threshold())
 }
 
+/// The key that the shares make; says which of them do not belong to it.
+fn key(stored: &Stored, shares: &[Share]) -> Result<Key, BackupError> {
+    let (key, wrong) = stored.key(shares)?;
+    for number in wrong {
+        output::talk(format_args!("WARNING: {}", ShareError::Forged(number)));
+    }
+    Ok(key)
+}
+
 impl ShareFiles {
-    /// The shares in the files; each is of this backup, and none is there twice.
+    /// The shares in the files that are right, as far as it can be told: each is of this backup, and none is there twice.
+    /// Those that are forged are named, and are an error where too few are left without them.
     fn read(&self, stored: &Stored) -> Result<Vec<Share>, CliError> {
-        self.files.iter().try_fold(Vec::new(), |mut shares, file| {
+        let (mut shares, mut forged) = (Vec::new(), Vec::new());
+        for file in &self.files {
+            let wrong = |error| CliError::content(shown(file), error);
             let text = input::read_text(file).map_err(|source| FileError::read(file, source))?;
-            let share = Share::parse(&text)
-                .and_then(|share| shares::fits(&share, &shares, stored.id, stored.scheme).map(|()| share))
-                .map_err(|error| CliError::content(shown(file), error))?;
+            let share = Share::parse(&text).map_err(wrong)?;
+            match stored.check_share(&share) {
+                Ok(()) => {}
+                Err(error @ ShareError::Forged(_)) => {
+                    forged.push(wrong(error));
+                    continue;
+                }
+                Err(error) => return Err(wrong(error)),
+            }
+            shares::fits(&share, &shares, stored.id, stored.scheme).map_err(wrong)?;
             shares.push(share);
-            Ok(shares)
-        })
+        }
+        let needed = too_few(stored, &shares);
+        for error in forged {
+            if needed {
+                return Err(error);
+            }
+            output::talk(format_args!("WARNING: {}", error.line()));
+        }
+        Ok(shares)
     }
 
     /// As many shares as it takes; those that are in no file are asked for on the terminal.
@@ -358,7 +425,13 @@ fn ask(stored: &Stored, given: &[Share]) -> Result<Option<Share>, CliError> {
             return Ok(None);
         };
         match entry.enter(&line) {
-            Ok(Some(share)) => return Ok(Some(share)),
+            Ok(Some(share)) => match stored.check_share(&share) {
+                Ok(()) => return Ok(Some(share)),
+                Err(error) => {
+                    output::talk(format_args!("{error}; give another share"));
+                    entry = Entry::of(stored.id, stored.scheme, given);
+                }
+            },
             Ok(None) => {}
             Err(error) => output::talk(format_args!("{error}; type it again")),
         }
@@ -370,7 +443,7 @@ fn show(context: &Context, file: &Path, shares: &ShareFiles) -> Result<(), CliEr
     let shares = shares.read(&stored)?;
     let authentic = match too_few(&stored, &shares) {
         true => None,
-        false => Some(stored.key(&shares).map(|_| true)?),
+        false => Some(key(&stored, &shares).map(|_| true)?),
     };
     let Stored { backup, scheme, .. } = &stored;
     context.format().print(&BackupView { backup, authentic }, |_| {

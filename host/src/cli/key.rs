@@ -14,6 +14,7 @@ use sshsm_protocol::{
 use super::{
     Context,
     arguments::{self, KeyAlgorithm, NewId},
+    authentication_key::Road,
     error::CliError,
     password,
 };
@@ -43,6 +44,8 @@ pub(super) enum Key {
         file: PathBuf,
         #[command(flatten)]
         new: NewKey,
+        #[command(flatten)]
+        road: Road,
     },
     /// List the objects that the authentication key can see
     List,
@@ -165,7 +168,11 @@ impl Key {
             _ => None,
         };
         let mut client = context.client()?;
-        let mut session = context.session(&mut client)?;
+        let credential = context.credential(&mut client)?;
+        if let Self::Import { road, .. } = &self {
+            road.check(context, &credential)?;
+        }
+        let mut session = Session::open_with(&mut client, context.globals.auth_key, &credential)?;
         match self {
             Self::Generate { algorithm, new } => {
                 let algorithm = algorithm.into();

@@ -1,6 +1,22 @@
-//! What services have in common: they end in order when they are told to.
+//! What services, and work that must not be left half-done, have in common: they end in order when they are told to.
 
-use std::io;
+use std::{io, thread};
+
+use tokio::runtime;
+
+/// Calls `tell` when a signal would end the program, in place of the signal's own effect.
+pub(super) fn instead_of_ending(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let ended = {
+        let _entered = runtime.enter();
+        ended()?
+    };
+    thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(ended);
+        tell();
+    })?;
+    Ok(())
+}
 
 /// Ready when a signal ends the program.
 #[cfg(unix)]

@@ -16,6 +16,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const STATUS_LIMIT: u64 = 256;
 
 /// An open connection to a connector.
+#[derive(Clone)]
 pub struct Connector {
     agent: Agent,
     /// `http://HOST:PORT`
@@ -114,6 +115,11 @@ impl Transport for Connector {
 
     fn describe(&self) -> String {
         self.address.clone()
+    }
+
+    /// A connection of its own, where this one is in use.
+    fn beside(&self) -> Option<Box<dyn Transport>> {
+        Some(Box::new(self.clone()))
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod address;
 pub mod board;
 pub mod connector;
+pub mod interruptible;
 pub mod serial;
 pub mod simulator;
 
@@ -30,6 +31,12 @@ pub trait Transport: Send {
 
     /// Where the device is, in the words of `--device`.
     fn describe(&self) -> String;
+
+    /// Another road to the same device, which can be used while an answer is waited for on this one; `None` where there is
+    /// only one.
+    fn beside(&self) -> Option<Box<dyn Transport>> {
+        None
+    }
 
     /// Whether the device is still there, as far as that can be told without a command; its serial number where it is
     /// known.
@@ -84,6 +91,12 @@ pub enum TransportError {
         address: String,
         /// What the network said.
         source: io::Error,
+    },
+    /// The program was told to end while an answer was waited for.
+    #[error("interrupted while {address} was waited for")]
+    Stopped {
+        /// The address asked.
+        address: String,
     },
     /// The answer is not one frame: its header states another length than arrived.
     #[error("truncated answer from {address}")]
