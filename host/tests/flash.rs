@@ -347,3 +347,53 @@ fn what_is_flashed_must_be_said() {
     let run = machine.without_password(&["flash", "--board", "pico2", "--image", "none.uf2"]);
     assert_eq!(run.code, 6, "{run:?}");
 }
+
+/// A cargo that says that it ran, and where.
+#[test]
+fn firmware_is_not_built_in_a_folder_that_someone_else_could_have_written_in() {
+    let machine = Machine::new();
+    let tree = machine.path("tree");
+    for folder in ["xtask", "firmware", "deep", ".cargo"] {
+        fs::create_dir_all(tree.join(folder)).unwrap();
+        fs::set_permissions(tree.join(folder), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let file = |name: &str, mode| {
+        fs::write(tree.join(name), "").unwrap();
+        fs::set_permissions(tree.join(name), fs::Permissions::from_mode(mode)).unwrap();
+    };
+    file("xtask/Cargo.toml", 0o644);
+    let cargo = machine.path("cargo");
+    fs::write(&cargo, "#!/bin/sh\ntouch \"$RAN\"\nexit 1\n").unwrap();
+    fs::set_permissions(&cargo, fs::Permissions::from_mode(0o755)).unwrap();
+    let ran = machine.path("ran");
+    let build = || {
+        let _ = fs::remove_file(&ran);
+        let mut command = machine.command(&["flash", "--board", "pico", "--build"]);
+        let output =
+            command.current_dir(tree.join("deep")).env("CARGO", &cargo).env("RAN", &ran).output().unwrap();
+        assert!(!output.status.success());
+        (ran.exists(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert!(build().0, "{}", build().1);
+    for name in ["xtask/Cargo.toml", "xtask/build.rs", ".cargo/config.toml"] {
+        file(name, 0o666);
+        let (ran, told) = build();
+        assert!(!ran && told.contains("can be written by others") && told.contains(name), "{told}");
+        file(name, 0o644);
+    }
+    assert!(build().0);
+    // What cargo reads in the folders above.
+    let above = machine.path(".cargo");
+    fs::create_dir(&above).unwrap();
+    fs::write(above.join("config.toml"), "").unwrap();
+    fs::set_permissions(above.join("config.toml"), fs::Permissions::from_mode(0o666)).unwrap();
+    let (did, told) = build();
+    assert!(!did && told.contains(".cargo/config.toml"), "{told}");
+    fs::remove_dir_all(&above).unwrap();
+    // Another user's, which only root can make.
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(tree.join("xtask/Cargo.toml"), Some(65534), None).unwrap();
+        let (did, told) = build();
+        assert!(!did && told.contains("belongs to user 65534"), "{told}");
+    }
+}

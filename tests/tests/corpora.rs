@@ -110,9 +110,11 @@ targets!(
     frame,
     key_file,
     link,
+    pkcs11_uri,
     request,
     revocation_list,
     session,
+    share,
     template,
     template_file,
     wrapped_object
@@ -124,5 +126,7 @@ fn damaged_inputs_have_no_finding() {
     damage("agent_message", targets::agent_message::run);
     damage("certificate", targets::certificate::run);
     damage("key_file", targets::key_file::run);
+    damage("pkcs11_uri", targets::pkcs11_uri::run);
     damage("revocation_list", targets::revocation_list::run);
+    damage("share", targets::share::run);
 }

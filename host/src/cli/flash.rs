@@ -125,6 +125,72 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     }
 }
 
+/// Refuses a source tree that someone else could have written in, or put a file beside that cargo reads: what is built is
+/// run, with this user's rights.
+#[cfg(unix)]
+fn trust(tree: &Path) -> Result<(), CliError> {
+    let tree = tree.canonicalize().map_err(|source| FileError::read(tree, source))?;
+    // Folders above are passed through, and what cargo and rustup read in each of them is run as well.
+    for folder in tree.ancestors().skip(1) {
+        trust_one(folder, true)?;
+        for name in [".cargo", ".cargo/config", ".cargo/config.toml", "rust-toolchain", "rust-toolchain.toml"]
+        {
+            trust_one(&folder.join(name), false)?;
+        }
+    }
+    let mut folders = vec![tree.clone()];
+    while let Some(folder) = folders.pop() {
+        trust_one(&folder, false)?;
+        let entries = fs::read_dir(&folder).map_err(|source| FileError::read(&folder, source))?;
+        for entry in entries {
+            let entry = entry.map_err(|source| FileError::read(&folder, source))?;
+            let path = entry.path();
+            let is_folder = entry.file_type().map_err(|source| FileError::read(&path, source))?.is_dir();
+            match is_folder {
+                // Their own contents are neither read by cargo as source nor followed.
+                true if entry.file_name() == ".git" => {}
+                true => folders.push(path),
+                false => trust_one(&path, false)?,
+            }
+        }
+    }
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn trust(_: &Path) -> Result<(), CliError> {
+    Ok(())
+}
+
+/// Refuses what is there and belongs to another user than this one and root, or can be written by others. A folder that all
+/// may make files in, and only remove their own, such as /tmp, will do on the way.
+#[cfg(unix)]
+fn trust_one(path: &Path, on_the_way: bool) -> Result<(), CliError> {
+    use std::os::unix::fs::MetadataExt;
+    let metadata = match fs::symlink_metadata(path) {
+        Ok(metadata) => metadata,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(FileError::read(path, error).into()),
+    };
+    let user = rustix::process::geteuid().as_raw();
+    let untrusted = |why: String| {
+        CliError::Usage(format!(
+            "{} {why}: cargo would run its content with your rights. Build in a source tree of your own, or name an --image",
+            output::shown(path)
+        ))
+    };
+    if ![0, user].contains(&metadata.uid()) {
+        return Err(untrusted(format!("belongs to user {}", metadata.uid())));
+    }
+    let (mode, sticky) = (metadata.mode(), metadata.mode() & 0o1000 != 0);
+    // A group of the user's own, as many systems make them, is the user.
+    let others = if metadata.gid() == user || metadata.gid() == 0 { 0o002 } else { 0o022 };
+    if !metadata.is_symlink() && mode & others != 0 && !(on_the_way && sticky) {
+        return Err(untrusted(format!("can be written by others (mode {:o})", mode & 0o7777)));
+    }
+    Ok(())
+}
+
 /// Builds the firmware in the source tree around the current directory.
 fn build(board: Board) -> Result<Vec<u8>, CliError> {
     let here = env::current_dir().map_err(|source| FileError::read(Path::new("."), source))?;
@@ -132,6 +198,7 @@ fn build(board: Board) -> Result<Vec<u8>, CliError> {
         .ancestors()
         .find(|directory| directory.join("xtask/Cargo.toml").is_file() && directory.join("firmware").is_dir())
         .ok_or_else(|| CliError::Usage("--build works inside sshsm's source tree; name an --image".into()))?;
+    trust(tree)?;
     let out = tempfile::tempdir().map_err(|source| FileError::write(&env::temp_dir(), source))?;
     let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let status = child::command(cargo)
