@@ -317,7 +317,7 @@ fn requests_that_a_web_page_could_have_sent_are_refused() {
 #[test]
 fn clients_that_say_nothing_or_read_nothing_keep_no_one_out() {
     let machine = machine();
-    let service = Service::start(&machine, &["--rate", "100000/s"]);
+    let service = Service::start(&machine, &["--rate", "4000000000/s"]);
     let address = service.url.strip_prefix("http://").unwrap();
     let connect = || TcpStream::connect(address).unwrap();
     let _stuck: Vec<_> = (0..100)

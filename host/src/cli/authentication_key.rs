@@ -122,11 +122,18 @@ impl Road {
 
     /// Refuses a session that is to carry keys and that everyone on its way can read.
     pub(super) fn check(self, context: &Context, credential: &Credential) -> Result<(), CliError> {
-        match credential {
-            Credential::Password(password) if password.as_str() == FACTORY_PASSWORD => {}
-            Credential::Password(_) | Credential::PrivateKey { .. } => return Ok(()),
+        let factory = match credential {
+            Credential::Password(password) => password.as_str() == FACTORY_PASSWORD,
+            Credential::Key(key) => {
+                key.as_bytes() == AuthenticationKey::from_password(FACTORY_PASSWORD.as_bytes()).as_bytes()
+            }
+            Credential::PrivateKey { .. } => false,
+        };
+        if !factory || self.is_private(context)? {
+            Ok(())
+        } else {
+            Err(ProvisionError::FactorySession.into())
         }
-        if self.is_private(context)? { Ok(()) } else { Err(ProvisionError::FactorySession.into()) }
     }
 }
 
