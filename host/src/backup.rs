@@ -93,7 +93,7 @@ pub enum BackupError {
         /// What became of the wrap key on the device.
         wrap_key: WrapKey,
         /// What stopped it.
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// A share is wrong, or there are too few.
     #[error(transparent)]
@@ -107,7 +107,7 @@ pub enum BackupError {
         /// What became of the wrap key on the device.
         wrap_key: WrapKey,
         /// What stopped it.
-        source: ClientError,
+        source: Box<ClientError>,
     },
     /// The id does not fit a label.
     #[error("the backup's id does not fit a label")]
@@ -601,7 +601,7 @@ pub fn create(
     )?;
     let (objects, not_exported) = match exported {
         Ok(exported) => exported,
-        Err(source) => return Err(BackupError::WrapKey { wrap_key, source }),
+        Err(source) => return Err(BackupError::WrapKey { wrap_key, source: Box::new(source) }),
     };
     if objects.is_empty() {
         return Err(BackupError::NothingExportable(infos.len()));
@@ -850,6 +850,7 @@ pub fn restore(
             Ok(Restored { outcomes, begins_anew, wrap_key: Some(wrap_key) })
         }
         Err(source) => {
+            let source = Box::new(source);
             let done = backup.objects.iter().zip(&outcomes).filter(|(_, done)| **done == Outcome::Imported);
             let done: Vec<String> = done.map(|(exported, _)| exported.object.name()).collect();
             Err(match done.is_empty() {

@@ -572,7 +572,7 @@ mod tests {
             let found = recover(&given, |found| *found == key()).unwrap();
             assert_eq!(found, Some((key(), wrong)));
         }
-        let given: Vec<_> = shares.iter().map(|share| forged(share)).take(4).collect();
+        let given: Vec<_> = shares.iter().map(forged).take(4).collect();
         assert_eq!(recover(&given, |found| *found == key()), Ok(None));
         let few = [copy(&shares[0]), copy(&shares[1])];
         assert_eq!(recover(&few, |_| true), Err(ShareError::TooFew { needed: 3, given: 2 }));

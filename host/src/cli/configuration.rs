@@ -262,8 +262,8 @@ fn can_be_preset(argument: &Arg) -> bool {
     match argument.get_action() {
         ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort | ArgAction::Version => false,
         _ => {
-            !(flag && argument.is_required_set())
-                && !matches!(argument.get_long(), Some("config" | "fallback"))
+            !(flag && argument.is_required_set()
+                || matches!(argument.get_long(), Some("config" | "fallback")))
         }
     }
 }

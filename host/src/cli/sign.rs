@@ -200,7 +200,7 @@ impl Sign {
             match input {
                 Ok(subject) => subjects.push((place, subject)),
                 // A file that is not there is a slip of whoever named it, and found before anything is signed.
-                Err(Unreadable { error, .. }) if error.exit() == Exit::File => return Err(error),
+                Err(Unreadable { error, .. }) if error.exit() == Exit::File => return Err(*error),
                 Err(Unreadable { path, error }) => unreadable.push((place, path, error)),
             }
         }
@@ -213,7 +213,7 @@ impl Sign {
             }
             return match unreadable.into_iter().next() {
                 None => Ok(()),
-                Some((.., error)) if one => Err(error),
+                Some((.., error)) if one => Err(*error),
                 Some((.., error)) => {
                     output::talk(error.report().trim_end());
                     Err(CliError::NotSigned { failed: total, total, exit: error.exit() })
@@ -316,14 +316,14 @@ impl Sign {
             };
             let key = key_file::read_public(path).map_err(|error| Unreadable {
                 path: path.clone(),
-                error: match is_certificate(path) {
+                error: Box::new(match is_certificate(path) {
                     true => CliError::content(
                         format!("{} is a certificate, not a key", output::shown(path)),
                         "name the keys only, or leave certificates out with --resume",
                     ),
                     false if self.keys.len() == 1 => CliError::content("nothing was signed", error),
                     false => CliError::content("no public key", error),
-                },
+                }),
             });
             subjects.push(key.map(|key| Subject { path: path.clone(), key, serial, stored: None }));
         }
@@ -347,7 +347,7 @@ impl Sign {
                 stored: Some(Stored { request, content, timestamp }),
             })
         };
-        let unreadable = |path: &PathBuf, error| Unreadable { path: path.clone(), error };
+        let unreadable = |path: &PathBuf, error| Unreadable { path: path.clone(), error: Box::new(error) };
         self.requests.iter().map(|path| subject(path).map_err(|error| unreadable(path, error))).collect()
     }
 }
@@ -355,7 +355,7 @@ impl Sign {
 /// A file that is named and cannot be signed.
 struct Unreadable {
     path: PathBuf,
-    error: CliError,
+    error: Box<CliError>,
 }
 
 /// A worker for each device, and more for those that serve several sessions, up to `jobs` or as many as there are keys.
