@@ -41,5 +41,5 @@ pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     if all {
         tests.env(THOROUGH, "1");
     }
-    summarise(tests)
+    summarise(tests, &[])
 }

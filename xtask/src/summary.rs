@@ -68,11 +68,16 @@ fn plain(line: &str) -> String {
 }
 
 /// Runs the tests and passes their output through to `out`, whose last line then is the closing one. `skipped` is a file
-/// of this run's own.
+/// of this run's own, and `steps` are those before the tests that were left out.
 ///
 /// # Errors
 /// When a test failed, or the runner, or its counts cannot be read.
-pub(crate) fn run(mut tests: Command, skipped: &Path, out: &mut impl Write) -> Result<(), Failure> {
+pub(crate) fn run(
+    mut tests: Command,
+    skipped: &Path,
+    steps: &[(&str, &str)],
+    out: &mut impl Write,
+) -> Result<(), Failure> {
     fs::write(skipped, "").map_err(Failure::System)?;
     let (reader, writer) = io::pipe().map_err(Failure::System)?;
     // Nextest writes its report to stderr, and test binaries to stdout.
@@ -99,13 +104,13 @@ pub(crate) fn run(mut tests: Command, skipped: &Path, out: &mut impl Write) -> R
         return ended.and(Err(Failure::Refused("the runner told no number of tests".into())));
     };
     let skipped = fs::read_to_string(skipped).map_err(Failure::System)?;
-    let closing = closing(counts, &skipped)?;
+    let closing = closing(counts, &skipped, steps)?;
     out.write_all(closing.as_bytes()).and_then(|()| out.flush()).map_err(Failure::System)?;
     ended
 }
 
 /// The closing lines; `skipped` has a line for each test, or several where it was tried again.
-fn closing(runner: Counts, skipped: &str) -> Result<String, Failure> {
+fn closing(runner: Counts, skipped: &str, steps: &[(&str, &str)]) -> Result<String, Failure> {
     let tests: BTreeMap<&str, &str> = skipped.lines().filter_map(|line| line.split_once(": ")).collect();
     let Some(passed) = runner.passed.checked_sub(tests.len()) else {
         let reason = format!("{} tests passed, and {} of them were skipped", runner.passed, tests.len());
@@ -118,7 +123,10 @@ fn closing(runner: Counts, skipped: &str) -> Result<String, Failure> {
             text += &format!("  SKIPPED {test}: {reason}\n");
         }
     }
-    let skipped = runner.skipped + tests.len();
+    for (step, reason) in steps {
+        text += &format!("  SKIPPED step {step}: {reason}\n");
+    }
+    let skipped = runner.skipped + tests.len() + steps.len();
     text += &format!("{passed} passed, {} failed, {skipped} skipped\n", runner.failed);
     Ok(text)
 }
@@ -167,7 +175,7 @@ mod tests {
         let mut command = Command::new("/bin/sh");
         command.args(["-c", script]);
         let mut out = Vec::new();
-        let ended = run(command, &folder.path().join("skipped"), &mut out);
+        let ended = run(command, &folder.path().join("skipped"), &[], &mut out);
         (String::from_utf8(out).unwrap(), ended)
     }
 
@@ -194,6 +202,16 @@ mod tests {
         );
         assert!(ended.is_ok());
         assert_eq!(out.lines().last(), Some("11 passed, 0 failed, 1 skipped"));
+    }
+
+    #[test]
+    fn a_step_that_was_left_out_is_counted_as_skipped_and_named() {
+        let counts = counts(5, 0, 1);
+        assert_eq!(
+            closing(counts, "", &[("advisories", "no database")]).unwrap(),
+            "  SKIPPED step advisories: no database\n5 passed, 0 failed, 2 skipped\n"
+        );
+        assert_eq!(closing(counts, "", &[]).unwrap(), "5 passed, 0 failed, 1 skipped\n");
     }
 
     #[test]

@@ -1,7 +1,14 @@
 //! `cargo xtask test`: everything that CI runs, in the order in which a mistake is found soonest. It stops at the first
 //! step that fails. The tests come last, after a table of the other steps, so that stdout ends with their counts.
 
-use std::{env, ffi::OsString, io, path::Path, process::Command, time::Instant};
+use std::{
+    env,
+    ffi::OsString,
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
 
 use crate::{
     bare_metal, ct, firmware, pico,
@@ -9,6 +16,9 @@ use crate::{
     setup::{self, Ready},
     suite, summary,
 };
+
+/// What the outcome of a step that was left out begins with.
+const SKIPPED: &str = "SKIPPED: ";
 
 /// What was done so far, or left out and why.
 #[derive(Default)]
@@ -32,7 +42,12 @@ impl Steps {
     }
 
     fn skip(&mut self, name: &'static str, reason: &str) {
-        self.0.push((name, format!("SKIPPED: {reason}")));
+        self.0.push((name, format!("{SKIPPED}{reason}")));
+    }
+
+    /// The steps that were left out, and why.
+    fn skipped(&self) -> Vec<(&str, &str)> {
+        self.0.iter().filter_map(|(name, outcome)| Some((*name, outcome.strip_prefix(SKIPPED)?))).collect()
     }
 
     fn table(&self) -> String {
@@ -84,7 +99,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
     print!("{}", steps.table());
     headline("tests");
     let tests = runner(&ready, &["--workspace"])?;
-    summarise(tests).map_err(|failure| Failure::Step("tests", Box::new(failure)))
+    summarise(tests, &steps.skipped()).map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 
 /// Checks that the firmware builds without a warning with no command family, with each alone and with the pair that a
@@ -132,12 +147,25 @@ fn deny(steps: &mut Steps) -> Result<(), Failure> {
             cargo().args(["install", "cargo-deny", "--locked", "--root"]).arg(&tools).run()
         })?;
     }
-    steps.run("deny", || deny(&["check", "bans", "licenses", "sources"])?.run())
+    steps.run("deny", || deny(&["check", "bans", "licenses", "sources"])?.run())?;
+    if advisories_are_here() {
+        return steps.run("advisories", || deny(&["--offline", "check", "advisories"])?.run());
+    }
+    steps.skip("advisories", "the advisory database is not here; get it with: cargo deny fetch db");
+    Ok(())
 }
 
-/// Runs tests; stdout ends with their counts.
-pub(crate) fn summarise(tests: Command) -> Result<(), Failure> {
-    summary::run(tests, &target()?.join("skipped-tests"), &mut io::stdout())
+/// Whether cargo-deny has a copy of the database of advisories, where it keeps it.
+fn advisories_are_here() -> bool {
+    let home = env::var_os("CARGO_HOME").map(PathBuf::from);
+    let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
+    let databases = home.map(|home| home.join("advisory-dbs")).and_then(|folder| folder.read_dir().ok());
+    databases.is_some_and(|entries| entries.flatten().any(|entry| entry.path().join("crates").is_dir()))
+}
+
+/// Runs tests; stdout ends with their counts, with the steps that were skipped among the skipped.
+pub(crate) fn summarise(tests: Command, steps: &[(&str, &str)]) -> Result<(), Failure> {
+    summary::run(tests, &target()?.join("skipped-tests"), steps, &mut io::stdout())
 }
 
 /// The test runner: nextest where it is installed. Both find the binaries just built on their `PATH`, and the tests what
@@ -186,5 +214,7 @@ mod tests {
         let mut steps = Steps::default();
         steps.skip("deny", "cargo-deny is missing");
         assert_eq!(steps.table(), "deny        SKIPPED: cargo-deny is missing\n");
+        steps.run("fmt", || Ok(())).unwrap();
+        assert_eq!(steps.skipped(), [("deny", "cargo-deny is missing")]);
     }
 }
