@@ -3,6 +3,7 @@
 
 pub mod agent_message;
 pub mod certificate;
+pub mod configuration;
 pub mod device;
 pub mod frame;
 pub mod key_file;

@@ -17,6 +17,7 @@
 //! | a new firmware for a board | [`flash`] |
 //! | signed images, and what locks an RP2350 | [`secure_boot`] |
 //! | how files are written and opened | [`files`], [`input`] |
+//! | what is shown of addresses with secrets in them | [`redact`] |
 //! | the command line, and the programs that it starts | [`cli`], [`output`], [`child`], [`quickstart`] |
 
 #[cfg(unix)]
@@ -47,6 +48,7 @@ pub mod pkcs11;
 pub mod presented_certificate;
 pub mod provision;
 pub mod quickstart;
+pub mod redact;
 pub mod request;
 pub mod secure_boot;
 pub mod shares;

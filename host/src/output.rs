@@ -3,6 +3,7 @@
 //! JSON names are snake_case and stable.
 
 use std::{
+    borrow::Cow,
     error::Error,
     io::{self, Write},
     path::Path,
@@ -10,6 +11,8 @@ use std::{
 
 use serde::{Serialize, Serializer};
 use sshsm_protocol::ssh::Printable;
+
+use crate::redact::Redacted;
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -27,14 +30,134 @@ impl Format {
     /// When stdout cannot be written.
     pub fn print<T: Serialize>(self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         // Whole before its first byte leaves: half a document is worse than none.
-        let document = match self {
-            Self::Text => text(value),
-            Self::Json => serde_json::to_string_pretty(value)? + "\n",
-        };
-        let mut stdout = io::stdout().lock();
-        stdout.write_all(document.as_bytes())?;
-        stdout.flush()
+        match self {
+            Self::Text => print_text(&text(value)),
+            Self::Json => print_text(&(json_escaped(&serde_json::to_string_pretty(value)?) + "\n")),
+        }
     }
+}
+
+/// Prints text on stdout, with what would steer a terminal escaped.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_text(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(escaped(text).as_bytes())?;
+    stdout.flush()
+}
+
+/// Prints on stdout, line by line, as [`print_text`] does.
+#[derive(Debug, Default)]
+pub struct TextOut(Vec<u8>);
+
+impl Write for TextOut {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.extend_from_slice(bytes);
+        if let Some(end) = self.0.iter().rposition(|&byte| byte == b'\n') {
+            let rest = self.0.split_off(end + 1);
+            let lines = std::mem::replace(&mut self.0, rest);
+            print_text(&String::from_utf8_lossy(&lines))?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        print_text(&String::from_utf8_lossy(&std::mem::take(&mut self.0)))
+    }
+}
+
+/// Prints `value` on stdout as JSON on one line.
+///
+/// # Errors
+/// When stdout cannot be written.
+pub fn print_json_line<T: Serialize>(value: &T) -> io::Result<()> {
+    print_text(&(json_escaped(&serde_json::to_string(value)?) + "\n"))
+}
+
+/// Prints rows on stdout as CSV with a heading. A cell that a spreadsheet would take for a formula begins with an
+/// apostrophe.
+///
+/// # Errors
+/// When stdout cannot be written, or a row cannot be one.
+pub fn print_csv<T: Serialize>(rows: impl IntoIterator<Item = T>) -> io::Result<()> {
+    let mut plain = csv::Writer::from_writer(Vec::new());
+    rows.into_iter().try_for_each(|row| plain.serialize(row)).map_err(io::Error::other)?;
+    let plain = plain.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    let mut guarded = csv::Writer::from_writer(Vec::new());
+    for record in csv::ReaderBuilder::new().has_headers(false).from_reader(plain.as_slice()).records() {
+        let record = record.map_err(io::Error::other)?;
+        guarded
+            .write_record(record.iter().map(|cell| cell_text(cell).into_owned()))
+            .map_err(io::Error::other)?;
+    }
+    let guarded = guarded.into_inner().map_err(|error| io::Error::other(error.to_string()))?;
+    print_text(str::from_utf8(&guarded).map_err(io::Error::other)?)
+}
+
+/// A cell that no spreadsheet computes: numbers stay as they are.
+fn cell_text(cell: &str) -> Cow<'_, str> {
+    let formula = cell
+        .trim_start_matches(' ')
+        .starts_with(['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠']);
+    if formula && cell.parse::<i64>().is_err() { format!("'{cell}").into() } else { cell.into() }
+}
+
+/// Whether a terminal shows a character as itself, on its line and from left to right.
+fn is_plain(character: char) -> bool {
+    match character {
+        '\n' | '\t' | ' '..='~' => true,
+        character => !character.is_ascii() && character.escape_debug().count() == 1,
+    }
+}
+
+/// Text with every character that would steer a terminal, or turn or hide what is beside it, as `\u{…}`. Lines and tabs
+/// stay.
+fn escaped(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_plain) {
+        return text.into();
+    }
+    let escape = |character: char| match is_plain(character) {
+        true => character.to_string(),
+        false => character.escape_unicode().to_string(),
+    };
+    text.chars().map(escape).collect::<String>().into()
+}
+
+/// A JSON document that says the same without those characters, which can only be in its strings.
+fn json_escaped(document: &str) -> String {
+    let mut units = [0; 2];
+    let mut text = String::with_capacity(document.len());
+    for character in document.chars() {
+        match is_plain(character) {
+            true => text.push(character),
+            false => {
+                text.extend(character.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+    }
+    text
+}
+
+/// Names as a list that tells no names from one that is called none, and one name with a comma from two.
+#[must_use]
+pub fn names<T: AsRef<str>>(names: &[T]) -> String {
+    let name = |name: &T| {
+        let name = name.as_ref();
+        let plain = !matches!(name, "" | "none") && !name.contains([',', '"', ' ', '(']);
+        let shown = Printable(name.as_bytes()).to_string();
+        if plain { shown } else { format!("\"{shown}\"") }
+    };
+    names.iter().map(name).collect::<Vec<_>>().join(",")
+}
+
+/// What stands in place of [`names`] where there are none.
+pub const NO_PRINCIPALS: &str = "(no principals)";
+
+/// Principals in words.
+#[must_use]
+pub fn principals<T: AsRef<str>>(principals: &[T]) -> String {
+    if principals.is_empty() { NO_PRINCIPALS.to_owned() } else { names(principals) }
 }
 
 /// A path as people are shown it: on one line, and without characters that turn or hide text.
@@ -56,15 +179,17 @@ pub fn lossy<S: Serializer>(path: &(impl AsRef<Path> + ?Sized), serializer: S) -
     serializer.collect_str(&path.as_ref().display())
 }
 
-/// Says something on stderr; whether anybody listens does not matter.
+/// Says something on stderr, without secrets of addresses and with what would steer a terminal escaped; whether anyone
+/// reads it does not matter.
 pub fn talk(text: impl std::fmt::Display) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    let text = Redacted(&text.to_string()).to_string();
+    let _ = writeln!(io::stderr().lock(), "{}", escaped(&text));
 }
 
 /// An error and its causes on one line.
 #[must_use]
 pub fn line(error: &(dyn Error + 'static)) -> String {
-    [vec![error.to_string()], causes(error)].concat().join(": ")
+    Redacted(&[vec![error.to_string()], causes(error)].concat().join(": ")).to_string()
 }
 
 /// The causes of an error, without those that the message before already ends with.
@@ -110,6 +235,40 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_steers_a_terminal_is_escaped_once_and_nothing_else_is() {
+        let plain = "Zoë 日本 a\tb\n pkcs11:… \\u{1b} \"x\"";
+        assert_eq!(escaped(plain), plain);
+        let odd = "\u{1b}]0;x\u{7}\u{202e}\r\u{9b}2J\u{7f}\u{200b}\u{feff}";
+        let shown = "\\u{1b}]0;x\\u{7}\\u{202e}\\u{d}\\u{9b}2J\\u{7f}\\u{200b}\\u{feff}";
+        assert_eq!(escaped(odd), shown);
+        assert_eq!(escaped(&escaped(odd)), shown);
+        let document = serde_json::to_string(&[odd, "\u{e0001}", plain]).unwrap();
+        let safe = json_escaped(&document);
+        assert!(safe.chars().all(is_plain), "{safe}");
+        let back: [String; 3] = serde_json::from_str(&safe).unwrap();
+        assert_eq!(back, [odd, "\u{e0001}", plain]);
+    }
+
+    #[test]
+    fn no_cell_is_a_formula() {
+        for formula in ["=1+1", "+1 2", "-cmd|x", "@SUM(A1)", "\t=1", "\r=1", "  =1", "＝1"] {
+            assert_eq!(cell_text(formula), format!("'{formula}"));
+        }
+        for plain in ["", "alice", "-7", "+5", "a=b", "'=1", "2026-01-01"] {
+            assert_eq!(cell_text(plain), plain);
+        }
+    }
+
+    #[test]
+    fn no_principals_one_called_none_and_a_comma_are_told_apart() {
+        assert_eq!(principals::<&str>(&[]), "(no principals)");
+        assert_eq!(principals(&["none"]), "\"none\"");
+        assert_eq!(principals(&["a", "b"]), "a,b");
+        assert_eq!(principals(&["a,b"]), "\"a,b\"");
+        assert_eq!(principals(&["(no principals)", "", "x\u{1b}"]), "\"(no principals)\",\"\",x\\u{1b}");
+    }
 
     #[test]
     fn a_path_is_shown_on_one_line() {

@@ -174,12 +174,35 @@ impl SourceAddress {
     }
 }
 
-impl FromStr for SourceAddress {
-    type Err = UriError;
+/// What is wrong with the address of a timestamp source.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SourceAddressError {
+    /// `pkcs11:` with something wrong behind it.
+    #[error(transparent)]
+    Pkcs11(#[from] UriError),
+    /// A user name or a password.
+    #[error(
+        "a timestamp service takes no user name and no password in its URL: name a token with --timestamp-token-file"
+    )]
+    Credentials,
+    /// A query or a fragment.
+    #[error("a timestamp service is http(s)://HOST[:PORT][/PATH], with nothing behind that")]
+    TooMuch,
+}
 
-    fn from_str(text: &str) -> Result<Self, UriError> {
+impl FromStr for SourceAddress {
+    type Err = SourceAddressError;
+
+    fn from_str(text: &str) -> Result<Self, SourceAddressError> {
         if text.starts_with(pkcs11::uri::SCHEME) {
-            return text.parse().map(Self::Pkcs11);
+            return Ok(Self::Pkcs11(text.parse()?));
+        }
+        let url = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"));
+        if url.is_some_and(|rest| rest.contains('@')) {
+            return Err(SourceAddressError::Credentials);
+        }
+        if url.is_some_and(|rest| rest.contains(['?', '#'])) {
+            return Err(SourceAddressError::TooMuch);
         }
         Ok(match text.strip_prefix("agent:") {
             Some(file) => Self::Agent(file.into()),

@@ -83,6 +83,9 @@ fn the_second_device_signs_as_the_first_did() {
     let machine = machine();
     let made = back_up(&machine);
     assert_eq!(made["wrap_key"], json!({"state": "deleted"}));
+    let dry = "--device sim:second backup restore backup.json --dry-run";
+    assert_eq!(run(&machine, dry).code, 3, "what is only looked at is not made");
+    machine.make_device("second");
     let plan = run(&machine, "--device sim:second backup restore backup.json --dry-run --format json").json();
     assert_eq!(outcomes(&plan), with_outcomes("to-import", "to-import", "to-import"));
 

@@ -50,9 +50,10 @@ fn a_device_that_ever_ran_from_a_seed_says_so_every_time() {
 #[test]
 fn without_a_directory_the_device_is_in_the_users_data() {
     let machine = Machine::with_device("sim:");
-    let run = machine.run(&["key", "list"]);
+    let run = machine.run(&["key", "generate", "--algorithm", "p256"]);
     assert_eq!(run.code, 0, "{run:?}");
     assert!(machine.path(".local/share/sshsm/simulator/flash.bin").is_file());
+    assert_eq!(machine.run(&["key", "list"]).code, 0);
     let homeless = machine.with_environment(&["key", "list"], &[("HOME", "")]);
     assert_eq!(homeless.code, 3, "{homeless:?}");
     machine.timestamp_key("timestamp");
@@ -278,7 +279,7 @@ fn a_wrong_password_and_an_unknown_key_are_told_apart_and_not_repeated() {
 
 #[test]
 fn wrong_usage_exits_with_2_and_changes_nothing() {
-    let machine = Machine::new();
+    let machine = Machine::without_device();
     for line in [
         "",
         "nonsense",
@@ -628,4 +629,161 @@ fn missing_inputs_of_sign_fail_before_anything_is_signed() {
     let rsa =
         sign(&["-I", "me", "-n", "a", "-V", "+1h", "--signature-algorithm", "rsa-sha2-256", "user.pub"]);
     assert_eq!(machine.run(&rsa).code, 2, "an RSA algorithm contradicts an Ed25519 key");
+}
+
+#[test]
+fn only_what_changes_a_device_makes_a_simulator_and_says_so() {
+    let machine = Machine::without_device();
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    machine.timestamp_key("timestamp");
+    machine.new_key("user", machine::ed25519(1));
+    for line in [
+        "device info",
+        "device storage",
+        "device public-key",
+        "key list",
+        "key show 5",
+        "key delete 5",
+        "template get 10 -o there",
+        "audit log",
+        "audit verify",
+        "sign -s 5 -t 10 --timestamp timestamp -I x user.pub",
+        "device reset --delete-everything",
+    ] {
+        let run = machine.run(&line.split(' ').collect::<Vec<_>>());
+        assert_ne!(run.code, 0, "{line}: {run:?}");
+        assert!(run.stderr.contains("there is no simulated device in device"), "{line}: {run:?}");
+        assert!(!machine.path("device").exists(), "{line}");
+    }
+    for (line, device) in [
+        ("key generate --algorithm p256 --id 5", "sim:one"),
+        ("template put t.toml", "sim:two"),
+        ("authentication-key change --generate", "sim:three"),
+    ] {
+        let arguments = [&["--device", device], &*line.split(' ').collect::<Vec<_>>()].concat();
+        let made = machine.run(&arguments);
+        assert_eq!(made.code, 0, "{made:?}");
+        assert!(made.stderr.contains("a new simulated device was made in "), "{made:?}");
+        let again = machine.run(&["--device", device, "device", "info"]);
+        assert!(again.code == 0 && again.stderr.is_empty(), "{again:?}");
+    }
+}
+
+#[test]
+fn an_empty_secret_is_never_tried() {
+    let machine = Machine::new();
+    assert_eq!(machine.run(&["key", "generate", "--algorithm", "p256", "--id", "5"]).code, 0);
+    let empty = |variable, line: &str| {
+        let words: Vec<&str> = line.split(' ').collect();
+        let run = machine.with_environment(&words, &[(variable, "")]);
+        assert_eq!(run.code, 4, "{run:?}");
+        assert!(run.stderr.contains(&format!("the variable {variable} is empty")), "{run:?}");
+    };
+    empty("SSHSM_PASSWORD", "key list");
+    empty("SSHSM_NEW_PASSWORD", "authentication-key change --allow-weak-password");
+    empty("SSHSM_NEW_PASSWORD", "authentication-key put --capabilities none --allow-weak-password");
+    for content in ["", "\n", "\r\n"] {
+        machine.write("nothing", content);
+        let run = machine.without_password(&["key", "list", "--password-file", "nothing"]);
+        assert!(run.code == 4 && run.stderr.contains("the file nothing is empty"), "{run:?}");
+    }
+    assert_eq!(machine.run(&["key", "list"]).code, 0, "the password is the one before");
+}
+
+#[test]
+fn an_authentication_key_that_would_be_missed_is_deleted_only_by_force() {
+    let machine = Machine::new();
+    let delete = |id: &str, more: &[&str]| {
+        machine.run(&[&["key", "delete", id, "--type", "authentication-key"], more].concat())
+    };
+    let own = delete("1", &[]);
+    assert!(own.code == 1 && own.stderr.contains("the one that opened this session"), "{own:?}");
+    let put = |id: &str, capabilities: &str| {
+        let arguments = ["authentication-key", "put", "--id", id, "--capabilities", capabilities];
+        let run = machine.with_environment(&arguments, &[("SSHSM_NEW_PASSWORD", "correct horse battery")]);
+        assert_eq!(run.code, 0, "{run:?}");
+    };
+    // Another that may do as much can be deleted, and so can the first by that one.
+    put("2", "all");
+    put("3", "sign-ssh-certificate");
+    assert_eq!(delete("3", &[]).code, 0);
+    put("4", "delete-authentication-key,put-authentication-key");
+    let as_4 = |more: &[&str]| {
+        let line =
+            [&["key", "delete", "1", "--type", "authentication-key", "--auth-key", "4"], more].concat();
+        machine.with_environment(&line, &[("SSHSM_PASSWORD", "correct horse battery")])
+    };
+    assert_eq!(delete("2", &[]).code, 0);
+    let last = as_4(&[]);
+    assert!(last.code == 1 && last.stderr.contains("no other authentication key"), "{last:?}");
+    assert!(last.stderr.contains("reset-device"), "{last:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 0);
+    let forced = as_4(&["--force"]);
+    assert_eq!(forced.code, 0, "{forced:?}");
+    assert_eq!(machine.run(&["key", "list"]).code, 4);
+}
+
+#[test]
+fn what_others_chose_never_steers_the_terminal() {
+    let machine = Machine::new();
+    let odd = "\u{1b}]0;owned\u{7}\u{202e}";
+    machine.write("c.toml", "[ca.x]\ndevice = \"\\u001b]0;owned\\u0007\u{202e}\"\n");
+    machine.write("t.toml", &format!("ca-keys = [5]\nnot-before-offset = \"1h\" {odd} # x\n"));
+    machine.write("k.pub", &format!("ssh-{odd} AAAA x\n"));
+    assert_eq!(machine.run(&["key", "generate", "--algorithm", "p256", "--id", "6", "--label", odd]).code, 0);
+    let label = format!("sim:{odd}/x");
+    for (arguments, told) in [
+        (vec!["--config", "c.toml", "device", "info"], true),
+        (vec!["template", "lint", "t.toml"], true),
+        (vec!["request", "build", "-s", "k.pub", "-I", "x", "k.pub"], false),
+        (vec!["key", "list"], true),
+        (vec!["key", "list", "--format", "json"], true),
+        (vec!["key", "show", "6"], true),
+        (vec!["key", "list", "--device", &label, "--password-file", "none"], true),
+        (vec!["key", odd], false),
+        (vec!["ledger", "list", "--ledger", odd], true),
+    ] {
+        let run = machine.run(&arguments);
+        let text = run.stdout.clone() + &run.stderr;
+        assert!(!text.contains(['\u{1b}', '\u{7}', '\u{202e}']), "{arguments:?}: {run:?}");
+        assert_eq!(text.contains("owned"), told, "{arguments:?}: {run:?}");
+    }
+}
+
+#[test]
+fn a_secret_in_an_address_is_shown_nowhere() {
+    let machine = Machine::new();
+    for address in [
+        "pkcs11:token=a?pin-value=s3cret",
+        "pkcs11:token=a?pin%2Dvalue=s3cret",
+        "pkcs11:token=a?pin=s3cret",
+        "pkcs11:token=a;pin-value=s3cret",
+        "pkcs11:token=a?s3cret",
+        "PKCS11:token=a?pin-value=s3cret",
+        "http://u:s3cret@h:1",
+        "https://s3cret@h:1",
+        "http://h:1/?token=s3cret",
+    ] {
+        machine
+            .write("c.toml", &format!("[ca.x]\ndevice = \"{address}\"\n[sign]\ntimestamp = \"{address}\"\n"));
+        let device = machine.run(&["--device", address, "device", "info"]);
+        let variable = machine.with_environment(&["device", "info"], &[("SSHSM_DEVICE", address)]);
+        let help = machine.with_environment(&["--help"], &[("SSHSM_DEVICE", address)]);
+        let configured = machine.run(&["--config", "c.toml", "ledger", "list"]);
+        let mistyped = machine.run(&["device", "info", address]);
+        for run in [&device, &variable, &help, &configured, &mistyped] {
+            run.tells_no(&["s3cret"]);
+        }
+        assert_eq!(
+            (device.code, variable.code, configured.code),
+            (2, 2, 2),
+            "{address}: {device:?} {configured:?}"
+        );
+        if !address.starts_with("PKCS11") {
+            let sign = ["sign", "-s", "5", "-t", "10", "-I", "x", "--timestamp", address, "alice.pub"];
+            let timestamp = machine.run(&sign);
+            assert_eq!(timestamp.code, 2, "{timestamp:?}");
+            timestamp.tells_no(&["s3cret"]);
+        }
+    }
 }

@@ -59,6 +59,8 @@ fn the_commands_it_suggests_do_what_it_says() {
             Command::new("sh")
                 .arg("-c")
                 .arg(format!("{}\n{line}", set_up.join("\n")))
+                .env("HOME", machine.path(""))
+                .env_remove("XDG_STATE_HOME")
                 .status()
                 .unwrap()
                 .code()

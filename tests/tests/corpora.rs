@@ -107,6 +107,7 @@ macro_rules! targets {
 targets!(
     agent_message,
     certificate,
+    configuration,
     frame,
     key_file,
     link,

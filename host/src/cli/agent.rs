@@ -380,7 +380,7 @@ impl Authorities {
 fn question(identity: &CaIdentity, content: &Content, forwarded: bool) -> String {
     let principals = match content.principals.as_slice() {
         [] => "no principals".to_owned(),
-        names => short(&names.join(",")),
+        names => short(&output::names(names)),
     };
     let ca = match identity.name.as_str() {
         "" => identity.key.fingerprint(HashAlg::Sha256).to_string(),

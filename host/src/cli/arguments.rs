@@ -16,7 +16,7 @@ use sshsm_protocol::{
 
 use crate::{
     ledger::Serial,
-    pkcs11::UriError,
+    redact::RedactedAddress,
     validity::{Validity, ValidityError},
 };
 
@@ -112,11 +112,14 @@ where
         argument: Option<&clap::Arg>,
         value: &OsStr,
     ) -> Result<T, clap::Error> {
-        if value.to_string_lossy().contains("pin-value") {
-            let error = format!("{}\n", UriError::PinValue);
-            return Err(clap::Error::raw(ErrorKind::ValueValidation, error).with_cmd(command));
-        }
-        (|text: &str| text.parse::<T>()).parse_ref(command, argument, value)
+        let shown = value.to_string_lossy();
+        let invalid = |reason: String| {
+            let argument = argument.map_or_else(|| "an address".to_owned(), ToString::to_string);
+            let text = format!("invalid value '{}' for '{argument}': {reason}\n", RedactedAddress(&shown));
+            clap::Error::raw(ErrorKind::ValueValidation, text).with_cmd(command)
+        };
+        let text = value.to_str().ok_or_else(|| invalid("it is not UTF-8".into()))?;
+        text.parse::<T>().map_err(|error| invalid(RedactedAddress(&error.to_string()).to_string()))
     }
 }
 

@@ -1,12 +1,6 @@
 //! `sshsm audit …`: the device's log, kept in a journal and compared with the ledger.
 
-use std::{
-    io::{self, Write},
-    mem,
-    path::PathBuf,
-    thread,
-    time::Duration,
-};
+use std::{mem, path::PathBuf, thread, time::Duration};
 
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
@@ -116,13 +110,7 @@ impl Audit {
                 let journal = self.read(context)?;
                 match context.format() {
                     Format::Json => Format::Json.print(&journal.records(), |_| String::new())?,
-                    Format::Text => {
-                        let mut writer = csv::Writer::from_writer(io::stdout().lock());
-                        for record in journal.records() {
-                            writer.serialize(record).map_err(io::Error::other)?;
-                        }
-                        writer.flush()?;
-                    }
+                    Format::Text => output::print_csv(journal.records())?,
                 }
                 Ok(())
             }
@@ -138,18 +126,12 @@ impl Audit {
             match self.update(context, reading) {
                 Ok((_, update)) => {
                     (found, away) = (true, false);
-                    let mut stdout = io::stdout().lock();
                     for record in &update.entries {
                         match context.format() {
-                            Format::Json => {
-                                let json = serde_json::to_string(record).map_err(io::Error::from)?;
-                                writeln!(stdout, "{json}")?;
-                            }
-                            Format::Text => write!(stdout, "{}", entries(std::slice::from_ref(record)))?,
+                            Format::Json => output::print_json_line(record)?,
+                            Format::Text => output::print_text(&entries(std::slice::from_ref(record)))?,
                         }
                     }
-                    stdout.flush()?;
-                    drop(stdout);
                     update.findings.iter().for_each(output::talk);
                 }
                 Err(CliError::Transport(error) | CliError::Client(ClientError::Transport(error)))
@@ -312,7 +294,7 @@ struct Verified<'a> {
 }
 
 fn set(context: &Context, on: bool, all: bool, force: bool) -> Result<(), CliError> {
-    let mut client = context.client()?;
+    let mut client = context.client_to_change()?;
     let mut session = context.session(&mut client)?;
     // What is fixed stays so until a reset; session messages are logged by what is in them.
     let commands: Vec<_> = session

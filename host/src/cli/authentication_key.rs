@@ -140,7 +140,7 @@ impl Road {
 impl AuthenticationKeyVerb {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let (Self::Change { new } | Self::Put { new, .. }) = &self;
-        let mut client = context.client()?;
+        let mut client = context.client_to_change()?;
         // Both before the session begins, which does not wait for somebody who types.
         let credential = context.credential(&mut client)?;
         new.road.check(context, &credential)?;

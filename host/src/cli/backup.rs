@@ -170,7 +170,7 @@ impl Create {
             return Err(FileError::write(directory, ErrorKind::NotADirectory.into()).into());
         }
         let stop = Stop::default();
-        let mut client = connect(context, &stop)?;
+        let mut client = connect(context, &stop, false)?;
         let credential = context.credential(&mut client)?;
         road.check(context, &credential)?;
         let (identity, key) = (client.identity().clone(), context.globals.auth_key);
@@ -219,8 +219,11 @@ impl Create {
 }
 
 /// Connects to the device; what waits for an answer gives up when `stop` is told.
-fn connect(context: &Context, stop: &Stop) -> Result<Client, CliError> {
-    let transport = Interruptible::new(context.device()?.open()?, stop.clone());
+/// A simulator that is not there is made only for what changes it.
+fn connect(context: &Context, stop: &Stop, changes: bool) -> Result<Client, CliError> {
+    let device = context.device()?;
+    let transport = if changes { super::open_or_make(device)? } else { device.open_existing()? };
+    let transport = Interruptible::new(transport, stop.clone());
     Ok(Client::connect(Box::new(transport))?)
 }
 
@@ -284,7 +287,7 @@ impl Restore {
         let key = if self.dry_run && too_few(&stored, &shares) { None } else { Some(key(&stored, &shares)?) };
         drop(shares);
         let stop = Stop::default();
-        let mut client = connect(context, &stop)?;
+        let mut client = connect(context, &stop, !self.dry_run)?;
         let credential = context.credential(&mut client)?;
         if !self.dry_run {
             self.road.check(context, &credential)?;

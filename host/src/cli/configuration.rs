@@ -20,7 +20,9 @@ use serde::{Deserialize, Deserializer, de};
 use sshsm_protocol::ObjectId;
 
 use super::arguments::{self, LedgerChoice, RsaSignature, TemplateName};
-use crate::{files, output::shown, pkcs11, timestamp::SourceAddress, transport::DeviceAddress};
+use crate::{
+    files, output::shown, pkcs11, redact::RedactedAddress, timestamp::SourceAddress, transport::DeviceAddress,
+};
 
 /// The table of certificate authorities; every other table is a command's.
 const AUTHORITIES: &str = "ca";
@@ -134,6 +136,11 @@ impl Configuration {
         let path = path.to_owned();
         let text = files::read_trusted_text(&path)
             .map_err(|source| ConfigurationError::Read { path: path.clone(), source })?;
+        self.parse(path, &text)
+    }
+
+    /// Takes what a file says over what was read before.
+    pub(super) fn parse(&mut self, path: PathBuf, text: &str) -> Result<(), ConfigurationError> {
         let malformed =
             |source| ConfigurationError::Malformed { path: path.clone(), source: Box::new(source) };
         let mut table: toml::Table = text.parse().map_err(malformed)?;
@@ -143,7 +150,7 @@ impl Configuration {
             struct Authorities {
                 ca: BTreeMap<String, Authority>,
             }
-            let Authorities { ca } = toml::from_str(&text).map_err(malformed)?;
+            let Authorities { ca } = toml::from_str(text).map_err(malformed)?;
             let blind = |ca: &Authority| ca.fallback.is_some() && ca.public_key.is_none();
             if let Some((name, _)) = ca.iter().find(|(_, ca)| blind(ca)) {
                 return Err(ConfigurationError::Fallback { path, ca: name.clone() });
@@ -251,9 +258,18 @@ pub(super) fn with_environment(tree: Command) -> Command {
             let name = [&["sshsm".to_owned()], path, &[long.to_owned()]].concat().join("_");
             argument.env(name.to_uppercase().replace('-', "_")).hide_env(true)
         }
-        _ => argument,
+        _ => {
+            // Help shows what a variable has, which may be an address with a secret in it.
+            let value = argument.get_env().and_then(env::var_os).unwrap_or_default();
+            let value = value.to_string_lossy();
+            let secret = RedactedAddress(&value).to_string() != value || value.contains(char::is_control);
+            argument.hide_env_values(secret)
+        }
     })
 }
+
+/// Options that let something be lost: each is given for the one call that it is meant for.
+const CONFIRMATIONS: [&str; 3] = ["replace", "allow-empty", "force"];
 
 /// Whether an option may have a value before the command line is read. One that has to be given (`--delete-everything`) is
 /// a question that only the command line answers, and so is whether a fallback signs.
@@ -261,6 +277,7 @@ fn can_be_preset(argument: &Arg) -> bool {
     let flag = !argument.get_action().takes_values();
     match argument.get_action() {
         ArgAction::Help | ArgAction::HelpLong | ArgAction::HelpShort | ArgAction::Version => false,
+        _ if argument.get_long().is_some_and(|long| CONFIRMATIONS.contains(&long)) => false,
         _ => {
             !(flag && argument.is_required_set()
                 || matches!(argument.get_long(), Some("config" | "fallback")))

@@ -39,7 +39,7 @@ impl Connector {
         let listener = bind(&self.listen, self.allow_remote)?;
         let mut device = Device { address: context.device()?.clone(), transport: None };
         // That the device is away later is no error; at the start the address may be wrong.
-        device.open()?;
+        device.transport = Some(super::open_or_make(&device.address)?);
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Service)?;
         runtime.block_on(async {

@@ -65,7 +65,10 @@ struct Setting {
 
 impl OptionVerb {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let mut client = context.client()?;
+        let mut client = match &self {
+            Self::Get { .. } => context.client()?,
+            Self::Set(_) => context.client_to_change()?,
+        };
         let mut session = context.session(&mut client)?;
         let setting = match self {
             Self::Get { name: Readable::UserPresence } => {

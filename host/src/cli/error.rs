@@ -103,8 +103,9 @@ pub(crate) enum CliError {
     NoNewPassword(&'static str),
     #[error("the two new passwords differ; nothing was changed")]
     PasswordsDiffer,
-    #[error("the new password is empty; nothing was changed")]
-    EmptyPassword,
+    /// It was set by a script whose own variable was missing, or left out by mistake: it is never tried.
+    #[error("{0} is empty, and an empty password, passphrase or PIN is never used")]
+    EmptySecret(String),
     #[error(transparent)]
     WeakPassword(Weakness),
     #[error("{0} is not UTF-8")]
@@ -290,7 +291,7 @@ impl CliError {
             Self::NoPassword
             | Self::NoNewPassword(_)
             | Self::PasswordsDiffer
-            | Self::EmptyPassword
+            | Self::EmptySecret(_)
             | Self::WeakPassword(_)
             | Self::NotUtf8(_)
             | Self::Terminal(_) => Exit::Authentication,
@@ -378,6 +379,10 @@ impl CliError {
                     "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
                 }
                 TransportError::PortInUse { .. } => "end the other program, or wait for it",
+                TransportError::NoSimulator { .. } => {
+                    "check the directory of --device or SSHSM_DEVICE; a command that puts something on the device, such as \
+                     `sshsm key generate` or `sshsm provision`, makes a new one"
+                }
                 TransportError::NotADevice { .. } => {
                     "`sshsm device list` shows the boards that are plugged in"
                 }
@@ -517,7 +522,8 @@ impl CliError {
 
     /// The error, its causes and the next step, for stderr.
     pub(crate) fn report(&self) -> String {
-        let mut text = format!("error: {self}\n");
+        // What a cause has of lines is indented, so that none of them passes for a line of ours.
+        let mut text = format!("error: {}\n", self.to_string().trim_end().replace('\n', "\n  "));
         for cause in causes(self) {
             let _ = writeln!(text, "  because: {}", cause.trim_end().replace('\n', "\n  "));
         }
@@ -605,6 +611,7 @@ fn pkcs11_exit(error: &Pkcs11Error) -> Exit {
         | Pkcs11Error::FinalTry { .. }
         | Pkcs11Error::WrongPin { .. }
         | Pkcs11Error::PinLength { .. }
+        | Pkcs11Error::EmptyPinFile { .. }
         | Pkcs11Error::NoPin { .. } => Exit::Authentication,
         Pkcs11Error::PinFile { .. } => Exit::File,
         Pkcs11Error::MayNotSign { .. } => Exit::Refused,

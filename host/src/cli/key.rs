@@ -64,6 +64,9 @@ pub(super) enum Key {
         #[arg(long = "type", value_name = "TYPE", default_value = "asymmetric-key")]
         #[arg(value_parser = arguments::object_type)]
         object_type: ObjectType,
+        /// Delete an authentication key also if it is this session's own, or the only one with a right that it has
+        #[arg(long)]
+        force: bool,
         /// Say what would be deleted, and delete nothing
         #[arg(long)]
         dry_run: bool,
@@ -167,7 +170,10 @@ impl Key {
             }
             _ => None,
         };
-        let mut client = context.client()?;
+        let mut client = match &self {
+            Self::Generate { .. } | Self::Import { .. } => context.client_to_change()?,
+            Self::List | Self::Show { .. } | Self::Delete { .. } => context.client()?,
+        };
         let credential = context.credential(&mut client)?;
         if let Self::Import { road, .. } = &self {
             road.check(context, &credential)?;
@@ -188,7 +194,7 @@ impl Key {
             }
             Self::List => list(context, &mut session),
             Self::Show { id } => show(context, &mut session, id),
-            Self::Delete { id, object_type, dry_run: true } => {
+            Self::Delete { id, object_type, dry_run: true, .. } => {
                 let info = session.object_info(id, object_type)?;
                 output::talk(format_args!(
                     "{object_type} {id} {:?} would be deleted",
@@ -197,13 +203,50 @@ impl Key {
                 context.format().print(&Object::from(&info), |_| String::new())?;
                 Ok(())
             }
-            Self::Delete { id, object_type, dry_run: false } => {
+            Self::Delete { id, object_type, force, dry_run: false } => {
+                if object_type == ObjectType::AuthenticationKey && !force {
+                    refuse_to_lock_out(&mut session, id, context.globals.auth_key)?;
+                }
                 session.delete_object(id, object_type)?;
                 output::talk(format_args!("{object_type} {id} deleted"));
                 context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
                 Ok(())
             }
         }
+    }
+}
+
+/// Refuses to delete an authentication key without which nobody could do what it does.
+fn refuse_to_lock_out(session: &mut Session<'_>, id: ObjectId, own: ObjectId) -> Result<(), CliError> {
+    let refused = |reason: String| {
+        let reason = format!("{reason}; --force deletes it all the same");
+        Err(CliError::content(format_args!("authentication key {id} was not deleted"), reason))
+    };
+    if id == own {
+        return refused("it is the one that opened this session".into());
+    }
+    let kind = ObjectType::AuthenticationKey;
+    let key = session.object_info(id, kind)?;
+    let mut others = Capabilities::NONE;
+    for entry in session.list_objects(&ListFilter::default())? {
+        if entry.object_type == kind && entry.id != id {
+            let other = session.object_info(entry.id, kind)?;
+            // A key that does not see all that this one sees cannot stand in for it.
+            if key.domains.iter().all(|domain| other.domains.iter().any(|seen| seen == domain)) {
+                others = others.union(other.capabilities);
+            }
+        }
+    }
+    let names: Vec<_> = others.iter().map(|capability| capability.name()).collect();
+    let alone: Vec<_> = key
+        .capabilities
+        .iter()
+        .map(|capability| capability.name())
+        .filter(|name| !names.contains(name))
+        .collect();
+    match alone.as_slice() {
+        [] => Ok(()),
+        alone => refused(format!("no other authentication key in its domains has {}", alone.join(", "))),
     }
 }
 

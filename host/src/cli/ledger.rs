@@ -19,7 +19,7 @@ use super::{
 use crate::{
     key_file,
     ledger::{self, Answer, Entry, Filter, Ledger, LedgerError, Revocation, State},
-    output::{self, Format, columns, shown},
+    output::{self, Format, columns, names, principals, print_csv, shown},
 };
 
 /// The verbs of `ledger`.
@@ -105,7 +105,13 @@ impl Context {
 
     /// The ledger that signatures are recorded in, unless there shall be none.
     pub(super) fn ledger(&self) -> Result<Option<Ledger>, CliError> {
-        Ok(self.ledger_path()?.map(|path| Ledger::open(&path)).transpose()?)
+        let Some(path) = self.ledger_path()? else { return Ok(None) };
+        let new = !path.exists();
+        let ledger = Ledger::open(&path)?;
+        if new {
+            output::talk(format_args!("a new ledger was made: {}", shown(&path)));
+        }
+        Ok(Some(ledger))
     }
 
     /// The ledger, where there is one: nothing is made.
@@ -172,7 +178,7 @@ impl LedgerVerb {
                 let entries = ledger.entries(&filter.filter(&ledger)?)?;
                 match context.format() {
                     Format::Json => Format::Json.print(&entries, |_| String::new())?,
-                    Format::Text => export(&entries, io::stdout().lock())?,
+                    Format::Text => export(&entries)?,
                 }
             }
             Self::Revocations => {
@@ -253,16 +259,19 @@ struct Row<'a> {
     revocation: Option<i64>,
 }
 
-fn export(entries: &[Entry], out: impl io::Write) -> io::Result<()> {
-    let mut writer = csv::Writer::from_writer(out);
-    for entry in entries {
-        let row = Row {
+fn export(entries: &[Entry]) -> io::Result<()> {
+    print_csv(entries.iter().map(Row::from))
+}
+
+impl<'a> From<&'a Entry> for Row<'a> {
+    fn from(entry: &'a Entry) -> Self {
+        Self {
             entry: entry.entry,
             serial: entry.serial,
             counted: entry.counted,
             state: entry.state,
             key_id: &entry.key_id,
-            principals: entry.principals.join(","),
+            principals: names(&entry.principals),
             subject: &entry.subject,
             kind: &entry.kind,
             valid_after: entry.valid_after,
@@ -289,10 +298,8 @@ fn export(entries: &[Entry], out: impl io::Write) -> io::Result<()> {
             log_until: entry.log_until,
             log_until_digest: entry.log_until_digest.as_deref(),
             revocation: entry.revocation,
-        };
-        writer.serialize(row).map_err(io::Error::other)?;
+        }
     }
-    writer.flush()
 }
 
 /// Entries as a table, without what a line has no room for.
@@ -306,7 +313,7 @@ pub(super) fn table<'e>(entries: impl Iterator<Item = &'e Entry>) -> String {
             entry.kind.clone(),
             until(entry.valid_before),
             printable(&entry.key_id),
-            printable(&entry.principals.join(",")),
+            principals(&entry.principals),
             time(entry.asked_at),
             printable(&entry.asked_by),
         ]
@@ -331,7 +338,7 @@ fn in_full(entry: &Entry) -> String {
         ["reason", &printable(entry.reason.as_deref().unwrap_or_default())],
         ["kind", &entry.kind],
         ["key id", &printable(&entry.key_id)],
-        ["principals", &printable(&entry.principals.join(","))],
+        ["principals", &principals(&entry.principals)],
         ["key", &entry.subject],
         ["valid from", &until(entry.valid_after)],
         ["valid until", &until(entry.valid_before)],

@@ -51,14 +51,16 @@ use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, 
 use sshsm_protocol::{AsymmetricAlgorithm, Curve, ObjectId, channel::Point};
 
 use crate::{
+    authority::FACTORY_PASSWORD,
     client::{Client, Credential, Session},
     device_key, key_file,
     output::{self, Format},
-    transport::DeviceAddress,
+    transport::{DeviceAddress, Transport, TransportError},
 };
 use configuration::Configuration;
 use error::CliError;
 pub use error::Exit;
+use password::PasswordFile;
 
 /// An open hardware security module for SSH certificate authorities
 ///
@@ -210,9 +212,15 @@ impl Context {
         }
     }
 
-    /// Connects to the device.
+    /// Connects to a device that is there.
     fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(self.device()?.open()?)?)
+        Ok(Client::connect(self.device()?.open_existing()?)?)
+    }
+
+    /// Connects to the device, for a command that puts something on it: a simulator that is not there is made, and said to
+    /// be new.
+    fn client_to_change(&self) -> Result<Client, CliError> {
+        Ok(Client::connect(open_or_make(self.device()?)?)?)
     }
 
     /// Opens a session with the authentication key of the global options.
@@ -229,10 +237,26 @@ impl Context {
             Some(file) => {
                 known_device(self.globals.device_key.as_deref(), self.device()?, client, private_key(file)?)
             }
-            None => password::read(password_file.as_deref(), *auth_key, &client.describe())
-                .map(Credential::Password),
+            None => {
+                let file =
+                    PasswordFile { path: password_file.clone(), explicit: self.explicit.password_file };
+                password::read(&file, *auth_key, &client.describe()).map(Credential::Password)
+            }
         }
     }
+}
+
+/// Opens a device; a simulator that is not there is made, and said to be new.
+fn open_or_make(device: &DeviceAddress) -> Result<Box<dyn Transport>, TransportError> {
+    let missing = device.missing_simulator()?;
+    let transport = device.open()?;
+    if let Some(directory) = missing {
+        output::talk(format_args!(
+            "a new simulated device was made in {}; its authentication key 1 has the password \"{FACTORY_PASSWORD}\"",
+            output::shown(&directory)
+        ));
+    }
+    Ok(transport)
 }
 
 /// A private key, together with the public key of the device that it opens sessions with: the one in `file`, or, where
@@ -311,11 +335,12 @@ pub fn run() -> ExitCode {
     let (CommandLine { globals, command }, matches) = match parsed {
         Ok(parsed) => parsed,
         Err(error) => {
-            // Nobody is left to tell when the terminal is gone.
-            let _ = error.print();
             if !error.use_stderr() {
+                // Nobody is left to tell when the terminal is gone.
+                let _ = error.print();
                 return Exit::Done.into();
             }
+            output::talk(error.render().to_string().trim_end());
             for file in configuration.files() {
                 output::talk(format_args!("options were also read from {}", output::shown(file)));
             }
@@ -365,6 +390,17 @@ pub fn run() -> ExitCode {
         Ok(()) => Exit::Done.into(),
         Err(error) => failed(&error),
     }
+}
+
+/// Reads a configuration file's text as this process would read the file at `path`; nothing is opened.
+///
+/// # Errors
+/// What is wrong with it, as it is shown on stderr.
+pub fn check_configuration(path: &Path, text: &str) -> Result<(), String> {
+    let mut configuration = Configuration::default();
+    let read = configuration.parse(path.to_owned(), text);
+    let applied = read.and_then(|()| configuration.apply(command_tree()).map(drop));
+    applied.map_err(|error| CliError::from(error).report())
 }
 
 fn failed(error: &CliError) -> ExitCode {

@@ -1,6 +1,9 @@
 //! The password of an authentication key: from a file, the environment or the terminal, never from an argument.
 
-use std::{env, io, path::Path};
+use std::{
+    env, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use sshsm_protocol::ObjectId;
@@ -18,14 +21,26 @@ use crate::{
     pkcs11::{PinRequest, error::Tries},
 };
 
-/// Reads the password of authentication key `key` of `device`; an option goes before the environment, and that
-/// before a prompt.
-pub(super) fn read(file: Option<&Path>, key: ObjectId, device: &str) -> Result<Zeroizing<String>, CliError> {
-    if let Some(path) = file {
-        return from_file(path);
+/// The file that a password may come from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct PasswordFile {
+    pub(super) path: Option<PathBuf>,
+    /// The command line or the environment names it, not a configuration file.
+    pub(super) explicit: bool,
+}
+
+/// Reads the password of authentication key `key` of `device`: a file that the command line or the environment names goes
+/// before SSHSM_PASSWORD, that before a file that the configuration names, and that before a prompt.
+pub(super) fn read(file: &PasswordFile, key: ObjectId, device: &str) -> Result<Zeroizing<String>, CliError> {
+    match &file.path {
+        Some(path) if file.explicit => return from_file(path),
+        _ => {}
     }
-    match from_environment("SSHSM_PASSWORD")? {
-        Some(password) => Ok(password),
+    if let Some(password) = from_environment("SSHSM_PASSWORD")? {
+        return Ok(password);
+    }
+    match &file.path {
+        Some(path) => from_file(path),
         None => {
             ask(&format!("Password of authentication key {key} on {device}: "))?.ok_or(CliError::NoPassword)
         }
@@ -93,9 +108,6 @@ pub(super) fn read_new(
     new: &New,
 ) -> Result<Zeroizing<String>, CliError> {
     let password = if terms.generate { generate(file, existing, new)? } else { given(file, new)? };
-    if password.is_empty() {
-        return Err(CliError::EmptyPassword);
-    }
     match passphrase::check(&password) {
         Err(weakness) if !terms.allow_weak_password => Err(CliError::WeakPassword(weakness)),
         _ => Ok(password),
@@ -178,21 +190,29 @@ pub(super) fn pin(request: &PinRequest) -> io::Result<Zeroizing<String>> {
     }
 }
 
-/// The content without its final line ending.
+/// The content without its final line ending, which is never nothing.
 fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let text = files::read_secret_text(path).map_err(|source| FileError::read(path, source))?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
-    Ok(Zeroizing::new(line.strip_suffix('\r').unwrap_or(line).to_owned()))
+    let line = line.strip_suffix('\r').unwrap_or(line);
+    if line.is_empty() {
+        return Err(CliError::EmptySecret(format!("the file {}", shown(path))));
+    }
+    Ok(Zeroizing::new(line.to_owned()))
 }
 
 fn from_environment(name: &'static str) -> Result<Option<Zeroizing<String>>, CliError> {
     match env::var_os(name).map(std::ffi::OsString::into_string) {
         None => Ok(None),
+        Some(Ok(secret)) if secret.is_empty() => Err(CliError::EmptySecret(format!("the variable {name}"))),
         Some(Ok(secret)) => Ok(Some(Zeroizing::new(secret))),
         Some(Err(_)) => Err(CliError::NotUtf8(name)),
     }
 }
 
 fn ask(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
-    prompt::secret(question).map_err(CliError::Terminal)
+    match prompt::secret(question).map_err(CliError::Terminal)? {
+        Some(secret) if secret.is_empty() => Err(CliError::EmptySecret("what was typed".into())),
+        secret => Ok(secret),
+    }
 }

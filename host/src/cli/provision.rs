@@ -71,7 +71,7 @@ impl Provision {
             files::check(path, Kind::Record, self.replace)
                 .map_err(|source| FileError::write(path, source))?;
         }
-        let mut client = context.client()?;
+        let mut client = context.client_to_change()?;
         let read = |file: &Option<PathBuf>, new| {
             password::read_new(file.as_deref(), self.terms, Existing::Read, new)
         };

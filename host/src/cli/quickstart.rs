@@ -5,7 +5,11 @@ use std::{env, io, path::PathBuf};
 use clap::Args;
 
 use super::{Context, error::CliError};
-use crate::{ledger::Recorder, output::Format, quickstart};
+use crate::{
+    ledger::Recorder,
+    output::{Format, TextOut},
+    quickstart,
+};
 
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
@@ -25,7 +29,7 @@ impl Quickstart {
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
         let recorder = Recorder::new(context.ledger()?);
         match context.format() {
-            Format::Text => quickstart::run(&self.directory, &program, &recorder, &mut io::stdout().lock())?,
+            Format::Text => quickstart::run(&self.directory, &program, &recorder, &mut TextOut::default())?,
             Format::Json => {
                 let summary = quickstart::run(&self.directory, &program, &recorder, &mut io::sink())?;
                 context.format().print(&summary, |_| String::new())?;

@@ -175,14 +175,7 @@ impl fmt::Display for Summary<'_> {
             ("kind", self.kind.clone()),
             ("serial", self.serial.to_string()),
             ("key id", format!("\"{}\"", printable(&self.key_id))),
-            (
-                "principals",
-                if self.principals.is_empty() {
-                    "none".into()
-                } else {
-                    printable(&self.principals.join(","))
-                },
-            ),
+            ("principals", output::principals(&self.principals)),
             ("valid", validity),
             ("critical", list(&self.critical_options)),
             ("extensions", list(&self.extensions)),

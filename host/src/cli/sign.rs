@@ -662,7 +662,7 @@ fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> St
     let template = signer.template();
     let names = match content.principals.as_slice() {
         [] => String::new(),
-        names => format!(" for {}", Printable(names.join(",").as_bytes())),
+        names => format!(" for {}", output::names(names)),
     };
     format!(
         "Signed {} key {}: id \"{}\" serial {}{names} valid {} (template {template} enforced by {})",

@@ -14,7 +14,9 @@ use super::{
     arguments::{CaName, RsaSignature, TemplateName},
     configuration::Authority,
     error::{CliError, FileError},
-    ledger, password, template,
+    ledger,
+    password::{self, PasswordFile},
+    template,
     timestamp_source::{self, TermsArguments, TimestampArguments},
 };
 use crate::{
@@ -75,7 +77,7 @@ pub(super) struct Ca {
 
 /// Asked for once, however many sessions it opens.
 enum Secret {
-    PasswordIn(Option<PathBuf>),
+    PasswordIn(PasswordFile),
     PrivateKeyIn(PathBuf),
     /// What the password makes; the password itself is kept no longer than it takes.
     Key(AuthenticationKey),
@@ -123,8 +125,13 @@ impl Context {
             },
             secret: Mutex::new(match (&globals.auth_key_file, configured.password_file) {
                 (Some(file), _) => Secret::PrivateKeyIn(file.clone()),
-                (None, Some(file)) if !explicit.password_file => Secret::PasswordIn(Some(file)),
-                (None, _) => Secret::PasswordIn(globals.password_file.clone()),
+                (None, Some(file)) if !explicit.password_file => {
+                    Secret::PasswordIn(PasswordFile { path: Some(file), explicit: false })
+                }
+                (None, _) => Secret::PasswordIn(PasswordFile {
+                    path: globals.password_file.clone(),
+                    explicit: explicit.password_file,
+                }),
             }),
             device_key: globals.device_key.clone(),
             key,
@@ -162,7 +169,7 @@ impl Ca {
             }
             None => return Err(CliError::Usage("name the template: -t ID".into())),
         };
-        let mut client = Client::connect(device.open()?)?;
+        let mut client = Client::connect(device.open_existing()?)?;
         let credential = self.credential(device, &mut client)?;
         let mut session = Session::open_with(&mut client, self.authentication_key, &credential)?;
         // Seen now, for the time when the device is away.
@@ -289,7 +296,7 @@ impl Ca {
         let mut secret = self.secret.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         match &*secret {
             Secret::PasswordIn(file) => {
-                let known = password::read(file.as_deref(), self.authentication_key, &client.describe())?;
+                let known = password::read(file, self.authentication_key, &client.describe())?;
                 *secret = Secret::Key(AuthenticationKey::from_password(known.as_bytes()));
             }
             Secret::PrivateKeyIn(file) => *secret = Secret::PrivateKey(super::private_key(file)?),

@@ -198,7 +198,7 @@ fn put(context: &Context, tlv: &[u8], object: &NewObject) -> Result<(), CliError
     }
     // Nothing but well-formed templates is put: the device would take any bytes and then refuse every request.
     let decoded = template::Template::decode(tlv).map_err(|error| CliError::content("no template", error))?;
-    let mut client = context.client()?;
+    let mut client = context.client_to_change()?;
     let id = context.session(&mut client)?.put_template(object, tlv)?;
     output::talk(format_args!("template {id} put\n{}", template_file::describe(&decoded).trim_end()));
     let put =

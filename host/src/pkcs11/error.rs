@@ -136,6 +136,12 @@ pub enum Pkcs11Error {
         /// What the system says.
         source: io::Error,
     },
+    /// There is nothing in the file that the URI names.
+    #[error("the PIN file {} is empty, and an empty PIN is never tried", shown(path))]
+    EmptyPinFile {
+        /// The file.
+        path: PathBuf,
+    },
     /// Nobody gave a PIN.
     #[error("no PIN for the token {token}")]
     NoPin {

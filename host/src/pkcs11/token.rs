@@ -141,11 +141,21 @@ impl Token {
                 .map_err(|source| Pkcs11Error::NoPin { token, source })?,
             Some(_) if tries == Tries::Final => return Err(Pkcs11Error::FinalTry { token }),
             Some(path) => {
-                let text =
-                    files::read_secret_text(&path).map_err(|source| Pkcs11Error::PinFile { path, source })?;
-                Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned())
+                let text = files::read_secret_text(&path)
+                    .map_err(|source| Pkcs11Error::PinFile { path: path.clone(), source })?;
+                let pin = Zeroizing::new(text.trim_end_matches(['\r', '\n']).to_owned());
+                if pin.is_empty() {
+                    return Err(Pkcs11Error::EmptyPinFile { path });
+                }
+                pin
             }
         };
+        // The token would count it as a wrong one.
+        let (least, most) = (self.present.info.min_pin_length(), self.present.info.max_pin_length());
+        let (length, bounded) = (pin.len(), most >= least.max(1));
+        if pin.is_empty() || length < least || bounded && length > most {
+            return Err(Pkcs11Error::PinLength { token: self.name(), least, most, length });
+        }
         self.pin = Some(pin);
         Ok(())
     }

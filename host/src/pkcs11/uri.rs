@@ -94,6 +94,12 @@ impl Attribute {
         }
     }
 
+    /// The attribute of this name, exactly as it is written.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|attribute| attribute.name() == name)
+    }
+
     const fn in_query(self) -> bool {
         matches!(self, Self::ModulePath | Self::ModuleName | Self::PinSource)
     }
@@ -112,8 +118,8 @@ pub enum UriError {
     #[error("a PKCS#11 URI begins with pkcs11:")]
     Scheme,
     /// A part without `=`, as a doubled or final separator makes one.
-    #[error("{0:?} is not of the form attribute=value")]
-    NoValue(String),
+    #[error("a part between its separators is not of the form attribute=value")]
+    NoValue,
     /// An attribute that is not known, or stands on the wrong side of the question mark.
     #[error(
         "unknown attribute {name:?} {side} the question mark; known there are {known}",
@@ -261,7 +267,7 @@ impl Uri {
         if part.starts_with("pin-value") {
             return Err(UriError::PinValue);
         }
-        let (name, value) = part.split_once('=').ok_or_else(|| UriError::NoValue(part.to_owned()))?;
+        let (name, value) = part.split_once('=').ok_or(UriError::NoValue)?;
         let here = |attribute: &Attribute| attribute.in_query() == query;
         let mut known = Attribute::ALL.into_iter().filter(here);
         let Some(attribute) = known.clone().find(|attribute| attribute.name() == name) else {
@@ -385,9 +391,9 @@ mod tests {
         for (text, error) in [
             ("", UriError::Scheme),
             ("PKCS11:token=a", UriError::Scheme),
-            ("pkcs11:token", UriError::NoValue("token".into())),
-            ("pkcs11:token=a;", UriError::NoValue(String::new())),
-            ("pkcs11:token=a?", UriError::NoValue(String::new())),
+            ("pkcs11:token", UriError::NoValue),
+            ("pkcs11:token=a;", UriError::NoValue),
+            ("pkcs11:token=a?", UriError::NoValue),
             ("pkcs11:token=a;token=a", UriError::Twice(Attribute::Token)),
             ("pkcs11:token=", UriError::Empty(Attribute::Token)),
             ("pkcs11:id=", UriError::Empty(Attribute::Id)),

@@ -22,7 +22,7 @@ use ureq::{
 use zeroize::Zeroizing;
 
 use super::{TimestampError, TimestampSource, tls, verify};
-use crate::device_key;
+use crate::{device_key, redact::RedactedAddress};
 
 /// How long one exchange may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -182,11 +182,16 @@ impl RemoteAuthority {
     /// # Errors
     /// When the URL is none, or the terms cannot be kept with it.
     pub fn new(url: &str, terms: Terms) -> Result<Self, TimestampError> {
-        let owned = || url.to_owned();
+        let owned = || RedactedAddress(url).to_string();
         let uri: Uri = url.parse().map_err(|_| RemoteError::Url { url: owned() })?;
         let (Some(scheme @ ("http" | "https")), Some(host)) = (uri.scheme_str(), uri.host()) else {
             return Err(RemoteError::Url { url: owned() }.into());
         };
+        // Neither sent nor shown.
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) || uri.query().is_some()
+        {
+            return Err(RemoteError::Url { url: owned() }.into());
+        }
         let here = host == "localhost" || matches!(host, "127.0.0.1" | "[::1]");
         if terms.token.is_some() && scheme == "http" && !here {
             return Err(RemoteError::TokenInTheClear { url: owned() }.into());

@@ -45,6 +45,32 @@ impl DeviceAddress {
         })
     }
 
+    /// The directory of a simulator that is not there yet, and that [`Self::open`] would make.
+    ///
+    /// # Errors
+    /// [`TransportError::NoDataHome`].
+    pub fn missing_simulator(&self) -> Result<Option<PathBuf>, TransportError> {
+        let directory = match self {
+            Self::Simulator(Some(directory)) => directory.clone(),
+            Self::Simulator(None) => default_directory()?,
+            Self::Connector { .. } | Self::Serial(_) | Self::Pkcs11(_) => return Ok(None),
+        };
+        // What cannot be looked at is for the simulator to report.
+        let absent = |name| matches!(directory.join(name).try_exists(), Ok(false));
+        Ok((absent("flash.bin") && absent("root.key")).then_some(directory))
+    }
+
+    /// As [`Self::open`], of a device that is there: no simulator is made.
+    ///
+    /// # Errors
+    /// [`TransportError::NoSimulator`] when there is none; otherwise as [`Self::open`].
+    pub fn open_existing(&self) -> Result<Box<dyn Transport>, TransportError> {
+        match self.missing_simulator()? {
+            Some(directory) => Err(TransportError::NoSimulator { directory }),
+            None => self.open(),
+        }
+    }
+
     /// Opens the serial port of this device.
     ///
     /// # Errors

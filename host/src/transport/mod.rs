@@ -182,6 +182,12 @@ pub enum TransportError {
         "neither XDG_DATA_HOME nor HOME is set to an absolute path; name the simulator's directory: sim:DIR"
     )]
     NoDataHome,
+    /// No simulator is there, and only what changes a device makes one.
+    #[error("there is no simulated device in {}", shown(directory))]
+    NoSimulator {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
     /// The in-process simulator did not start or could not keep its state.
     #[error("simulator {}", shown(directory))]
     Simulator {

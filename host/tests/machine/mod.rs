@@ -56,12 +56,28 @@ pub(crate) struct Machine {
 impl Machine {
     /// With a fresh in-process device in the directory `device`.
     pub(crate) fn new() -> Self {
+        let machine = Self::without_device();
+        machine.make_device("device");
+        machine
+    }
+
+    /// Where the first command that puts something on the device makes it.
+    pub(crate) fn without_device() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), device: "sim:device".into() }
+    }
+
+    /// Makes a simulated device in a directory.
+    pub(crate) fn make_device(&self, name: &str) {
+        drop(sshsm_simulator::Simulator::open(self.path(name)).start().unwrap());
     }
 
     /// With the device at the end of `device`.
     pub(crate) fn with_device(device: &str) -> Self {
-        Self { device: device.into(), ..Self::new() }
+        let machine = Self { device: device.into(), ..Self::without_device() };
+        if let Some(name) = device.strip_prefix("sim:").filter(|name| !name.is_empty()) {
+            machine.make_device(name);
+        }
+        machine
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {

@@ -1,0 +1,10 @@
+//! A configuration file: what is accepted is the default of options that exist; what is not is told with the file's name.
+
+use std::path::Path;
+
+pub fn run(text: &[u8]) {
+    let Ok(text) = str::from_utf8(text) else { return };
+    if let Err(report) = sshsm::cli::check_configuration(Path::new("/etc/sshsm/config.toml"), text) {
+        assert!(report.starts_with("error: ") && report.contains("/etc/sshsm/config.toml"), "{report}");
+    }
+}
