@@ -14,7 +14,9 @@ use std::{
 };
 
 use machine::{Machine, Run};
+use rusqlite::{Connection, types::ValueRef};
 use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
 const SIGN: &str = "sign -s 5 -t 10 --timestamp timestamp -I me -n alice -V +1h";
 
@@ -262,4 +264,268 @@ fn reconciling_names_signatures_without_entry_and_entries_without_signature() {
     let report = found(&machine, "audit reconcile");
     let unsigned = report["entries_without_signature"].as_array().unwrap();
     assert_eq!((unsigned.len(), &unsigned[0]["serial"]), (1, &4.into()), "{report}");
+}
+
+/// What docs/ledger.md says of the journal's chain, read by nothing of the program's own: whether it holds, and the ledgers
+/// that it names.
+fn journal_holds(text: &str) -> Option<Vec<(String, i64, String)>> {
+    let (mut before, mut ledgers) = ([0; 32].to_vec(), Vec::new());
+    for line in text.lines() {
+        let (said, link) = line.split_once(",\"link\":\"")?;
+        before = Sha256::new().chain_update(&before).chain_update(said).finalize().to_vec();
+        if link != format!("{}\"}}", hex(&before)) {
+            return None;
+        }
+        let line: Value = serde_json::from_str(line).ok()?;
+        if line["line"] == "ledger" {
+            let text = |name: &str| line[name].as_str().map(str::to_owned);
+            ledgers.push((text("id")?, line["events"].as_i64()?, text("head")?));
+        }
+    }
+    Some(ledgers)
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The same of the ledger's: its id and the link of each event, if the chain holds and each certificate is as it was
+/// recorded last.
+fn ledger_holds(database: &Connection) -> Option<(String, Vec<String>)> {
+    let mut statement =
+        database.prepare("SELECT id, at, about, row, content, link FROM events ORDER BY id").unwrap();
+    type Event = (i64, i64, String, i64, String, String);
+    let events = statement
+        .query_map([], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?, row.get(5)?))
+        })
+        .unwrap()
+        .collect::<Result<Vec<Event>, _>>()
+        .unwrap();
+    let (mut before, mut last, mut links) = (vec![0; 32], std::collections::BTreeMap::new(), Vec::new());
+    for (place, (id, at, about, row, content, link)) in (1..).zip(events) {
+        let event = serde_json::json!([id, at, about, row, content]).to_string();
+        before = Sha256::new().chain_update(&before).chain_update(event).finalize().to_vec();
+        if id != place || link != hex(&before) {
+            return None;
+        }
+        links.push(link);
+        if about == "certificate" {
+            last.insert(row, content);
+        }
+    }
+    let mut statement = database
+        .prepare(
+            "SELECT certificates.*, fingerprint FROM certificates JOIN authorities ON authorities.id = authority \
+             ORDER BY certificates.id",
+        )
+        .unwrap();
+    let columns = statement.column_count();
+    let mut rows = statement.query([]).unwrap();
+    while let Some(row) = rows.next().unwrap() {
+        let value = |column| match row.get_ref(column).unwrap() {
+            ValueRef::Integer(number) => Value::from(number),
+            ValueRef::Text(text) => Value::from(str::from_utf8(text).unwrap()),
+            _ => Value::Null,
+        };
+        let mut values: Vec<_> = (0..columns).map(value).collect();
+        // The CA stands by its fingerprint.
+        values[1] = values.pop()?;
+        let id = values[0].as_i64()?;
+        if last.remove(&id)? != hex(&Sha256::digest(Value::from(values).to_string())) {
+            return None;
+        }
+    }
+    let id = database.query_row("SELECT id FROM identity", [], |row| row.get(0)).unwrap();
+    last.is_empty().then_some((id, links))
+}
+
+fn ledger(machine: &Machine) -> Connection {
+    Connection::open(machine.path(".local/state/sshsm/ledger.sqlite")).unwrap()
+}
+
+#[test]
+fn a_second_reader_finds_both_chains_as_the_documents_describe_them() {
+    let machine = set_up();
+    done(&machine, &format!("{SIGN} -z + user.pub user.pub"));
+    done(&machine, "audit log");
+    assert_eq!(run(&machine, &format!("{} -z + user.pub", SIGN.replace("alice", "root"))).code, 5);
+    done(&machine, "revoke --serial 1");
+    done(&machine, "audit log");
+    let text = fs::read_to_string(journal(&machine)).unwrap();
+    let told = journal_holds(&text).unwrap();
+    let database = ledger(&machine);
+    let (id, links) = ledger_holds(&database).unwrap();
+    assert_eq!(told.len(), 2, "a line for each state of the ledger");
+    for (known, events, head) in told {
+        assert_eq!(
+            (known.as_str(), links[usize::try_from(events).unwrap() - 1].as_str()),
+            (id.as_str(), head.as_str())
+        );
+    }
+    let verified = json(&machine, "audit verify");
+    let row = database
+        .query_row("SELECT lines, link FROM journals", [], |row| Ok((row.get::<_, i64>(0)?, row.get(1)?)));
+    let (lines, link): (i64, String) = row.unwrap();
+    assert_eq!(verified["lines"].as_i64(), Some(lines));
+    assert_eq!(verified["last_link"].as_str(), Some(link.as_str()));
+    // And it finds what this program finds.
+    assert_eq!(journal_holds(&text.replacen("\"outcome\":\"done\"", "\"outcome\":\"odd\"", 1)), None);
+    database.execute("UPDATE certificates SET asked_by = 'bob@elsewhere' WHERE id = 1", []).unwrap();
+    assert_eq!(ledger_holds(&database), None);
+}
+
+#[test]
+fn a_signature_around_the_ledger_is_never_taken_for_an_earlier_certificate_or_a_request_that_was_not_sent() {
+    let machine = set_up();
+    machine.write("pw", "password");
+    done(
+        &machine,
+        "authentication-key put --id 2 --capabilities sign-ssh-certificate,get-template --new-password-file pw \
+         --allow-weak-password",
+    );
+    for key in ["", " --auth-key 2"] {
+        done(&machine, "audit disable");
+        done(&machine, &format!("{SIGN}{key} -z + user.pub user.pub"));
+        done(&machine, "audit enable");
+        let lost = format!(
+            "{}{key} -z + user.pub",
+            SIGN.replace("--timestamp timestamp", "--timestamp http://127.0.0.1:9")
+        );
+        assert_ne!(run(&machine, &lost).code, 0, "nothing reaches the device");
+        let before = run(&machine, "audit reconcile");
+        assert!(before.stdout.contains("the request was not sent"), "{before:?}");
+        done(&machine, &format!("{SIGN}{key} --ledger none user.pub"));
+        let report = found(&machine, "audit reconcile");
+        let without = report["signatures_without_entry"].as_array().unwrap();
+        assert_eq!(without.len(), if key.is_empty() { 1 } else { 2 }, "{report}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_gone_or_cut_is_missed() {
+    let machine = set_up();
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    done(&machine, "audit log");
+    let path = journal(&machine);
+    let early = fs::read_to_string(&path).unwrap();
+    done(&machine, &format!("{SIGN} --ledger none user.pub"));
+    done(&machine, "audit log");
+    let lines = ["audit log", "audit verify", "audit reconcile", "audit reconcile --offline"];
+    fs::remove_file(&path).unwrap();
+    for line in lines {
+        assert_ne!(run(&machine, line).code, 0, "{line}");
+    }
+    assert!(!path.exists(), "and none is made");
+    fs::write(&path, early).unwrap();
+    for line in lines {
+        let run = run(&machine, line);
+        assert!(run.code == 1 && run.stderr.contains("the ledger"), "{line}: {run:?}");
+    }
+    // It can be gone on with, and that is said for ever.
+    fs::remove_file(&path).unwrap();
+    let report = found(&machine, "audit log --accept-break");
+    let findings: Vec<_> =
+        report["findings"].as_array().unwrap().iter().map(|found| &found["finding"]).collect();
+    assert_eq!(findings, ["replaced", "beginning"]);
+    done(&machine, "audit log");
+    assert_eq!(found(&machine, "audit verify")["findings"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn a_ledger_that_was_made_anew_from_an_older_copy_is_found_by_the_journal() {
+    let machine = set_up();
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    let path = machine.path(".local/state/sshsm/ledger.sqlite");
+    let early = fs::read(&path).unwrap();
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    done(&machine, "audit log");
+    fs::write(&path, early).unwrap();
+    for line in ["audit verify", "audit reconcile", "audit log"] {
+        let run = run(&machine, line);
+        assert!(
+            run.code == 1 && run.stderr.contains("is not the ledger that the journal"),
+            "{line}: {run:?}"
+        );
+    }
+}
+
+#[test]
+fn a_row_that_was_changed_copied_or_removed_is_found() {
+    let machine = set_up();
+    done(&machine, &format!("{SIGN} -z + user.pub user.pub"));
+    done(&machine, &format!("{SIGN} --ledger none user.pub"));
+    let path = machine.path(".local/state/sshsm/ledger.sqlite");
+    let good = fs::read(&path).unwrap();
+    done(&machine, "ledger check");
+    for change in [
+        "UPDATE certificates SET key_id = 'bob' WHERE id = 1",
+        "UPDATE certificates SET valid_before = valid_after WHERE id = 1",
+        "UPDATE certificates SET asked_by = 'bob@elsewhere' WHERE id = 1",
+        "DELETE FROM certificates WHERE id = 2",
+        "UPDATE certificates SET certificate = (SELECT certificate FROM certificates WHERE id = 1) WHERE id = 2",
+        "CREATE TEMP TABLE copy AS SELECT * FROM certificates WHERE id = 1; UPDATE copy SET id = 3, counted = 0; \
+         INSERT INTO certificates SELECT * FROM copy",
+    ] {
+        ledger(&machine).execute_batch(change).unwrap();
+        let checked = run(&machine, "ledger check");
+        assert!(
+            checked.code == 1 && checked.stderr.contains("is not what was recorded"),
+            "{change}: {checked:?}"
+        );
+        assert_eq!(run(&machine, "audit reconcile").code, 1, "{change}");
+        fs::write(&path, &good).unwrap();
+    }
+    done(&machine, "ledger check");
+}
+
+#[test]
+fn who_asked_is_the_user_of_the_process_and_not_what_its_environment_says() {
+    let machine = set_up();
+    let mut command = machine.command(&words(&format!("{SIGN} -z + user.pub")));
+    command.env("SSHSM_PASSWORD", "password").envs([("USER", "nobody-else"), ("LOGNAME", "nobody-else")]);
+    assert!(command.output().unwrap().status.success());
+    assert_eq!(json(&machine, "ledger list")[0]["asked_by"], sshsm::ledger::whoami());
+    assert!(!sshsm::ledger::whoami().contains("nobody-else"));
+}
+
+#[test]
+fn the_quickstart_signs_through_the_ledger() {
+    let machine = Machine::new();
+    done(&machine, "--ledger q.sqlite quickstart q");
+    let listed = json(&machine, "--ledger q.sqlite ledger list");
+    let states: Vec<_> = listed.as_array().unwrap().iter().map(|entry| &entry["state"]).collect();
+    assert_eq!(states, ["issued", "refused"]);
+    let line = fs::read_to_string(machine.path("q/user-cert.pub")).unwrap();
+    assert_eq!(listed[0]["certificate"], line.trim_end());
+}
+
+#[test]
+fn what_was_revoked_is_listed_so_and_can_be_taken_back_and_a_mistyped_number_revokes_nothing() {
+    let machine = set_up();
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    for line in ["revoke --serial 7", "revoke --key-id nobody"] {
+        let run = run(&machine, line);
+        assert!(run.code == 2 && run.stderr.contains("--not-in-ledger"), "{run:?}");
+    }
+    done(&machine, "revoke --serial 7 --not-in-ledger");
+    done(&machine, "revoke --serial 1");
+    assert!(done(&machine, "ledger list").stdout.contains("revoked"));
+    assert_eq!(json(&machine, "ledger list")[0]["revocation"], 2);
+    done(&machine, "krl build -o list");
+    let refused = |machine: &Machine| {
+        let mut keygen = std::process::Command::new("ssh-keygen");
+        keygen.args(["-Q", "-f", "list", "user-cert.pub"]).current_dir(machine.path(""));
+        !keygen.output().unwrap().status.success()
+    };
+    assert!(refused(&machine));
+    done(&machine, "revoke --undo 2");
+    assert_eq!(run(&machine, "revoke --undo 2").code, 2, "once");
+    assert_eq!(json(&machine, "ledger list")[0]["revocation"], Value::Null);
+    assert!(json(&machine, "ledger revocations")[1]["undone_at"].is_i64());
+    done(&machine, "krl build -o list --replace");
+    assert!(!refused(&machine));
+    done(&machine, "ledger check");
+    done(&machine, "revoke --serial 1");
+    assert_eq!(json(&machine, "ledger list")[0]["revocation"], 3, "and revoked again");
 }

@@ -59,8 +59,26 @@ pub(super) struct Revoke {
     /// Why; for the ledger
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
+    /// Revoke what no certificate of the ledger is about, too: it may have been signed elsewhere
+    #[arg(long)]
+    not_in_ledger: bool,
+    /// Take back the revocation with this number, as `ledger revocations` has it; lists that servers have are not changed
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        group = "what",
+        conflicts_with_all = ["ca", "any_ca", "reason", "not_in_ledger"]
+    )]
+    undo: Option<i64>,
     /// Only say what it is about
     #[arg(long)]
+    dry_run: bool,
+}
+
+/// What was taken back, as JSON shows it.
+#[derive(Serialize)]
+struct Undone {
+    revocation: i64,
     dry_run: bool,
 }
 
@@ -80,8 +98,20 @@ impl Revoke {
             true => context.ledger_to_read()?,
             false => context.ledger()?.ok_or(LedgerError::None)?,
         };
+        if let Some(revocation) = self.undo {
+            return self.take_back(context, &mut ledger, revocation);
+        }
         let revoked = self.what(&ledger)?;
         let certificates = ledger.entries(&Filter { state: Some(State::Issued), ..revoked.filter() })?;
+        // A file shows that there is such a certificate or key; a number or a name may be mistyped.
+        let typed =
+            matches!(revoked, Revoked::Serials { .. } | Revoked::KeyId { .. }) && self.certificate.is_none();
+        if typed && certificates.is_empty() && !self.not_in_ledger {
+            return Err(CliError::Usage(format!(
+                "the ledger has no certificate with {}; nothing was revoked: --not-in-ledger revokes it all the same",
+                in_words(&revoked)
+            )));
+        }
         if !self.dry_run {
             ledger.revoke(&revoked, self.reason.as_deref(), &whoami())?;
         }
@@ -92,12 +122,31 @@ impl Revoke {
         })?;
         let verb = if self.dry_run { "would revoke" } else { "revoked" };
         output::talk(format_args!(
-            "{verb} {}: {} certificates of the ledger",
+            "{verb} {}: {} of the ledger",
             report.revoked,
-            report.certificates.len()
+            output::count(report.certificates.len(), "certificate", "certificates")
         ));
         if !self.dry_run {
-            output::talk("servers know it when they have the list that `sshsm krl build` makes now");
+            output::talk("run `sshsm krl build` and distribute the list: servers know nothing of it before");
+        }
+        Ok(())
+    }
+
+    fn take_back(&self, context: &Context, ledger: &mut Ledger, revocation: i64) -> Result<(), CliError> {
+        let stands = |known: &ledger::Revocation| known.revocation == revocation && known.undone_at.is_none();
+        if !ledger.revocations()?.iter().any(stands) {
+            return Err(LedgerError::NoRevocation(revocation).into());
+        }
+        if !self.dry_run {
+            ledger.undo_revocation(revocation, &whoami())?;
+        }
+        context.format().print(&Undone { revocation, dry_run: self.dry_run }, |_| String::new())?;
+        let verb = if self.dry_run { "would take back" } else { "took back" };
+        output::talk(format_args!("{verb} revocation {revocation}"));
+        if !self.dry_run {
+            output::talk(
+                "run `sshsm krl build --replace` and distribute the list: servers have the old one until then",
+            );
         }
         Ok(())
     }
