@@ -390,7 +390,7 @@ fn the_fallback_signs_only_when_it_is_asked_for_no_device_answers_and_it_is_not_
     let template = template
         .replace("\"timestamp.pub\"", &format!("\"{}.pub\"", device.directory().join("timestamp").display()));
     assert!(template.contains("forbid-principals"), "{template}");
-    for (name, change) in [("same", ""), ("stricter", "allow-principals = [\"alice\"]\n")] {
+    for (name, change) in [("same.toml", ""), ("stricter.toml", "allow-principals = [\"alice\"]\n")] {
         fs::write(directory.path().join(name), format!("{template}\n{change}")).unwrap();
     }
     let looser: String = template
@@ -398,13 +398,13 @@ fn the_fallback_signs_only_when_it_is_asked_for_no_device_answers_and_it_is_not_
         .filter(|line| !line.contains("forbid-principals"))
         .map(|line| format!("{line}\n"))
         .collect();
-    fs::write(directory.path().join("looser"), looser).unwrap();
+    fs::write(directory.path().join("looser.toml"), looser).unwrap();
     let lines = |template: &str, public: Option<&Key>| {
         let public = public.map(|key| format!("public-key = \"{}\"\n", key.public.display()));
         format!(
             "fallback = \"{}\"\nfallback-template = \"{}\"\n{}",
             token.uri("ca"),
-            directory.path().join(template).display(),
+            directory.path().join(format!("{template}.toml")).display(),
             public.unwrap_or_default()
         )
     };
