@@ -109,7 +109,9 @@ targets!(
     certificate,
     configuration,
     frame,
+    journal,
     key_file,
+    ledger,
     link,
     pkcs11_uri,
     request,
@@ -126,7 +128,9 @@ targets!(
 fn damaged_inputs_have_no_finding() {
     damage("agent_message", targets::agent_message::run);
     damage("certificate", targets::certificate::run);
+    damage("journal", targets::journal::run);
     damage("key_file", targets::key_file::run);
+    damage("ledger", targets::ledger::run);
     damage("pkcs11_uri", targets::pkcs11_uri::run);
     damage("revocation_list", targets::revocation_list::run);
     damage("share", targets::share::run);
