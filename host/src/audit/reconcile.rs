@@ -312,6 +312,14 @@ impl<'j> Pairing<'j> {
 
     /// Gives an entry a record that fits, if need be by giving others that have theirs another one.
     fn pair(&mut self, index: usize, fits: impl Fn(&Record) -> bool + Copy) {
+        let free = |place: &usize| self.owners.get(*place).is_some_and(Option::is_none);
+        let place = self.candidates(index, fits).find(free);
+        if let Some(place) = place {
+            if let Some(owner) = self.owners.get_mut(place) {
+                *owner = Some(index);
+            }
+            return;
+        }
         // Breadth first: from an entry to the records that it could have, from a record to the entry that has it.
         let mut from: HashMap<usize, usize> = HashMap::new();
         let mut waiting = VecDeque::from([index]);
