@@ -101,7 +101,8 @@ impl Audit {
                 };
                 context.format().print(&report, |report| entries(report.entries))?;
                 let (new, place) = (update.entries.len(), shown(journal.path()));
-                output::talk(format_args!("{new} new entries of device {:010} in {place}", journal.device()));
+                let new = output::count(new, "new entry", "new entries");
+                output::talk(format_args!("{new} of device {:010} in {place}", journal.device()));
                 found(&update.findings)
             }
             Verb::Follow { reading, interval } => self.follow(context, reading, *interval),
@@ -316,7 +317,8 @@ fn set(context: &Context, on: bool, all: bool, force: bool) -> Result<(), CliErr
         session.set_force_audit(AuditMode::On)?;
     }
     let verb = if on { "logs" } else { "no longer logs" };
-    output::talk(format_args!("the device {verb} {} commands", commands.len()));
+    let commands = output::count(commands.len(), "command", "commands");
+    output::talk(format_args!("the device {verb} {commands}"));
     Ok(())
 }
 
@@ -389,8 +391,8 @@ fn in_words(report: &Reconciliation) -> String {
     }
     if let (Some(first), Some(last)) = (report.outside.first(), report.outside.last()) {
         text += &format!(
-            "{} certificates are from outside the journal's time ({} to {})\n",
-            report.outside.len(),
+            "{} from outside the journal's time ({} to {})\n",
+            output::count(report.outside.len(), "certificate", "certificates"),
             time(first.asked_at),
             time(last.asked_at)
         );

@@ -319,8 +319,9 @@ impl Krl {
         let built = Built { file: &file, number: list.number, revocations, bytes: bytes.len() };
         context.format().print(&built, |_| String::new())?;
         output::talk(format_args!(
-            "revocation list {}: {revocations} revocations in {}",
+            "revocation list {}: {} in {}",
             list.number,
+            output::count(revocations, "revocation", "revocations"),
             shown(&file)
         ));
         Ok(())
