@@ -535,13 +535,13 @@ impl Journal {
         Ok((journal, whole))
     }
 
-    /// What the ledger is to remember of it.
-    fn known(&self) -> KnownJournal {
-        KnownJournal {
+    /// What the ledger is to remember of it; `None` while it has no links.
+    fn known(&self) -> Option<KnownJournal> {
+        Some(KnownJournal {
             lines: self.links.len(),
-            link: self.links.last().copied().flatten().unwrap_or_default(),
+            link: self.links.last().copied().flatten()?,
             last: self.records.last().and_then(Record::mark),
-        }
+        })
     }
 
     /// Fails when the ledger knows a journal of `device` and there is none at `path`.
@@ -671,11 +671,10 @@ impl Journal {
         let (header, entries) = session.log_entries()?;
         let unlogged = (header.unlogged_boots, header.unlogged_authentications);
         let update = self.take(findings, unlogged, &entries, ledger.as_deref(), accept)?;
-        if let Some(ledger) = ledger {
-            let known = self.known();
-            if ledger.journal(self.device)? != Some(known) {
-                ledger.remember_journal(self.device, &known)?;
-            }
+        if let (Some(ledger), Some(known)) = (ledger, self.known())
+            && ledger.journal(self.device)? != Some(known)
+        {
+            ledger.remember_journal(self.device, &known)?;
         }
         if let Some(last) = entries.last().filter(|_| !keep) {
             session.set_log_index(last.number)?;

@@ -82,7 +82,7 @@ impl<'a> Request<'a> {
     /// Reads a message without its length. As ssh-agent does, what follows a whole body is not looked at.
     ///
     /// # Errors
-    /// When there is no number, or the body of a known message is cut short.
+    /// When the message is empty, or the body of a known message is cut short.
     pub fn decode(mut message: &'a [u8]) -> Result<Self, Error> {
         let reader = &mut message;
         Ok(match u8::decode(reader)? {
@@ -163,7 +163,7 @@ impl Answer {
     }
 }
 
-/// The public keys of an answer's list of identities. What cannot be read of one of them is no matter here.
+/// The public keys of an answer's list of identities. Each is returned as it came, whether or not it can be read.
 pub(crate) fn identities(mut body: &[u8]) -> Result<Vec<&[u8]>, Error> {
     let count = u32::decode(&mut body)?;
     let mut keys = Vec::new();

@@ -2,7 +2,7 @@
 //! nothing else ever is.
 //!
 //! An agent's client sends the bytes to be signed. They are taken for a certificate to be signed by the very key that is
-//! asked, or refused: a challenge to log in, or a file, is no certificate, so a CA key can neither log in nor sign data.
+//! asked, or refused: a challenge to log in, or a file, is not a certificate, so a CA key can neither log in nor sign data.
 //! Keys are neither added nor removed. A connection that OpenSSH forwards from another host gets certificates only where
 //! that is allowed.
 

@@ -181,7 +181,7 @@ impl World {
     fn read(&mut self) {
         let update = self.journal.take(Vec::new(), (0, 0), &self.log, Some(&self.ledgers[0]), false).unwrap();
         assert!(update.findings.is_empty(), "{:?}", update.findings);
-        self.ledgers[0].remember_journal(DEVICE, &self.journal.known()).unwrap();
+        self.ledgers[0].remember_journal(DEVICE, &self.journal.known().unwrap()).unwrap();
     }
 
     fn step(&mut self, step: Step) {

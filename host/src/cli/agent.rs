@@ -244,7 +244,7 @@ impl Budget {
         work(times, missed)
     }
 
-    /// Whether it may happen no more for now.
+    /// Whether the limit is reached for now.
     fn is_spent(&self) -> bool {
         self.with(|times, _| times.len() >= self.most)
     }
