@@ -22,6 +22,8 @@ use sshsm_tests::{
 };
 use std::{
     fs,
+    io::{ErrorKind, Read as _, Write as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     process::{Command, Stdio},
     slice,
@@ -355,6 +357,11 @@ fn a_token_that_goes_away_in_mid_signing_signs_no_more() {
     let (token, authority) = needs!(token_with(KeyType::P256, UNBOUNDED));
     let pipe = users[1].private.with_file_name("P256-cert.req");
     let _ = run(Command::new("mkfifo").arg(&pipe)).success();
+    // A pipe that is full when `sshsm` writes the second request to it: it waits there.
+    let nonblocking = rustix::fs::OFlags::NONBLOCK.bits().cast_signed();
+    let mut end =
+        fs::OpenOptions::new().read(true).write(true).custom_flags(nonblocking).open(&pipe).unwrap();
+    while end.write(&[0; 4096]).is_ok() {}
     let [report, errors] = ["report", "errors"].map(|name| directory.path().join(name));
     let mut command = token.sign_with(label(&authority), &Flags::user(&["alice"]), &users);
     command.args(["--save-request", "--format", "json"]).stdin(Stdio::null());
@@ -362,8 +369,13 @@ fn a_token_that_goes_away_in_mid_signing_signs_no_more() {
     let mut running = Running::spawn(&mut command);
     wait_for("the first certificate", || users[0].certificate().exists().then_some(()));
     token.pull_out();
-    assert!(!fs::read(&pipe).unwrap().is_empty());
-    let status = wait_for("sshsm to end", || running.ended());
+    let mut request = Vec::new();
+    let status = wait_for("sshsm to end", || {
+        let drained = end.read_to_end(&mut request).unwrap_err();
+        assert_eq!(drained.kind(), ErrorKind::WouldBlock, "{drained}");
+        running.ended()
+    });
+    assert!(request.iter().any(|byte| *byte != 0), "the second request was not written");
     let errors = fs::read_to_string(errors).unwrap();
     assert_eq!(status.code(), Some(3), "{errors}");
     assert!(errors.contains("is gone, or its key is"), "{errors}");
