@@ -177,7 +177,7 @@ pub fn unwrap_data() {
     }
 }
 
-/// DECRYPT OTP (wire facts, section 11.1, vector E): right, wrong tag, wrong private id, wrong checksum.
+/// DECRYPT OTP (docs/protocol.md, "Yubico OTP", vector E): right, wrong tag, wrong private id, wrong checksum.
 #[inline(never)]
 pub fn decrypt_otp() {
     const PASSWORD: [u8; 16] = *b"\x2f\x5d\x71\xa4\x91\x5d\xec\x30\x4a\xa1\x3c\xcf\x97\xbb\x0d\xbb";

@@ -1,7 +1,7 @@
 //! Who may do what: session capabilities, domains, object capabilities, and what a session may pass on.
 //!
-//! The rules and their order are YubiHSM 2's (wire facts, sections 3 and 6). An object that shares no domain with
-//! the session does not exist for it.
+//! The rules and their order are YubiHSM 2's (docs/protocol.md, "Rights" and docs/protocol.md, "Order of checks"). An object
+//! that shares no domain with the session does not exist for it.
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 #[cfg(feature = "wrap")]

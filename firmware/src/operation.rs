@@ -1,8 +1,8 @@
 //! Which algorithms an operation uses besides its key's own, so that none is used that the device's options disable.
 //! (No key of a disabled algorithm exists: see `options.rs`.)
 //!
-//! The check stands where section 3 of the wire facts has it: behind the session's capability, the payload's length
-//! and the key's existence, before all else.
+//! The check stands where docs/protocol.md, "Order of checks" has it: behind the session's capability, the payload's
+//! length and the key's existence, before all else.
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType};

@@ -53,11 +53,11 @@ const KEY: [u8; 64] = hex!(
     "202122232425262728292a2b2c2d2e2f303132333435363738393a3b3c3d3e3f"
 );
 const LABEL: &[u8; 40] = b"a label of forty bytes, none of them NUL";
-/// Wire facts, vector E: an AEAD under the first 16 bytes of `KEY`, and a password by its credential.
+/// docs/protocol.md, "Yubico OTP", vector E: an AEAD under the first 16 bytes of `KEY`, and a password by its credential.
 const NONCE_ID: [u8; 4] = hex!("78563412");
 const AEAD: [u8; 36] = hex!("010203040506188c2715410f5acf04d5baf304f5f69bc9cc15c69cdfc53370effcbfdce8");
 const PASSWORD: [u8; 16] = hex!("2f5d71a4915dec304aa13ccf97bb0dbb");
-/// Wire facts, vector D: data under the first 16 bytes of `KEY`.
+/// docs/protocol.md, "Wrapped data", vector D: data under the first 16 bytes of `KEY`.
 const WRAPPED_DATA: [u8; 35] = hex!("a0a1a2a3a4a5a6a7a8a9aaabac59c525b81bc16be1b6213f0ac3f7237c406884705bb2");
 /// The generator of P-256.
 const POINT: [u8; 65] = hex!(
@@ -255,7 +255,7 @@ fn content(thing: &Thing, certificate: &[u8]) -> Vec<u8> {
     }
 }
 
-/// Wire facts, section 7.2, sealed with the known key and a nonce of zeros.
+/// docs/protocol.md, "Wrapped objects", sealed with the known key and a nonce of zeros.
 fn sealed(thing: &Thing) -> Vec<u8> {
     let Thing { kind, id, algorithm, capabilities, delegated, domains, origin, sequence, .. } = *thing;
     let delegated = delegated.to_be_bytes();

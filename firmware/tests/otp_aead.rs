@@ -16,7 +16,7 @@ use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, 
 const KEY: [u8; 16] = hex!("000102030405060708090a0b0c0d0e0f");
 const NONCE_ID: [u8; 4] = hex!("78563412");
 const CREDENTIAL: [u8; 22] = hex!("000102030405060708090a0b0c0d0e0f010203040506");
-/// The credential under the key, with the random bytes 010203040506 (wire facts, section 11.1, vector E).
+/// The credential under the key, with the random bytes 010203040506 (docs/protocol.md, "Yubico OTP", vector E).
 const AEAD: [u8; 36] = hex!("010203040506188c2715410f5acf04d5baf304f5f69bc9cc15c69cdfc53370effcbfdce8");
 const PASSWORD: [u8; 16] = hex!("2f5d71a4915dec304aa13ccf97bb0dbb");
 const ANSWER: [u8; 6] = hex!("010001010100");

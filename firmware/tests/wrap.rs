@@ -411,7 +411,7 @@ fn a_payload_of_another_length_or_format_is_refused() {
     }
 }
 
-/// Wire facts, section 7.2, vector C.
+/// docs/protocol.md, "Wrapped objects", vector C.
 #[test]
 fn the_published_blob_imports() {
     let (mut device, mut admin) = with_wrap_key();
@@ -497,7 +497,7 @@ fn used(device: &mut ModelDevice, session: &mut Session, object_type: ObjectType
         ObjectType::WrapKey => send(Command::UnwrapData, &seal::<Aes256>(&[3; 32], b"\0sealed elsewhere")),
         ObjectType::HmacKey => send(Command::SignHmac, b"message"),
         ObjectType::SymmetricKey => send(Command::EncryptEcb, &[5; 16]),
-        // Wire facts, section 11.1: vector E and its first password.
+        // docs/protocol.md, "Yubico OTP": vector E and its password.
         ObjectType::OtpAeadKey => send(
             Command::DecryptOtp,
             &hex!(
@@ -618,7 +618,7 @@ fn an_object_that_contradicts_itself_is_refused_though_it_was_wrapped_well() {
     assert_eq!(objects(&mut device, &mut admin), before);
 }
 
-/// Wire facts, section 7.2: the body of the seed 00 01 … 1f.
+/// docs/protocol.md, "Wrapped objects": the body of the seed 00 01 … 1f.
 #[test]
 fn an_ed25519_key_leaves_without_its_seed_unless_asked_and_signs_the_same() {
     let seed: Vec<u8> = (0..32).collect();
@@ -666,7 +666,7 @@ fn data_is_wrapped_and_unwrapped_under_keys_of_every_length() {
     }
 }
 
-/// Wire facts, section 7.4, vector D.
+/// docs/protocol.md, "Wrapped data", vector D.
 #[test]
 fn data_and_objects_are_not_taken_for_each_other() {
     let rights = [&BOTH[..], &[Capability::WrapData, Capability::UnwrapData]].concat();

@@ -356,7 +356,7 @@ impl<'c> Session<'c> {
         }
     }
 
-    /// Opens a session with a P-256 key (wire facts, section 5.5).
+    /// Opens a session with a P-256 key (docs/protocol.md, "P-256 sessions").
     fn agree(client: &'c mut Client, id: ObjectId, key: &p256::SecretKey, device: &Point) -> Result<Self> {
         let create = Command::CreateSession;
         let ephemeral = ephemeral_key()?;

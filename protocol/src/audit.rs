@@ -1,7 +1,7 @@
 //! The audit log: what an entry says, and the chain of digests that ties it to every entry before it.
 //!
 //! Whoever holds one entry that they trust can tell whether those that follow are complete and unchanged
-//! ([`LogEntry::follows`]). Layout and vectors: YubiHSM 2's, wire facts section 8.
+//! ([`LogEntry::follows`]). Layout and vectors: YubiHSM 2's (docs/protocol.md, "Audit log").
 
 use sha2::{Digest as _, Sha256};
 
@@ -221,7 +221,7 @@ mod tests {
         }
     }
 
-    /// Wire facts 8.2: two stretches of a log that a YubiHSM 2 wrote, each with the digest before it.
+    /// docs/protocol.md, "Audit log": two stretches of a log that a YubiHSM 2 wrote, each with the digest before it.
     #[test]
     fn entries_are_linked_as_the_hardware_links_them() {
         let none = LogEntry::NO_KEY;

@@ -2,11 +2,11 @@
 //!
 //! An SCP03-like channel on AES-128: both sides derive session keys from a shared authentication key and two
 //! challenges, prove it with cryptograms, then encrypt every message in CBC mode and authenticate it with a
-//! CMAC that chains over all commands. Derivation constants and MAC layout: the YubiHSM 2 wire facts, sections
-//! 5.1 to 5.4; the vector there is a test here.
+//! CMAC that chains over all commands. Derivation constants and MAC layout:
+//! docs/protocol.md, "Session keys" and docs/protocol.md, "Session messages"; the vector there is a test here.
 //!
-//! Sessions of P-256 authentication keys are keyed by two Diffie-Hellman secrets instead (section 5.5); from their
-//! first message on they are the same. Who computes those secrets is not decided here: a board may have faster
+//! Sessions of P-256 authentication keys are keyed by two Diffie-Hellman secrets instead (docs/protocol.md,
+//! "P-256 sessions"); from their first message on they are the same. Who computes those secrets is not decided here: a board may have faster
 //! arithmetic than a desktop's, and this crate stays free of curves.
 //!
 //! [`HostChannel`] and [`DeviceChannel`] are the two roles; what they share is private.
@@ -116,7 +116,8 @@ impl core::fmt::Debug for AuthenticationKey {
     }
 }
 
-/// What the two ends of a P-256 session have agreed on (section 5.5). Secrets are x-coordinates of ECDH.
+/// What the two ends of a P-256 session have agreed on (docs/protocol.md, "P-256 sessions"). Secrets are x-coordinates of
+/// ECDH.
 pub struct Agreement<'a> {
     /// Of the two ephemeral keys.
     pub ephemeral_secret: &'a [u8; 32],
@@ -128,7 +129,7 @@ pub struct Agreement<'a> {
     pub device_point: &'a Point,
 }
 
-/// The derivation constants of section 5.2.
+/// The derivation constants of docs/protocol.md, "Session keys".
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum Derivation {
@@ -505,7 +506,7 @@ mod tests {
         );
     }
 
-    /// Vector A of the wire facts, section 5.4: three exchanges, an error among them.
+    /// Vector A of docs/protocol.md, "Session messages": three exchanges, an error among them.
     #[test]
     fn the_hardware_vector_is_reproduced_by_both_ends() {
         let key = AuthenticationKey::from_password(b"password");
@@ -558,7 +559,7 @@ mod tests {
         assert_eq!(DeviceError::from_code(0x0b), Some(DeviceError::ObjectNotFound));
     }
 
-    /// Vector B of the wire facts, section 5.5.
+    /// Vector B of docs/protocol.md, "P-256 sessions".
     const AGREEMENT: Agreement<'_> = Agreement {
         ephemeral_secret: &hex!("b019f997f1acd2a2e19a75c38f0f658a935b22db5960a5394216b466775c83ba"),
         static_secret: &hex!("39a10ced504c975c9e089753c8250af85a2521eaa13d721f3395bc7bb45b92f5"),

@@ -1,8 +1,8 @@
 //! The command table: every command of the protocol, declared once.
 //!
 //! A row gives the code, the name, the family, the channel it is legal on, the keys that an audit entry names, the
-//! capability a session needs, and the shortest and longest request payload in bytes. Device, clients and tests all read this table; what a
-//! command *does* is in the device.
+//! capability a session needs, and the shortest and longest request payload in bytes. Device, clients and tests all read
+//! this table; what a command *does* is in the device, and its payload in docs/protocol.md, "Commands".
 
 use crate::capability::Capability;
 use crate::frame::{MAX_INNER_PAYLOAD, MAX_PAYLOAD};
@@ -263,8 +263,8 @@ mod tests {
         );
     }
 
-    /// YubiHSM 2's header of a new object (wire facts, section 2.1): `id u16 ‖ label[40] ‖ domains u16 ‖ capabilities u64 ‖
-    /// algorithm u8`, perhaps with `delegated capabilities u64`; and what names the keys of RSA wrapping.
+    /// YubiHSM 2's header of a new object (docs/protocol.md, "Headers of new objects"), perhaps with delegated capabilities;
+    /// and what names the keys of RSA wrapping.
     #[test]
     fn headers_have_their_length() {
         assert_eq!(Command::GenerateAsymmetricKey.request_length(), 53..=53);

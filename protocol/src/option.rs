@@ -1,5 +1,5 @@
 //! Options: settings of the whole device, and what their values say. Numbers and the order of the commands are
-//! YubiHSM 2's (wire facts, sections 8.4 and 8.5), but for those from 0x80, which are our own.
+//! YubiHSM 2's (docs/protocol.md, "Options"), but for those from 0x80, which are our own.
 
 /// An option's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Objects on their way from one device to another: what the plaintext of a wrapped export says of an object.
 //!
-//! The layout is YubiHSM 2's, byte for byte (wire facts, section 7.2), so that blobs of its tools import and ours can
-//! be read by them. [`WrappedObject::decode`] accepts only an object that could exist: a type, an algorithm of that
+//! The layout is YubiHSM 2's, byte for byte (docs/protocol.md, "Wrapped objects"), so that blobs of its tools import and
+//! ours can be read by them. [`WrappedObject::decode`] accepts only an object that could exist: a type, an algorithm of that
 //! type and a body as long as the algorithm demands. What is *in* the body is the device's to check.
 
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm};
@@ -138,7 +138,7 @@ pub const fn aes_wrap_key_length(algorithm: Algorithm) -> Option<usize> {
 }
 
 /// Whether an object of this type and algorithm can have a body of so many bytes, delegated capabilities not counted
-/// (wire facts, sections 4.5 and 7.2).
+/// (docs/protocol.md, "Lengths of objects").
 #[must_use]
 pub fn is_body_length(object_type: ObjectType, algorithm: Algorithm, length: usize) -> bool {
     let asymmetric = AsymmetricAlgorithm::from_algorithm(algorithm);
@@ -199,7 +199,7 @@ mod tests {
         }
     }
 
-    /// Wire facts, section 7.2, vector C.
+    /// docs/protocol.md, "Wrapped objects", vector C.
     #[test]
     fn an_object_has_the_published_layout() {
         let mut expected = [0; 64];
@@ -247,7 +247,7 @@ mod tests {
         assert_eq!(WrappedObject::decode(&unnamed).unwrap().object.id, None);
     }
 
-    /// Wire facts, section 4.5, less the eight bytes of delegated capabilities.
+    /// docs/protocol.md, "Lengths of objects", less the eight bytes of delegated capabilities.
     #[test]
     fn every_type_takes_its_own_algorithms_at_their_lengths_and_no_other() {
         use Algorithm as A;

@@ -1,12 +1,11 @@
-//! The threat model names the tests that its sentences rest on. A name that no test has is a promise without proof.
+//! The threat model and the description of the wire name the tests that their sentences rest on. A name that no test has
+//! is a promise without proof.
 
 #![allow(clippy::expect_used, reason = "a test reports by stopping")]
 
 use regex::Regex;
 use sshsm_tests::requirement::workspace;
 use std::{collections::BTreeSet, fs};
-
-const DOCUMENT: &str = "docs/security.md";
 
 /// The pairs of file and test that a text names, as `` `FILE.rs::TEST` ``.
 fn named(text: &str) -> BTreeSet<(String, String)> {
@@ -24,11 +23,11 @@ fn has_test(source: &str, name: &str) -> bool {
     })
 }
 
-#[test]
-fn every_test_that_the_threat_model_names_exists() {
-    let text = fs::read_to_string(workspace().join(DOCUMENT)).expect("the threat model can be read");
+/// Checks that a document names at least so many tests, and that they exist.
+fn check(document: &str, least: usize) {
+    let text = fs::read_to_string(workspace().join(document)).expect("the document can be read");
     let named = named(&text);
-    assert!(named.len() >= 40, "the threat model names {} tests only", named.len());
+    assert!(named.len() >= least, "{document} names only {} tests", named.len());
     let missing: Vec<String> = named
         .iter()
         .filter(|(file, test)| {
@@ -36,7 +35,17 @@ fn every_test_that_the_threat_model_names_exists() {
         })
         .map(|(file, test)| format!("{file}: {test}"))
         .collect();
-    assert!(missing.is_empty(), "{DOCUMENT} names tests that do not exist:\n{}", missing.join("\n"));
+    assert!(missing.is_empty(), "{document} names tests that do not exist:\n{}", missing.join("\n"));
+}
+
+#[test]
+fn every_test_that_the_threat_model_names_exists() {
+    check("docs/security.md", 40);
+}
+
+#[test]
+fn every_test_that_the_description_of_the_wire_names_exists() {
+    check("docs/protocol.md", 40);
 }
 
 #[test]

@@ -149,7 +149,7 @@ pub(crate) fn verify<P: Platform>(
 mod tests {
     use super::*;
 
-    /// Wire facts, section 7.2.
+    /// docs/protocol.md, "Wrapped objects".
     #[test]
     fn bodies_have_the_exported_layout() {
         let body = expand(&[0, 1, 0xff], 64);

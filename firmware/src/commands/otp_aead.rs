@@ -2,7 +2,7 @@
 //! password by such a secret.
 //!
 //! A *credential* is `AES key[16] ‖ private id[6]`. Outside the device it is an *AEAD* of 36 bytes: `random[6] ‖
-//! ciphertext[22] ‖ tag[8]`, AES-CCM with the nonce `nonce id[4] ‖ random[6] ‖ 000000` (wire facts, section 11.1).
+//! ciphertext[22] ‖ tag[8]`, AES-CCM with the nonce `nonce id[4] ‖ random[6] ‖ 000000` (docs/protocol.md, "Yubico OTP").
 //! A key is stored as `nonce id[4] ‖ key`.
 
 use alloc::vec::Vec;

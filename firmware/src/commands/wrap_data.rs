@@ -1,4 +1,4 @@
-//! Data that only holders of a wrap key can read. A byte inside tells it from objects (wire facts, section 7.4).
+//! Data that only holders of a wrap key can read. A byte inside tells it from objects (docs/protocol.md, "Wrapped data").
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::device_info::Version;

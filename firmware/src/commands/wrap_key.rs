@@ -1,7 +1,7 @@
 //! Wrap keys: what carries objects and data out of a device and into another.
 //!
-//! AES keys seal and open (AES-CCM, wire facts, section 7.1). RSA keys come in two objects: the public one exports,
-//! the private one imports.
+//! AES keys seal and open (AES-CCM; docs/protocol.md, "Wrapped objects"). RSA keys come in two objects: the public one
+//! exports, the private one imports.
 
 use aes::cipher::{BlockCipherEncrypt, BlockSizeUser};
 use aes::{Aes128, Aes192, Aes256};
@@ -174,7 +174,8 @@ mod tests {
     use super::*;
     use hex_literal::hex;
 
-    /// Wire facts, sections 7.2 and 7.4: vectors C (an object) and D (data), key 00 … 0f, nonce a0 … ac.
+    /// docs/protocol.md, "Wrapped objects" and docs/protocol.md, "Wrapped data": vectors C (an object) and D (data), key
+    /// 00 … 0f, nonce a0 … ac.
     #[test]
     fn sealing_gives_the_published_blobs_and_opening_their_content() {
         let key = hex!("000102030405060708090a0b0c0d0e0f");

@@ -1,7 +1,7 @@
 //! Objects leave under a wrap key and come back under it: who may do that, and what a returning object must be.
 //!
 //! A wrap key passes on only what it was given to delegate, and only within its own domains and those of the session
-//! (wire facts, section 6.4). An object that does not check out in every part is refused, and nothing is stored.
+//! (docs/protocol.md, "Exports and imports"). An object that does not check out in every part is refused, and nothing is stored.
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};

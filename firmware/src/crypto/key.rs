@@ -220,7 +220,7 @@ mod tests {
     use super::super::{Input, Key, MAX_SIGNATURE, RustCrypto};
     use super::*;
 
-    /// Wire facts, section 7.2: the seed 00 01 … 1f.
+    /// docs/protocol.md, "Wrapped objects": the seed 00 01 … 1f.
     #[test]
     fn ed25519_bodies_have_the_exported_layout() {
         let seed: Vec<u8> = (0..32).collect();

@@ -1,6 +1,6 @@
 #![allow(missing_docs, unreachable_pub)]
-//! Who may do what, said a second time and as plainly as possible: bit masks and one table, written from the wire
-//! facts (section 6; section 3 for the order of checks) and sharing no rule and no type with the device.
+//! Who may do what, said a second time and as plainly as possible: bit masks and one table, written from
+//! docs/protocol.md, "Rights" and docs/protocol.md, "Order of checks", and sharing no rule and no type with the device.
 //!
 //! Capabilities are written as the number of their bit, types, algorithms, commands and errors as on the wire.
 

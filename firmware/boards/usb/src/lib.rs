@@ -1,7 +1,7 @@
 //! What the boards on a USB port share: a serial port that answers while the device computes, the light and the watchdog.
 //!
 //! All of it is one task ([`attend`]) on an executor that runs in an interrupt; the thread below computes and is never
-//! waited for. The port is CDC-ACM under the identity 1209:0001, product `sshsm`, as DESIGN.md says.
+//! waited for. The port is CDC-ACM under the identity 1209:0001, product `sshsm` (docs/protocol.md, "Link frames").
 
 #![no_std]
 
