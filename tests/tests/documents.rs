@@ -1,0 +1,76 @@
+//! What documents and sources refer to is there: links and their anchors, files of this repository, and the sections that
+//! a source cites as `docs/NAME.md, "Section"`.
+#![allow(clippy::unwrap_used, reason = "a test reports by stopping")]
+
+use regex::Regex;
+use sshsm_tests::requirement::workspace;
+use std::{fs, path::Path};
+
+/// The files with one of these endings below a folder, with their text; nothing that is hidden or was built.
+fn files(folder: &Path, endings: &[&str]) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_string_lossy();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            found.extend(files(&path, endings));
+        } else if path.is_file() && endings.iter().any(|ending| name.ends_with(ending)) {
+            found.push((path.display().to_string(), fs::read_to_string(&path).unwrap()));
+        }
+    }
+    found
+}
+
+/// Whether a Markdown file has a heading of which `wanted` is true.
+fn has_heading(file: &Path, wanted: impl Fn(&str) -> bool) -> bool {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().any(|line| line.starts_with('#') && wanted(line.trim_start_matches('#').trim_start()))
+}
+
+/// A heading's anchor, as GitHub makes it.
+fn anchor(title: &str) -> String {
+    let kept = title.chars().filter(|letter| letter.is_alphanumeric() || " -_".contains(*letter));
+    kept.collect::<String>().to_lowercase().replace(' ', "-")
+}
+
+#[test]
+fn every_link_of_a_document_leads_somewhere_and_every_file_that_it_names_is_there() {
+    let link = Regex::new(r"\]\(([^):#]*)#?([^):]*)\)").unwrap();
+    let named = Regex::new(r"`([A-Za-z0-9_][A-Za-z0-9_.-]*)/([A-Za-z0-9_./-]*)(::[a-z0-9_]+)?`").unwrap();
+    let mut wrong = Vec::new();
+    for (document, text) in files(workspace(), &[".md"]) {
+        for (whole, [path, fragment]) in link.captures_iter(&text).map(|found| found.extract()) {
+            let file = Path::new(&document);
+            let file = if path.is_empty() { file.to_owned() } else { file.with_file_name(path) };
+            let leads = fragment.is_empty() || has_heading(&file, |title| anchor(title) == fragment);
+            if !file.exists() || !leads {
+                wrong.push(format!("{document}: {whole}"));
+            }
+        }
+        for found in named.captures_iter(&text) {
+            // What does not begin with a folder of ours is somebody else's.
+            let folder = workspace().join(&found[1]);
+            if &found[1] != "target" && folder.is_dir() && !folder.join(&found[2]).exists() {
+                wrong.push(format!("{document}: {}", &found[0]));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_section_that_a_source_cites_is_there() {
+    let comment = Regex::new(r"\n\s*(//[/!]?|#)\s*").unwrap();
+    let cited = Regex::new(r#"(docs/[a-z0-9-]+\.md)(, "([^"]+)")?"#).unwrap();
+    let (mut sections, mut wrong) = (0, Vec::new());
+    for (source, text) in files(workspace(), &[".rs", ".toml"]) {
+        for found in cited.captures_iter(&comment.replace_all(&text, " ")) {
+            let file = workspace().join(&found[1]);
+            let title = found.get(3).map(|title| title.as_str());
+            sections += usize::from(title.is_some());
+            if !file.exists() || title.is_some_and(|title| !has_heading(&file, |heading| heading == title)) {
+                wrong.push(format!("{source}: {}", &found[0]));
+            }
+        }
+    }
+    assert!(sections > 20 && wrong.is_empty(), "{sections} citations\n{}", wrong.join("\n"));
+}
