@@ -30,6 +30,7 @@ use crate::{
     client::{ClientError, Identity, Session},
     device_key, input,
     output::shown,
+    private_session::is_temporary,
     shares::{self, BackupId, Key, Scheme, Share, ShareError},
     transport::{TransportError, interruptible::Stop},
 };
@@ -586,10 +587,12 @@ pub fn create(
 
     let mut entries = session.list_objects(&ListFilter::default())?;
     entries.sort_by_key(|entry| (entry.object_type, entry.id));
-    let infos = entries
+    let mut infos = entries
         .iter()
         .map(|entry| session.object_info(entry.id, entry.object_type))
         .collect::<Result<Vec<_>, _>>()?;
+    // This session's own, perhaps.
+    infos.retain(|info| !is_temporary(info));
     let rights = Rights::of(session, authentication_key)?;
     let (exported, wrap_key) = rights.with_wrap_key(
         session,

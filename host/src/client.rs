@@ -928,8 +928,8 @@ fn create_session(transport: &mut dyn Transport, id: ObjectId, request: &[u8]) -
     }
 }
 
-/// A key for one session. Nearly every 32 bytes are one.
-fn ephemeral_key() -> Result<p256::SecretKey> {
+/// A new P-256 key. Nearly every 32 bytes are one.
+pub(crate) fn ephemeral_key() -> Result<p256::SecretKey> {
     let mut bytes = Zeroizing::new([0; 32]);
     loop {
         getrandom::fill(bytes.as_mut()).map_err(ClientError::Entropy)?;

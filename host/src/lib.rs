@@ -46,6 +46,7 @@ pub mod output;
 pub mod passphrase;
 pub mod pkcs11;
 pub mod presented_certificate;
+pub mod private_session;
 pub mod provision;
 pub mod quickstart;
 pub mod redact;

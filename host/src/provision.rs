@@ -25,8 +25,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
-    client::{Client, ClientError, NewKey, Session},
+    client::{Client, ClientError, Credential, NewKey, Session},
     output::shown,
+    private_session::{self, Opening, PrivateSessionError, Way},
     signer::{self, SignerError},
     template_file::{self, TemplateFileError},
 };
@@ -54,9 +55,6 @@ pub struct Plan {
     pub exportable: bool,
     /// Whether the templates are frozen in the end, so that nobody puts another one until the device is reset.
     pub freeze: bool,
-    /// Whether new keys may be sent in a session that was opened with the factory's password. On a network, whoever sees
-    /// that session can read them.
-    pub trust_factory_session: bool,
 }
 
 impl Plan {
@@ -146,12 +144,9 @@ pub enum ProvisionError {
     /// The device has no such option.
     #[error("the device cannot freeze its templates")]
     CannotFreeze,
-    /// The factory's password on a network.
-    #[error(
-        "the device still has the factory's password and is on another computer: a relay, or a recording of the session, \
-         gives away the new keys"
-    )]
-    FactorySession,
+    /// No session is private enough for the new password.
+    #[error(transparent)]
+    PrivateSession(#[from] PrivateSessionError),
     /// Who signs could do everything.
     #[error("both new passwords are the same: who may sign could then do everything")]
     SamePassword,
@@ -203,6 +198,18 @@ pub enum OtherSessions {
     NotTold,
 }
 
+/// What the new password was sent in, to a device that had the factory's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SentIn {
+    /// In a session under the factory's password, which a recording opens.
+    FactorySession,
+    /// In a session that no recording opens, with the device whose public key was known beforehand.
+    PrivateSession,
+    /// In a session that no recording opens, with whatever answered.
+    PrivateSessionWithUnknownDevice,
+}
+
 /// What the device is now; it holds no secret.
 #[derive(Debug, Serialize)]
 pub struct Record {
@@ -226,6 +233,8 @@ pub struct Record {
     pub templates: Option<&'static str>,
     /// Whether others were in a session.
     pub other_sessions: OtherSessions,
+    /// What the administrator's password was sent in; null where an earlier run had sent it.
+    pub new_password: Option<SentIn>,
     /// Id of the authentication key that may do everything.
     pub administrator: u16,
     /// The authentication key that signs.
@@ -332,13 +341,18 @@ impl<'p> Checked<'p> {
         Ok(Self { plan, ca_key, tlv, allows, signer_algorithm: passwords.signer.algorithm() })
     }
 
-    /// Whether it can be carried out on the device as it is, which holds `planned` at the most.
-    fn begin(&self, session: &mut Session<'_>, planned: &[Planned]) -> Result<(), ProvisionError> {
+    /// Whether it can be carried out on the device as it is, which holds `planned` and the key `temporary` at the most.
+    fn begin(
+        &self,
+        session: &mut Session<'_>,
+        planned: &[Planned],
+        temporary: Option<ObjectId>,
+    ) -> Result<(), ProvisionError> {
         refuse_others(session)?;
         if self.plan.freeze && templates(session)?.is_none() {
             return Err(ProvisionError::CannotFreeze);
         }
-        refuse_strangers(session, planned)
+        refuse_strangers(session, planned, temporary)
     }
 
     fn objects(&self) -> [Planned; 3] {
@@ -378,14 +392,19 @@ impl<'p> Checked<'p> {
     }
 }
 
-/// Makes the device at the end of `client` a CA token.
+/// Makes the device at the end of `client` a CA token; `way` is how the new password reaches a device that has the factory's.
 ///
 /// # Errors
 /// [`ProvisionError`]; [`ProvisionError::Stopped`] when something was done before, and what.
-pub fn run(client: &mut Client, plan: &Plan, passwords: &Passwords) -> Result<Record, ProvisionError> {
+pub fn run(
+    client: &mut Client,
+    plan: &Plan,
+    way: Way,
+    passwords: &Passwords,
+) -> Result<Record, ProvisionError> {
     let checked = Checked::new(plan, passwords)?;
     let mut steps = Vec::new();
-    carry_out(client, &checked, passwords, &mut steps).map_err(|source| match steps.is_empty() {
+    carry_out(client, &checked, way, passwords, &mut steps).map_err(|source| match steps.is_empty() {
         true => source,
         false => ProvisionError::Stopped {
             done: steps.into_iter().map(|step| step.what).collect(),
@@ -397,6 +416,7 @@ pub fn run(client: &mut Client, plan: &Plan, passwords: &Passwords) -> Result<Re
 fn carry_out(
     client: &mut Client,
     checked: &Checked<'_>,
+    way: Way,
     passwords: &Passwords,
     steps: &mut Vec<Step>,
 ) -> Result<Record, ProvisionError> {
@@ -406,15 +426,12 @@ fn carry_out(
     let mut step = |what: String, outcome| steps.push(Step { what, outcome });
     let administrator = ObjectId::DEFAULT_AUTHENTICATION_KEY;
 
-    let (mut session, outcome) = authority::administer(client, Some(&passwords.administrator), |session| {
-        if !plan.trust_factory_session {
-            return Err(ProvisionError::FactorySession);
-        }
-        checked.begin(session, &[]).map(|()| passwords.administrator.clone())
-    })?;
+    let (mut session, new_password) = administer(client, checked, way, &passwords.administrator)?;
+    let outcome = if new_password.is_some() { Outcome::Made } else { Outcome::Kept };
     if outcome == Outcome::Kept {
         // An earlier run came this far.
-        checked.begin(&mut session, &checked.objects())?;
+        private_session::remove_left_behind(&mut session)?;
+        checked.begin(&mut session, &checked.objects(), None)?;
     }
     step(format!("the factory's password of authentication key {administrator} replaced"), outcome);
 
@@ -478,6 +495,8 @@ fn carry_out(
     }
     // Whoever came in with the factory's password was put out when it was changed; nobody else has come.
     let other_sessions = refuse_others(&mut session)?;
+    // Nor did anyone put something there while the password was still the factory's.
+    refuse_strangers(&mut session, &checked.objects(), None)?;
     session.close()?;
     let public_key = PublicKey::new(key, label.to_string());
     Ok(Record {
@@ -500,12 +519,46 @@ fn carry_out(
         },
         templates: templates.map(TemplateMode::name),
         other_sessions,
+        new_password,
         administrator: administrator.get(),
         signer: Signer {
             id: signer.get(),
             capabilities: plan.with(SIGNER_CAPABILITIES).iter().map(|capability| capability.name()).collect(),
         },
     })
+}
+
+/// Opens a session with authentication key 1, which has the new password from then on; how that was sent, unless it was there.
+fn administer<'c>(
+    client: &'c mut Client,
+    checked: &Checked<'_>,
+    way: Way,
+    password: &Zeroizing<String>,
+) -> Result<(Session<'c>, Option<SentIn>), ProvisionError> {
+    let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
+    let (device, known) = match way {
+        Way::Private { device, known } => (device, known),
+        Way::Open | Way::Closed(_) => {
+            let (session, outcome) = authority::administer(client, Some(password), |session| {
+                if let Way::Closed(reason) = way {
+                    return Err(reason.into());
+                }
+                checked.begin(session, &[], None).map(|()| password.clone())
+            })?;
+            return Ok((session, (outcome != Outcome::Kept).then_some(SentIn::FactorySession)));
+        }
+    };
+    match Session::open(client, key, password).map(drop) {
+        Ok(()) => return Ok((Session::open(client, key, password)?, None)),
+        Err(ClientError::WrongPassword(_) | ClientError::UnknownAuthenticationKey(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let credential = Credential::Password(Zeroizing::new(FACTORY_PASSWORD.to_owned()));
+    let new = AuthenticationKey::from_password(password.as_bytes());
+    let check = |session: &mut Session<'_>, temporary| checked.begin(session, &[], temporary);
+    Opening { key, credential, device }.change(client, &new, check)?;
+    let sent = if known { SentIn::PrivateSession } else { SentIn::PrivateSessionWithUnknownDevice };
+    Ok((Session::open(client, key, password)?, Some(sent)))
 }
 
 /// What the option says; `None` where there is none.
@@ -529,15 +582,20 @@ fn refuse_others(session: &mut Session<'_>) -> Result<OtherSessions, ProvisionEr
     }
 }
 
-/// Refuses a device that holds anything but authentication key 1 and what is planned.
-fn refuse_strangers(session: &mut Session<'_>, planned: &[Planned]) -> Result<(), ProvisionError> {
+/// Refuses a device that holds anything but authentication key 1, what is planned, and the key `temporary`.
+fn refuse_strangers(
+    session: &mut Session<'_>,
+    planned: &[Planned],
+    temporary: Option<ObjectId>,
+) -> Result<(), ProvisionError> {
     let mut strangers = Vec::new();
     for entry in session.list_objects(&ListFilter::default())? {
         let info = session.object_info(entry.id, entry.object_type)?;
         let administrator = info.object_type == ObjectType::AuthenticationKey
             && info.id == ObjectId::DEFAULT_AUTHENTICATION_KEY
             && (info.domains, info.capabilities) == (Domains::ALL, Capabilities::ALL);
-        if !administrator && !planned.iter().any(|planned| planned.is(&info)) {
+        let temporary = private_session::is_temporary(&info) && Some(info.id) == temporary;
+        if !administrator && !temporary && !planned.iter().any(|planned| planned.is(&info)) {
             strangers.push(format!("{} {}", info.object_type, info.id));
         }
     }

@@ -365,7 +365,7 @@ fn serve(listen: &str, device: impl Backend, settings: Settings) -> u16 {
 fn who_comes_while_a_device_is_provisioned_is_noticed_in_the_end() {
     let device = Simulator::memory().start().unwrap();
     // The new password in vain, the factory's, the signer's, and the administrator's in the end.
-    let port = serve("127.0.0.1:0", Crowded { device, before: 4, sessions: 0 }, Settings::default());
+    let port = serve("127.0.0.1:0", Crowded { device, before: 9, sessions: 0 }, Settings::default());
     let machine = prepared(Machine::with_device(&format!("http://127.0.0.1:{port}")));
     let run = provision(&machine, &[]);
     assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");

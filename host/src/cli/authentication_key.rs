@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use sshsm_protocol::{
-    Capabilities, Domains, Label, ObjectType,
+    Algorithm, Capabilities, Domains, Label, ObjectId, ObjectType,
     channel::{AuthenticationKey, Point},
     object::NewObject,
 };
@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     authority::FACTORY_PASSWORD,
-    client::{Credential, NewKey, Session},
+    client::{Client, Credential, NewKey, Session},
     output,
-    provision::ProvisionError,
+    private_session::{Opening, PrivateSessionError, Way},
 };
 
 /// The verbs of `authentication-key`.
@@ -105,23 +105,45 @@ impl NewPassword {
     }
 }
 
-/// Whether new keys may go where the factory's password does.
+/// How new keys reach a device that has the factory's password.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Road {
-    /// Send keys to a device on another computer (http://) although its session is opened with the factory's password: a
-    /// relay, or a recording of that session, gives them away
+    /// Send keys over http:// to a device that has the factory's password, also to another computer without --device-key,
+    /// and to a device without P-256 keys: a relay can read them then
     #[arg(long)]
     allow_plain_http: bool,
 }
 
 impl Road {
-    /// Whether what a session with the factory's password carries stays on this computer, or the user accepts that it does not.
-    pub(super) fn is_private(self, context: &Context) -> Result<bool, CliError> {
-        Ok(self.allow_plain_http || !context.device()?.is_remote())
+    /// How they reach the device of the global options; asked for before they are known.
+    pub(super) fn way(self, context: &Context, client: &mut Client) -> Result<Way, CliError> {
+        let address = context.device()?;
+        if !address.is_relayed() {
+            return Ok(Way::Open);
+        }
+        if !client.identity().algorithms.contains(&Algorithm::Ecp256YubicoAuthentication) {
+            return Ok(match self.allow_plain_http {
+                true => Way::Open,
+                false => Way::Closed(PrivateSessionError::NoAgreement),
+            });
+        }
+        let known = context.globals.device_key.as_deref().map(super::public_point).transpose()?;
+        let told = client.device_public_key()?;
+        Ok(match known {
+            Some(known) if known != told => Way::Closed(PrivateSessionError::OtherDevice),
+            Some(device) => Way::Private { device, known: true },
+            None if address.is_remote() && !self.allow_plain_http => Way::Closed(PrivateSessionError::Remote),
+            None => Way::Private { device: told, known: false },
+        })
     }
 
-    /// Refuses a session that is to carry keys and that everyone on its way can read.
-    pub(super) fn check(self, context: &Context, credential: &Credential) -> Result<(), CliError> {
+    /// As [`Self::way`] for a session with `credential`: one that not everyone has is good enough. Says what is not known.
+    pub(super) fn opening(
+        self,
+        context: &Context,
+        client: &mut Client,
+        credential: &Credential,
+    ) -> Result<Option<Opening>, CliError> {
         let factory = match credential {
             Credential::Password(password) => password.as_str() == FACTORY_PASSWORD,
             Credential::Key(key) => {
@@ -129,10 +151,46 @@ impl Road {
             }
             Credential::PrivateKey { .. } => false,
         };
-        if !factory || self.is_private(context)? {
-            Ok(())
-        } else {
-            Err(ProvisionError::FactorySession.into())
+        if !factory {
+            return Ok(None);
+        }
+        match self.way(context, client)? {
+            Way::Open => Ok(None),
+            Way::Closed(reason) => Err(reason.into()),
+            Way::Private { device, known } => {
+                if !known {
+                    tell_unknown_device();
+                }
+                Ok(Some(Opening { key: context.globals.auth_key, credential: credential.clone(), device }))
+            }
+        }
+    }
+}
+
+/// Says what is left open where keys went to a device whose public key was not known.
+pub(super) fn tell_unknown_device() {
+    output::talk(
+        "NOT CHECKED: which device answers. The device has the factory's password: new keys go in a session of their own, \
+         which no recording opens, but a relay that puts itself in the device's place could read them. To rule that out, name \
+         the device's public key: --device-key FILE, as `sshsm device public-key` prints it where the device is plugged in",
+    );
+}
+
+/// Does `work` in a session with `credential`, or in the one that `opening` leads to.
+pub(super) fn within<T>(
+    opening: Option<&Opening>,
+    client: &mut Client,
+    key: ObjectId,
+    credential: &Credential,
+    work: impl FnOnce(&mut Session<'_>) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    match opening {
+        Some(opening) => opening.within(client, work),
+        None => {
+            let mut session = Session::open_with(client, key, credential)?;
+            let result = work(&mut session)?;
+            session.close()?;
+            Ok(result)
         }
     }
 }
@@ -143,21 +201,30 @@ impl AuthenticationKeyVerb {
         let mut client = context.client_to_change()?;
         // Both before the session begins, which does not wait for somebody who types.
         let credential = context.credential(&mut client)?;
-        new.road.check(context, &credential)?;
+        let opening = new.road.opening(context, &mut client, &credential)?;
         let new = new.read()?;
-        let mut session = Session::open_with(&mut client, context.globals.auth_key, &credential)?;
-        let object_type = ObjectType::AuthenticationKey;
+        let (own, object_type) = (context.globals.auth_key, ObjectType::AuthenticationKey);
         match self {
             Self::Change { .. } => {
-                let id = context.globals.auth_key;
-                session.change_authentication_key(id, new.key())?;
-                output::talk(format_args!("authentication key {id} has a new {}", new.what()));
-                context.format().print(&ObjectName::new(id, object_type), |_| String::new())?;
+                match (&opening, &new) {
+                    (Some(opening), New::Password(key)) => {
+                        opening.change::<CliError>(&mut client, key, |_, _| Ok(()))?;
+                    }
+                    // A public key is no secret.
+                    (None, _) | (Some(_), New::PublicKey(_)) => {
+                        let mut session = Session::open_with(&mut client, own, &credential)?;
+                        session.change_authentication_key(own, new.key())?;
+                    }
+                }
+                output::talk(format_args!("authentication key {own} has a new {}", new.what()));
+                context.format().print(&ObjectName::new(own, object_type), |_| String::new())?;
             }
             Self::Put { id, label, domains, capabilities, delegated, .. } => {
                 let algorithm = new.key().algorithm();
                 let object = NewObject { id: id.0, label, domains, capabilities, algorithm };
-                let id = session.put_authentication_key(&object, delegated, new.key())?;
+                let id = within(opening.as_ref(), &mut client, own, &credential, |session| {
+                    Ok(session.put_authentication_key(&object, delegated, new.key())?)
+                })?;
                 output::talk(format_args!("authentication key {id} put"));
                 context.format().print(&ObjectName::new(id, object_type), |_| format!("{id}\n"))?;
             }

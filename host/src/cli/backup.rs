@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Context,
-    authentication_key::Road,
+    authentication_key::{self, Road},
     error::{CliError, FileError},
     prompt, service,
 };
@@ -172,16 +172,18 @@ impl Create {
         let stop = Stop::default();
         let mut client = connect(context, &stop, false)?;
         let credential = context.credential(&mut client)?;
-        road.check(context, &credential)?;
+        let opening = road.opening(context, &mut client, &credential)?;
         let (identity, key) = (client.identity().clone(), context.globals.auth_key);
         end_in_order(&stop)?;
-        let mut session = Session::open_with(&mut client, key, &credential)?;
-        remove_left_behind(&mut session)?;
+        let create = |session: &mut Session<'_>| {
+            remove_left_behind(session)?;
+            let created = backup::create(session, &identity, key, scheme, keep_wrap_key, &stop)?;
+            // Said before anything else can fail.
+            tell_wrap_key(Some(&created.wrap_key));
+            Ok(created)
+        };
         let Created { backup, document, shares, wrap_key } =
-            backup::create(&mut session, &identity, key, scheme, keep_wrap_key, &stop)?;
-        // Said before anything else can fail.
-        tell_wrap_key(Some(&wrap_key));
-        session.close()?;
+            authentication_key::within(opening.as_ref(), &mut client, key, &credential, create)?;
 
         let name = format!("sshsm-backup-{}-{}", identity.serial, backup.id);
         let file = if in_directory { path.join(format!("{name}.json")) } else { path };
@@ -289,23 +291,28 @@ impl Restore {
         let stop = Stop::default();
         let mut client = connect(context, &stop, !self.dry_run)?;
         let credential = context.credential(&mut client)?;
-        if !self.dry_run {
-            self.road.check(context, &credential)?;
-        }
+        let opening = match self.dry_run {
+            true => None,
+            false => self.road.opening(context, &mut client, &credential)?,
+        };
         end_in_order(&stop)?;
         let (device, serial, own) = (client.describe(), client.identity().serial, context.globals.auth_key);
-        let mut session = Session::open_with(&mut client, own, &credential)?;
         let backup = &stored.backup;
-        let (outcomes, begins_anew, wrap_key) = match key.filter(|_| !self.dry_run) {
-            None => (backup::plan(&mut session, own, backup)?, vec![Vec::new(); backup.objects.len()], None),
-            Some(key) => {
-                remove_left_behind(&mut session)?;
-                let restored = backup::restore(&mut session, own, backup, &key, self.keep_wrap_key, &stop)?;
-                (restored.outcomes, restored.begins_anew, restored.wrap_key)
-            }
+        let key = key.filter(|_| !self.dry_run);
+        let restore = |session: &mut Session<'_>| {
+            let (outcomes, begins_anew, wrap_key) = match &key {
+                None => (backup::plan(session, own, backup)?, vec![Vec::new(); backup.objects.len()], None),
+                Some(key) => {
+                    remove_left_behind(session)?;
+                    let restored = backup::restore(session, own, backup, key, self.keep_wrap_key, &stop)?;
+                    (restored.outcomes, restored.begins_anew, restored.wrap_key)
+                }
+            };
+            tell_wrap_key(wrap_key.as_ref());
+            Ok((outcomes, begins_anew, wrap_key))
         };
-        tell_wrap_key(wrap_key.as_ref());
-        session.close()?;
+        let (outcomes, begins_anew, wrap_key) =
+            authentication_key::within(opening.as_ref(), &mut client, own, &credential, restore)?;
         let objects: Vec<_> = backup
             .objects
             .iter()

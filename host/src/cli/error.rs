@@ -23,6 +23,7 @@ use crate::{
     output::{causes, shown},
     passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
+    private_session::PrivateSessionError,
     provision::ProvisionError,
     quickstart::QuickstartError,
     secure_boot::BootKeyError,
@@ -137,6 +138,8 @@ pub(crate) enum CliError {
     #[error(transparent)]
     Provision(Box<ProvisionError>),
     #[error(transparent)]
+    PrivateSession(#[from] PrivateSessionError),
+    #[error(transparent)]
     Backup(Box<BackupError>),
     #[error(transparent)]
     Flash(Box<FlashError>),
@@ -212,6 +215,7 @@ impl From<ProvisionError> for CliError {
         match error {
             ProvisionError::Client(error) => error.into(),
             ProvisionError::Signer(error) => error.into(),
+            ProvisionError::PrivateSession(error) => error.into(),
             error => Self::Provision(Box::new(error)),
         }
     }
@@ -319,10 +323,14 @@ impl CliError {
                 ProvisionError::CaKeyNotAllowed { .. }
                 | ProvisionError::WhichCaKey { .. }
                 | ProvisionError::CannotFreeze
-                | ProvisionError::FactorySession
                 | ProvisionError::SignerId => Exit::Usage,
                 ProvisionError::FactoryPassword | ProvisionError::SamePassword => Exit::Authentication,
                 error => file_or(error, Exit::Failed),
+            },
+            Self::PrivateSession(error) => match error {
+                PrivateSessionError::Remote | PrivateSessionError::NoAgreement => Exit::Usage,
+                PrivateSessionError::Rights { .. } => Exit::Refused,
+                PrivateSessionError::OtherDevice => Exit::Authentication,
             },
             Self::Backup(error) => match error.as_ref() {
                 BackupError::Stopped { source, .. } | BackupError::WrapKey { source, .. } => {
@@ -442,10 +450,23 @@ impl CliError {
             Self::Provision(error) if matches!(**error, ProvisionError::CannotFreeze) => {
                 "leave --freeze out; who may put templates in the CA key's domain then decides what it signs"
             }
-            Self::Provision(error) if matches!(**error, ProvisionError::FactorySession) => {
-                "provision it at the computer that it is plugged into, or through a tunnel (ssh -L); --allow-plain-http does \
-                 it all the same"
-            }
+            Self::PrivateSession(error) => match error {
+                PrivateSessionError::Remote => {
+                    "name the device's public key with --device-key FILE (`sshsm device public-key` prints it at the computer \
+                     that the device is plugged into), or do it there; --allow-plain-http does it all the same"
+                }
+                PrivateSessionError::NoAgreement => {
+                    "do it at the computer that the device is plugged into; --allow-plain-http does it all the same"
+                }
+                PrivateSessionError::Rights { .. } => {
+                    "give the device another password first: `sshsm provision`, or `sshsm authentication-key change` with a key \
+                     that may put and delete authentication keys"
+                }
+                PrivateSessionError::OtherDevice => {
+                    "compare `sshsm device public-key`, at the computer that the device is plugged into, with the file of \
+                     --device-key"
+                }
+            },
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
             }

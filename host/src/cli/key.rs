@@ -14,7 +14,7 @@ use sshsm_protocol::{
 use super::{
     Context,
     arguments::{self, KeyAlgorithm, NewId},
-    authentication_key::Road,
+    authentication_key::{self, Road},
     error::CliError,
     password,
 };
@@ -175,10 +175,16 @@ impl Key {
             Self::List | Self::Show { .. } | Self::Delete { .. } => context.client()?,
         };
         let credential = context.credential(&mut client)?;
-        if let Self::Import { road, .. } = &self {
-            road.check(context, &credential)?;
+        let own = context.globals.auth_key;
+        if let (Self::Import { new, road, .. }, Some((algorithm, body))) = (&self, private) {
+            let opening = road.opening(context, &mut client, &credential)?;
+            return authentication_key::within(opening.as_ref(), &mut client, own, &credential, |session| {
+                let id = session.put_asymmetric_key(&new.object(algorithm), &body)?;
+                output::talk(format_args!("key {id} imported ({algorithm})"));
+                show(context, session, id)
+            });
         }
-        let mut session = Session::open_with(&mut client, context.globals.auth_key, &credential)?;
+        let mut session = Session::open_with(&mut client, own, &credential)?;
         match self {
             Self::Generate { algorithm, new } => {
                 let algorithm = algorithm.into();
@@ -186,12 +192,8 @@ impl Key {
                 output::talk(format_args!("key {id} generated ({algorithm})"));
                 show(context, &mut session, id)
             }
-            Self::Import { new, .. } => {
-                let Some((algorithm, body)) = private else { return Ok(()) };
-                let id = session.put_asymmetric_key(&new.object(algorithm), &body)?;
-                output::talk(format_args!("key {id} imported ({algorithm})"));
-                show(context, &mut session, id)
-            }
+            // Done above.
+            Self::Import { .. } => Ok(()),
             Self::List => list(context, &mut session),
             Self::Show { id } => show(context, &mut session, id),
             Self::Delete { id, object_type, dry_run: true, .. } => {
@@ -205,7 +207,7 @@ impl Key {
             }
             Self::Delete { id, object_type, force, dry_run: false } => {
                 if object_type == ObjectType::AuthenticationKey && !force {
-                    refuse_to_lock_out(&mut session, id, context.globals.auth_key)?;
+                    refuse_to_lock_out(&mut session, id, own)?;
                 }
                 session.delete_object(id, object_type)?;
                 output::talk(format_args!("{object_type} {id} deleted"));

@@ -8,14 +8,14 @@ use sshsm_protocol::{Label, ObjectId};
 use super::{
     Context,
     arguments::{self, KeyAlgorithm},
-    authentication_key::Road,
+    authentication_key::{self, Road},
     error::{CliError, FileError},
     password::{self, Existing},
 };
 use crate::{
     files::{self, Kind, Replace},
     output,
-    provision::{self, OtherSessions, Passwords, Plan, SignerSecret},
+    provision::{self, OtherSessions, Passwords, Plan, SentIn, SignerSecret},
 };
 
 /// Arguments of `provision`.
@@ -91,9 +91,9 @@ impl Provision {
             label: self.label,
             exportable: self.exportable,
             freeze: self.freeze,
-            trust_factory_session: self.road.is_private(context)?,
         };
-        let record = provision::run(&mut client, &plan, &passwords)?;
+        let way = self.road.way(context, &mut client)?;
+        let record = provision::run(&mut client, &plan, way, &passwords)?;
         if let Some(path) = &self.record {
             let document = serde_json::to_string_pretty(&record).map_err(std::io::Error::from)? + "\n";
             files::write(path, document.as_bytes(), Kind::Record, self.replace)
@@ -109,6 +109,9 @@ impl Provision {
                 "NOT CHECKED: whether another client has a session. The device does not say: unplug it and plug it in again, \
                  which ends every session that was opened with the factory's password",
             );
+        }
+        if record.new_password == Some(SentIn::PrivateSessionWithUnknownDevice) {
+            authentication_key::tell_unknown_device();
         }
         output::talk(record.template.allows.trim_end());
         output::talk(format_args!(

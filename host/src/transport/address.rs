@@ -104,6 +104,12 @@ impl DeviceAddress {
         matches!(self, Self::Connector { .. } | Self::Pkcs11(_))
     }
 
+    /// Whether another program carries what is sent, and may see it.
+    #[must_use]
+    pub const fn is_relayed(&self) -> bool {
+        matches!(self, Self::Connector { .. })
+    }
+
     /// Whether it is reached over a network: others on the way see what is sent.
     #[must_use]
     pub fn is_remote(&self) -> bool {
