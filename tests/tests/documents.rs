@@ -1,5 +1,5 @@
-//! What documents and sources refer to is there: links and their anchors, files of this repository, and the sections that
-//! a source cites as `docs/NAME.md, "Section"`.
+//! What documents and sources refer to is there: links and their anchors, files and functions of this repository,
+//! and the sections that a source cites as `docs/NAME.md, "Section"`.
 #![allow(clippy::unwrap_used, reason = "a test reports by stopping")]
 
 use regex::Regex;
@@ -38,20 +38,24 @@ fn every_link_of_a_document_leads_somewhere_and_every_file_that_it_names_is_ther
     let named = Regex::new(r"`([A-Za-z0-9_][A-Za-z0-9_.-]*)/([A-Za-z0-9_./-]*)(::[a-z0-9_]+)?`").unwrap();
     let mut wrong = Vec::new();
     for (document, text) in files(workspace(), &[".md"]) {
+        let mut expect =
+            |there: bool, what: &str| wrong.extend((!there).then(|| format!("{document}: {what}")));
         for (whole, [path, fragment]) in link.captures_iter(&text).map(|found| found.extract()) {
             let file = Path::new(&document);
             let file = if path.is_empty() { file.to_owned() } else { file.with_file_name(path) };
             let leads = fragment.is_empty() || has_heading(&file, |title| anchor(title) == fragment);
-            if !file.exists() || !leads {
-                wrong.push(format!("{document}: {whole}"));
-            }
+            expect(file.exists() && leads, whole);
         }
         for found in named.captures_iter(&text) {
             // What does not begin with a folder of ours is somebody else's.
             let folder = workspace().join(&found[1]);
-            if &found[1] != "target" && folder.is_dir() && !folder.join(&found[2]).exists() {
-                wrong.push(format!("{document}: {}", &found[0]));
-            }
+            let file = folder.join(&found[2]);
+            let there = found.get(3).map_or(file.exists(), |function| {
+                let signature = function.as_str().replace("::", "fn ");
+                let text = fs::read_to_string(&file).unwrap_or_default();
+                text.contains(&format!("{signature}(")) || text.contains(&format!("{signature}<"))
+            });
+            expect(&found[1] == "target" || !folder.is_dir() || there, &found[0]);
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
