@@ -542,15 +542,8 @@ fn leave(session: &mut Session<'_>, id: ObjectId, keep: bool) -> WrapKey {
     if keep {
         return WrapKey::Kept { id: id.get() };
     }
-    session.go_on_unheard();
-    let mut deleted = session.delete_object(id, ObjectType::WrapKey);
-    if deleted.as_ref().is_err_and(ClientError::ends_session) {
-        // Its answer was lost, too: once more, to hear of it.
-        session.go_on_unheard();
-        deleted = session.delete_object(id, ObjectType::WrapKey);
-    }
-    match deleted {
-        Ok(()) | Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => WrapKey::Deleted,
+    match session.delete_surely(id, ObjectType::WrapKey) {
+        Ok(()) => WrapKey::Deleted,
         Err(error) => WrapKey::NotDeleted { id: id.get(), reason: error.to_string() },
     }
 }

@@ -437,6 +437,24 @@ impl<'c> Session<'c> {
         }
     }
 
+    /// Deletes an object that must not stay, also when the answers of earlier commands, or of this one, were lost.
+    ///
+    /// # Errors
+    /// When it is unknown whether it is still there, or the device refuses.
+    pub fn delete_surely(&mut self, id: ObjectId, object_type: ObjectType) -> Result<()> {
+        self.go_on_unheard();
+        let mut deleted = self.delete_object(id, object_type);
+        if deleted.as_ref().is_err_and(ClientError::ends_session) {
+            // Once more, to hear of it.
+            self.go_on_unheard();
+            deleted = self.delete_object(id, object_type);
+        }
+        match deleted {
+            Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => Ok(()),
+            deleted => deleted,
+        }
+    }
+
     /// Has the device repeat `data`.
     ///
     /// # Errors

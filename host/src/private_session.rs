@@ -111,11 +111,17 @@ impl Opening {
         let mut session = Session::open_with(client, self.key, &self.credential)?;
         let temporary = self.put_temporary::<E>(&mut session)?;
         drop(session);
-        let result = match temporary.open(client) {
-            Ok(mut session) => work(&mut session),
-            Err(error) => Err(error),
+        let (result, removed) = match temporary.open(client) {
+            Ok(mut session) => {
+                let result = work(&mut session);
+                // The key's own session can, also where no answers come any more.
+                (result, session.delete_surely(temporary.id, ObjectType::AuthenticationKey).is_ok())
+            }
+            Err(error) => (Err(error), false),
         };
-        self.remove(client, temporary.id);
+        if !removed {
+            self.remove(client, temporary.id);
+        }
         result
     }
 
