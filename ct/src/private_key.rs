@@ -3,7 +3,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rsa::hazmat::rsa_encrypt;
-use rsa::{BoxedUint, RsaPublicKey};
+use rsa::{BoxedUint, PublicKey};
 use sshsm_firmware::crypto::{
     CryptoError, Hash, Input, MAX_SIGNATURE, Oaep, Padding, Provider, RustCrypto, key,
 };
@@ -38,7 +38,7 @@ fn encrypted(block: &[u8]) -> Vec<u8> {
     let body = key::expand(RSA, rsa_private()).expect("a private key");
     let modulus = key::public(RSA, &body).expect("a body");
     let number = |bytes| BoxedUint::from_be_slice(bytes, 8 * MODULUS as u32).expect("as long as the modulus");
-    let key = RsaPublicKey::new(number(modulus), 65_537_u32.into()).expect("a modulus");
+    let key = PublicKey::new(number(modulus), 65_537_u32.into()).expect("a modulus");
     rsa_encrypt(&key, &number(block)).expect("below the modulus").to_be_bytes().into_vec()
 }
 

@@ -15,7 +15,7 @@ use hex_literal::hex;
 use model::{
     Flash, ModelDevice, Object, Session, fresh, plain, put_authentication_key, root_key, start, try_start,
 };
-use rsa::{BoxedUint, Pkcs1v15Sign, RsaPublicKey};
+use rsa::{BoxedUint, Pkcs1v15Sign, PublicKey};
 use sha2::{Digest, Sha256};
 use sshsm_firmware::crypto::key;
 use sshsm_firmware::store::{Attributes, Store};
@@ -123,7 +123,7 @@ fn verifies(certificate: &Certificate, algorithm: AsymmetricAlgorithm, public: &
         AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
             assert!(tbs.signature().parameters.as_ref().unwrap().is_null());
             let modulus = BoxedUint::from_be_slice_vartime(public);
-            let key = RsaPublicKey::new(modulus, 65_537_u32.into()).unwrap();
+            let key = PublicKey::new(modulus, 65_537_u32.into()).unwrap();
             key.verify(Pkcs1v15Sign::new::<Sha256>(), &digest, signature).is_ok()
         }
     }

@@ -39,7 +39,7 @@ use proptest::prelude::*;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
-use rsa::{Oaep, Pkcs1v15Encrypt, RsaPrivateKey};
+use rsa::{Oaep, Pkcs1v15Encrypt, PrivateKey};
 use sha2::{Digest, Sha256};
 use sshsm_firmware::platform::Presence;
 use sshsm_protocol::Command;
@@ -75,7 +75,7 @@ struct RsaKey {
 
 static RSA_KEY: LazyLock<RsaKey> = LazyLock::new(|| {
     let mut rng = ChaCha8Rng::seed_from_u64(3);
-    let key = RsaPrivateKey::new(&mut rng, 2048).unwrap();
+    let key = PrivateKey::new(&mut rng, 2048).unwrap();
     let public = key.to_public_key();
     RsaKey {
         factors: key.primes().iter().flat_map(|prime| prime.to_be_bytes().to_vec()).collect(),

@@ -10,7 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rsa::hazmat::rsa_encrypt;
 use rsa::traits::PublicKeyParts;
-use rsa::{BoxedUint, Oaep, Pkcs1v15Encrypt, RsaPublicKey};
+use rsa::{BoxedUint, Oaep, Pkcs1v15Encrypt, PublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError};
@@ -34,10 +34,10 @@ fn device_with(
     (device, session)
 }
 
-fn rsa_public(device: &mut ModelDevice, session: &mut Session) -> RsaPublicKey {
+fn rsa_public(device: &mut ModelDevice, session: &mut Session) -> PublicKey {
     let key = session.send(device, Command::GetPublicKey, &[0, 5]).unwrap();
     let modulus = BoxedUint::from_be_slice_vartime(&key[1..]);
-    RsaPublicKey::new(modulus, 65_537_u32.into()).unwrap()
+    PublicKey::new(modulus, 65_537_u32.into()).unwrap()
 }
 
 struct Agreement<'a> {

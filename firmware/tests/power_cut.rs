@@ -12,7 +12,7 @@ use std::sync::LazyLock;
 use model::{Chip, Flash, ModelDevice, Object, SECTOR, Session, Torn, root_key, try_start};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
-use rsa::RsaPrivateKey;
+use rsa::PrivateKey;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
 use sha2::{Digest, Sha256};
 use sshsm_firmware::MountError;
@@ -155,8 +155,8 @@ const READING: &[Command] = &[
     Command::StartBootLoader,
 ];
 
-static RSA: LazyLock<RsaPrivateKey> =
-    LazyLock::new(|| RsaPrivateKey::new(&mut ChaCha8Rng::seed_from_u64(3), 2048).unwrap());
+static RSA: LazyLock<PrivateKey> =
+    LazyLock::new(|| PrivateKey::new(&mut ChaCha8Rng::seed_from_u64(3), 2048).unwrap());
 
 /// The digest of an empty OAEP label.
 fn label() -> [u8; 32] {

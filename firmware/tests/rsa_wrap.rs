@@ -19,7 +19,7 @@ use model::{ModelDevice, Object, Session, fresh, put_authentication_key};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
-use rsa::{Oaep, RsaPrivateKey};
+use rsa::{Oaep, PrivateKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use sshsm_firmware::crypto::{key, pkcs8};
@@ -38,8 +38,8 @@ const MISSING: Answer = Err(DeviceError::ObjectNotFound);
 const WRONG_LENGTH: Answer = Err(DeviceError::WrongLength);
 
 /// The wrap key of most tests: id 0x77, as a public and as a private one.
-static KEY: LazyLock<RsaPrivateKey> =
-    LazyLock::new(|| RsaPrivateKey::new(&mut ChaCha8Rng::seed_from_u64(3), 2048).unwrap());
+static KEY: LazyLock<PrivateKey> =
+    LazyLock::new(|| PrivateKey::new(&mut ChaCha8Rng::seed_from_u64(3), 2048).unwrap());
 const WRAP: [u8; 2] = [0, 0x77];
 const HASHES: [usize; 4] = [20, 32, 48, 64];
 const AES: [usize; 3] = [16, 24, 32];

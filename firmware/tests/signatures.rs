@@ -8,7 +8,7 @@ mod model;
 use ecdsa::signature::hazmat::PrehashVerifier;
 use model::{ModelDevice, Object, Session, fresh};
 use p256::elliptic_curve::PrimeField;
-use rsa::{BoxedUint, Pss, RsaPublicKey};
+use rsa::{BoxedUint, Pss, PublicKey};
 use sha1::Sha1;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, Curve, DeviceError};
@@ -107,10 +107,10 @@ fn ecdsa_nonces_are_random_even_for_one_message() {
     assert!(set.iter().all(|count| (400..=624).contains(count)), "{set:?}");
 }
 
-fn rsa_public(device: &mut ModelDevice, session: &mut Session) -> RsaPublicKey {
+fn rsa_public(device: &mut ModelDevice, session: &mut Session) -> PublicKey {
     let key = session.send(device, Command::GetPublicKey, &[0, 5]).unwrap();
     let modulus = BoxedUint::from_be_slice_vartime(&key[1..]);
-    RsaPublicKey::new(modulus, 65_537_u32.into()).unwrap()
+    PublicKey::new(modulus, 65_537_u32.into()).unwrap()
 }
 
 fn pss(mgf: u8, salt_length: usize, digest: &[u8]) -> Vec<u8> {

@@ -102,7 +102,7 @@ pub fn ssh_public(algorithm: AsymmetricAlgorithm, raw: &[u8]) -> Result<KeyData,
         AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
             RsaPublicKey::new(Mpint::from_positive_bytes(&EXPONENT), Mpint::from_positive_bytes(raw))
                 .ok()
-                .filter(|key| rsa_algorithm(key) == Ok(algorithm) && rsa::RsaPublicKey::try_from(key).is_ok())
+                .filter(|key| rsa_algorithm(key) == Ok(algorithm) && rsa::PublicKey::try_from(key).is_ok())
                 .map(KeyData::Rsa)
         }
         AsymmetricAlgorithm::Ec(curve) => {
@@ -186,7 +186,7 @@ const fn curve(curve: EcdsaCurve) -> Curve {
 
 /// Whether the factors, the exponents and the modulus fit together.
 fn is_rsa_pair(pair: &RsaKeypair) -> bool {
-    rsa::RsaPrivateKey::try_from(pair).is_ok_and(|key| key.validate().is_ok())
+    rsa::PrivateKey::try_from(pair).is_ok_and(|key| key.validate().is_ok())
 }
 
 /// Whether the scalar's point is `X‖Y`.

@@ -304,7 +304,7 @@ pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<Privat
         "OPENSSH PRIVATE KEY" => openssh_key::private_key(pem, passphrase),
         "PRIVATE KEY" => pkcs8_private(&document()?),
         "ENCRYPTED PRIVATE KEY" => encrypted_pkcs8_private(&document()?, passphrase),
-        "RSA PRIVATE KEY" => rsa::RsaPrivateKey::from_pkcs1_der(document()?.as_bytes())
+        "RSA PRIVATE KEY" => rsa::PrivateKey::from_pkcs1_der(document()?.as_bytes())
             .map_err(|error| malformed("PKCS#1 key", error))
             .and_then(|key| rsa_private(&key)),
         "EC PRIVATE KEY" => ec_private("SEC1 key", document()?.as_bytes(), None),
@@ -446,7 +446,7 @@ fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError
     let info: PrivateKeyInfoRef<'_> =
         document.decode_msg().map_err(|error| malformed("PKCS#8 key", error))?;
     match info.algorithm.oid {
-        RSA => rsa_private(&rsa::RsaPrivateKey::try_from(info).map_err(bad)?),
+        RSA => rsa_private(&rsa::PrivateKey::try_from(info).map_err(bad)?),
         EC => {
             let curve = info.algorithm.parameters_oid().map_err(|error| malformed("PKCS#8 key", error))?;
             ec_private("PKCS#8 key", info.private_key.as_bytes(), Some(curve))
@@ -526,7 +526,7 @@ ec_pair!(p256_pair, p256, NistP256);
 ec_pair!(p384_pair, p384, NistP384);
 ec_pair!(p521_pair, p521, NistP521);
 
-fn rsa_private(key: &rsa::RsaPrivateKey) -> Result<PrivateKey, KeyFormatError> {
+fn rsa_private(key: &rsa::PrivateKey) -> Result<PrivateKey, KeyFormatError> {
     let pair = RsaKeypair::try_from(key).map_err(|error| malformed("RSA key", error))?;
     new_private("RSA key", KeypairData::Rsa(pair))
 }

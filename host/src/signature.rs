@@ -59,9 +59,11 @@ pub(crate) fn verify(key: &KeyData, message: &[u8], blob: &[u8]) -> Result<(), V
             let length = numbers[0].len();
             let [n, e] = numbers.map(rsa::BoxedUint::from_be_slice_vartime);
             // As long as OpenSSH reads them.
-            let key = rsa::RsaPublicKey::new_with_max_size(n, e, MAX_RSA_BITS).map_err(|_| unsupported())?;
+            let bits = rsa::PublicKey::MIN_SIZE..=MAX_RSA_BITS;
+            let key = rsa::PublicKey::new_with_size_limits(n, e, bits).map_err(|_| unsupported())?;
             let signature = fixed(signature, length).ok_or_else(wrong)?;
-            let signature = pkcs1v15::Signature::try_from(signature.as_slice()).map_err(|_| wrong())?;
+            let signature = pkcs1v15::Signature::from_bytes_with_max_len(&signature, MAX_RSA_BITS / 8);
+            let signature = signature.map_err(|_| wrong())?;
             return match name {
                 b"ssh-rsa" => VerifyingKey::<sha1::Sha1>::new(key).verify(message, &signature),
                 b"rsa-sha2-256" => VerifyingKey::<sha2::Sha256>::new(key).verify(message, &signature),

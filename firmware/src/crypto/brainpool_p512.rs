@@ -85,6 +85,7 @@ impl PrimeCurveParams for BrainpoolP512r1 {
 // Square roots rest on a multiplicative generator being no square. Those below are no q-th powers either, for any prime
 // factor q under 2^20 of their group's order.
 
+#[allow(deprecated, reason = "what the macros of primefield 0.14 call")]
 mod field {
     use elliptic_curve::bigint::U512;
     use elliptic_curve::ff::PrimeField;
@@ -114,6 +115,7 @@ mod field {
     impl BatchInvert for FieldElement {}
 }
 
+#[allow(deprecated, reason = "what the macros of primefield 0.14 call")]
 mod scalar {
     use elliptic_curve::Curve;
     use elliptic_curve::bigint::U512;

@@ -15,7 +15,7 @@ use elliptic_curve::subtle::CtOption;
 use elliptic_curve::{AffinePoint, CurveArithmetic, FieldBytesSize, Scalar};
 use rand_core::CryptoRng;
 use rsa::traits::{PrivateKeyParts, PublicKeyParts};
-use rsa::{BoxedUint, Pkcs1v15Sign, RsaPrivateKey};
+use rsa::{BoxedUint, Pkcs1v15Sign};
 use sha2::{Digest, Sha512};
 use sshsm_protocol::{AsymmetricAlgorithm, Curve};
 use subtle::ConstantTimeEq;
@@ -58,7 +58,7 @@ pub fn expand(algorithm: AsymmetricAlgorithm, private: &[u8]) -> Result<Body, Cr
 pub fn generate(algorithm: AsymmetricAlgorithm, entropy: &mut impl CryptoRng) -> Result<Body, CryptoError> {
     let invalid = CryptoError::InvalidKey(algorithm);
     if let Some(length) = algorithm.modulus_length() {
-        let key = RsaPrivateKey::new(entropy, 8 * length).map_err(|_| invalid)?;
+        let key = rsa::PrivateKey::new(entropy, 8 * length).map_err(|_| invalid)?;
         let mut factors = Zeroizing::new(Vec::with_capacity(length));
         for prime in key.primes() {
             append_fixed(&mut factors, prime, length / 2).ok_or(invalid)?;
@@ -120,14 +120,16 @@ pub fn public(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<&[u8], Cryp
 pub(super) fn rsa_from_factors(
     algorithm: AsymmetricAlgorithm,
     factors: &[u8],
-) -> Result<RsaPrivateKey, CryptoError> {
+) -> Result<rsa::PrivateKey, CryptoError> {
     let invalid = CryptoError::InvalidKey(algorithm);
     let length = algorithm.modulus_length().ok_or(invalid)?;
     let (p, q) = factors.split_at_checked(length / 2).ok_or(invalid)?;
     let bits = u32::try_from(4 * length).map_err(|_| invalid)?;
     let factor = |bytes: &[u8]| match BoxedUint::from_be_slice(bytes, bits) {
         // Even factors make the arithmetic below panic.
-        Ok(number) if bytes.last().is_some_and(|last| last & 1 == 1) && number.bits() == bits => Ok(number),
+        Ok(number) if bytes.last().is_some_and(|last| last & 1 == 1) && number.bit_width() == bits => {
+            Ok(number)
+        }
         Ok(mut number) => {
             number.zeroize();
             Err(invalid)
@@ -136,8 +138,8 @@ pub(super) fn rsa_from_factors(
     };
     let mut p = factor(p)?;
     let q = factor(q).inspect_err(|_| p.zeroize())?;
-    let key = RsaPrivateKey::from_p_q(p, q, 65_537_u32.into()).map_err(|_| invalid)?;
-    if key.n().bits() == 2 * bits { Ok(key) } else { Err(invalid) }
+    let key = rsa::PrivateKey::from_p_q(p, q, 65_537_u32.into()).map_err(|_| invalid)?;
+    if key.n().bit_width() == 2 * bits { Ok(key) } else { Err(invalid) }
 }
 
 fn append_fixed(body: &mut Body, number: &BoxedUint, length: usize) -> Option<()> {
@@ -155,7 +157,7 @@ fn append_fixed(body: &mut Body, number: &BoxedUint, length: usize) -> Option<()
 fn rsa_body(
     algorithm: AsymmetricAlgorithm,
     factors: &[u8],
-    key: &RsaPrivateKey,
+    key: &rsa::PrivateKey,
 ) -> Result<Body, CryptoError> {
     let length = algorithm.private_length();
     let mut body = Zeroizing::new(Vec::with_capacity(algorithm.object_length()));

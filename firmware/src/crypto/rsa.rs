@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 
 use ::rsa::hazmat::{rsa_decrypt_and_check, rsa_encrypt};
 use ::rsa::traits::PublicKeyParts;
-use ::rsa::{BoxedUint, RsaPrivateKey, RsaPublicKey};
+use ::rsa::{BoxedUint, PrivateKey, PublicKey};
 use rand_core::CryptoRng;
 use sshsm_protocol::AsymmetricAlgorithm;
 use subtle::{Choice, ConditionallySelectable, ConstantTimeEq, ConstantTimeLess};
@@ -67,7 +67,7 @@ pub fn oaep_encrypt(
 /// RSASSA-PSS (RFC 8017, section 8.1.1) of a digest that says by its length which hash made it.
 pub(super) fn pss_sign(
     algorithm: AsymmetricAlgorithm,
-    key: &RsaPrivateKey,
+    key: &PrivateKey,
     mgf: Hash,
     salt_length: usize,
     digest: &[u8],
@@ -81,7 +81,7 @@ pub(super) fn pss_sign(
 /// Decrypts; the only error is [`CryptoError::Decryption`].
 pub(super) fn decrypt(
     algorithm: AsymmetricAlgorithm,
-    key: &RsaPrivateKey,
+    key: &PrivateKey,
     padding: Padding<'_>,
     ciphertext: &[u8],
     entropy: &mut impl CryptoRng,
@@ -98,14 +98,14 @@ pub(super) fn decrypt(
 }
 
 /// The public key with this modulus.
-pub(super) fn public_key(modulus: &[u8]) -> Option<RsaPublicKey> {
+pub(super) fn public_key(modulus: &[u8]) -> Option<PublicKey> {
     let bits = u32::try_from(8 * modulus.len()).ok()?;
-    RsaPublicKey::new(BoxedUint::from_be_slice(modulus, bits).ok()?, 65_537_u32.into()).ok()
+    PublicKey::new(BoxedUint::from_be_slice(modulus, bits).ok()?, 65_537_u32.into()).ok()
 }
 
 /// The private operation, blinded and checked, on a block below the modulus; as long as the modulus.
 fn private_operation(
-    key: &RsaPrivateKey,
+    key: &PrivateKey,
     block: &[u8],
     entropy: &mut impl CryptoRng,
 ) -> Option<Zeroizing<Vec<u8>>> {
@@ -212,12 +212,12 @@ mod tests {
     const RSA: AsymmetricAlgorithm = AsymmetricAlgorithm::Rsa2048;
     const HASHES: [Hash; 4] = [Hash::Sha1, Hash::Sha256, Hash::Sha384, Hash::Sha512];
 
-    fn rsa_2048(entropy: &mut ChaCha8Rng) -> RsaPrivateKey {
+    fn rsa_2048(entropy: &mut ChaCha8Rng) -> PrivateKey {
         rsa_from_factors(RSA, &key::generate(RSA, entropy).unwrap()[..256]).unwrap()
     }
 
     /// The public operation on a block as it is.
-    fn encrypt(key: &RsaPrivateKey, block: &[u8]) -> Vec<u8> {
+    fn encrypt(key: &PrivateKey, block: &[u8]) -> Vec<u8> {
         let block = BoxedUint::from_be_slice(block, key.n_bits_precision()).unwrap();
         rsa_encrypt(key, &block).unwrap().to_be_bytes().into_vec()
     }

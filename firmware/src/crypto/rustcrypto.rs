@@ -6,8 +6,8 @@ use alloc::vec::Vec;
 use ecdsa::signature::hazmat::PrehashVerifier;
 use ed25519_dalek::hazmat::{ExpandedSecretKey, raw_sign};
 use rand_core::CryptoRng;
+use rsa::Pkcs1v15Sign;
 use rsa::traits::PublicKeyParts;
-use rsa::{Pkcs1v15Sign, RsaPrivateKey};
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
 use sshsm_protocol::AsymmetricAlgorithm;
@@ -29,7 +29,7 @@ pub struct PrivateKey {
 }
 
 enum Kind {
-    Rsa(RsaPrivateKey),
+    Rsa(rsa::PrivateKey),
     Ec(Box<dyn EcKey + Send>),
     Ed25519(ExpandedSecretKey),
 }

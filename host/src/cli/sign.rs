@@ -681,7 +681,7 @@ pub(super) fn validity_in_words(validity: Validity) -> String {
         let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
         time.map_or_else(
             || format!("{seconds} s after 1970"),
-            |time| time.to_zoned(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+            |time| time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string(),
         )
     };
     match (validity.after(), validity.before()) {

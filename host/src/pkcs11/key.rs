@@ -311,7 +311,7 @@ mod tests {
         let public = keygen.key("rsa", "rsa", "2048");
         let private = key_file::read_private(&keygen.path("rsa"), &mut || unreachable!()).unwrap();
         let KeypairData::Rsa(pair) = private.key_data() else { unreachable!() };
-        let key = rsa::RsaPrivateKey::try_from(pair).unwrap();
+        let key = rsa::PrivateKey::try_from(pair).unwrap();
         for algorithm in [SignatureAlgorithm::RsaSha256, SignatureAlgorithm::RsaSha512] {
             let ways = ways(algorithm, b"message", false);
             let [(_, whole), (mechanism, info)] = ways.as_slice() else { panic!("{ways:?}") };

@@ -171,7 +171,7 @@ mod tests {
         assert_eq!(n[0], 0, "a number in SSH's form, with a zero in front");
         let told = [Attribute::Modulus(n), Attribute::PublicExponent(e)];
         assert_eq!(from_attributes(&told).unwrap().unwrap(), *key.key_data());
-        let info = rsa::RsaPublicKey::try_from(rsa).unwrap().to_public_key_der().unwrap();
+        let info = rsa::PublicKey::try_from(rsa).unwrap().to_public_key_der().unwrap();
         let info = Attribute::PublicKeyInfo(info.as_bytes().to_vec());
         assert_eq!(from_attributes(&[info]).unwrap().unwrap(), *key.key_data());
         assert!(from_attributes(&told[..1]).is_none());
