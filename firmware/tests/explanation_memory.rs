@@ -48,7 +48,7 @@ fn an_explanation_takes_no_more_memory_for_a_longer_request() {
         let (cost, answer) = cost(&case, Command::ExplainSshRequest);
         let (_, findings) = explanation::decode(&answer).unwrap();
         let told = findings.map(Result::unwrap).filter(|finding| finding.asked.starts_with("\\u{1}")).count();
-        assert_eq!(told, 4, "principals-present, forbidden, host-patterns and allowed");
+        assert_eq!(told, 4, "forbid-principals, allow-principals, allow-empty-principals and host-patterns");
         println!("EXPLAIN with a principal of {length} bytes takes {cost} bytes");
         cost
     });

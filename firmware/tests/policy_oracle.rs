@@ -735,8 +735,8 @@ fn the_policy_decides_every_check_as_the_oracle_does() {
     }
     // The cases are worth something: each check comes out each way that it can.
     for (name, [allowed, refused, undecided]) in counts.into_inner() {
-        println!("{name:<20} {allowed:>8} allowed {refused:>8} refused {undecided:>8} undecided");
+        println!("{name:<24} {allowed:>8} allowed {refused:>8} refused {undecided:>8} undecided");
         let rare = cases / 500;
-        assert!(allowed > rare && (refused > rare || name == "presence"), "{name}");
+        assert!(allowed > rare && (refused > rare || ["presence", "sealed"].contains(&name)), "{name}");
     }
 }

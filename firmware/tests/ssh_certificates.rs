@@ -11,12 +11,12 @@ use proptest::prelude::*;
 use sshsm_firmware::crypto::key;
 #[cfg(feature = "audit")]
 use sshsm_firmware::platform::Presence;
-use sshsm_firmware::ssh::policy::BothDomains;
-use sshsm_firmware::ssh::policy::{Check, Outcome};
+use sshsm_firmware::ssh::policy::{BaseCheck, BothDomains, Check, Outcome};
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::public_key::SshCurve;
 use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
+use sshsm_protocol::ssh::rules::RuleTag;
 use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, Command, DeviceError, Domains, ObjectType};
 
 #[test]
@@ -26,51 +26,53 @@ fn the_unchanged_case_is_allowed() {
 
 #[test]
 fn a_time_that_the_authority_did_not_sign_is_refused() {
-    only(Check::Timestamp, |case| case.signed_now = NOW + 1);
-    only(Check::Timestamp, |case| {
+    only(Check::Base(BaseCheck::TimestampKey), |case| case.signed_now = NOW + 1);
+    only(Check::Base(BaseCheck::TimestampKey), |case| {
         case.timestamp_forger = Some(key::expand(AsymmetricAlgorithm::Ed25519, &[3; 32]).unwrap().to_vec());
     });
 }
 
 #[test]
 fn a_ca_key_that_the_template_does_not_list_is_refused() {
-    only(Check::CaKey, |case| case.ca_keys = vec![3, CA_ID + 1, CA_ID << 8]);
-    only(Check::CaKey, |case| case.ca_keys = vec![]);
+    only(Check::Base(BaseCheck::CaKeys), |case| case.ca_keys = vec![3, CA_ID + 1, CA_ID << 8]);
+    only(Check::Base(BaseCheck::CaKeys), |case| case.ca_keys = vec![]);
 }
 
 #[test]
 fn a_request_that_names_another_ca_is_refused() {
-    only(Check::SignatureKey, |case| case.signature_key = Some([1; 32]));
+    only(Check::Base(BaseCheck::SignatureKey), |case| case.signature_key = Some([1; 32]));
 }
 
 #[test]
 fn a_certificate_that_begins_too_early_is_refused() {
-    only(Check::ValidAfter, |case| case.valid_after -= 1);
-    only(Check::ValidAfter, |case| case.valid_after = 0);
+    only(Check::Base(BaseCheck::NotBeforeOffset), |case| case.valid_after -= 1);
+    only(Check::Base(BaseCheck::NotBeforeOffset), |case| case.valid_after = 0);
     still_allowed(|case| (case.not_before, case.valid_after) = (0, 0));
     still_allowed(|case| (case.not_before, case.valid_after) = (u32::MAX, 0));
-    only(Check::ValidAfter, |case| (case.not_before, case.valid_after) = (1, u64::from(NOW) - 2));
+    only(Check::Base(BaseCheck::NotBeforeOffset), |case| {
+        (case.not_before, case.valid_after) = (1, u64::from(NOW) - 2);
+    });
 }
 
 #[test]
 fn a_certificate_that_ends_too_late_is_refused() {
-    only(Check::ValidBefore, |case| case.valid_before += 1);
-    only(Check::ValidBefore, |case| case.valid_before = u64::MAX);
+    only(Check::Base(BaseCheck::NotAfterOffset), |case| case.valid_before += 1);
+    only(Check::Base(BaseCheck::NotAfterOffset), |case| case.valid_before = u64::MAX);
     still_allowed(|case| (case.not_after, case.valid_before) = (u32::MAX, u64::MAX));
-    only(Check::ValidBefore, |case| {
+    only(Check::Base(BaseCheck::NotAfterOffset), |case| {
         (case.not_after, case.valid_before) = (u32::MAX - 1, u64::from(NOW) + u64::from(u32::MAX));
     });
 }
 
 #[test]
 fn a_certificate_for_nobody_is_refused() {
-    only(Check::PrincipalsPresent, |case| case.principals = vec![]);
+    only(Check::Rule(RuleTag::AllowEmptyPrincipals), |case| case.principals = vec![]);
 }
 
 #[test]
 fn a_forbidden_principal_is_refused_wherever_it_stands() {
-    only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"root"]);
-    only(Check::ForbiddenPrincipals, |case| case.principals = vec![b"alice", b"toor"]);
+    only(Check::Base(BaseCheck::ForbidPrincipals), |case| case.principals = vec![b"root"]);
+    only(Check::Base(BaseCheck::ForbidPrincipals), |case| case.principals = vec![b"alice", b"toor"]);
     still_allowed(|case| case.principals = vec![b"Root", b"roo", b"roott", b"root "]);
 }
 
@@ -86,7 +88,7 @@ fn a_template_of_another_domain_does_not_govern_a_ca_key() {
         still_allowed(domains(ca_key, template));
     }
     for (ca_key, template) in [(1, 2), (0b101, 0b010), (0x8000, 0x7fff)] {
-        only(Check::Domain, domains(ca_key, template));
+        only(Check::Base(BaseCheck::Domain), domains(ca_key, template));
     }
     // The device says so, to whoever asks why.
     let mut case = Case::new();
@@ -110,7 +112,7 @@ fn a_host_certificate_names_hosts_and_no_patterns() {
     for pattern in [b"b?stion.example.com".as_slice(), b"*.example.com", b"web", b"we*b"] {
         still_allowed(naming(User, &[pattern]));
         if pattern != b"web" {
-            only(Check::HostPatterns, naming(Host, &[b"web", pattern]));
+            only(Check::Rule(RuleTag::HostPatterns), naming(Host, &[b"web", pattern]));
         }
     }
     // What a pattern stands for counts as named, and so does a name in any case: ssh asks for it in lower case.
@@ -119,7 +121,7 @@ fn a_host_certificate_names_hosts_and_no_patterns() {
         (case.kind, case.forbidden, case.principals) = (Host, forbidden.to_vec(), vec![principal]);
         case.refusals().into_iter().map(|(check, _)| check).collect::<Vec<_>>()
     };
-    let both = [Check::ForbiddenPrincipals, Check::HostPatterns];
+    let both = [Check::Base(BaseCheck::ForbidPrincipals), Check::Rule(RuleTag::HostPatterns)];
     assert_eq!(forbidding(b"bastion.example.com\0", b"b?stion.example.com"), both);
     assert_eq!(forbidding(b"bastion.example.com\0", b"*"), both);
     assert_eq!(forbidding(b"bastion.example.com\0", b"*.example.org"), both[1..]);
@@ -151,13 +153,13 @@ fn a_key_that_openssh_cannot_read_is_not_certified() {
         SubjectKey::SecurityKey { key: ed25519, application: b"ssh:\0" },
         SubjectKey::Plain(PublicKey::Ed25519(&SMALL)),
     ] {
-        only(Check::SubjectKey, |case| case.subject = subject);
+        only(Check::Rule(RuleTag::SubjectKeys), |case| case.subject = subject);
     }
     // As much as a message has room for.
     let mut case = Case::new();
     case.subject = rsa(&LONG);
     let request = case.request();
-    assert_eq!(case.refusals(), [(Check::SubjectKey, Outcome::Refused)]);
+    assert_eq!(case.refusals(), [(Check::Rule(RuleTag::SubjectKeys), Outcome::Refused)]);
     assert!(request.len() > 2049);
     assert_eq!(case.sign(), Err(DeviceError::SshCaConstraintViolation));
 }
@@ -175,7 +177,7 @@ fn a_malformed_template_refuses_every_request_and_says_why() {
     );
     let told = device.platform().decisions.last().unwrap();
     assert!(
-        told.contains("template              refused    malformed: template ends inside a field"),
+        told.contains("template                  refused    malformed: template ends inside a field"),
         "{told}"
     );
 }
@@ -191,7 +193,7 @@ fn a_malformed_request_is_refused_as_invalid_data() {
         Err(DeviceError::InvalidData)
     );
     let told = device.platform().decisions.last().unwrap();
-    assert!(told.contains("request               refused    malformed: 1 bytes after"), "{told}");
+    assert!(told.contains("request                   refused    malformed: 1 bytes after"), "{told}");
 }
 
 #[test]
@@ -206,16 +208,16 @@ fn a_decision_is_told_with_what_was_asked_and_allowed() {
         told,
         "\
 REFUSED: certificate by CA key 0x0005 (ssh-ed25519) under template 0x000a
-  check                 outcome    asked                                         allowed
-  template              allowed    well-formed                                   well-formed
-  request               allowed    well-formed                                   well-formed
-  timestamp             allowed    2023-11-14T22:13:20Z, signed                  signed by the timestamp authority
-  ca-key                allowed    0x0005                                        0x0003, 0x0005
-  signature-key         allowed    ssh-ed25519 8a88e3dd7409f195…                 ssh-ed25519 8a88e3dd7409f195…
-  valid-after           allowed    2023-11-14T22:08:20Z                          not before 2023-11-14T22:08:20Z
-  valid-before          refused    2023-11-15T08:14:21Z (outside by 61 s)        not after 2023-11-15T08:13:20Z
-  principals-present    allowed    alice, root                                   at least one
-  forbidden-principals  refused    root                                          anybody but root, toor
+  check                     outcome    asked                                         allowed
+  template                  allowed    well-formed                                   well-formed
+  request                   allowed    well-formed                                   well-formed
+  timestamp-key             allowed    2023-11-14T22:13:20Z, signed                  signed by the timestamp authority
+  ca-keys                   allowed    0x0005                                        0x0003, 0x0005
+  signature-key             allowed    ssh-ed25519 8a88e3dd7409f195…                 ssh-ed25519 8a88e3dd7409f195…
+  not-before-offset         allowed    2023-11-14T22:08:20Z                          not before 2023-11-14T22:08:20Z
+  not-after-offset          refused    2023-11-15T08:14:21Z (outside by 61 s)        not after 2023-11-15T08:13:20Z
+  forbid-principals         refused    root                                          anybody but root, toor
+  allow-empty-principals    allowed    alice, root                                   at least one
 "
     );
     let mut forged = Case::new();
@@ -303,7 +305,11 @@ fn every_kind_of_ca_and_timestamp_key_works_and_the_signature_verifies() {
         // One second further from both bounds, but not the second that was signed.
         (case.valid_after, case.valid_before) = (u64::from(NOW), u64::from(NOW));
         case.now += 1;
-        assert_eq!(case.refusals(), [(Check::Timestamp, Outcome::Refused)], "{algorithm}");
+        assert_eq!(
+            case.refusals(),
+            [(Check::Base(BaseCheck::TimestampKey), Outcome::Refused)],
+            "{algorithm}"
+        );
     }
 }
 
@@ -350,10 +356,10 @@ proptest! {
         (case.valid_after, case.valid_before) = (valid_after, valid_before);
         let mut expected = Vec::new();
         if not_before != 0 && i128::from(valid_after) < lower {
-            expected.push((Check::ValidAfter, Outcome::Refused));
+            expected.push((Check::Base(BaseCheck::NotBeforeOffset), Outcome::Refused));
         }
         if not_after != u32::MAX && i128::from(valid_before) > upper {
-            expected.push((Check::ValidBefore, Outcome::Refused));
+            expected.push((Check::Base(BaseCheck::NotAfterOffset), Outcome::Refused));
         }
         prop_assert_eq!(case.refusals(), expected);
     }

@@ -9,18 +9,20 @@ mod model;
 #[allow(dead_code)]
 mod rsa_key;
 
+use std::num::{NonZeroU16, NonZeroU64};
+
 use case::{Case, NOW, TEMPLATE_ID, only, still_allowed};
 use model::{ModelDevice, Object, Session};
 use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{Check, Outcome};
+use sshsm_firmware::ssh::policy::{BaseCheck, Check, Outcome};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, SubjectKey};
 use sshsm_protocol::ssh::rules::{
-    CertificateTypes, ClockStep, Names, Networks, Patterns, Presence as PresenceRule, Quota, Rules, Serials,
-    SignatureAlgorithms, SubjectKeys,
+    CertificateTypes, ClockStep, Names, Networks, Patterns, Presence as PresenceRule, Quota, RuleTag, Rules,
+    Serials, SignatureAlgorithms, SomeNames, SubjectKeys,
 };
 use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{
@@ -29,6 +31,10 @@ use sshsm_protocol::{
 
 fn names(value: &'static [u8]) -> Option<Names<'static>> {
     Some(Names::decode(value).unwrap())
+}
+
+fn some_names(value: &'static [u8]) -> Option<SomeNames<'static>> {
+    Some(SomeNames::decode(value).unwrap())
 }
 
 fn patterns(value: &'static [u8]) -> Option<Patterns<'static>> {
@@ -42,7 +48,9 @@ fn only_allowed_certificate_types_are_signed() {
     {
         let rule = CertificateTypes::new(&[allowed]);
         still_allowed(|case| (case.rules.certificate_types, case.kind) = (rule, allowed));
-        only(Check::CertificateType, |case| (case.rules.certificate_types, case.kind) = (rule, other));
+        only(Check::Rule(RuleTag::CertificateTypes), |case| {
+            (case.rules.certificate_types, case.kind) = (rule, other);
+        });
     }
     let both = CertificateTypes::new(&[CertificateKind::User, CertificateKind::Host]);
     still_allowed(|case| (case.rules.certificate_types, case.kind) = (both, CertificateKind::Host));
@@ -59,12 +67,12 @@ fn every_principal_must_match_a_pattern() {
     for principals in
         [vec![b"bob".as_slice()], vec![b"alice", b"alicex"], vec![b"zone"], vec![b"example.com"]]
     {
-        only(Check::AllowedPrincipals, |case| {
+        only(Check::Rule(RuleTag::AllowPrincipals), |case| {
             (case.rules.allow_principals, case.principals) = (rule, principals);
         });
     }
     // What is forbidden stays forbidden.
-    only(Check::ForbiddenPrincipals, |case| {
+    only(Check::Base(BaseCheck::ForbidPrincipals), |case| {
         (case.rules.allow_principals, case.principals) = (patterns(b"*\0"), vec![b"root".as_slice()]);
     });
 }
@@ -84,7 +92,7 @@ fn a_host_certificate_names_patterns_where_a_rule_allows_them() {
         still_allowed(naming(BASTION, None, &principals));
     }
     for principals in [[b"*".as_slice()], [b"b?stion.example.com"], [b"*.EXAMPLE.com"], [b"bast*"]] {
-        only(Check::ForbiddenPrincipals, naming(BASTION, None, &principals));
+        only(Check::Base(BaseCheck::ForbidPrincipals), naming(BASTION, None, &principals));
     }
     // An allow-list has to match every host that the pattern can stand for.
     let rule = patterns(b"*.example.com\0web*\0db\0");
@@ -96,14 +104,14 @@ fn a_host_certificate_names_patterns_where_a_rule_allows_them() {
     for principals in
         [[b"*".as_slice()], [b"*example.com"], [b"a.example.co?"], [b"we?"], [b"d?"], [b"db*"], [b"*web"]]
     {
-        only(Check::AllowedPrincipals, naming(b"", rule, &principals));
+        only(Check::Rule(RuleTag::AllowPrincipals), naming(b"", rule, &principals));
     }
     // A user's name is a name: the rule says nothing about it.
     still_allowed(|case| {
         case.rules.host_patterns = true;
         case.principals = vec![b"r??t", b"*"];
     });
-    only(Check::AllowedPrincipals, |case| {
+    only(Check::Rule(RuleTag::AllowPrincipals), |case| {
         (case.rules.host_patterns, case.rules.allow_principals) = (true, patterns(b"r*\0"));
         case.principals = vec![b"r*", b"?"];
     });
@@ -120,13 +128,13 @@ fn a_certificate_lasts_no_longer_than_allowed() {
     };
     still_allowed(lasting(3599));
     still_allowed(lasting(3600));
-    only(Check::Lifetime, lasting(3601));
+    only(Check::Rule(RuleTag::MaxLifetime), lasting(3601));
     // One that is never valid lasts for nothing.
     still_allowed(|case| {
         case.rules.max_lifetime = Some(0);
         (case.valid_after, case.valid_before) = (u64::from(NOW), u64::from(NOW) - 1);
     });
-    only(Check::Lifetime, |case| {
+    only(Check::Rule(RuleTag::MaxLifetime), |case| {
         case.rules.max_lifetime = Some(u32::MAX);
         (case.not_before, case.not_after, case.valid_after, case.valid_before) = (0, u32::MAX, 0, u64::MAX);
     });
@@ -134,8 +142,8 @@ fn a_certificate_lasts_no_longer_than_allowed() {
 
 #[test]
 fn principals_are_counted() {
-    let most = |most| move |case: &mut Case| case.rules.max_principals = Some(most);
-    only(Check::PrincipalCount, most(1));
+    let most = |most| move |case: &mut Case| case.rules.max_principals = NonZeroU16::new(most);
+    only(Check::Rule(RuleTag::MaxPrincipals), most(1));
     still_allowed(most(2));
     still_allowed(most(3));
     still_allowed(|case| (case.rules.allow_empty_principals, case.principals) = (true, vec![]));
@@ -148,11 +156,11 @@ fn options_beyond_the_allowed_ones_are_refused() {
         [(names(b"permit-pty\0"), true), (names(b"permit-X11-forwarding\0"), false), (names(b""), false)]
     {
         let change = |case: &mut Case| (case.rules.allow_extensions, case.extensions) = (rule, pty.clone());
-        if allowed { still_allowed(change) } else { only(Check::Extensions, change) }
+        if allowed { still_allowed(change) } else { only(Check::Rule(RuleTag::AllowExtensions), change) }
     }
     still_allowed(|case| case.rules.allow_extensions = names(b""));
     let force = vec![("force-command", Some("/bin/true"))];
-    only(Check::CriticalOptions, |case| {
+    only(Check::Rule(RuleTag::AllowCriticalOptions), |case| {
         (case.rules.allow_critical_options, case.critical) = (names(b"source-address\0"), force.clone());
     });
     still_allowed(|case| {
@@ -162,23 +170,23 @@ fn options_beyond_the_allowed_ones_are_refused() {
 
 #[test]
 fn required_options_must_be_there() {
-    let rule = names(b"force-command\0verify-required\0");
+    let rule = some_names(b"force-command\0verify-required\0");
     let both = vec![("force-command", Some("x")), ("verify-required", None)];
     still_allowed(|case| (case.rules.require_critical_options, case.critical) = (rule, both.clone()));
     for critical in [vec![], both[..1].to_vec(), both[1..].to_vec()] {
-        only(Check::RequiredOptions, |case| {
+        only(Check::Rule(RuleTag::RequireCriticalOptions), |case| {
             (case.rules.require_critical_options, case.critical) = (rule, critical);
         });
     }
     // As an extension it is none.
-    only(Check::RequiredOptions, |case| {
+    only(Check::Rule(RuleTag::RequireCriticalOptions), |case| {
         (case.rules.require_critical_options, case.extensions) = (rule, both);
     });
 }
 
 #[test]
 fn a_forced_command_is_one_of_the_allowed_ones_to_the_byte() {
-    let rule = names(b"/bin/true\0internal-sftp\0");
+    let rule = some_names(b"/bin/true\0internal-sftp\0");
     let forcing = |value| {
         move |case: &mut Case| {
             case.rules.force_command = rule;
@@ -188,7 +196,7 @@ fn a_forced_command_is_one_of_the_allowed_ones_to_the_byte() {
     still_allowed(forcing(Some("internal-sftp")));
     still_allowed(|case| case.rules.force_command = rule);
     for value in [None, Some("/bin/true "), Some("/bin/tru"), Some("/bin/true\0internal-sftp"), Some("")] {
-        only(Check::ForceCommand, forcing(value));
+        only(Check::Rule(RuleTag::ForceCommand), forcing(value));
     }
 }
 
@@ -216,7 +224,7 @@ fn a_source_address_lies_in_an_allowed_network() {
         Some("10.0.0.1,2002::1"),
         Some(""),
     ] {
-        only(Check::SourceAddress, from(value));
+        only(Check::Rule(RuleTag::SourceAddress), from(value));
     }
 }
 
@@ -235,8 +243,11 @@ fn only_allowed_kinds_of_keys_are_certified() {
     let ed25519 = PublicKey::Ed25519(&[4; 32]);
     still_allowed(certifying(SubjectKey::Plain(p256)));
     still_allowed(certifying(SubjectKey::SecurityKey { key: ed25519, application: b"ssh:" }));
-    only(Check::SubjectKey, certifying(SubjectKey::Plain(ed25519)));
-    only(Check::SubjectKey, certifying(SubjectKey::SecurityKey { key: p256, application: b"ssh:" }));
+    only(Check::Rule(RuleTag::SubjectKeys), certifying(SubjectKey::Plain(ed25519)));
+    only(
+        Check::Rule(RuleTag::SubjectKeys),
+        certifying(SubjectKey::SecurityKey { key: p256, application: b"ssh:" }),
+    );
 
     // RSA: 2048 bits and one less.
     let rule = Some(SubjectKeys::decode(&[8, 0, 1]).unwrap());
@@ -249,7 +260,7 @@ fn only_allowed_kinds_of_keys_are_certified() {
         }
     };
     still_allowed(rsa(&LONG));
-    only(Check::SubjectKey, rsa(&SHORT));
+    only(Check::Rule(RuleTag::SubjectKeys), rsa(&SHORT));
 }
 
 #[test]
@@ -258,8 +269,8 @@ fn the_key_id_must_match() {
         move |case: &mut Case| (case.rules.key_id, case.key_id) = (patterns(b"*@example.com\0"), key_id)
     };
     still_allowed(id(b"alice@example.com"));
-    only(Check::KeyId, id(b"alice@example.org"));
-    only(Check::KeyId, id(b""));
+    only(Check::Rule(RuleTag::KeyId), id(b"alice@example.org"));
+    only(Check::Rule(RuleTag::KeyId), id(b""));
 }
 
 #[test]
@@ -273,7 +284,7 @@ fn serial_numbers_lie_in_the_range() {
         still_allowed(serial(inside));
     }
     for outside in [0, 4, u64::MAX] {
-        only(Check::Serial, serial(outside));
+        only(Check::Rule(RuleTag::Serials), serial(outside));
     }
 }
 
@@ -281,7 +292,7 @@ fn serial_numbers_lie_in_the_range() {
 fn the_ca_key_signs_with_allowed_algorithms_only() {
     let rule = |codes: &'static [u8]| Some(SignatureAlgorithms::decode(codes).unwrap());
     still_allowed(|case| case.rules.signature_algorithms = rule(&[46]));
-    only(Check::SignatureAlgorithm, |case| case.rules.signature_algorithms = rule(&[43]));
+    only(Check::Rule(RuleTag::SignatureAlgorithms), |case| case.rules.signature_algorithms = rule(&[43]));
     // The same RSA key with SHA-1 and with SHA-512: 0x01 and 0x04.
     const SHA512: &[u8] = &[4];
     for (signature, allowed) in [(Algorithm::RsaPkcs1Sha512, true), (Algorithm::RsaPkcs1Sha1, false)] {
@@ -291,7 +302,7 @@ fn the_ca_key_signs_with_allowed_algorithms_only() {
             case.signature = Some(signature);
             case.rules.signature_algorithms = rule(SHA512);
         };
-        if allowed { still_allowed(change) } else { only(Check::SignatureAlgorithm, change) }
+        if allowed { still_allowed(change) } else { only(Check::Rule(RuleTag::SignatureAlgorithms), change) }
     }
 }
 
@@ -355,12 +366,16 @@ fn now_goes_back_no_further_than_the_tolerance() {
 
 #[test]
 fn serial_numbers_increase_by_no_more_than_the_step() {
-    let rules =
-        Rules { increasing_serials: true, serials_max_step: Some(10), sealed: true, ..Rules::default() };
+    let rules = Rules {
+        increasing_serials: true,
+        serials_max_step: NonZeroU64::new(10),
+        sealed: true,
+        ..Rules::default()
+    };
     let mut asked = Asked::new(rules);
     // The first is counted from nothing: no number uses up all others.
     assert_eq!((asked.ask(u64::MAX, NOW), asked.ask(11, NOW)), (REFUSED, REFUSED));
-    assert!(asked.told().contains("serials-max-step      refused    11 "), "{}", asked.told());
+    assert!(asked.told().contains("serials-max-step          refused    11 "), "{}", asked.told());
     assert!(asked.told().contains("at most 10\n"), "{}", asked.told());
     assert_eq!((asked.ask(10, NOW), asked.ask(21, NOW)), (Ok(()), REFUSED));
     assert_eq!((asked.ask(20, NOW), asked.ask(u64::MAX, NOW)), (Ok(()), REFUSED));
@@ -390,7 +405,9 @@ fn now_goes_ahead_no_further_than_the_step() {
     let mut asked = Asked::new(step(None));
     assert_eq!(asked.ask(1, NOW), Ok(()));
     assert_eq!((asked.ask(1, u32::MAX), asked.ask(1, NOW + 1001)), (REFUSED, REFUSED));
-    assert!(asked.told().contains("clock-max-step        refused    2023-11-14T22:30:01Z (outside by 1 s)"));
+    assert!(
+        asked.told().contains("clock-max-step            refused    2023-11-14T22:30:01Z (outside by 1 s)")
+    );
     asked.restart();
     assert_eq!((asked.ask(1, NOW + 1000), asked.ask(1, NOW + 2001)), (Ok(()), REFUSED));
     // It is the highest that counts, and a clock that was idle for long goes on step by step.
@@ -414,10 +431,10 @@ fn now_goes_ahead_no_further_than_the_step() {
     case.memory.highest_now = Some(NOW - 5000);
     assert_eq!(case.refusals(), []);
     case.memory.highest_now = Some(NOW + 61);
-    assert_eq!(case.refusals(), [(Check::Clock, Outcome::Refused)]);
+    assert_eq!(case.refusals(), [(Check::Rule(RuleTag::Clock), Outcome::Refused)]);
     case.memory.highest_now = None;
     case.rules.clock_max_step = Some(ClockStep { seconds: u32::MAX, since: Some(u32::MAX) });
-    assert_eq!(case.refusals(), [(Check::Clock, Outcome::Refused)]);
+    assert_eq!(case.refusals(), [(Check::Rule(RuleTag::Clock), Outcome::Refused)]);
 }
 
 #[test]
@@ -461,7 +478,7 @@ fn what_is_remembered_survives_a_restart() {
         assert_eq!(asked.ask(10 + count, NOW + 2000), REFUSED, "the serial number");
     }
     assert_eq!(asked.ask(13, NOW + 2), REFUSED, "the quota");
-    assert!(asked.told().contains("quota                 refused    3 "), "{}", asked.told());
+    assert!(asked.told().contains("quota                     refused    3 "), "{}", asked.told());
     assert_eq!(asked.ask(13, NOW + 1000), Ok(()));
 }
 
@@ -622,7 +639,7 @@ fn without_a_device_what_only_it_knows_is_undecided() {
     let mut case = Case::new();
     case.rules = Rules {
         increasing_serials: true,
-        serials_max_step: Some(1),
+        serials_max_step: NonZeroU64::new(1),
         clock: Some(1),
         clock_max_step: Some(ClockStep { seconds: 1, since: None }),
         quota: Some(Quota { signatures: 1, window: 1 }),
@@ -633,24 +650,30 @@ fn without_a_device_what_only_it_knows_is_undecided() {
     case.memory = Memory { last_serial: Some(1), highest_now: Some(NOW + 2), ..Memory::default() };
     assert_eq!(
         case.refusals(),
-        [(Check::IncreasingSerial, Outcome::Refused), (Check::Clock, Outcome::Refused)]
+        [
+            (Check::Rule(RuleTag::IncreasingSerials), Outcome::Refused),
+            (Check::Rule(RuleTag::Clock), Outcome::Refused)
+        ]
     );
     case.memory = Memory { last_serial: None, highest_now: Some(NOW - 2), ..Memory::default() };
     case.serial = 2;
     assert_eq!(
         case.refusals(),
-        [(Check::SerialStep, Outcome::Refused), (Check::ClockStep, Outcome::Refused)]
+        [
+            (Check::Rule(RuleTag::SerialsMaxStep), Outcome::Refused),
+            (Check::Rule(RuleTag::ClockMaxStep), Outcome::Refused)
+        ]
     );
     let undecided = case.findings(None, Outcome::Undecided);
     assert_eq!(
         undecided,
         [
-            Check::IncreasingSerial,
-            Check::SerialStep,
-            Check::Clock,
-            Check::ClockStep,
-            Check::Quota,
-            Check::Presence,
+            Check::Rule(RuleTag::IncreasingSerials),
+            Check::Rule(RuleTag::Clock),
+            Check::Rule(RuleTag::Quota),
+            Check::Rule(RuleTag::Presence),
+            Check::Rule(RuleTag::SerialsMaxStep),
+            Check::Rule(RuleTag::ClockMaxStep),
         ]
     );
 }
@@ -689,7 +712,7 @@ fn a_request_is_explained_by_the_device_that_remembers_and_nothing_is_signed() {
     let rules = Rules {
         increasing_serials: true,
         presence: Some(PresenceRule::Always),
-        max_principals: Some(1),
+        max_principals: NonZeroU16::new(1),
         ..Rules::default()
     };
     let mut asked = Asked::new(rules);
@@ -706,8 +729,8 @@ fn a_request_is_explained_by_the_device_that_remembers_and_nothing_is_signed() {
         Some((outcome.to_owned(), asked.to_owned(), allowed.to_owned()))
     };
     let lines = explained(&mut asked).unwrap();
-    assert_eq!(outcome(&lines, "increasing-serial"), told("refused", "7", "greater than 7"));
-    assert_eq!(outcome(&lines, "principal-count"), told("allowed", "1", "at most 1"));
+    assert_eq!(outcome(&lines, "increasing-serials"), told("refused", "7", "greater than 7"));
+    assert_eq!(outcome(&lines, "max-principals"), told("allowed", "1", "at most 1"));
     assert_eq!(outcome(&lines, "quota"), None, "the template has no such rule");
     for _ in 0..2 {
         asked.case.serial = 8;
@@ -721,7 +744,7 @@ fn a_request_is_explained_by_the_device_that_remembers_and_nothing_is_signed() {
     let logged = asked.told();
     for [check, outcome, asked, allowed] in &lines {
         assert!(
-            logged.contains(&format!("  {check:<20}  {outcome:<9}  {asked:<44}  {allowed}\n")),
+            logged.contains(&format!("  {check:<24}  {outcome:<9}  {asked:<44}  {allowed}\n")),
             "{check}\n{logged}"
         );
     }
@@ -734,7 +757,7 @@ fn long_values_of_an_explanation_are_cut_and_short_ones_are_whole() {
     let names: Vec<&'static [u8]> = (0..100).map(|n| &*format!("name-{n:04}").into_bytes().leak()).collect();
     asked.case.principals = names;
     let lines = explained(&mut asked).unwrap();
-    let principals = lines.iter().find(|line| line[0] == "principals-present").unwrap();
+    let principals = lines.iter().find(|line| line[0] == "allow-empty-principals").unwrap();
     assert!(
         principals[2].starts_with("name-0000, name-0001") && principals[2].ends_with('…'),
         "{principals:?}"
@@ -765,11 +788,11 @@ fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
         certificate_types: CertificateTypes::new(&[CertificateKind::User]),
         allow_principals: patterns(&LIST),
         max_lifetime: Some(1),
-        max_principals: Some(1),
+        max_principals: NonZeroU16::new(1),
         allow_extensions: names(&LIST),
         allow_critical_options: names(b"force-command\0source-address\0"),
-        require_critical_options: names(b"force-command\0"),
-        force_command: names(&LIST),
+        require_critical_options: some_names(b"force-command\0"),
+        force_command: some_names(&LIST),
         source_address: Some(Networks::decode([4, 32, 255, 255, 255, 255].repeat(40).leak()).unwrap()),
         subject_keys: Some(SubjectKeys::decode(&[0, 0, 5]).unwrap()),
         key_id: patterns(&LIST),
@@ -780,7 +803,7 @@ fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
         quota: Some(Quota { signatures: 1, window: 1 }),
         presence: Some(PresenceRule::Always),
         host_patterns: true,
-        serials_max_step: Some(u64::MAX),
+        serials_max_step: NonZeroU64::new(u64::MAX),
         clock_max_step: Some(ClockStep { seconds: u32::MAX, since: Some(u32::MAX) }),
         ..Rules::default()
     };
@@ -795,7 +818,14 @@ fn an_explanation_with_every_rule_and_long_values_fits_and_uses_its_room() {
     let cut: Vec<_> = cut.map(|finding| finding.check).collect();
     assert_eq!(
         cut,
-        ["signature-key", "allowed-principals", "extensions", "force-command", "source-address", "key-id"]
+        [
+            "signature-key",
+            "allow-principals",
+            "allow-extensions",
+            "force-command",
+            "source-address",
+            "key-id"
+        ]
     );
     assert!((2600..=MAX_INNER_PAYLOAD).contains(&answer.len()), "{}", answer.len());
 }

@@ -175,10 +175,15 @@ fn rule(tag: RuleTag, before: &Template<'_>, after: &Template<'_>) -> Within {
             any_of(listed(old.allow_critical_options), listed(new.allow_critical_options), same)
         }
         RuleTag::RequireCriticalOptions => {
-            let names = |names| listed(names).unwrap_or_default();
-            all_of(names(old.require_critical_options), names(new.require_critical_options))
+            let [before, after] =
+                [old, new].map(|rules| listed(rules.require_critical_options.as_deref().copied()));
+            all_of(before.unwrap_or_default(), after.unwrap_or_default())
         }
-        RuleTag::ForceCommand => any_of(listed(old.force_command), listed(new.force_command), same),
+        RuleTag::ForceCommand => any_of(
+            listed(old.force_command.as_deref().copied()),
+            listed(new.force_command.as_deref().copied()),
+            same,
+        ),
         RuleTag::SourceAddress => {
             let networks = |template: &Template<'_>| {
                 template.rules.source_address.map(|networks| networks.iter().collect::<Vec<_>>())
@@ -291,8 +296,8 @@ fn entries(rule: &str, template: &Template<'_>) -> Option<Vec<String>> {
         }
         "allow-extensions" => names(rules.allow_extensions),
         "allow-critical-options" => names(rules.allow_critical_options),
-        "require-critical-options" => names(rules.require_critical_options),
-        "force-command" => names(rules.force_command),
+        "require-critical-options" => names(rules.require_critical_options.as_deref().copied()),
+        "force-command" => names(rules.force_command.as_deref().copied()),
         "source-address" => {
             rules.source_address.map(|networks| networks.iter().map(|network| network.to_string()).collect())
         }

@@ -394,7 +394,7 @@ impl TemplateFile {
             .iter()
             .flat_map(|(tag, value)| {
                 let length = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
-                [&[*tag as u8], length.as_slice(), value].concat()
+                [&[tag.code()], length.as_slice(), value].concat()
             })
             .collect();
         let mut tlv = vec![0; 6 * 3 + 1 + 512 + ids.len() + 4 + 4 + names.len()];

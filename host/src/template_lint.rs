@@ -473,7 +473,7 @@ fn option_lints(template: &Template<'_>, say: &mut Say<'_>) {
     };
     let options = [
         ("allow-critical-options", rules.allow_critical_options),
-        ("require-critical-options", rules.require_critical_options),
+        ("require-critical-options", rules.require_critical_options.as_deref().copied()),
     ];
     if !is_for_users(template) {
         let lists = [("allow-extensions", rules.allow_extensions)].into_iter().chain(options);

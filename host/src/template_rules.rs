@@ -25,7 +25,7 @@ use sshsm_protocol::{
         network::Network,
         pattern::Pattern,
         request::SubjectKind,
-        rules::{ClockStep, MAX_QUOTA, Presence, RuleTag, Rules, SubjectKeys},
+        rules::{ClockStep, MAX_QUOTA, Presence, RuleTag, Rules},
         signature::SignatureAlgorithm,
     },
 };
@@ -318,7 +318,7 @@ fn subject_keys(keys: &Spanned<Vec<Spanned<String>>>) -> Result<Vec<u8>, Mistake
     for entry in keys.get_ref() {
         let (place, name) = (entry.span().start, entry.get_ref().as_str());
         let (kind, bits) = subject_kind(name).map_err(|problem| (place, problem))?;
-        let code = SubjectKeys::code(kind);
+        let code = kind.code();
         if codes.contains(&code) {
             return Err((place, Problem::Twice(name.to_owned())));
         }
@@ -378,9 +378,9 @@ pub fn describe(rules: &Rules<'_>) -> Vec<(&'static str, String)> {
         RuleTag::AllowExtensions => rules.allow_extensions.map(|names| list(Value::OneOf(names))),
         RuleTag::AllowCriticalOptions => rules.allow_critical_options.map(|names| list(Value::OneOf(names))),
         RuleTag::RequireCriticalOptions => {
-            rules.require_critical_options.map(|names| list(Value::OneOf(names)))
+            rules.require_critical_options.map(|names| list(Value::OneOf(*names)))
         }
-        RuleTag::ForceCommand => rules.force_command.map(|commands| list(Value::OneOf(commands))),
+        RuleTag::ForceCommand => rules.force_command.map(|commands| list(Value::OneOf(*commands))),
         RuleTag::SourceAddress => rules.source_address.map(|networks| list(Value::Networks(networks))),
         RuleTag::SubjectKeys => rules.subject_keys.map(|keys| list(Value::Subjects(keys))),
         RuleTag::KeyId => rules.key_id.map(|patterns| list(Value::Matching(patterns))),

@@ -9,7 +9,7 @@
 //! key-id = "alice@example.com"
 //! principals = ["root"]
 //! validity = "-1m:+8h"
-//! expect = "forbidden-principals"    # "allow", or the checks that refuse: these and no others
+//! expect = "forbid-principals"       # "allow", or the checks that refuse: these and no others
 //! ```
 //!
 //! The device's own policy judges requests that are built as `sshsm sign` builds them, with keys that nobody has, and as if
@@ -30,7 +30,7 @@ use ssh_key::{
 };
 use sshsm_firmware::ssh::{
     memory::Memory,
-    policy::{BothDomains, Check, OnDevice, Outcome},
+    policy::{BaseCheck, BothDomains, Check, OnDevice, Outcome},
 };
 use sshsm_protocol::{
     Domains, ObjectId,
@@ -38,6 +38,7 @@ use sshsm_protocol::{
         Printable,
         public_key::{KeyKind, SshCurve},
         request::{CertificateKind, SubjectKind},
+        rules::RuleTag,
         signature::SignatureAlgorithm,
         template::Template,
         timestamp::Now,
@@ -147,6 +148,9 @@ pub enum Problem {
 /// A mistake and where it stands, in bytes from the beginning of the file.
 type Mistake = (usize, Problem);
 
+/// Where an earlier name of a check stands, and which.
+type Before = (usize, &'static str, Check);
+
 /// The file as it is written; what a test does not say, it takes from here.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -251,7 +255,52 @@ pub struct Suite {
     template_file: PathBuf,
     template: Vec<u8>,
     tests: Vec<Test>,
+    renamed: Vec<Renamed>,
 }
+
+/// A check that a suite calls by the name that it had before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Renamed {
+    /// Counted from 1.
+    pub line: usize,
+    /// In characters, counted from 1.
+    pub column: usize,
+    /// As the suite has it.
+    pub before: &'static str,
+    /// Its name now.
+    pub now: &'static str,
+}
+
+impl fmt::Display for Renamed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { line, column, before, now } = self;
+        write!(f, "line {line}, column {column}: the check {before:?} is now {now:?}")
+    }
+}
+
+/// The names that checks had before they were called as the keys of template files are.
+const BEFORE: [(&str, Check); 16] = {
+    use BaseCheck::{CaKeys, ForbidPrincipals, NotAfterOffset, NotBeforeOffset};
+    use Check::{Base, Rule};
+    [
+        ("ca-key", Base(CaKeys)),
+        ("valid-after", Base(NotBeforeOffset)),
+        ("valid-before", Base(NotAfterOffset)),
+        ("forbidden-principals", Base(ForbidPrincipals)),
+        ("principals-present", Rule(RuleTag::AllowEmptyPrincipals)),
+        ("certificate-type", Rule(RuleTag::CertificateTypes)),
+        ("allowed-principals", Rule(RuleTag::AllowPrincipals)),
+        ("principal-count", Rule(RuleTag::MaxPrincipals)),
+        ("lifetime", Rule(RuleTag::MaxLifetime)),
+        ("extensions", Rule(RuleTag::AllowExtensions)),
+        ("critical-options", Rule(RuleTag::AllowCriticalOptions)),
+        ("required-options", Rule(RuleTag::RequireCriticalOptions)),
+        ("subject-key", Rule(RuleTag::SubjectKeys)),
+        ("serial", Rule(RuleTag::Serials)),
+        ("increasing-serial", Rule(RuleTag::IncreasingSerials)),
+        ("signature-algorithm", Rule(RuleTag::SignatureAlgorithms)),
+    ]
+};
 
 /// What came out of one test.
 #[derive(Debug, Serialize)]
@@ -313,13 +362,20 @@ impl Suite {
     fn parse(text: &str, path: &Path) -> Result<Self, SuiteError> {
         let file: SuiteText = toml::from_str(text)
             .map_err(|error| SuiteError::Syntax { path: path.to_owned(), text: printable(&error) })?;
-        Self::compile(&file, path.parent().unwrap_or(Path::new(""))).map_err(|(offset, problem)| {
+        let mut renamed = Vec::new();
+        let compiled = Self::compile(&file, path.parent().unwrap_or(Path::new("")), &mut renamed);
+        let suite = compiled.map_err(|(offset, problem)| {
             let (line, column) = line_and_column(text, offset);
             SuiteError::Value { path: path.to_owned(), line, column, problem }
-        })
+        })?;
+        let renamed = renamed.into_iter().map(|(offset, before, check)| {
+            let (line, column) = line_and_column(text, offset);
+            Renamed { line, column, before, now: check.name() }
+        });
+        Ok(Self { renamed: renamed.collect(), ..suite })
     }
 
-    fn compile(file: &SuiteText, folder: &Path) -> Result<Self, Mistake> {
+    fn compile(file: &SuiteText, folder: &Path, renamed: &mut Vec<Before>) -> Result<Self, Mistake> {
         let place = file.template.span().start;
         let template_file = folder.join(file.template.get_ref());
         let template = template_file::load(&template_file).map_err(|error| (place, error.into()))?;
@@ -337,9 +393,15 @@ impl Suite {
             if !names.insert(name.get_ref()) {
                 return Err((name.span().start, Problem::Twice(name.get_ref().clone())));
             }
-            tests.push(Test::compile(test, file, &decoded)?);
+            tests.push(Test::compile(test, file, &decoded, renamed)?);
         }
-        Ok(Self { template_file, template, tests })
+        Ok(Self { template_file, template, tests, renamed: Vec::new() })
+    }
+
+    /// The checks that it calls by a name that they had before, in the order of the file.
+    #[must_use]
+    pub fn renamed(&self) -> &[Renamed] {
+        &self.renamed
     }
 
     /// The template's file.
@@ -373,6 +435,7 @@ impl Test {
         text: &Spanned<TestText>,
         suite: &SuiteText,
         template: &Template<'_>,
+        renamed: &mut Vec<Before>,
     ) -> Result<Self, Mistake> {
         let (place, test) = (text.span().start, text.get_ref());
         let usual_now = suite.now.as_ref().map_or(Ok(USUAL_NOW), |now| time(now, USUAL_NOW))?;
@@ -450,7 +513,7 @@ impl Test {
             ca_key,
             algorithm,
             memory: Memory { last_serial: memory.last_serial, highest_now, times },
-            expected: expectation(test, place)?,
+            expected: expectation(test, place, renamed)?,
         })
     }
 
@@ -465,7 +528,7 @@ impl Test {
         let verdict =
             Explanation::new(&Template::decode(template), request, self.now, None, authority, device);
         // Nobody signed the time; that alone is taken as done.
-        let decided = |check: &&Finding| check.check != Check::Timestamp.name();
+        let decided = |check: &&Finding| check.check != BaseCheck::TimestampKey.name();
         let mut result =
             TestResult { name: self.name.clone(), passed: false, expected: self.expected.clone(), verdict };
         let refused: BTreeSet<_> = result.refusals().map(|check| check.check.as_str()).collect();
@@ -481,8 +544,24 @@ impl Test {
     }
 }
 
+/// Whether a request of a suite can fail this check. A suite's template and requests can be read, its time counts as signed,
+/// its requests name the key that signs, and that is in the template's domains; a touch counts as made, and a seal is not
+/// about requests.
+const fn can_refuse(check: Check) -> bool {
+    !matches!(
+        check,
+        Check::Base(
+            BaseCheck::Template
+                | BaseCheck::Request
+                | BaseCheck::TimestampKey
+                | BaseCheck::Domain
+                | BaseCheck::SignatureKey
+        ) | Check::Rule(RuleTag::Presence | RuleTag::Sealed)
+    )
+}
+
 /// What a test expects: `allow`, or checks that can refuse a request of a suite.
-fn expectation(test: &TestText, place: usize) -> Result<Expectation, Mistake> {
+fn expectation(test: &TestText, place: usize, renamed: &mut Vec<Before>) -> Result<Expectation, Mistake> {
     let (text, exactly) = match (&test.expect, &test.expect_at_least) {
         (Some(text), None) => (text, true),
         (None, Some(text)) => (text, false),
@@ -497,22 +576,16 @@ fn expectation(test: &TestText, place: usize) -> Result<Expectation, Mistake> {
     if names.is_empty() {
         return Err((place, Problem::Expectation));
     }
-    // A suite's template and requests can be read, its time counts as signed, its requests name the key that signs, and
-    // that is in the template's domains.
-    let never = [
-        Check::Template,
-        Check::Request,
-        Check::Timestamp,
-        Check::Domain,
-        Check::SignatureKey,
-        Check::Presence,
-    ];
-    let known: Vec<_> =
-        Check::ALL.into_iter().filter(|check| !never.contains(check)).map(Check::name).collect();
+    let known = || Check::ALL.into_iter().filter(|check| can_refuse(*check));
     let found = names.iter().map(|name| {
-        let found = known.iter().copied().find(|check| check == name);
-        found.ok_or_else(|| {
-            let known = format!("allow, {}", known.join(", "));
+        let before = BEFORE.into_iter().find(|(before, _)| before == name);
+        if let Some((before, check)) = before {
+            renamed.push((place, before, check));
+            return Ok(check.name());
+        }
+        known().map(Check::name).find(|check| check == name).ok_or_else(|| {
+            let known = known().map(Check::name).collect::<Vec<_>>().join(", ");
+            let known = format!("allow, {known}");
             (place, Problem::Word(template_file::Problem::Unknown { name: name.clone(), known }))
         })
     });
@@ -642,43 +715,47 @@ mod tests {
     #[test]
     fn every_rule_can_be_expected_to_refuse() {
         for (rules, test, check) in [
-            ("", "ca-key = 6", "ca-key"),
-            ("", "validity = \"-6m:+1h\"", "valid-after"),
-            ("", "validity = \"+0:+11h\"", "valid-before"),
-            ("", "principals = []", "principals-present"),
-            ("", "principals = [\"alice\", \"root\"]", "forbidden-principals"),
+            ("", "ca-key = 6", "ca-keys"),
+            ("", "validity = \"-6m:+1h\"", "not-before-offset"),
+            ("", "validity = \"+0:+11h\"", "not-after-offset"),
+            ("", "principals = []", "allow-empty-principals"),
+            ("", "principals = [\"alice\", \"root\"]", "forbid-principals"),
             ("", "type = \"host\"\nprincipals = [\"*.example.com\"]", "host-patterns"),
-            ("host-patterns = true", "type = \"host\"\nprincipals = [\"r??t\"]", "forbidden-principals"),
+            ("host-patterns = true", "type = \"host\"\nprincipals = [\"r??t\"]", "forbid-principals"),
             (
                 "host-patterns = true\nallow-principals = [\"*.example.com\"]",
                 "type = \"host\"\nprincipals = [\"*\"]",
-                "forbidden-principals, allowed-principals",
+                "forbid-principals, allow-principals",
             ),
-            ("certificate-types = [\"user\"]", "type = \"host\"", "certificate-type"),
-            ("allow-principals = [\"a*\"]", "principals = [\"bob\"]", "allowed-principals"),
-            ("max-principals = 1", "principals = [\"a\", \"b\"]", "principal-count"),
-            ("max-lifetime = \"1h\"", "validity = \"-1s:+1h\"", "lifetime"),
-            ("allow-extensions = [\"permit-pty\"]", "options = []", "extensions"),
-            ("allow-critical-options = []", "options = [\"force-command=x\"]", "critical-options"),
-            ("require-critical-options = [\"force-command\"]", "options = [\"clear\"]", "required-options"),
+            ("certificate-types = [\"user\"]", "type = \"host\"", "certificate-types"),
+            ("allow-principals = [\"a*\"]", "principals = [\"bob\"]", "allow-principals"),
+            ("max-principals = 1", "principals = [\"a\", \"b\"]", "max-principals"),
+            ("max-lifetime = \"1h\"", "validity = \"-1s:+1h\"", "max-lifetime"),
+            ("allow-extensions = [\"permit-pty\"]", "options = []", "allow-extensions"),
+            ("allow-critical-options = []", "options = [\"force-command=x\"]", "allow-critical-options"),
+            (
+                "require-critical-options = [\"force-command\"]",
+                "options = [\"clear\"]",
+                "require-critical-options",
+            ),
             ("force-command = [\"y\"]", "options = [\"force-command=x\"]", "force-command"),
             (
                 "source-address = [\"10.0.0.0/8\"]",
                 "options = [\"source-address=11.0.0.1\"]",
                 "source-address",
             ),
-            ("subject-keys = [\"rsa-3072\"]", "subject-key = \"rsa-3071\"", "subject-key"),
+            ("subject-keys = [\"rsa-3072\"]", "subject-key = \"rsa-3071\"", "subject-keys"),
             ("key-id = [\"*@a\"]", "key-id = \"b\"", "key-id"),
-            ("serials = { first = 2 }", "serial = 1", "serial"),
+            ("serials = { first = 2 }", "serial = 1", "serials"),
             (
                 "serials = { increasing = true }",
                 "serial = 7\nmemory = { last-serial = 7 }",
-                "increasing-serial",
+                "increasing-serials",
             ),
             (
                 "signature-algorithms = [\"ssh-ed25519\"]",
                 "signature-algorithm = \"rsa-sha2-512\"",
-                "signature-algorithm",
+                "signature-algorithms",
             ),
             (
                 "serials = { increasing = true, max-step = 5 }",
@@ -708,10 +785,10 @@ mod tests {
                 "host-patterns" => "type = \"host\"\nprincipals = [\"web.example.com\"]",
                 "serials-max-step" => "serial = 12\nmemory = { last-serial = 7 }",
                 "clock-max-step" => "memory = { highest-now = \"-60s\" }",
-                "increasing-serial" => "serial = 8\nmemory = { last-serial = 7 }",
+                "increasing-serials" => "serial = 8\nmemory = { last-serial = 7 }",
                 "clock" => "memory = { highest-now = \"+0\" }",
                 "quota" => "memory = { times = [\"+1s\", \"-60s\"] }",
-                "subject-key" => "subject-key = \"rsa-3072\"",
+                "subject-keys" => "subject-key = \"rsa-3072\"",
                 _ => continue,
             };
             assert_eq!(found(rules, boundary), "allowed", "{rules} {boundary}");
@@ -724,7 +801,7 @@ mod tests {
             let rule = format!("subject-keys = [{:?}]", kind.name());
             assert_eq!(found(&rule, &format!("subject-key = {:?}", kind.name())), "allowed");
             let other = if kind.name() == "ed25519" { "rsa" } else { "ed25519" };
-            assert_eq!(found(&rule, &format!("subject-key = {other:?}")), "refused by subject-key");
+            assert_eq!(found(&rule, &format!("subject-key = {other:?}")), "refused by subject-keys");
         }
         for name in
             ["ssh-rsa", "rsa-sha2-256", "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp521"]
@@ -745,19 +822,49 @@ mod tests {
         let passed = |expect: &str| {
             read("max-lifetime = \"1h\"", &format!("{suite}{expect}")).unwrap().run()[0].passed
         };
-        assert!(passed("expect = [\"lifetime\", \"forbidden-principals\"]"));
+        assert!(passed("expect = [\"max-lifetime\", \"forbid-principals\"]"));
         assert!(
-            passed("expect-at-least = [\"lifetime\"]")
-                && passed("expect-at-least = \"forbidden-principals\"")
+            passed("expect-at-least = [\"max-lifetime\"]")
+                && passed("expect-at-least = \"forbid-principals\"")
         );
         for wrong in [
             "expect = \"allow\"",
-            "expect = \"lifetime\"",
-            "expect = [\"lifetime\", \"forbidden-principals\", \"quota\"]",
+            "expect = \"max-lifetime\"",
+            "expect = [\"max-lifetime\", \"forbid-principals\", \"quota\"]",
         ] {
             assert!(!passed(wrong), "{wrong}");
         }
-        assert!(!passed("expect-at-least = [\"lifetime\", \"quota\"]"));
+        assert!(!passed("expect-at-least = [\"max-lifetime\", \"quota\"]"));
+    }
+
+    #[test]
+    fn a_check_is_known_by_the_name_that_it_had_before_and_the_new_one_is_told() {
+        let suite = "[[test]]\nname = \"x\"\nprincipals = [\"root\"]\nvalidity = \"+0:+2h\"\n\
+                     expect = [\"lifetime\", \"forbidden-principals\"]\n";
+        let suite = read("max-lifetime = \"1h\"", suite).unwrap();
+        assert!(suite.run()[0].passed, "{:?}", suite.run());
+        let told: Vec<_> = suite.renamed().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            told,
+            [
+                "line 6, column 10: the check \"lifetime\" is now \"max-lifetime\"",
+                "line 6, column 10: the check \"forbidden-principals\" is now \"forbid-principals\""
+            ]
+        );
+        for (before, check) in BEFORE {
+            assert!(can_refuse(check), "{before}");
+            assert!(Check::ALL.iter().all(|check| check.name() != before), "{before} is a name of now, too");
+            let suite =
+                format!("[[test]]\nname = \"x\"\nprincipals = [\"a\"]\nexpect-at-least = \"{before}\"");
+            let suite = read("", &suite).unwrap();
+            assert_eq!(
+                suite.run()[0].expected,
+                Expectation::RefuseAtLeast([check.name()].into()),
+                "{before}"
+            );
+        }
+        let now = read("", "[[test]]\nname = \"x\"\nexpect = \"max-lifetime\"").unwrap();
+        assert_eq!(now.renamed(), []);
     }
 
     #[test]
@@ -769,7 +876,7 @@ mod tests {
         assert_eq!(results[0].verdict.now + 86_400, results[1].verdict.now);
         let usual = read(
             "",
-            "[[test]]\nname = \"a\"\nprincipals = [\"a\"]\nvalidity = \"20260101:20260102\"\nexpect = \"valid-before\"",
+            "[[test]]\nname = \"a\"\nprincipals = [\"a\"]\nvalidity = \"20260101:20260102\"\nexpect = \"not-after-offset\"",
         );
         let results = usual.unwrap().run();
         assert!(results[0].passed && results[0].verdict.now == USUAL_NOW, "{results:?}");
@@ -782,12 +889,12 @@ mod tests {
         for (suite, place, reason) in [
             ("", (1, 12), "no [[test]]"),
             (&format!("{test}expect = \"allow\"\n{test}expect = \"allow\""), (6, 8), "stands twice"),
-            (&format!("{test}expect = \"lifetimes\""), (4, 10), "known are allow, ca-key"),
+            (&format!("{test}expect = \"lifetimes\""), (4, 10), "known are allow, ca-keys"),
             (&format!("{test}expect = \"timestamp\""), (4, 10), "unknown"),
             (&format!("{test}expect-at-least = \"allow\""), (4, 19), "unknown"),
             (&format!("{test}expect = []"), (4, 10), "expect"),
             (test, (2, 1), "expect-at-least"),
-            (&format!("{test}expect = \"allow\"\nexpect-at-least = \"lifetime\""), (2, 1), "one of"),
+            (&format!("{test}expect = \"allow\"\nexpect-at-least = \"max-lifetime\""), (2, 1), "one of"),
             (&format!("{test}expect = \"allow\"\nvalidity = \"1h\""), (5, 12), "neither"),
             (&format!("{test}expect = \"allow\"\nnow = \"21100101\""), (5, 7), "2106"),
             (&format!("{test}expect = \"allow\"\noptions = [\"no-tty\"]"), (5, 11), "no certificate option"),
@@ -832,7 +939,7 @@ mod tests {
         assert!(document.contains("<testcase classname=\"a&amp;b\" name=\"fine\"/>"), "{document}");
         assert!(document.contains("name=\"&lt;&quot;&amp;\\u{1b}\""), "{document}");
         assert!(
-            document.contains("<failure message=\"refused by forbidden-principals\">expected: allowed\n"),
+            document.contains("<failure message=\"refused by forbid-principals\">expected: allowed\n"),
             "{document}"
         );
         let mut reader = quick_xml::Reader::from_str(&document);

@@ -235,7 +235,7 @@ fn an_authentication_key_that_only_signs_can_be_put() {
     assert_eq!(user(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "user.pub"])).code, 0);
     let refused = user(&sign(&["-I", "me", "-n", "root", "-V", "+1h", "user.pub"]));
     assert_eq!(refused.code, 5, "{refused:?}");
-    assert!(refused.stderr.contains("forbidden-principals"), "{refused:?}");
+    assert!(refused.stderr.contains("forbid-principals"), "{refused:?}");
     for line in
         ["key delete 10 --type template", "template put t.toml --id 11", "key generate --algorithm p256"]
     {
@@ -470,7 +470,7 @@ fn a_refusal_is_explained_and_leaves_no_certificate() {
     let checks = report["keys"][0]["verdict"]["checks"].as_array().unwrap();
     let refusing: Vec<_> = checks.iter().filter(|check| check["outcome"] != "allowed").collect();
     assert_eq!(refusing.len(), 1, "{report}");
-    assert_eq!(refusing[0]["check"], "forbidden-principals");
+    assert_eq!(refusing[0]["check"], "forbid-principals");
 }
 
 #[test]

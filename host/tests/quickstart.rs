@@ -17,8 +17,7 @@ fn it_makes_everything_and_tells_what_it_does() {
     let machine = Machine::new();
     let run = machine.without_password(&["quickstart", "ca"]);
     assert_eq!(run.code, 0, "{run:?}");
-    for part in ["forbidden-principals", "TrustedUserCAKeys", "AuthorizedPrincipalsFile", "SSHSM_DEVICE=sim:"]
-    {
+    for part in ["forbid-principals", "TrustedUserCAKeys", "AuthorizedPrincipalsFile", "SSHSM_DEVICE=sim:"] {
         assert!(run.stdout.contains(part), "{part} in {}", run.stdout);
     }
     let line = fs::read_to_string(machine.path("ca/user-cert.pub")).unwrap();

@@ -58,25 +58,25 @@ fn what_is_not_allowed_is_refused_and_told() {
     let signed = sign(&machine, good);
     assert_eq!(signed.code, 0, "{signed:?}");
     for (from, to, check) in [
-        ("-I", "-h -I", "certificate-type"),
-        ("zone-web", "zone-web,admin", "allowed-principals"),
-        ("zone-web", "zone-a,zone-b,zone-c", "principal-count"),
-        ("+50m", "+61m", "lifetime"),
-        ("-O permit-pty", "-O permit-X11-forwarding", "extensions"),
-        ("-O source-address=10.1.0.0/16", "-O force-command=x", "critical-options"),
-        ("-O source-address=10.1.0.0/16", "-O permit-pty", "required-options"),
+        ("-I", "-h -I", "certificate-types"),
+        ("zone-web", "zone-web,admin", "allow-principals"),
+        ("zone-web", "zone-a,zone-b,zone-c", "max-principals"),
+        ("+50m", "+61m", "max-lifetime"),
+        ("-O permit-pty", "-O permit-X11-forwarding", "allow-extensions"),
+        ("-O source-address=10.1.0.0/16", "-O force-command=x", "allow-critical-options"),
+        ("-O source-address=10.1.0.0/16", "-O permit-pty", "require-critical-options"),
         ("10.1.0.0/16", "10.1.0.0/16,11.0.0.1", "source-address"),
         ("@example.com", "@example.org", "key-id"),
-        ("-z 100", "-z 200", "serial"),
-        ("-z 100", "-z 100", "increasing-serial"),
+        ("-z 100", "-z 200", "serials"),
+        ("-z 100", "-z 100", "increasing-serials"),
     ] {
         let arguments = match check {
-            "certificate-type" => "-h -I me@example.com -n zone-web -V +50m -z 150".to_owned(),
-            "increasing-serial" => good.to_owned(),
+            "certificate-types" => "-h -I me@example.com -n zone-web -V +50m -z 150".to_owned(),
+            "increasing-serials" => good.to_owned(),
             _ => good
                 .replace("-z 100", "-z 150")
                 .replace(from, to)
-                .replace("-z 150", if check == "serial" { "-z 200" } else { "-z 150" }),
+                .replace("-z 150", if check == "serials" { "-z 200" } else { "-z 150" }),
         };
         let refused = sign(&machine, &format!("{arguments} --format json"));
         assert_eq!(refused.code, 5, "{check}: {refused:?}");
@@ -103,49 +103,49 @@ const BOUNDS: [Bounds; 20] = [
         rule: "certificate-types = [\"host\"]",
         allowed: &["-h -I i -n a -V NOW:+3600"],
         refused: &["-I i -n a -V NOW:+3600"],
-        check: "certificate-type",
+        check: "certificate-types",
     },
     Bounds {
         rule: "allow-principals = [\"zone-*\", \"*.org\", \"me\"]",
         allowed: &["-I i -n zone-,.org,me,zone-a.org -V NOW:+3600"],
         refused: &["-I i -n zone -V NOW:+3600", "-I i -n me,org -V NOW:+3600", "-I i -n Me -V NOW:+3600"],
-        check: "allowed-principals",
+        check: "allow-principals",
     },
     Bounds {
         rule: "max-lifetime = \"1h\"",
         allowed: &["-I i -n a -V NOW:+3600", "-I i -n a -V NOW:+3599"],
         refused: &["-I i -n a -V NOW:+3601"],
-        check: "lifetime",
+        check: "max-lifetime",
     },
     Bounds {
         rule: "max-principals = 2",
         allowed: &["-I i -n a,b -V NOW:+3600"],
         refused: &["-I i -n a,b,c -V NOW:+3600"],
-        check: "principal-count",
+        check: "max-principals",
     },
     Bounds {
         rule: "allow-empty-principals = true\nmax-principals = 1",
         allowed: &["-I i -V NOW:+3600", "-I i -n a -V NOW:+3600"],
         refused: &["-I i -n a,b -V NOW:+3600"],
-        check: "principal-count",
+        check: "max-principals",
     },
     Bounds {
         rule: "allow-extensions = [\"permit-pty\"]",
         allowed: &["-I i -n a -V NOW:+3600 -O clear", "-I i -n a -V NOW:+3600 -O clear -O permit-pty"],
         refused: &["-I i -n a -V NOW:+3600 -O clear -O permit-pty -O permit-user-rc"],
-        check: "extensions",
+        check: "allow-extensions",
     },
     Bounds {
         rule: "allow-critical-options = [\"force-command\"]",
         allowed: &["-I i -n a -V NOW:+3600", "-I i -n a -V NOW:+3600 -O force-command=x"],
         refused: &["-I i -n a -V NOW:+3600 -O verify-required"],
-        check: "critical-options",
+        check: "allow-critical-options",
     },
     Bounds {
         rule: "require-critical-options = [\"force-command\", \"verify-required\"]",
         allowed: &["-I i -n a -V NOW:+3600 -O force-command=x -O verify-required"],
         refused: &["-I i -n a -V NOW:+3600 -O force-command=x", "-I i -n a -V NOW:+3600"],
-        check: "required-options",
+        check: "require-critical-options",
     },
     Bounds {
         rule: "force-command = [\"/bin/true\", \"internal-sftp\"]",
@@ -174,7 +174,7 @@ const BOUNDS: [Bounds; 20] = [
         rule: "subject-keys = [\"ecdsa-p256\", \"rsa-2048\"]",
         allowed: &["-I i -n a -V NOW:+3600 rsa2048.pub"],
         refused: &["-I i -n a -V NOW:+3600 rsa2047.pub", "-I i -n a -V NOW:+3600"],
-        check: "subject-key",
+        check: "subject-keys",
     },
     Bounds {
         rule: "key-id = [\"*@example.com\"]",
@@ -186,13 +186,13 @@ const BOUNDS: [Bounds; 20] = [
         rule: "serials = { first = 100, last = 199 }",
         allowed: &["-I i -n a -V NOW:+3600 -z 100", "-I i -n a -V NOW:+3600 -z 199"],
         refused: &["-I i -n a -V NOW:+3600 -z 99", "-I i -n a -V NOW:+3600 -z 200", "-I i -n a -V NOW:+3600"],
-        check: "serial",
+        check: "serials",
     },
     Bounds {
         rule: "serials = { increasing = true }",
         allowed: &["-I i -n a -V NOW:+3600 -z 7", "-I i -n a -V NOW:+3600 -z 8"],
         refused: &["-I i -n a -V NOW:+3600 -z 8", "-I i -n a -V NOW:+3600 -z 7"],
-        check: "increasing-serial",
+        check: "increasing-serials",
     },
     Bounds {
         rule: "certificate-types = [\"host\"]\nforbid-principals = [\"bastion.example.com\"]",
@@ -204,13 +204,13 @@ const BOUNDS: [Bounds; 20] = [
         rule: "host-patterns = true\nforbid-principals = [\"bastion.example.com\"]",
         allowed: &["-h -I i -n *.example.org -V NOW:+3600", "-I i -n b?stion.example.com -V NOW:+3600"],
         refused: &["-h -I i -n b?stion.example.com -V NOW:+3600", "-h -I i -n * -V NOW:+3600"],
-        check: "forbidden-principals",
+        check: "forbid-principals",
     },
     Bounds {
         rule: "host-patterns = true\nallow-principals = [\"*.example.com\"]",
         allowed: &["-h -I i -n *.example.com,w?b.example.com -V NOW:+3600"],
         refused: &["-h -I i -n *example.com -V NOW:+3600", "-h -I i -n web.example.co? -V NOW:+3600"],
-        check: "allowed-principals",
+        check: "allow-principals",
     },
     Bounds {
         rule: "serials = { increasing = true, max-step = 10 }",
@@ -267,7 +267,7 @@ fn every_rule_lets_through_what_is_at_its_bound_and_refuses_what_is_beyond() {
 
 #[test]
 fn a_ca_key_signs_with_the_algorithms_of_its_rule() {
-    for (algorithm, refused) in [("ssh-ed25519", &[][..]), ("ecdsa-sha2-nistp256", &["signature-algorithm"])]
+    for (algorithm, refused) in [("ssh-ed25519", &[][..]), ("ecdsa-sha2-nistp256", &["signature-algorithms"])]
     {
         let machine = machine(&format!("signature-algorithms = [\"{algorithm}\"]"));
         let run = sign(&machine, "-I i -n a -V +1h --format json");
@@ -389,7 +389,10 @@ fn a_key_that_openssh_cannot_read_is_told_before_anything_is_signed() {
 fn a_table_has_lines_only_for_rules_that_the_template_has() {
     let machine = machine("max-lifetime = \"1h\"\n");
     let refused = sign(&machine, "-I me -n a -V +2h");
-    assert!(refused.code == 5 && refused.stderr.contains("lifetime              refused    "), "{refused:?}");
+    assert!(
+        refused.code == 5 && refused.stderr.contains("max-lifetime              refused    "),
+        "{refused:?}"
+    );
     assert!(!refused.stderr.contains("quota") && !refused.stderr.contains("anything"), "{refused:?}");
     let shown = machine.run(&["template", "show", "10"]).stdout;
     assert!(shown.contains("max-lifetime:         1 hour"), "{shown}");

@@ -122,6 +122,21 @@ fn the_documented_suite_passes_on_the_documented_template() {
 }
 
 #[test]
+fn a_suite_with_the_names_that_checks_had_before_passes_and_the_new_ones_are_told() {
+    let machine = machine();
+    let suite = documented().last().unwrap().replace("\"allow-principals\"", "\"allowed-principals\"");
+    machine.write("suite.toml", &suite);
+    let run = machine.run(&["template", "test", "suite.toml", "--format", "json"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let warnings: Vec<_> = run.stderr.lines().filter(|line| line.contains("warning")).collect();
+    let warned = "the check \"allowed-principals\" is now \"allow-principals\"";
+    assert!(
+        matches!(warnings[..], [line] if line.contains("suite.toml, line ") && line.ends_with(warned)),
+        "{run:?}"
+    );
+}
+
+#[test]
 fn a_template_that_says_something_else_fails_its_tests() {
     let machine = machine();
     machine.write("suite.toml", documented().last().unwrap());
@@ -133,11 +148,9 @@ fn a_template_that_says_something_else_fails_its_tests() {
     let tests = report["suites"][0]["tests"].as_array().unwrap();
     let failed = tests.iter().find(|test| test["passed"] == false).unwrap();
     let expected = failed["expected"]["refuse"].as_array().unwrap();
-    assert!(expected.contains(&"allowed-principals".into()), "{failed}");
+    assert!(expected.contains(&"allow-principals".into()), "{failed}");
     let checks = failed["verdict"]["checks"].as_array().unwrap();
-    assert!(
-        checks.iter().any(|check| check["check"] == "allowed-principals" && check["outcome"] == "allowed")
-    );
+    assert!(checks.iter().any(|check| check["check"] == "allow-principals" && check["outcome"] == "allowed"));
     assert!(fs::read_to_string(machine.path("results.xml")).unwrap().contains("<failure "));
     let text = machine.run(&["template", "test", "suite.toml"]);
     assert!(text.stdout.contains("  FAILED  ") && text.stderr.contains("template tests failed"), "{text:?}");

@@ -142,10 +142,10 @@ fn what_the_template_forbids_is_refused_and_logged_with_the_verdict() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
     let agent = Agent::of(&scene.sshsm, &[]);
     for (flags, check) in [
-        (Flags::user(&["root"]).valid("-1m:+9h"), "forbidden-principals"),
-        (Flags::host(&["admin"]).valid("-1m:+9h"), "forbidden-principals"),
-        (Flags::user(&["alice"]).valid("-1m:+11h"), "valid-before"),
-        (Flags::user(&["alice"]), "valid-before"),
+        (Flags::user(&["root"]).valid("-1m:+9h"), "forbid-principals"),
+        (Flags::host(&["admin"]).valid("-1m:+9h"), "forbid-principals"),
+        (Flags::user(&["alice"]).valid("-1m:+11h"), "not-after-offset"),
+        (Flags::user(&["alice"]), "not-after-offset"),
     ] {
         let before = agent.log.text().len();
         let refused = needs!(agent.certify(&scene.ca, &flags, &scene.user));
@@ -304,7 +304,7 @@ fn a_command_has_the_agent_to_itself_and_its_exit_code_is_the_agents() {
     let _ = certificate::read(&scene.user.certificate(), &scene.ca);
     let refused = sign("root");
     assert_eq!(refused.status.code(), Some(255), "{refused}");
-    assert!(refused.stderr.contains("forbidden-principals"), "{refused}");
+    assert!(refused.stderr.contains("forbid-principals"), "{refused}");
     let places = with(&["sh", "-c", "echo $SSH_AUTH_SOCK; exit 7"]);
     assert_eq!(places.status.code(), Some(7), "{places}");
     assert!(!Path::new(places.stdout.trim()).exists());

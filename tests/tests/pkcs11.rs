@@ -197,7 +197,7 @@ fn the_host_refuses_what_a_device_refuses_with_the_same_checks() {
         run(command.arg(&user.public))
     };
     let own = token.directory().join("timestamp");
-    for (ca, timestamp, check) in [(AUTHORITY, &stranger.private, "timestamp"), ("6", &own, "ca-key")] {
+    for (ca, timestamp, check) in [(AUTHORITY, &stranger.private, "timestamp-key"), ("6", &own, "ca-keys")] {
         let refused = verdict(&sign(ca, timestamp), "host");
         let refused: Vec<_> = refused.iter().filter(|[_, outcome]| outcome.contains("refused")).collect();
         assert_eq!(refused, [&[format!("{check:?}"), "\"refused\"".into()]]);

@@ -22,7 +22,7 @@ fn its_certificate_opens_a_real_sshd() {
     let directory = tempdir().unwrap();
     let place = directory.path().join("quickstart");
     let told = run(binaries::sshsm().arg("quickstart").arg(&place)).success().stdout;
-    for promised in ["TrustedUserCAKeys", "AuthorizedPrincipalsFile", "forbidden-principals", "root"] {
+    for promised in ["TrustedUserCAKeys", "AuthorizedPrincipalsFile", "forbid-principals", "root"] {
         assert!(told.contains(promised), "{promised} is not in\n{told}");
     }
     let key = |name: &str| Key {

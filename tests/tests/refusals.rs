@@ -36,13 +36,13 @@ fn allowed() -> [Flags; 3] {
 /// Requests that it refuses, and the one check that does.
 fn refused() -> [(Flags, &'static str); 7] {
     [
-        (Flags::user(&["root"]).valid("-1m:+9h"), "forbidden-principals"),
-        (Flags::user(&["alice", "admin", "bob"]).valid("-1m:+9h"), "forbidden-principals"),
-        (Flags::host(&["admin"]).valid("-1m:+9h"), "forbidden-principals"),
-        (Flags::user(&["alice"]).valid("-1m:+11h"), "valid-before"),
-        (Flags::user(&["alice"]).valid("-1m:forever"), "valid-before"),
-        (Flags::user(&["alice"]).valid("-1h:+9h"), "valid-after"),
-        (Flags::user(&["alice"]).valid("always:+9h"), "valid-after"),
+        (Flags::user(&["root"]).valid("-1m:+9h"), "forbid-principals"),
+        (Flags::user(&["alice", "admin", "bob"]).valid("-1m:+9h"), "forbid-principals"),
+        (Flags::host(&["admin"]).valid("-1m:+9h"), "forbid-principals"),
+        (Flags::user(&["alice"]).valid("-1m:+11h"), "not-after-offset"),
+        (Flags::user(&["alice"]).valid("-1m:forever"), "not-after-offset"),
+        (Flags::user(&["alice"]).valid("-1h:+9h"), "not-before-offset"),
+        (Flags::user(&["alice"]).valid("always:+9h"), "not-before-offset"),
     ]
 }
 
@@ -133,7 +133,8 @@ fn a_strangers_timestamp_and_an_unlisted_key_are_refused() {
             .arg(timestamp_key)
             .arg(&user.public))
     };
-    for (ca_key, timestamp_key, check) in [("5", &stranger.private, "timestamp"), ("6", &own, "ca-key")] {
+    for (ca_key, timestamp_key, check) in [("5", &stranger.private, "timestamp-key"), ("6", &own, "ca-keys")]
+    {
         let finished = sign(ca_key, timestamp_key);
         assert_refused(&finished, &finished.stderr, check);
         assert!(!user.certificate().exists());

@@ -4,3 +4,4 @@ pub mod memory;
 pub mod policy;
 pub mod subject;
 pub mod timestamp;
+mod value;

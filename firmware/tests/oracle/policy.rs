@@ -124,18 +124,17 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         None => Undecided,
     };
     let t = template;
-    let rules: [(&'static str, &dyn Fn() -> Answer); 28] = [
-        ("timestamp", &|| at.timestamp),
-        ("ca-key", &|| yes(t.ca_keys.contains(&at.ca_key))),
+    let rules: [(&'static str, &dyn Fn() -> Answer); 29] = [
+        ("timestamp-key", &|| at.timestamp),
+        ("ca-keys", &|| yes(t.ca_keys.contains(&at.ca_key))),
         ("domain", &|| match &at.domains {
             Some((ca_key, template)) => yes(ca_key.iter().any(|domain| template.contains(domain))),
             None => Allowed,
         }),
         ("signature-key", &|| yes(request.names_ca_key)),
-        ("valid-after", &|| yes(t.not_before == 0 || after >= now - i128::from(t.not_before))),
-        ("valid-before", &|| yes(t.not_after == 0xffff_ffff || before <= now + i128::from(t.not_after))),
-        ("principals-present", &|| yes(t.allow_empty_principals || !request.principals.is_empty())),
-        ("forbidden-principals", &|| {
+        ("not-before-offset", &|| yes(t.not_before == 0 || after >= now - i128::from(t.not_before))),
+        ("not-after-offset", &|| yes(t.not_after == 0xffff_ffff || before <= now + i128::from(t.not_after))),
+        ("forbid-principals", &|| {
             yes(!request.principals.iter().any(|name| {
                 if request.host {
                     t.forbid_principals.iter().any(|host| stands_for(name, host))
@@ -144,16 +143,12 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
                 }
             }))
         }),
-        ("host-patterns", &|| {
-            let pattern = |name: &Vec<u8>| name.contains(&b'*') || name.contains(&b'?');
-            yes(!request.host || t.host_patterns || !request.principals.iter().any(pattern))
-        }),
-        ("certificate-type", &|| match t.certificate_types {
+        ("certificate-types", &|| match t.certificate_types {
             Some(1) => yes(!request.host),
             Some(2) => yes(request.host),
             _ => Allowed,
         }),
-        ("allowed-principals", &|| match &t.allow_principals {
+        ("allow-principals", &|| match &t.allow_principals {
             // The strangest host that a principal stands for is matched, by one pattern for all of them.
             Some(patterns) if request.host => yes(request.principals.iter().all(|name| {
                 let strange: Vec<u8> =
@@ -163,23 +158,24 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             Some(patterns) => yes(request.principals.iter().all(|name| matches(patterns, name))),
             None => Allowed,
         }),
-        ("principal-count", &|| match t.max_principals {
-            Some(most) => yes(request.principals.len() <= usize::from(most)),
-            None => Allowed,
-        }),
-        ("lifetime", &|| match t.max_lifetime {
+        ("max-lifetime", &|| match t.max_lifetime {
             Some(most) => yes(lifetime <= i128::from(most)),
             None => Allowed,
         }),
-        ("extensions", &|| match &t.allow_extensions {
+        ("max-principals", &|| match t.max_principals {
+            Some(most) => yes(request.principals.len() <= usize::from(most)),
+            None => Allowed,
+        }),
+        ("allow-empty-principals", &|| yes(t.allow_empty_principals || !request.principals.is_empty())),
+        ("allow-extensions", &|| match &t.allow_extensions {
             Some(allowed) => yes(request.extensions.iter().all(|(name, _)| names(allowed, name))),
             None => Allowed,
         }),
-        ("critical-options", &|| match &t.allow_critical_options {
+        ("allow-critical-options", &|| match &t.allow_critical_options {
             Some(allowed) => yes(request.critical.iter().all(|(name, _)| names(allowed, name))),
             None => Allowed,
         }),
-        ("required-options", &|| match &t.require_critical_options {
+        ("require-critical-options", &|| match &t.require_critical_options {
             Some(required) => yes(required.iter().all(|name| option(name).is_some())),
             None => Allowed,
         }),
@@ -193,7 +189,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             (Some(_), Some((_, None))) => Refused,
             _ => Allowed,
         }),
-        ("subject-key", &|| match &t.subject_keys {
+        ("subject-keys", &|| match &t.subject_keys {
             _ if request.odd_key => Refused,
             _ if request.subject_kind == 1 && !(1024..=16_384).contains(&request.rsa_bits) => Refused,
             Some((least, kinds)) => yes(kinds.contains(&request.subject_kind)
@@ -204,11 +200,11 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             Some(patterns) => yes(matches(patterns, &request.key_id)),
             None => Allowed,
         }),
-        ("serial", &|| match t.serials {
+        ("serials", &|| match t.serials {
             Some((first, last)) => yes(first <= request.serial && request.serial <= last),
             None => Allowed,
         }),
-        ("increasing-serial", &|| {
+        ("increasing-serials", &|| {
             if !t.increasing_serials {
                 return Allowed;
             }
@@ -217,29 +213,13 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
                 None => true,
             })
         }),
-        ("serials-max-step", &|| match t.serials_max_step {
-            Some(step) => remembered(&|memory| {
-                // Nothing before the range was ever used.
-                let beginning = t.serials.map_or(0, |(first, _)| i128::from(first) - 1).max(0);
-                let last = memory.last_serial.map_or(beginning, i128::from).max(beginning);
-                i128::from(request.serial) <= last + i128::from(step)
-            }),
-            None => Allowed,
-        }),
-        ("signature-algorithm", &|| match &t.signature_algorithms {
+        ("signature-algorithms", &|| match &t.signature_algorithms {
             Some(algorithms) => yes(algorithms.contains(&at.algorithm)),
             None => Allowed,
         }),
         ("clock", &|| match t.clock {
             Some(tolerance) => remembered(&|memory| match clock_stands_at(t, memory) {
                 Some(highest) => now >= highest - i128::from(tolerance),
-                None => true,
-            }),
-            None => Allowed,
-        }),
-        ("clock-max-step", &|| match t.clock_max_step {
-            Some((step, _)) => remembered(&|memory| match clock_stands_at(t, memory) {
-                Some(highest) => now <= highest + i128::from(step),
                 None => true,
             }),
             None => Allowed,
@@ -255,6 +235,28 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         // It is asked for at the device, once nothing else stands in the way.
         ("presence", &|| match t.presence {
             Some(_) => remembered(&|_| true),
+            None => Allowed,
+        }),
+        // It is about the template, and not about a request.
+        ("sealed", &|| Allowed),
+        ("host-patterns", &|| {
+            let pattern = |name: &Vec<u8>| name.contains(&b'*') || name.contains(&b'?');
+            yes(!request.host || t.host_patterns || !request.principals.iter().any(pattern))
+        }),
+        ("serials-max-step", &|| match t.serials_max_step {
+            Some(step) => remembered(&|memory| {
+                // Nothing before the range was ever used.
+                let beginning = t.serials.map_or(0, |(first, _)| i128::from(first) - 1).max(0);
+                let last = memory.last_serial.map_or(beginning, i128::from).max(beginning);
+                i128::from(request.serial) <= last + i128::from(step)
+            }),
+            None => Allowed,
+        }),
+        ("clock-max-step", &|| match t.clock_max_step {
+            Some((step, _)) => remembered(&|memory| match clock_stands_at(t, memory) {
+                Some(highest) => now <= highest + i128::from(step),
+                None => true,
+            }),
             None => Allowed,
         }),
     ];

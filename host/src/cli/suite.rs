@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     files::{self, Kind, Replace},
-    output::{lossy, shown},
+    output::{lossy, shown, talk},
     template_suite::{self, Suite, TestResult},
 };
 
@@ -50,6 +50,9 @@ impl Test {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let suites = self.suites.iter().map(|path| {
             let suite = Suite::read(path).map_err(|error| CliError::content("no tests", error))?;
+            for renamed in suite.renamed() {
+                talk(format_args!("warning: {}, {renamed}", shown(path)));
+            }
             Ok(Tested { suite: path, template: suite.template_file().to_owned(), tests: suite.run() })
         });
         let suites = suites.collect::<Result<Vec<_>, CliError>>()?;

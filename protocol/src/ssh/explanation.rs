@@ -84,7 +84,7 @@ mod tests {
     use std::vec::Vec;
 
     fn finding<'a>(asked: &'a str) -> Finding<'a> {
-        Finding { check: "lifetime", outcome: "refused", asked, allowed: "at most 1 s" }
+        Finding { check: "max-lifetime", outcome: "refused", asked, allowed: "at most 1 s" }
     }
 
     fn encode(now: u32, findings: &[Finding<'_>], writer: &mut Writer<'_>) -> Result<(), CodecError> {

@@ -168,6 +168,26 @@ impl SubjectKind {
         Self::SecurityKeyEd25519,
     ];
 
+    /// Its number in a template. Templates are stored: a number never changes, and is never given to another kind.
+    #[must_use]
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Plain(KeyKind::Rsa) => 1,
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P256)) => 2,
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P384)) => 3,
+            Self::Plain(KeyKind::Ecdsa(SshCurve::P521)) => 4,
+            Self::Plain(KeyKind::Ed25519) => 5,
+            Self::SecurityKeyEcdsa => 6,
+            Self::SecurityKeyEd25519 => 7,
+        }
+    }
+
+    /// The kind of this number.
+    #[must_use]
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.code() == code)
+    }
+
     /// A short name, for template files and verdicts.
     #[must_use]
     pub const fn name(self) -> &'static str {

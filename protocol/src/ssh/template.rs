@@ -92,10 +92,10 @@ pub enum TemplateError {
     #[error(transparent)]
     TimestampKey(#[from] TimestampKeyError),
     /// An extension tag that stands twice.
-    #[error("tag {:#04x} ({}) stands twice", *.0 as u8, .0.name())]
+    #[error("tag {:#04x} ({}) stands twice", .0.code(), .0.name())]
     DuplicateRule(RuleTag),
     /// The value of an extension tag.
-    #[error("tag {:#04x} ({}): {error}", *tag as u8, tag.name())]
+    #[error("tag {:#04x} ({}): {error}", tag.code(), tag.name())]
     Rule {
         /// The tag.
         tag: RuleTag,
@@ -292,7 +292,7 @@ fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), TemplateErro
 #[must_use]
 pub fn is_sealed(bytes: &[u8]) -> bool {
     let sealed = fields(bytes).try_fold(false, |sealed, field| {
-        field.map(|(code, value)| sealed || (code == RuleTag::Sealed as u8 && value.is_empty()))
+        field.map(|(code, value)| sealed || (code == RuleTag::Sealed.code() && value.is_empty()))
     });
     sealed == Ok(true)
 }
@@ -312,7 +312,7 @@ impl<'a> Template<'a> {
             let (code, value) = field?;
             if dialect == Dialect::Extended
                 && let Some((tag, seen)) =
-                    RuleTag::ALL.into_iter().zip(&mut seen).find(|(tag, _)| *tag as u8 == code)
+                    RuleTag::ALL.into_iter().zip(&mut seen).find(|(tag, _)| tag.code() == code)
             {
                 if core::mem::replace(seen, true) {
                     return Err(TemplateError::DuplicateRule(tag));
