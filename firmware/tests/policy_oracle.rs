@@ -29,10 +29,8 @@ use proptest::test_runner::TestRunner;
 use sha2::{Digest, Sha256};
 use sshsm_firmware::crypto::RustCrypto;
 use sshsm_firmware::ssh::memory;
-use sshsm_firmware::ssh::policy::{BothDomains, CaKey, Check, OnDevice, Outcome, evaluate};
-use sshsm_firmware::ssh::timestamp::Timestamp;
+use sshsm_firmware::ssh::policy::{self, BothDomains, CaKey, Check, OnDevice, Outcome};
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
-use sshsm_protocol::ssh::request::Request;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template};
 use sshsm_protocol::ssh::timestamp::Now;
@@ -665,18 +663,17 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
     let request = request_bytes(&case);
     (case.template.damaged, case.request.damaged) = (damaged, case.request_damage.is_some());
     let expected = judge(&case.template, &case.request, &case.at);
+    let needs_touch = oracle::needs_touch(&case.template, &case.request, &case.at);
 
     let Circumstances { now, timestamp, ca_key, algorithm: code, memory, domains } = &case.at;
     let template = Template::decode_dialect(&template, case.dialect);
-    let timestamp = match (&template, timestamp) {
-        (Ok(template), Answer::Allowed | Answer::Refused) => {
+    let signature = match timestamp {
+        Answer::Allowed | Answer::Refused => {
             let forged = u32::from(*timestamp == Answer::Refused);
             let said = [&Sha256::digest(&request)[..], &(now ^ forged).to_be_bytes()].concat();
-            let signature = AUTHORITY.sign(&said).to_bytes();
-            let now = Now::from_seconds(*now);
-            Timestamp::verify::<RustCrypto>(&template.timestamp_key, &request, now, &signature)
+            Some(AUTHORITY.sign(&said).to_bytes())
         }
-        _ => Timestamp::unsigned(Now::from_seconds(*now)),
+        Answer::Undecided => None,
     };
     let ca_key = CaKey {
         id: ObjectId::new(*ca_key).unwrap(),
@@ -688,19 +685,23 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
         // As a device does, which keeps it in its flash.
         memory::Memory::decode(&memory.encode()).unwrap()
     });
-    let decoded = Request::decode(&request);
     let bits = |list: &[u8]| Domains::from_bits(list.iter().fold(0, |bits, domain| bits | 1 << (domain - 1)));
     let domains = domains
         .as_ref()
         .map(|(ca_key, template)| BothDomains { ca_key: bits(ca_key), template: bits(template) });
-    let device = OnDevice { memory: memory.as_ref(), domains };
-    let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, device);
+    let verdict = policy::judge::<RustCrypto>(&policy::Case {
+        template: &template,
+        request: &request,
+        now: Now::from_seconds(*now),
+        timestamp_signature: signature.as_ref().map(|signature| signature.as_slice()),
+        ca_key,
+        device: OnDevice { memory: memory.as_ref(), domains },
+    });
 
     let allowed = expected.iter().all(|(_, answer)| *answer == Answer::Allowed);
     let unreadable = expected[1].1 == Answer::Refused;
     let error = if unreadable { DeviceError::InvalidData } else { DeviceError::SshCaConstraintViolation };
     assert_eq!(verdict.is_allowed(), allowed);
-    assert_eq!(verdict.permit(), if allowed { Ok(()) } else { Err(error) });
     assert_eq!(expected.len(), Check::ALL.len());
     let found = verdict.findings().iter().map(|finding| match finding.outcome {
         Outcome::Allowed => (finding.check.name(), Answer::Allowed),
@@ -711,7 +712,20 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
         assert_eq!(name, check);
         (name, expected, found)
     };
-    expected.into_iter().zip(found).map(named).collect()
+    let both = expected.into_iter().zip(found).map(named).collect();
+    match verdict.permit() {
+        Ok(permit) => {
+            assert!(allowed);
+            assert_eq!(permit.request(), request);
+            assert_eq!(permit.needs_touch(), needs_touch);
+            let counted = case.template.increasing_serials
+                || case.template.clock.is_some()
+                || case.template.quota.is_some();
+            assert_eq!(permit.memory().is_some(), counted);
+        }
+        Err(refusal) => assert_eq!((allowed, DeviceError::from(refusal)), (false, error)),
+    }
+    both
 }
 
 #[test]

@@ -15,7 +15,7 @@ use case::{Case, NOW, TEMPLATE_ID, only, still_allowed};
 use model::{ModelDevice, Object, Session};
 use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{BaseCheck, Check, Outcome};
+use sshsm_firmware::ssh::policy::{BaseCheck, Check, Outcome, Refusal};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
@@ -676,6 +676,30 @@ fn without_a_device_what_only_it_knows_is_undecided() {
             Check::Rule(RuleTag::ClockMaxStep),
         ]
     );
+}
+
+#[test]
+fn a_permit_says_what_is_to_be_done_before_it_is_used() {
+    let mut case = Case::new();
+    let told = |case: &Case| {
+        case.judged(Some(&case.memory), |verdict| {
+            verdict.permit().map(|permit| {
+                assert_eq!(permit.request(), case.request());
+                (permit.needs_touch(), permit.memory().cloned())
+            })
+        })
+    };
+    assert_eq!(told(&case), Ok((false, None)));
+    case.rules.presence = Some(PresenceRule::Always);
+    assert_eq!(told(&case), Ok((true, None)));
+    (case.rules.increasing_serials, case.serial) = (true, 7);
+    let memory = Memory { last_serial: Some(7), ..Memory::default() };
+    assert_eq!(told(&case), Ok((true, Some(memory.clone()))));
+    case.memory = memory;
+    assert_eq!(told(&case), Err(Refusal::NotAllowed));
+    // What only a device can say is undecided without one, and not permitted.
+    let undecided = case.judged(None, |verdict| verdict.permit().map(drop));
+    assert_eq!(undecided, Err(Refusal::NotAllowed));
 }
 
 #[test]

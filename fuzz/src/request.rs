@@ -16,5 +16,5 @@ pub fn run(bytes: &[u8]) {
     }
     let template = Template::decode(include_bytes!("../corpus/template/rules"));
     assert!(template.is_ok());
-    template::judge(&template, &request);
+    template::judge(&template, bytes);
 }

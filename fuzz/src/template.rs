@@ -1,11 +1,11 @@
 //! A template's bytes: those that are read are written again as they were meant, and judge a request without a panic.
 
+use sshsm_firmware::crypto::RustCrypto;
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{BothDomains, CaKey, OnDevice, Verdict, evaluate};
-use sshsm_firmware::ssh::timestamp::Timestamp;
+use sshsm_firmware::ssh::policy::{self, BothDomains, CaKey, Case, OnDevice};
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::ssh::public_key::PublicKey;
-use sshsm_protocol::ssh::request::{Request, RequestError};
+use sshsm_protocol::ssh::request::Request;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
@@ -24,23 +24,21 @@ pub fn run(bytes: &[u8]) {
     if let Ok(strict) = Template::decode_dialect(bytes, Dialect::Yubihsm2) {
         assert_eq!(template, Ok(strict));
     }
-    let request = Request::decode(include_bytes!("../corpus/request/user"));
-    assert!(request.is_ok());
-    judge(&template, &request);
+    let request = include_bytes!("../corpus/request/user");
+    assert!(Request::decode(request).is_ok());
+    judge(&template, request);
 }
 
-/// The verdict, told; without a device it is never that a signature may be made.
-pub fn judge<'a>(
-    template: &Result<Template<'a>, TemplateError>,
-    request: &Result<Request<'a>, RequestError>,
-) {
+/// The verdict, told; without a signed time it is never that a signature may be made.
+pub fn judge(template: &Result<Template<'_>, TemplateError>, request: &[u8]) {
     let id = ObjectId::DEFAULT_AUTHENTICATION_KEY;
     let ca_key = CaKey { id, public: PublicKey::Ed25519(&[7; 32]), algorithm: SignatureAlgorithm::Ed25519 };
-    let now = Timestamp::unsigned(Now::from_seconds(1_700_000_000));
+    let now = Now::from_seconds(1_700_000_000);
     let domains = Some(BothDomains { ca_key: Domains::ALL, template: Domains::ALL });
     for device in [OnDevice::default(), OnDevice { memory: Some(&Memory::default()), domains }] {
-        let verdict: Verdict<'_> = evaluate(template, request, &now, &ca_key, device);
+        let case = Case { template, request, now, timestamp_signature: None, ca_key, device };
+        let verdict = policy::judge::<RustCrypto>(&case);
         assert!(!verdict.to_string().is_empty() && !verdict.is_allowed());
-        assert_eq!(verdict.permit().is_ok(), verdict.is_allowed());
+        assert!(verdict.permit().is_err());
     }
 }

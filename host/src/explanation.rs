@@ -7,10 +7,7 @@ use ssh_encoding::Encode;
 use ssh_key::public::KeyData;
 use sshsm_firmware::{
     crypto::RustCrypto,
-    ssh::{
-        policy::{self, CaKey, OnDevice, Outcome, Value},
-        timestamp::Timestamp,
-    },
+    ssh::policy::{self, CaKey, Case, OnDevice, Outcome},
 };
 use sshsm_protocol::{
     ObjectId,
@@ -65,25 +62,18 @@ impl Explanation {
     /// time is taken as it is, and the timestamp stays undecided. `device` is what is known of the device, if there is
     /// one.
     #[must_use]
-    pub fn new(
-        template: &Result<Template<'_>, TemplateError>,
-        request: &[u8],
+    pub fn new<'a>(
+        template: &'a Result<Template<'a>, TemplateError>,
+        request: &'a [u8],
         now: Now,
-        timestamp_signature: Option<&[u8]>,
+        timestamp_signature: Option<&'a [u8]>,
         authority: Authority<'_>,
-        device: OnDevice<'_>,
+        device: OnDevice<'a>,
     ) -> Self {
-        let decoded = Request::decode(request);
-        let timestamp = match (template, timestamp_signature) {
-            (Ok(template), Some(signature)) => {
-                Timestamp::verify::<RustCrypto>(&template.timestamp_key, request, now, signature)
-            }
-            _ => Timestamp::unsigned(now),
-        };
         let given = authority.public.and_then(|key| key.encode_vec().ok()).unwrap_or_default();
         let public = PublicKey::decode(&given)
             .ok()
-            .or_else(|| decoded.as_ref().ok().map(|request| request.signature_key))
+            .or_else(|| Request::decode(request).ok().map(|request| request.signature_key))
             // A request that cannot be read is judged no further, so that no key is compared.
             .unwrap_or(PublicKey::Ed25519(&[0; 32]));
         let usual = match public.kind() {
@@ -92,8 +82,15 @@ impl Explanation {
             KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
         };
         let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
-        let verdict = policy::evaluate(template, &decoded, &timestamp, &ca_key, device);
-        let found = verdict.findings().iter().filter(|finding| finding.allowed != Value::Unrestricted);
+        let verdict = policy::judge::<RustCrypto>(&Case {
+            template,
+            request,
+            now,
+            timestamp_signature,
+            ca_key,
+            device,
+        });
+        let found = verdict.told();
         let checks = found.map(|finding| Finding {
             check: finding.check.name().to_owned(),
             outcome: finding.outcome.name().to_owned(),

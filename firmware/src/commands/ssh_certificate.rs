@@ -8,7 +8,6 @@ use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::object::ObjectInfo;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::PublicKey;
-use sshsm_protocol::ssh::request::{Request, RequestError};
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{Dialect, Template, TemplateError};
 use sshsm_protocol::ssh::timestamp::Now;
@@ -18,13 +17,13 @@ use sshsm_protocol::{
 
 use super::{Core, existing_id};
 use crate::authorization::{usable, visible};
-use crate::crypto::{MAX_SIGNATURE, Provider, sign_ssh};
+use crate::crypto::Provider;
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
+use crate::ssh::certificate;
 use crate::ssh::memory::Memory;
-use crate::ssh::policy::{BothDomains, CaKey, Check, Decision, OnDevice, Value, evaluate};
-use crate::ssh::timestamp::Timestamp;
+use crate::ssh::policy::{BothDomains, CaKey, Case, Check, Decision, OnDevice, Value, judge};
 
 /// What is asked of a CA key and a template.
 struct Question<'r> {
@@ -37,15 +36,14 @@ struct Question<'r> {
     domains: BothDomains,
     template: Vec<u8>,
     dialect: Dialect,
-    memory: Memory,
     now: Now,
-    timestamp_signature: &'r [u8],
-    request: &'r [u8],
+    /// The timestamp signature, as long as the template's timestamp key makes it, and the request.
+    signed: Reader<'r>,
 }
 
 impl<'r> Question<'r> {
     /// `CA key id u16 ‖ template id u16 ‖ algorithm u8 ‖ now u32 ‖ timestamp signature ‖ request`, for somebody who may have
-    /// it signed. The timestamp signature is as long as the template's timestamp key makes it.
+    /// it signed.
     fn read<P: Platform>(
         core: &mut Core<P>,
         caller: &Caller,
@@ -62,60 +60,52 @@ impl<'r> Question<'r> {
             .ok_or(DeviceError::InvalidData)?;
         let now = Now::from_seconds(reader.u32()?);
         let (template, dialect) = (core.template(template_name.1)?, core.platform.dialect());
-        let (timestamp_signature, remembers) = match Template::decode_dialect(&template, dialect) {
-            Ok(template) => {
-                (reader.take(template.timestamp_key.signature_length())?, template.rules.has_memory())
-            }
-            Err(_) => (&[][..], false),
-        };
-        let memory = if remembers { core.memory(template_name.1)? } else { Memory::default() };
         let (key, _) = core.load(&ca)?;
         let (public, key) = (key.public().to_vec(), key.algorithm);
-        let (template_id, request) = (template_name.1, reader.rest());
-        Ok(Self {
-            ca,
-            public,
-            key,
-            algorithm,
-            template_id,
-            domains,
-            template,
-            dialect,
-            memory,
-            now,
-            timestamp_signature,
-            request,
-        })
+        let template_id = template_name.1;
+        Ok(Self { ca, public, key, algorithm, template_id, domains, template, dialect, now, signed: reader })
+    }
+
+    fn template(&self) -> Result<Template<'_>, TemplateError> {
+        Template::decode_dialect(&self.template, self.dialect)
+    }
+
+    /// What the device remembers of its signatures under the template, if its rules depend on that.
+    fn memory<P: Platform>(
+        &self,
+        core: &mut Core<P>,
+        template: &Result<Template<'_>, TemplateError>,
+    ) -> Result<Memory, DeviceError> {
+        match template {
+            Ok(template) if template.rules.has_memory() => core.memory(self.template_id),
+            Ok(_) | Err(_) => Ok(Memory::default()),
+        }
     }
 
     /// What the policy says.
-    fn judge<C: Provider>(&self) -> Result<Judgement<'_>, DeviceError> {
-        let template = Template::decode_dialect(&self.template, self.dialect);
-        let request = Request::decode(self.request);
-        let timestamp = match &template {
-            Ok(template) => Timestamp::verify::<C>(
-                &template.timestamp_key,
-                self.request,
-                self.now,
-                self.timestamp_signature,
-            ),
-            Err(_) => Timestamp::unsigned(self.now),
+    fn judge<'q, C: Provider>(
+        &'q self,
+        template: &'q Result<Template<'q>, TemplateError>,
+        memory: &'q Memory,
+    ) -> Result<Decision<'q>, DeviceError> {
+        let mut signed = self.signed.clone();
+        let timestamp_signature = match template {
+            Ok(template) => Some(signed.take(template.timestamp_key.signature_length())?),
+            // It is not known where the request begins, and the policy does not ask.
+            Err(_) => None,
         };
         let public = PublicKey::from_raw(self.key, &self.public).map_err(|_| DeviceError::StorageFailed)?;
-        let ca_key = CaKey { id: self.ca.id, public, algorithm: self.algorithm };
-        let device = OnDevice { memory: Some(&self.memory), domains: Some(self.domains) };
-        let verdict = evaluate(&template, &request, &timestamp, &ca_key, device);
-        let (ca_key, template_id, algorithm) = (self.ca.id, self.template_id, self.algorithm);
-        let decision = Decision { ca_key, template: template_id, algorithm, verdict };
-        Ok(Judgement { decision, template, request })
+        let (ca_key, algorithm) = (self.ca.id, self.algorithm);
+        let verdict = judge::<C>(&Case {
+            template,
+            request: signed.rest(),
+            now: self.now,
+            timestamp_signature,
+            ca_key: CaKey { id: ca_key, public, algorithm },
+            device: OnDevice { memory: Some(memory), domains: Some(self.domains) },
+        });
+        Ok(Decision { ca_key, template: self.template_id, algorithm, verdict })
     }
-}
-
-/// A decision, and what it was about.
-struct Judgement<'q> {
-    decision: Decision<'q>,
-    template: Result<Template<'q>, TemplateError>,
-    request: Result<Request<'q>, RequestError>,
 }
 
 /// SIGN SSH CERTIFICATE: the [`Question`]; the certificate's signature field.
@@ -126,26 +116,19 @@ pub(crate) fn sign<P: Platform>(
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let question = Question::read(core, caller, reader)?;
-    let Judgement { decision, template, request } = question.judge::<P::Crypto>()?;
+    let template = question.template();
+    let memory = question.memory(core, &template)?;
+    let decision = question.judge::<P::Crypto>(&template, &memory)?;
     core.platform.decided(&decision);
-    decision.verdict.permit()?;
-    // What is permitted was read.
-    let (Ok(template), Ok(request)) = (template, request) else { return Err(DeviceError::InvalidData) };
-    let rules = template.rules;
-    let asked = rules.presence.is_some_and(|presence| presence.applies(&request, question.now));
-    let wanted = presence::at_least(core.options.presence(), asked);
+    let permit = decision.verdict.permit()?;
+    let wanted = presence::at_least(core.options.presence(), permit.needs_touch());
     presence::confirm(&mut core.platform, wanted, Command::SignSshCertificate)?;
-    if rules.has_memory() {
+    if let Some(memory) = permit.memory() {
         // Before the signature exists: a power cut wastes a permission, and grants none.
-        core.remember(question.template_id, &question.memory.after(&rules, &request, question.now))?;
+        core.remember(question.template_id, memory)?;
     }
     let (key, platform) = core.load(&question.ca)?;
-    let mut signature = [0; MAX_SIGNATURE];
-    let length = sign_ssh(key, question.algorithm, question.request, platform.entropy(), &mut signature)?;
-    question
-        .algorithm
-        .encode_field(signature.get(..length).unwrap_or_default(), writer)
-        .map_err(|_| DeviceError::WrongLength)
+    certificate::sign(permit, key, platform.entropy(), writer)
 }
 
 /// EXPLAIN SSH REQUEST: the [`Question`]; the verdict in words, as [`explanation`] has it. Nothing is signed, nothing is
@@ -157,9 +140,10 @@ pub(crate) fn explain<P: Platform>(
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let question = Question::read(core, caller, reader)?;
-    let Judgement { decision, .. } = question.judge::<P::Crypto>()?;
-    let findings = decision.verdict.findings();
-    let told = || findings.iter().filter(|finding| finding.allowed != Value::Unrestricted);
+    let template = question.template();
+    let memory = question.memory(core, &template)?;
+    let decision = question.judge::<P::Crypto>(&template, &memory)?;
+    let told = || decision.verdict.told();
     // Names, outcomes and lengths; the rest is for the values, the longest of which are cut.
     let count = told().count();
     let room = MAX_INNER_PAYLOAD.saturating_sub(count * 40);

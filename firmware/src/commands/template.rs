@@ -2,13 +2,13 @@
 
 use sshsm_protocol::codec::{Reader, Writer};
 use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::ssh::template::is_sealed;
 use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
 
 use super::{Core, existing_id};
 use crate::authorization::visible;
 use crate::platform::Platform;
 use crate::session::Caller;
+use crate::ssh::policy::judge_deletion;
 
 /// PUT TEMPLATE: header, then any bytes, as YubiHSM 2 takes them; the id.
 pub(crate) fn put<P: Platform>(
@@ -26,12 +26,9 @@ pub(crate) fn put<P: Platform>(
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
 }
 
-/// Refuses to delete a template that its own rules seal, also one that this device, being strict, cannot judge by.
+/// Refuses to delete a template that its own rules seal.
 pub(crate) fn insist_unsealed<P: Platform>(core: &mut Core<P>, id: ObjectId) -> Result<(), DeviceError> {
-    match is_sealed(&core.template(id)?) {
-        true => Err(DeviceError::InsufficientPermissions),
-        false => Ok(()),
-    }
+    Ok(judge_deletion(&core.template(id)?)?)
 }
 
 /// GET TEMPLATE: `id u16`; the bytes. The template's own capabilities do not matter.

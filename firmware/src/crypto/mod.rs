@@ -256,7 +256,8 @@ impl<C: Provider> Key<C> {
     }
 }
 
-/// Signs an SSH certificate request, hashing it as the algorithm wants.
+/// Signs bytes as SSH signs them, hashing them as the algorithm wants. A device signs certificates by
+/// [`crate::ssh::certificate::sign`] alone.
 pub fn sign_ssh<C: Provider>(
     key: &Key<C>,
     algorithm: SignatureAlgorithm,

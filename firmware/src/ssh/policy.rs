@@ -1,9 +1,13 @@
 //! The policy: whether a CA key may sign a certificate request under a template.
 //!
-//! [`evaluate`] is pure and total, and the only place where this is decided: on a board, in the simulator and in
-//! the host tool alike. It returns a [`Verdict`] with one [`Finding`] for every [`Check`], in a fixed order, each
-//! with what was asked and what was allowed. A certificate may be signed when every finding is
-//! [`Outcome::Allowed`]; what is not decided is [`Outcome::Undecided`], and that is refused.
+//! [`judge`] is pure and total, and the only place where this is decided: on a board, in the simulator and in the host tool
+//! alike, for signing, for EXPLAIN SSH REQUEST and for `template check`. It returns a [`Verdict`] with one [`Finding`] for
+//! every [`Check`], in a fixed order, each with what was asked and what was allowed. A certificate may be signed when every
+//! finding is [`Outcome::Allowed`]; what is not decided is [`Outcome::Undecided`], and that is refused.
+//!
+//! [`Verdict::permit`] turns a verdict into a [`Permit`] or a [`Refusal`]. Nothing else makes a permit, and
+//! [`super::certificate::sign`] takes nothing else. Whether a template may be deleted is decided here, too:
+//! [`judge_deletion`].
 //!
 //! A check is one of the [`BaseCheck`]s, which every template has, or a rule of the table in
 //! [`sshsm_protocol::ssh::rules`]. Both are matched on without a catch-all arm: a rule that is read from a template and
@@ -18,12 +22,14 @@ use sshsm_protocol::ssh::rules::{
     ClockStep, FORCE_COMMAND, Names, Presence, Rule, RuleTag, Rules, SOURCE_ADDRESS,
 };
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
-use sshsm_protocol::ssh::template::{Template, TemplateError};
+use sshsm_protocol::ssh::template::{Template, TemplateError, is_sealed};
+use sshsm_protocol::ssh::timestamp::Now;
 use sshsm_protocol::{DeviceError, Domains, ObjectId};
 
 use super::memory::Memory;
 use super::subject;
 use super::timestamp::{Authenticity, Timestamp};
+use crate::crypto::Provider;
 
 pub use super::value::Value;
 
@@ -146,6 +152,12 @@ pub struct Finding<'a> {
     pub allowed: Value<'a>,
 }
 
+impl Finding<'_> {
+    fn is_allowed(&self) -> bool {
+        self.outcome == Outcome::Allowed
+    }
+}
+
 /// The CA key that is to sign, and how.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CaKey<'a> {
@@ -175,10 +187,29 @@ pub struct OnDevice<'m> {
     pub domains: Option<BothDomains>,
 }
 
+/// What is judged, and what is known about it.
+#[derive(Clone, Copy, Debug)]
+pub struct Case<'a> {
+    /// The template, as it was read.
+    pub template: &'a Result<Template<'a>, TemplateError>,
+    /// The bytes that are to be signed.
+    pub request: &'a [u8],
+    /// What time it is said to be.
+    pub now: Now,
+    /// The timestamp authority's signature of that time for the request. Without one the time stays undecided.
+    pub timestamp_signature: Option<&'a [u8]>,
+    /// The CA key that is to sign.
+    pub ca_key: CaKey<'a>,
+    /// What is known of the device.
+    pub device: OnDevice<'a>,
+}
+
 /// All findings about one request, in the order of [`Check::ALL`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Verdict<'a> {
     findings: [Finding<'a>; Check::ALL.len()],
+    /// There is one when every finding is [`Outcome::Allowed`].
+    permit: Option<Permit<'a>>,
 }
 
 impl<'a> Verdict<'a> {
@@ -188,10 +219,15 @@ impl<'a> Verdict<'a> {
         &self.findings
     }
 
+    /// The findings that are worth telling: those about rules that the template has, and about what every template demands.
+    pub fn told(&self) -> impl Iterator<Item = &Finding<'a>> {
+        self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted)
+    }
+
     /// Whether the certificate may be signed: every check says so.
     #[must_use]
-    pub fn is_allowed(&self) -> bool {
-        self.findings.iter().all(|finding| finding.outcome == Outcome::Allowed)
+    pub const fn is_allowed(&self) -> bool {
+        self.permit.is_some()
     }
 
     /// The checks that stand in the way.
@@ -199,27 +235,92 @@ impl<'a> Verdict<'a> {
         self.findings.iter().filter(|finding| finding.outcome == Outcome::Refused)
     }
 
-    /// The error byte of a refusal: `InvalidData` when the request cannot be read, else
-    /// `SshCaConstraintViolation`.
-    pub fn permit(&self) -> Result<(), DeviceError> {
-        if self.is_allowed() {
-            return Ok(());
-        }
+    /// The permission to sign, if every check says so.
+    ///
+    /// # Errors
+    /// Why nothing may be signed.
+    pub fn permit(self) -> Result<Permit<'a>, Refusal> {
         let unreadable = |finding: &Finding<'_>| matches!(finding.asked, Value::MalformedRequest(_));
-        if self.findings.iter().any(unreadable) {
-            Err(DeviceError::InvalidData)
-        } else {
-            Err(DeviceError::SshCaConstraintViolation)
+        match self.permit {
+            Some(permit) => Ok(permit),
+            None if self.findings.iter().any(unreadable) => Err(Refusal::Unreadable),
+            None => Err(Refusal::NotAllowed),
         }
     }
+}
+
+/// The permission to sign one certificate, which only [`judge`] gives. It says what has to be done before it is used.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Permit<'a> {
+    request: &'a [u8],
+    algorithm: SignatureAlgorithm,
+    needs_touch: bool,
+    memory: Option<Memory>,
+}
+
+impl<'a> Permit<'a> {
+    /// The bytes to be signed.
+    #[must_use]
+    pub const fn request(&self) -> &'a [u8] {
+        self.request
+    }
+
+    /// What the CA key signs them with.
+    #[must_use]
+    pub const fn algorithm(&self) -> SignatureAlgorithm {
+        self.algorithm
+    }
+
+    /// Whether the template wants somebody to touch the device first. The device's own option may want it, too.
+    #[must_use]
+    pub const fn needs_touch(&self) -> bool {
+        self.needs_touch
+    }
+
+    /// What the device has to remember first, if the template has a rule that counts.
+    #[must_use]
+    pub const fn memory(&self) -> Option<&Memory> {
+        self.memory.as_ref()
+    }
+}
+
+/// Why something is not permitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The request cannot be read.
+    #[error("the request is malformed")]
+    Unreadable,
+    /// A check does not allow it, or could not be made.
+    #[error("the template does not allow it")]
+    NotAllowed,
+    /// The template is to stay.
+    #[error("the template is sealed")]
+    Sealed,
+}
+
+impl From<Refusal> for DeviceError {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Unreadable => Self::InvalidData,
+            Refusal::NotAllowed => Self::SshCaConstraintViolation,
+            Refusal::Sealed => Self::InsufficientPermissions,
+        }
+    }
+}
+
+/// Judges whether a template may be deleted, or replaced, also one that this device, being strict, cannot judge by.
+///
+/// # Errors
+/// When its own rules seal it.
+pub fn judge_deletion(template: &[u8]) -> Result<(), Refusal> {
+    if is_sealed(template) { Err(Refusal::Sealed) } else { Ok(()) }
 }
 
 impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_row(f, "check", "outcome", "asked", "allowed")?;
         // What the template has no rule for needs no line.
-        let mut told = self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted);
-        told.try_for_each(|finding| {
+        self.told().try_for_each(|finding| {
             write_row(f, finding.check.name(), finding.outcome.name(), &finding.asked, &finding.allowed)
         })
     }
@@ -256,7 +357,7 @@ impl fmt::Write for Characters {
 }
 
 /// A decision of a device about one request.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Decision<'a> {
     /// The CA key that was to sign.
     pub ca_key: ObjectId,
@@ -278,26 +379,42 @@ impl fmt::Display for Decision<'_> {
 }
 
 /// Judges a request.
-///
-/// `timestamp` must have been verified with this template's key for this request's bytes.
 #[must_use]
-pub fn evaluate<'a>(
-    template: &Result<Template<'a>, TemplateError>,
-    request: &Result<Request<'a>, RequestError>,
-    timestamp: &Timestamp,
-    ca_key: &CaKey<'a>,
-    device: OnDevice<'_>,
-) -> Verdict<'a> {
+pub fn judge<'a, C: Provider>(case: &Case<'a>) -> Verdict<'a> {
+    let request = Request::decode(case.request);
+    let timestamp = match (case.template, case.timestamp_signature) {
+        (Ok(template), Some(signature)) => {
+            Timestamp::verify::<C>(&template.timestamp_key, case.request, case.now, signature)
+        }
+        (Err(_), _) | (_, None) => Timestamp::unsigned(case.now),
+    };
     let findings = Check::ALL.map(|check| {
-        let (outcome, asked, allowed) = match (template, request) {
+        let (outcome, asked, allowed) = match (case.template, &request) {
             (Ok(template), Ok(request)) => {
+                let Case { ca_key, device, .. } = *case;
                 Question { template, request, timestamp, ca_key, device }.find(check)
             }
             (template, request) => find_unreadable(check, template, request),
         };
         Finding { check, outcome, asked, allowed }
     });
-    Verdict { findings }
+    let permit = match (case.template, &request) {
+        (Ok(template), Ok(request)) if findings.iter().all(Finding::is_allowed) => {
+            Some(permit(case, template, request))
+        }
+        _ => None,
+    };
+    Verdict { findings, permit }
+}
+
+/// The permission for what every check allows.
+fn permit<'a>(case: &Case<'a>, template: &Template<'a>, request: &Request<'a>) -> Permit<'a> {
+    let rules = &template.rules;
+    let needs_touch = rules.presence.is_some_and(|presence| presence.applies(request, case.now));
+    // Rules that need a memory are undecided without one.
+    let memory = case.device.memory.filter(|_| rules.has_memory());
+    let memory = memory.map(|memory| memory.after(rules, request, case.now));
+    Permit { request: case.request, algorithm: case.ca_key.algorithm, needs_touch, memory }
 }
 
 /// How a check came out, what was asked, and what is allowed.
@@ -331,9 +448,9 @@ fn find_unreadable<'a>(
 struct Question<'q, 'a> {
     template: &'q Template<'a>,
     request: &'q Request<'a>,
-    timestamp: &'q Timestamp,
-    ca_key: &'q CaKey<'a>,
-    device: OnDevice<'q>,
+    timestamp: Timestamp,
+    ca_key: CaKey<'a>,
+    device: OnDevice<'a>,
 }
 
 impl<'a> Question<'_, 'a> {
@@ -354,7 +471,7 @@ impl<'a> Question<'_, 'a> {
                     Authenticity::Invalid => Outcome::Refused,
                     Authenticity::Unsigned => Outcome::Undecided,
                 },
-                Value::Timestamp(**timestamp),
+                Value::Timestamp(*timestamp),
                 Value::Text("signed by the timestamp authority"),
             ),
             BaseCheck::CaKeys => (

@@ -4,8 +4,7 @@
 use crate::model::{ModelDevice, Object, Session, fresh};
 use sshsm_firmware::crypto::{Key, MAX_SIGNATURE, RustCrypto, key, sign_ssh};
 use sshsm_firmware::ssh::memory::Memory;
-use sshsm_firmware::ssh::policy::{BothDomains, CaKey, Check, OnDevice, Outcome, evaluate};
-use sshsm_firmware::ssh::timestamp::Timestamp;
+use sshsm_firmware::ssh::policy::{self, BothDomains, CaKey, Check, OnDevice, Outcome, Verdict, judge};
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
@@ -168,27 +167,36 @@ impl Case {
 
     /// The checks of which the policy says this.
     pub(crate) fn findings(&self, memory: Option<&Memory>, outcome: Outcome) -> Vec<Check> {
+        self.judged(memory, |verdict| {
+            let all_allowed = verdict.findings().iter().all(|finding| finding.outcome == Outcome::Allowed);
+            assert_eq!(verdict.is_allowed(), all_allowed);
+            let refused = verdict.findings().iter().filter(|finding| finding.outcome == Outcome::Refused);
+            assert!(verdict.refusals().eq(refused));
+            let found = verdict.findings().iter().filter(|finding| finding.outcome == outcome);
+            let found = found.map(|finding| finding.check).collect();
+            assert_eq!(verdict.permit().is_ok(), all_allowed);
+            found
+        })
+    }
+
+    /// What the policy says.
+    pub(crate) fn judged<T>(&self, memory: Option<&Memory>, then: impl FnOnce(Verdict<'_>) -> T) -> T {
         let (template, request, ca) = (self.template(), self.request(), self.ca_public());
-        let template = Template::decode(&template);
-        let now = Now::from_seconds(self.now);
         let signature = self.timestamp_signature(&request);
-        let timestamp =
-            Timestamp::verify::<RustCrypto>(&template.unwrap().timestamp_key, &request, now, &signature);
         let ca_key = CaKey {
             id: ObjectId::new(CA_ID).unwrap(),
             public: PublicKey::from_raw(self.ca_algorithm, &ca).unwrap(),
             algorithm: SignatureAlgorithm::from_algorithm(self.signature_algorithm(), self.ca_algorithm)
                 .unwrap(),
         };
-        let decoded = Request::decode(&request);
-        let device = OnDevice { memory, domains: Some(self.domains) };
-        let verdict = evaluate(&template, &decoded, &timestamp, &ca_key, device);
-        let all_allowed = verdict.findings().iter().all(|finding| finding.outcome == Outcome::Allowed);
-        assert_eq!(verdict.is_allowed(), all_allowed);
-        let refused = verdict.findings().iter().filter(|finding| finding.outcome == Outcome::Refused);
-        assert!(verdict.refusals().eq(refused));
-        let found = verdict.findings().iter().filter(|finding| finding.outcome == outcome);
-        found.map(|finding| finding.check).collect()
+        then(judge::<RustCrypto>(&policy::Case {
+            template: &Template::decode(&template),
+            request: &request,
+            now: Now::from_seconds(self.now),
+            timestamp_signature: Some(&signature),
+            ca_key,
+            device: OnDevice { memory, domains: Some(self.domains) },
+        }))
     }
 
     pub(crate) fn signature_algorithm(&self) -> Algorithm {

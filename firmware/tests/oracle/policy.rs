@@ -267,6 +267,19 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         .collect()
 }
 
+/// Whether what is allowed waits for a touch.
+pub fn needs_touch(template: &Template, request: &Request, at: &Circumstances) -> bool {
+    let (after, before) = (i128::from(request.valid_after), i128::from(request.valid_before));
+    match template.presence {
+        Some(Some(above)) => {
+            let above = i128::from(above);
+            before - after > above || before - i128::from(at.now) > above
+        }
+        Some(None) => true,
+        None => false,
+    }
+}
+
 /// The highest now so far, and no less than where the clock begins.
 fn clock_stands_at(t: &Template, memory: &Memory) -> Option<i128> {
     let beginning = t.clock_max_step.and_then(|(_, since)| since);

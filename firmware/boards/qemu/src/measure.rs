@@ -119,7 +119,7 @@ impl Platform for Measured {
     }
 
     fn decided(&mut self, decision: &Decision<'_>) {
-        if decision.verdict.permit().is_err() {
+        if !decision.verdict.is_allowed() {
             hprintln!("{decision}");
         }
     }
