@@ -120,6 +120,17 @@ pub struct Identity {
     pub comment: Vec<u8>,
 }
 
+/// Why an answer cannot be sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// No client reads one as long.
+    #[error("the answer has {0} bytes, and {MAX_LENGTH} are the most that clients read")]
+    TooLong(usize),
+    /// A part of it has no length of 32 bits.
+    #[error("the answer cannot be encoded")]
+    Encoding(#[from] Error),
+}
+
 /// An agent's answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
@@ -137,15 +148,15 @@ impl Answer {
     /// The message with its length.
     ///
     /// # Errors
-    /// When it is too long to have one.
-    pub fn encode(&self) -> Result<Vec<u8>, Error> {
+    /// When it is longer than any client reads.
+    pub fn encode(&self) -> Result<Vec<u8>, AnswerError> {
         let mut body = Vec::new();
         match self {
             Self::Failure => number::FAILURE.encode(&mut body)?,
             Self::Success => number::SUCCESS.encode(&mut body)?,
             Self::Identities(identities) => {
                 number::IDENTITIES.encode(&mut body)?;
-                u32::try_from(identities.len()).map_err(|_| Error::Overflow)?.encode(&mut body)?;
+                identities.len().encode(&mut body)?;
                 for Identity { key, comment } in identities {
                     key.as_slice().encode(&mut body)?;
                     comment.as_slice().encode(&mut body)?;
@@ -157,9 +168,9 @@ impl Answer {
             }
         }
         if body.len() > MAX_LENGTH {
-            return Err(Error::Length);
+            return Err(AnswerError::TooLong(body.len()));
         }
-        body.as_slice().encode_vec()
+        Ok(body.as_slice().encode_vec()?)
     }
 }
 
@@ -213,7 +224,9 @@ mod tests {
         let answer = Answer::Identities(keys.into()).encode().unwrap();
         assert_eq!(answer[4], number::IDENTITIES);
         assert_eq!(identities(&answer[5..]).unwrap(), [&b"one"[..], b""]);
-        assert!(Answer::Signature(vec![0; MAX_LENGTH]).encode().is_err());
+        assert_eq!(Answer::Signature(vec![0; MAX_LENGTH - 5]).encode().unwrap().len(), MAX_LENGTH + 4);
+        let too_long = Answer::Signature(vec![0; MAX_LENGTH - 4]).encode();
+        assert_eq!(too_long, Err(AnswerError::TooLong(MAX_LENGTH + 1)));
     }
 
     proptest! {

@@ -16,10 +16,11 @@ use ssh_key::public::KeyData;
 use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 
 use crate::{
+    key_file::KeyFormatError,
     openssh_key,
-    presented_certificate::PresentedCertificate,
+    presented_certificate::{PresentedCertificate, PresentedError},
     request::{BuildError, SigningRequest, certificate_type},
-    signature,
+    signature::{self, VerifyError},
 };
 use message::{Answer, Binding, Identity, Request, flag};
 
@@ -72,7 +73,7 @@ pub struct Order {
 }
 
 /// Why an agent's client got no signature, apart from templates.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum Refusal {
     /// Another key than the agent has.
     #[error("asked for a signature by a key that is not here")]
@@ -128,7 +129,7 @@ pub enum Refusal {
         ca: String,
     },
     /// What the connection says of itself is not so, or cannot be verified.
-    #[error("the connection says of itself what is not so: {0}")]
+    #[error("the connection says of itself what is not so, or what cannot be verified")]
     Binding(#[from] BindingError),
     /// Bytes that are not whole.
     #[error("a message that cannot be read")]
@@ -139,14 +140,17 @@ pub enum Refusal {
 }
 
 /// Why a connection could not be bound to a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum BindingError {
-    /// The server's key is none that is known.
+    /// The server's key is not one that is known.
     #[error("the key of the SSH session's server cannot be read")]
-    HostKey,
-    /// The server has not signed the session's identifier.
+    HostKey(#[source] KeyFormatError),
+    /// The server's certificate is damaged, or of a kind that is not known.
+    #[error("the certificate of the SSH session's server cannot be read")]
+    HostCertificate(#[source] PresentedError),
+    /// The server has not signed the session's identifier, as far as can be verified here.
     #[error("the server of the SSH session did not sign its identifier")]
-    Signature,
+    Signature(#[source] VerifyError),
     /// An identifier longer than OpenSSH's are.
     #[error("the identifier of the SSH session has {0} bytes, and {MAX_SESSION_ID} are the most")]
     Length(usize),
@@ -319,10 +323,11 @@ impl<A: Authority> Connection<A> {
         }
         let key = match PresentedCertificate::from_bytes(host_key) {
             Ok(certificate) => certificate.subject_key(),
-            Err(_) => openssh_key::public_key(host_key),
+            Err(PresentedError::NotACertificate) => openssh_key::public_key(host_key),
+            Err(error) => return Err(BindingError::HostCertificate(error)),
         }
-        .map_err(|_| BindingError::HostKey)?;
-        signature::verify(&key, session, signature).map_err(|_| BindingError::Signature)?;
+        .map_err(BindingError::HostKey)?;
+        signature::verify(&key, session, signature).map_err(BindingError::Signature)?;
         for (known, server, forwarded) in &self.sessions {
             match (forwarded, known == session, *server == key) {
                 (false, ..) => return Err(BindingError::Bound),
@@ -343,6 +348,51 @@ impl<A: Authority> Connection<A> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    struct NoOne;
+
+    impl Authority for NoOne {
+        fn identities(&self) -> &[CaIdentity] {
+            &[]
+        }
+
+        fn allows_forwarding(&self) -> bool {
+            false
+        }
+
+        fn sign(&self, _order: Order) -> Option<Vec<u8>> {
+            None
+        }
+
+        fn refused(&self, _refusal: &Refusal) {}
+
+        fn troubled(&self, _error: &io::Error) {}
+    }
+
+    /// Each reason for which a connection is not bound is its own, with what was wrong.
+    #[test]
+    fn a_binding_that_is_refused_says_what_was_wrong() {
+        let mut connection = CaAgent::new(Arc::new(NoOne)).connection();
+        let mut bind = |host_key: &[u8], signature: &[u8]| {
+            connection
+                .bind(&Binding { host_key, session: b"session", signature, forwarded: true })
+                .unwrap_err()
+        };
+        let key = ssh_key::PublicKey::from_openssh(
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti",
+        )
+        .unwrap();
+        let blob = key.key_data().encode_vec().unwrap();
+        assert!(matches!(bind(&blob[..blob.len() - 1], b""), BindingError::HostKey(_)));
+        let certificate = b"ssh-ed25519-cert-v01@openssh.com".as_slice().encode_vec().unwrap();
+        let cut = BindingError::HostCertificate(PresentedError::NotACertificate);
+        let found = bind(&certificate, b"");
+        assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&cut), "{found:?}");
+        let rsa = [&b"ssh-rsa"[..], &[1; 64]].map(|part| part.encode_vec().unwrap()).concat();
+        let wrong = BindingError::Signature(VerifyError::Wrong { fingerprint: String::new() });
+        let found = bind(&blob, &rsa);
+        assert_eq!(std::mem::discriminant(&found), std::mem::discriminant(&wrong), "{found:?}");
+    }
 
     #[test]
     fn what_is_asked_for_is_told_by_name() {
