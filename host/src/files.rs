@@ -453,12 +453,20 @@ pub fn read_trusted_text(path: &Path) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
     if metadata.is_file() {
-        trusted(path, &metadata)?;
-        trusted_folders(path)?;
+        check_trusted(path, &metadata)?;
     } else if metadata.is_dir() {
         return Err(ErrorKind::IsADirectory.into());
     }
     input::text(&input::read_from(file)?)
+}
+
+/// Whether a file decides what this program does, and no one but its user and root may write it or a folder above it.
+///
+/// # Errors
+/// [`OpenRefusal`]; and when the system does not say.
+pub fn check_trusted(path: &Path, metadata: &Metadata) -> io::Result<()> {
+    trusted(path, metadata)?;
+    trusted_folders(path)
 }
 
 fn trusted(path: &Path, metadata: &Metadata) -> io::Result<()> {

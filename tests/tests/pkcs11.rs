@@ -555,3 +555,37 @@ fn tokens_and_their_keys_are_listed_without_a_pin() {
     assert_eq!(without.status.code(), Some(0), "{without}");
     assert!(!without.stdout.contains("pkcs11:"), "{without}");
 }
+
+/// It runs with all that the program has, the PIN among it.
+#[test]
+fn a_module_that_others_may_write_is_not_loaded() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let token = needs!(SoftHsm::new(BOUNDED));
+    let folder = token.directory().join("modules");
+    fs::create_dir(&folder).unwrap();
+    let module = folder.join("module.so");
+    fs::copy(token.module(), &module).unwrap();
+    let mode = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let list = || {
+        let mut command = token.command();
+        command.args(["device", "list"]).env("PKCS11_MODULE_PATH", &module);
+        run(&mut command)
+    };
+    for (file, above, named) in [
+        (0o755, 0o755, None),
+        (0o775, 0o755, Some("module.so")),
+        (0o757, 0o755, Some("module.so")),
+        (0o755, 0o777, Some("modules")),
+    ] {
+        mode(&module, file);
+        mode(&folder, above);
+        let listed = list();
+        match named {
+            None => assert!(listed.status.success() && listed.stdout.contains("ca%20token"), "{listed}"),
+            Some(named) => {
+                assert!(listed.stderr.contains("others may write"), "{listed}");
+                assert!(listed.stderr.contains(named) && !listed.stdout.contains("ca%20token"), "{listed}");
+            }
+        }
+    }
+}

@@ -50,6 +50,14 @@ pub enum Pkcs11Error {
         /// Where it was looked for.
         folders: Vec<String>,
     },
+    /// Others may write the module's file, or a folder above it.
+    #[error("the PKCS#11 module {} is not loaded", shown(path))]
+    Untrusted {
+        /// The module.
+        path: PathBuf,
+        /// Who may write what.
+        source: io::Error,
+    },
     /// The module's file cannot be loaded.
     #[error("the PKCS#11 module {} cannot be loaded", shown(path))]
     Load {

@@ -1,7 +1,7 @@
 //! The library that drives tokens: found, loaded once for the life of the process, and started.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
@@ -16,6 +16,7 @@ use super::{
     error::{Pkcs11Error, code},
     uri::{Attribute, Uri},
 };
+use crate::files;
 
 /// The environment variable that names a module where the URI does not.
 pub const MODULE_VARIABLE: &str = "PKCS11_MODULE_PATH";
@@ -77,6 +78,14 @@ impl Module {
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(module) = loaded.iter().find(|module| module.path == path) {
             return Ok(module.clone());
+        }
+        // It runs with all that this process has. What is not there is for the loader to report, and a bare name is looked
+        // for in the system's own folders.
+        if path.components().count() > 1
+            && let Ok(metadata) = fs::metadata(path)
+        {
+            files::check_trusted(path, &metadata)
+                .map_err(|source| Pkcs11Error::Untrusted { path: path.to_owned(), source })?;
         }
         let library = Pkcs11::new(path).map_err(|error| match error {
             Error::LibraryLoading(source) => {
