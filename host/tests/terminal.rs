@@ -98,6 +98,21 @@ fn an_interrupted_question_leaves_the_terminal_as_it_was() {
 }
 
 #[test]
+fn a_signal_at_a_question_ends_the_program_and_leaves_the_terminal_as_it_was() {
+    use std::os::unix::process::ExitStatusExt as _;
+    let machine = Machine::new();
+    for (name, number) in [("-TERM", 15), ("-INT", 2), ("-QUIT", 3)] {
+        let mut session = Session::new(&machine, &["key", "list"]);
+        session.answer("Password of authentication key 0x0001", "secr");
+        let pid = session.child.id().to_string();
+        assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+        let status = session.child.wait().unwrap();
+        assert_eq!(status.signal(), Some(number), "{name}: {status:?}");
+        assert!(session.echoes(), "{name}");
+    }
+}
+
+#[test]
 fn passwords_are_asked_for_and_a_new_one_twice() {
     let machine = Machine::new();
     let change = ["authentication-key", "change"];

@@ -4,40 +4,78 @@
 use std::{
     fs::File,
     io::{self, IsTerminal, Read, Write},
+    sync::{Mutex, PoisonError},
+    thread,
 };
 
-use rustix::{
-    process::{Signal, getpid, kill_process},
-    termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr},
+use rustix::termios::{LocalModes, OptionalActions, SpecialCodeIndex, Termios, tcgetattr, tcsetattr};
+use signal_hook::{
+    consts::{SIGINT, SIGQUIT, SIGTERM},
+    iterator::Signals,
+    low_level::emulate_default_handler,
 };
 use zeroize::Zeroizing;
+
+use super::service;
 
 /// Ctrl-C, as a terminal sends it that makes no signal of it.
 const INTERRUPT: u8 = 3;
 
+/// The terminal that shows nothing of what is typed, and how it was before.
+static SILENT: Mutex<Option<(File, Termios)>> = Mutex::new(None);
+
 /// The terminal of this process while it shows nothing of what is typed.
-struct Silent {
-    terminal: File,
-    before: Termios,
-}
+struct Silent;
 
 impl Silent {
-    fn new(terminal: File) -> io::Result<Self> {
+    fn new(terminal: &File) -> io::Result<Self> {
+        restore_before_the_end()?;
+        let terminal = terminal.try_clone()?;
         let before = tcgetattr(&terminal)?;
         let mut silent = before.clone();
-        // A signal would end the process before the terminal is restored, so Ctrl-C ends the line instead.
+        // Ctrl-C ends the line, so that it ends the process where the terminal is restored already.
         silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
         silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
+        let mut place = SILENT.lock().unwrap_or_else(PoisonError::into_inner);
         tcsetattr(&terminal, OptionalActions::Flush, &silent)?;
-        Ok(Self { terminal, before })
+        *place = Some((terminal, before));
+        Ok(Self)
     }
 }
 
 impl Drop for Silent {
     fn drop(&mut self) {
-        let _ = tcsetattr(&self.terminal, OptionalActions::Flush, &self.before);
-        let _ = self.terminal.write_all(b"\n");
+        restore();
     }
+}
+
+/// Makes the terminal what it was, if it is silent; whether it was.
+fn restore() -> bool {
+    let silent = SILENT.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let Some((mut terminal, before)) = silent else { return false };
+    let _ = tcsetattr(&terminal, OptionalActions::Flush, &before);
+    let _ = terminal.write_all(b"\n");
+    true
+}
+
+/// Has the signals that end the process restore the terminal first. Behind the question they do what they did before, since
+/// the handler stays: a signal ends the process, or whatever waits for it.
+fn restore_before_the_end() -> io::Result<()> {
+    static WATCHED: Mutex<bool> = Mutex::new(false);
+    let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
+    if !*watched {
+        let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT])?;
+        thread::Builder::new().name("prompt".into()).spawn(move || {
+            for signal in signals.forever() {
+                if restore() || !service::takes_signals() {
+                    // It does not return, but where the process could not be ended.
+                    let _ = emulate_default_handler(signal);
+                }
+            }
+        })?;
+        *watched = true;
+    }
+    Ok(())
 }
 
 /// Asks on the terminal; `None` where there is none. Ctrl-C ends the process as it does everywhere.
@@ -48,12 +86,12 @@ pub(super) fn secret(question: &str) -> io::Result<Option<Zeroizing<String>>> {
     let mut terminal = File::options().read(true).write(true).open("/dev/tty")?;
     terminal.write_all(question.as_bytes())?;
     let mut line = Zeroizing::new([0; 4096]); // as long as a terminal's line can be
-    let mut silent = Silent::new(terminal)?;
-    let length = silent.terminal.read(line.as_mut())?;
+    let silent = Silent::new(&terminal)?;
+    let length = terminal.read(line.as_mut())?;
     drop(silent);
     let line = line.get(..length).unwrap_or_default();
     if line.ends_with(&[INTERRUPT]) {
-        kill_process(getpid(), Signal::INT)?;
+        emulate_default_handler(SIGINT)?;
         return Err(io::ErrorKind::Interrupted.into());
     }
     if line.is_empty() {

@@ -1,8 +1,26 @@
 //! What services, and work that must not be left half-done, have in common: they end in order when they are told to.
 
-use std::{io, thread};
+use std::{
+    io,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
+    thread,
+};
 
 use tokio::runtime;
+
+/// Signals are waited for by what they are to end in order.
+static TAKEN: AtomicBool = AtomicBool::new(false);
+
+/// Whether a signal that would end the program ends it in order.
+pub(super) fn takes_signals() -> bool {
+    TAKEN.load(Relaxed)
+}
+
+/// SIGHUP, which from now on does not end the program.
+#[cfg(unix)]
+pub(super) fn hung_up() -> io::Result<tokio::signal::unix::Signal> {
+    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
+}
 
 /// Calls `tell` when a signal would end the program, in place of the signal's own effect.
 pub(super) fn instead_of_ending(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
@@ -23,6 +41,7 @@ pub(super) fn instead_of_ending(tell: impl FnOnce() + Send + 'static) -> io::Res
 pub(super) fn ended() -> io::Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    TAKEN.store(true, Relaxed);
     Ok(async move {
         tokio::select! {
             _ = interrupt.recv() => {}
