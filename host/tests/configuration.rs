@@ -91,6 +91,54 @@ fn the_command_line_goes_before_the_environment_and_that_before_the_file() {
     assert!(run.stderr.contains("serial 10 "), "{run:?}");
 }
 
+/// A file that is named for the call, then the variable, then a file that the configuration names: for each password.
+#[test]
+fn a_new_password_comes_from_the_command_line_before_the_environment_before_the_file() {
+    let file = |name: &str| format!("the new password of {name}");
+    for (command, option, variable, more) in [
+        (&["authentication-key", "change"][..], "new-password-file", "SSHSM_NEW_PASSWORD", &[][..]),
+        (
+            &["provision", "--template", "t.toml"],
+            "new-password-file",
+            "SSHSM_NEW_PASSWORD",
+            &[("SSHSM_SIGNER_PASSWORD", "the password of the signer")],
+        ),
+        (
+            &["provision", "--template", "t.toml"],
+            "signer-password-file",
+            "SSHSM_SIGNER_PASSWORD",
+            &[("SSHSM_NEW_PASSWORD", "the password of the administrator")],
+        ),
+    ] {
+        let table = command[..command.len().min(if command[0] == "provision" { 1 } else { 2 })].join(".");
+        let opens = |command_line: bool, environment: bool| {
+            let machine = Machine::new();
+            machine.timestamp_key("timestamp");
+            machine.template("t.toml", "5m", "10h", &[]);
+            for name in ["configured", "given"] {
+                machine.write(name, &format!("{}\n", file(name)));
+            }
+            configure(&machine, &format!("[{table}]\n{option} = \"../../configured\"\n"));
+            let (from_variable, long) = (file("variable"), format!("--{option}"));
+            let mut variables = more.to_vec();
+            if environment {
+                variables.push((variable, &from_variable));
+            }
+            let given: &[&str] = if command_line { &[&long, "given"] } else { &[] };
+            let run = machine.with_environment(&[command, given].concat(), &variables);
+            assert_eq!(run.code, 0, "{run:?}");
+            let key = if option == "signer-password-file" { "2" } else { "1" };
+            ["given", "variable", "configured"].into_iter().find(|name| {
+                let opened = [("SSHSM_PASSWORD", &*file(name)), ("SSHSM_AUTH_KEY", key)];
+                machine.with_environment(&["key", "list"], &opened).code == 0
+            })
+        };
+        assert_eq!(opens(true, true), Some("given"), "{option}");
+        assert_eq!(opens(false, true), Some("variable"), "{option}");
+        assert_eq!(opens(false, false), Some("configured"), "{option}");
+    }
+}
+
 #[test]
 fn a_file_that_says_nonsense_is_named() {
     let machine = machine();

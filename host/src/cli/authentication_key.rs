@@ -95,12 +95,12 @@ impl New {
 }
 
 impl NewPassword {
-    fn read(&self) -> Result<New, CliError> {
+    fn read(&self, context: &Context) -> Result<New, CliError> {
         if let Some(file) = &self.public_key {
             return super::public_point(file).map(New::PublicKey);
         }
-        let file = self.new_password_file.as_deref();
-        password::read_new(file, self.terms, Existing::Refuse, &password::NEW)
+        let file = context.new_password_file("new_password_file", &self.new_password_file);
+        password::read_new(&file, self.terms, Existing::Refuse, &password::NEW)
             .map(|password| New::Password(AuthenticationKey::from_password(password.as_bytes())))
     }
 }
@@ -202,7 +202,7 @@ impl AuthenticationKeyVerb {
         // Both before the session begins, which does not wait for somebody who types.
         let credential = context.credential(&mut client)?;
         let opening = new.road.opening(context, &mut client, &credential)?;
-        let new = new.read()?;
+        let new = new.read(context)?;
         let (own, object_type) = (context.globals.auth_key, ObjectType::AuthenticationKey);
         match self {
             Self::Change { .. } => {

@@ -42,12 +42,15 @@ mod timestamp;
 mod timestamp_source;
 
 use std::{
+    collections::HashSet,
     env,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource};
+use clap::{
+    ArgAction, ArgMatches, Args, CommandFactory, FromArgMatches, Parser, Subcommand, parser::ValueSource,
+};
 use sshsm_protocol::{AsymmetricAlgorithm, Curve, ObjectId, channel::Point};
 
 use crate::{
@@ -189,6 +192,8 @@ struct Context {
     configuration: Configuration,
     /// The device was named on the command line.
     device_named: bool,
+    /// So was the ledger.
+    ledger_named: bool,
     explicit: Explicit,
 }
 
@@ -197,9 +202,16 @@ struct Explicit {
     device: bool,
     auth_key: bool,
     password_file: bool,
+    /// Options of the command itself.
+    own: HashSet<String>,
 }
 
 impl Context {
+    /// A file with a new password, of this option of the command.
+    fn new_password_file(&self, option: &str, path: &Option<PathBuf>) -> PasswordFile {
+        PasswordFile { path: path.clone(), explicit: self.explicit.own.contains(option) }
+    }
+
     fn format(&self) -> Format {
         self.globals.format
     }
@@ -354,10 +366,12 @@ pub fn run() -> ExitCode {
         globals,
         configuration,
         device_named: matches.value_source("device") == Some(ValueSource::CommandLine),
+        ledger_named: matches.value_source("ledger") == Some(ValueSource::CommandLine),
         explicit: Explicit {
             device: given("device"),
             auth_key: given("auth_key"),
             password_file: given("password_file"),
+            own: given_to_the_command(&matches),
         },
     };
     let result = match command {
@@ -401,6 +415,18 @@ pub fn check_configuration(path: &Path, text: &str) -> Result<(), String> {
     let read = configuration.parse(path.to_owned(), text);
     let applied = read.and_then(|()| configuration.apply(command_tree()).map(drop));
     applied.map_err(|error| CliError::from(error).report())
+}
+
+/// The options of the innermost command that the command line or the environment gives.
+fn given_to_the_command(matches: &ArgMatches) -> HashSet<String> {
+    let mut command = matches;
+    while let Some((_, inner)) = command.subcommand() {
+        command = inner;
+    }
+    let given = |id: &&clap::Id| {
+        matches!(command.value_source(id.as_str()), Some(ValueSource::CommandLine | ValueSource::EnvVariable))
+    };
+    command.ids().filter(given).map(ToString::to_string).collect()
 }
 
 fn failed(error: &CliError) -> ExitCode {

@@ -32,19 +32,26 @@ pub(super) struct PasswordFile {
 /// Reads the password of authentication key `key` of `device`: a file that the command line or the environment names goes
 /// before SSHSM_PASSWORD, that before a file that the configuration names, and that before a prompt.
 pub(super) fn read(file: &PasswordFile, key: ObjectId, device: &str) -> Result<Zeroizing<String>, CliError> {
-    match &file.path {
-        Some(path) if file.explicit => return from_file(path),
-        _ => {}
-    }
-    if let Some(password) = from_environment("SSHSM_PASSWORD")? {
-        return Ok(password);
-    }
-    match &file.path {
-        Some(path) => from_file(path),
+    match from_file_or_environment(file, "SSHSM_PASSWORD")? {
+        Some(password) => Ok(password),
         None => {
             ask(&format!("Password of authentication key {key} on {device}: "))?.ok_or(CliError::NoPassword)
         }
     }
+}
+
+/// The one order for every password: a file that was named for this call, the variable, a file that the configuration names.
+fn from_file_or_environment(
+    file: &PasswordFile,
+    variable: &'static str,
+) -> Result<Option<Zeroizing<String>>, CliError> {
+    if let PasswordFile { path: Some(path), explicit: true } = file {
+        return from_file(path).map(Some);
+    }
+    if let Some(password) = from_environment(variable)? {
+        return Ok(Some(password));
+    }
+    file.path.as_deref().map(from_file).transpose()
 }
 
 /// Whose new password is wanted.
@@ -99,26 +106,24 @@ pub(super) enum Existing {
     Refuse,
 }
 
-/// The password that an authentication key is to have: from a file, the environment, or the terminal, where it is asked for
-/// twice; or made here.
+/// The password that an authentication key is to have: from a file that the command line or the environment names, the
+/// environment, a file that the configuration names, or the terminal, where it is asked for twice; or made here.
 pub(super) fn read_new(
-    file: Option<&Path>,
+    file: &PasswordFile,
     terms: Terms,
     existing: Existing,
     new: &New,
 ) -> Result<Zeroizing<String>, CliError> {
-    let password = if terms.generate { generate(file, existing, new)? } else { given(file, new)? };
+    let password =
+        if terms.generate { generate(file.path.as_deref(), existing, new)? } else { given(file, new)? };
     match passphrase::check(&password) {
         Err(weakness) if !terms.allow_weak_password => Err(CliError::WeakPassword(weakness)),
         _ => Ok(password),
     }
 }
 
-fn given(file: Option<&Path>, new: &New) -> Result<Zeroizing<String>, CliError> {
-    if let Some(path) = file {
-        return from_file(path);
-    }
-    if let Some(password) = from_environment(new.variable)? {
+fn given(file: &PasswordFile, new: &New) -> Result<Zeroizing<String>, CliError> {
+    if let Some(password) = from_file_or_environment(file, new.variable)? {
         return Ok(password);
     }
     let [question, again] = new.questions;

@@ -72,14 +72,19 @@ impl Provision {
                 .map_err(|source| FileError::write(path, source))?;
         }
         let mut client = context.client_to_change()?;
-        let read = |file: &Option<PathBuf>, new| {
-            password::read_new(file.as_deref(), self.terms, Existing::Read, new)
+        let read = |option, file: &Option<PathBuf>, new| {
+            let file = context.new_password_file(option, file);
+            password::read_new(&file, self.terms, Existing::Read, new)
         };
         let passwords = Passwords {
-            administrator: read(&self.new_password_file, &password::ADMINISTRATOR)?,
+            administrator: read("new_password_file", &self.new_password_file, &password::ADMINISTRATOR)?,
             signer: match &self.signer_public_key {
                 Some(file) => SignerSecret::PublicKey(super::public_point(file)?),
-                None => SignerSecret::Password(read(&self.signer_password_file, &password::SIGNER)?),
+                None => SignerSecret::Password(read(
+                    "signer_password_file",
+                    &self.signer_password_file,
+                    &password::SIGNER,
+                )?),
             },
         };
         let plan = Plan {
