@@ -10,7 +10,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use ssh_encoding::{Encode, Error as EncodingError};
+use ssh_encoding::{Decode as _, Encode, Error as EncodingError};
 use ssh_key::{Fingerprint, public::KeyData};
 
 /// Why something cannot be revoked.
@@ -35,6 +35,20 @@ pub enum KrlError {
     /// Too much for the lengths of the format, which are 32 bits.
     #[error("the revocation list cannot be encoded")]
     Encoding(#[from] EncodingError),
+}
+
+/// Whether every OpenSSH of the last years reads a list that has certificates of this CA key. One that does not know the key's
+/// type refuses the whole list.
+#[must_use]
+pub const fn is_read_everywhere(ca: &KeyData) -> bool {
+    matches!(
+        ca,
+        KeyData::Rsa(_)
+            | KeyData::Ecdsa(_)
+            | KeyData::Ed25519(_)
+            | KeyData::SkEd25519(_)
+            | KeyData::SkEcdsaSha2NistP256(_)
+    )
 }
 
 /// Why a file cannot be read as a key revocation list.
@@ -331,6 +345,13 @@ impl RevocationList {
         lost
     }
 
+    /// The CAs whose certificates are in it by number or by name; a server has to know their types to read the list.
+    #[must_use]
+    pub fn authorities(&self) -> Vec<KeyData> {
+        // Each came from a key, or the list was not ours to make.
+        self.certificates.keys().filter_map(|blob| KeyData::decode(&mut blob.as_slice()).ok()).collect()
+    }
+
     /// Whether nothing at all is revoked.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -483,6 +504,25 @@ mod tests {
     fn serials(ranges: &[RangeInclusive<u64>]) -> Vec<(u64, u64)> {
         let list = list(ranges);
         list.certificates[&Vec::new()].serials.iter().map(|(&first, &last)| (first, last)).collect()
+    }
+
+    /// OpenSSH dropped DSA in version 10, and has had post-quantum keys for a short time.
+    #[test]
+    fn a_ca_key_that_not_every_server_knows_is_told_from_the_others() {
+        let strings = |name: &[u8], numbers: &[&[u8]]| {
+            let parts = std::iter::once(name).chain(numbers.iter().copied());
+            parts.flat_map(|part| part.encode_vec().unwrap()).collect::<Vec<u8>>()
+        };
+        let dsa = strings(b"ssh-dss", &[&[23], &[11], &[4], &[9]]);
+        let dsa = crate::openssh_key::public_key(&dsa).unwrap();
+        let ed25519 = crate::openssh_key::public_key(&strings(b"ssh-ed25519", &[&[1; 32]])).unwrap();
+        assert_eq!((is_read_everywhere(&dsa), is_read_everywhere(&ed25519)), (false, true));
+        let mut list = RevocationList::new(1, 0);
+        list.revoke_serials(Some(&dsa), 5..=7).unwrap();
+        list.revoke_key_id(None, "x").unwrap();
+        // As a plain key it is bytes to every server.
+        list.revoke_key(&ed25519).unwrap();
+        assert_eq!(list.authorities(), [dsa]);
     }
 
     #[test]

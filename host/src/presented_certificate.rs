@@ -154,20 +154,6 @@ impl PresentedCertificate {
         openssh_key::public_key(&self.subject)
     }
 
-    /// Whether every OpenSSH of the last years knows the CA key's type. One that does not refuses a whole revocation list that
-    /// names the key.
-    #[must_use]
-    pub const fn is_known_everywhere(&self) -> bool {
-        matches!(
-            &self.ca,
-            KeyData::Rsa(_)
-                | KeyData::Ecdsa(_)
-                | KeyData::Ed25519(_)
-                | KeyData::SkEd25519(_)
-                | KeyData::SkEcdsaSha2NistP256(_)
-        )
-    }
-
     /// Fails unless the CA signed it.
     ///
     /// # Errors
@@ -274,7 +260,7 @@ mod tests {
     fn a_post_quantum_certificate_is_read() {
         let Some(file) = vector_file("openssh-mldsa/user-mldsa-cert.pub") else { return };
         let presented = PresentedCertificate::from_file(&file).unwrap();
-        assert!(!presented.is_known_everywhere());
+        assert!(!crate::krl::is_read_everywhere(&presented.ca));
         assert!(matches!(presented.verify(), Err(VerifyError::Unsupported { .. })));
         let Some(file) = vector_file("openssh-mldsa/user-mldsa-by-p384-cert.pub") else { return };
         PresentedCertificate::from_file(&file).unwrap().verify().unwrap();

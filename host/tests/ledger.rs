@@ -23,6 +23,7 @@ use machine::{Machine, Run};
 use rusqlite::Connection;
 use serde_json::Value;
 use sshsm_simulator::{Simulator, connector};
+use sshsm_tests::{needs, requirement::shared_vector};
 
 /// A fresh device behind a connector, for as long as this process lives.
 fn device() -> String {
@@ -281,6 +282,55 @@ fn a_list_is_replaced_only_by_a_newer_one_that_revokes_as_much() {
     assert_eq!(with_other("krl build -o list.krl --replace").code, 0);
     done(&machine, "krl build -o list.krl");
     assert_eq!(with_other("krl build -o list.krl").code, 6);
+}
+
+#[test]
+fn a_revocation_makes_no_ledger_of_a_mistyped_name() {
+    let machine = Machine::new();
+    set_up(&machine);
+    done(&machine, &format!("{SIGN} -z + user.pub"));
+    let mistyped = |more: &str| {
+        let line = format!("--ledger leger.sqlite revoke --key user.pub{more}");
+        run(&machine, &line)
+    };
+    for refused in [mistyped(""), run(&machine, "--ledger leger.sqlite revoke --undo 1")] {
+        assert_eq!(refused.code, 6, "{refused:?}");
+        assert!(refused.stderr.contains("there is no ledger leger.sqlite"), "{refused:?}");
+        assert!(refused.stderr.contains("--new-ledger"), "{refused:?}");
+        assert!(!machine.path("leger.sqlite").exists());
+    }
+    let made = mistyped(" --new-ledger");
+    assert!(made.code == 0 && made.stderr.contains("a new ledger was made"), "{made:?}");
+    assert_eq!(mistyped("").code, 0);
+    // What is not typed for the call is not mistyped in it, and is announced.
+    let fresh = Machine::new();
+    fresh.new_key("user", machine::ed25519(1));
+    for ledger in [None, Some(("SSHSM_LEDGER", "named.sqlite"))] {
+        let made = fresh.with_environment(&words("revoke --key user.pub"), ledger.as_slice());
+        assert!(made.code == 0 && made.stderr.contains("a new ledger was made"), "{made:?}");
+    }
+}
+
+/// A post-quantum CA key, which OpenSSH knows from version 10.3 or not at all: it refuses the whole list then.
+#[test]
+fn a_list_that_not_every_server_can_read_is_announced_wherever_one_is_made() {
+    let vector = needs!(shared_vector("openssh-mldsa/user-mldsa-cert.pub"));
+    let machine = Machine::new();
+    fs::copy(vector, machine.path("rare-cert.pub")).unwrap();
+    let warning = "WARNING: not every OpenSSH knows the type of the CA key SHA256:";
+    let revoked = run(&machine, "revoke --certificate rare-cert.pub --unverified");
+    assert!(revoked.code == 0 && revoked.stderr.contains(warning), "{revoked:?}");
+    for _ in 0..2 {
+        let built = run(&machine, "krl build -o list.krl");
+        assert!(built.code == 0 && built.stderr.contains(warning), "{built:?}");
+    }
+    // What every server reads is not warned about.
+    set_up(&machine);
+    let usual = ["SSHSM_LEDGER", "usual.sqlite"];
+    for line in [&format!("{SIGN} -z + user.pub"), "revoke --serial 1", "krl build -o usual.krl"] {
+        let run = machine.with_environment(&words(line), &[(usual[0], usual[1])]);
+        assert!(run.code == 0 && !run.stderr.contains("WARNING"), "{run:?}");
+    }
 }
 
 /// Signs, and expects that nothing is written but an error of the ledger.

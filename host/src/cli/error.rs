@@ -58,6 +58,24 @@ pub enum Exit {
     Untouched = 7,
 }
 
+impl Exit {
+    /// The graver of two, for a command that went on after a failure: what concerns all that is asked goes before what
+    /// concerns one file, and that before an answer that was no.
+    pub(crate) fn worst(self, other: Self) -> Self {
+        let gravity = |exit| match exit {
+            Self::Done => 0,
+            Self::Refused => 1,
+            Self::Untouched => 2,
+            Self::Failed => 3,
+            Self::Usage => 4,
+            Self::File => 5,
+            Self::Authentication => 6,
+            Self::Device => 7,
+        };
+        if gravity(other) > gravity(self) { other } else { self }
+    }
+}
+
 impl From<Exit> for ExitCode {
     fn from(exit: Exit) -> Self {
         Self::from(exit as u8)
@@ -153,6 +171,9 @@ pub(crate) enum CliError {
     Fallback(String),
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// A name that is perhaps mistyped.
+    #[error("there is no ledger {}; nothing was recorded", shown(.0))]
+    NoSuchLedger(PathBuf),
     #[error("the certificate was signed, but cannot be recorded; it was thrown away")]
     NotRecorded(#[source] LedgerError),
     #[error(transparent)]
@@ -169,6 +190,9 @@ pub(crate) enum CliError {
     Tests { failed: usize, total: usize },
     #[error("{failed} of {total} keys were not signed")]
     NotSigned { failed: usize, total: usize, exit: Exit },
+    /// Some of several files; each was named with its reason.
+    #[error("{failed} of {total} requests were not {done}")]
+    NotAll { failed: usize, total: usize, done: &'static str, exit: Exit },
 }
 
 impl From<TimestampError> for CliError {
@@ -357,7 +381,7 @@ impl CliError {
                 LedgerError::Exhausted(_) | LedgerError::Key(_) => Exit::Failed,
                 _ => Exit::File,
             },
-            Self::NotRecorded(_) => Exit::File,
+            Self::NotRecorded(_) | Self::NoSuchLedger(_) => Exit::File,
             Self::Audit(error) => match error.as_ref() {
                 AuditError::File { .. } | AuditError::Absent(_) | AuditError::Locked(_) => Exit::File,
                 _ => Exit::Failed,
@@ -368,7 +392,7 @@ impl CliError {
             Self::Refused { .. } | Self::Fallback(_) | Self::Lint { .. } | Self::Tests { .. } => {
                 Exit::Refused
             }
-            Self::NotSigned { exit, .. } => *exit,
+            Self::NotSigned { exit, .. } | Self::NotAll { exit, .. } => *exit,
         }
     }
 
@@ -494,6 +518,7 @@ impl CliError {
                 }
                 _ => return None,
             },
+            Self::NoSuchLedger(_) => "check the name; signing makes a new ledger, and so does --new-ledger",
             Self::Timestamp(error) => return timestamp_step(error),
             Self::Ledger(error) | Self::NotRecorded(error) => match error {
                 LedgerError::Locked(_) => "wait until the other process has ended",

@@ -114,6 +114,17 @@ impl Context {
         Ok(Some(ledger))
     }
 
+    /// The ledger, for a command that records something other than a signature: one that the command line names and that is
+    /// not there is a slip, unless it is said to be `new`.
+    pub(super) fn ledger_to_change(&self, new: bool) -> Result<Ledger, CliError> {
+        if let (Some(LedgerChoice::File(path)), true, false) = (&self.globals.ledger, self.ledger_named, new)
+            && let Err(LedgerError::Absent(path)) = Ledger::open_to_read(path).map(drop)
+        {
+            return Err(CliError::NoSuchLedger(path));
+        }
+        Ok(self.ledger()?.ok_or(LedgerError::None)?)
+    }
+
     /// The ledger, where there is one: nothing is made.
     pub(super) fn ledger_if_any(&self) -> Result<Option<Ledger>, CliError> {
         let Some(path) = self.ledger_path()? else { return Ok(None) };

@@ -7,6 +7,7 @@ use std::{
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
+use ssh_key::public::KeyData;
 
 use super::{
     Context, arguments,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     files::{self, Kind, Replace},
     input,
-    krl::RevocationList,
+    krl::{self, RevocationList},
     ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
     output::{self, lossy, shown},
     presented_certificate::PresentedCertificate,
@@ -70,6 +71,9 @@ pub(super) struct Revoke {
         conflicts_with_all = ["ca", "any_ca", "reason", "not_in_ledger"]
     )]
     undo: Option<i64>,
+    /// Make the ledger that --ledger names, if it is not there
+    #[arg(long)]
+    new_ledger: bool,
     /// Only say what it is about
     #[arg(long)]
     dry_run: bool,
@@ -96,7 +100,7 @@ impl Revoke {
         // Nothing is made of what is only looked at.
         let mut ledger = match self.dry_run {
             true => context.ledger_to_read()?,
-            false => context.ledger()?.ok_or(LedgerError::None)?,
+            false => context.ledger_to_change(self.new_ledger)?,
         };
         if let Some(revocation) = self.undo {
             return self.take_back(context, &mut ledger, revocation);
@@ -104,6 +108,11 @@ impl Revoke {
         let revoked = self.what(&ledger)?;
         let certificates = ledger.entries(&Filter { state: Some(State::Issued), ..revoked.filter() })?;
         // A file shows that there is such a certificate or key; a number or a name may be mistyped.
+        let ca = match &revoked {
+            Revoked::Serials { ca, .. } | Revoked::KeyId { ca, .. } => ca.as_ref(),
+            Revoked::Key(_) | Revoked::Fingerprint(_) | Revoked::Ca(_) => None,
+        };
+        warn_of_rare(ca);
         let typed =
             matches!(revoked, Revoked::Serials { .. } | Revoked::KeyId { .. }) && self.certificate.is_none();
         if typed && certificates.is_empty() && !self.not_in_ledger {
@@ -187,11 +196,6 @@ impl Revoke {
             Err(error) if !self.unverified => return Err(CliError::Unverified(path.to_owned(), error)),
             _ => {}
         }
-        if !certificate.is_known_everywhere() {
-            output::talk(
-                "not every OpenSSH knows the type of this CA key, and one that does not refuses the whole revocation list",
-            );
-        }
         let subject = certificate.subject_key();
         let ca = Some(certificate.ca);
         match (certificate.serial, String::from_utf8(certificate.key_id)) {
@@ -206,6 +210,18 @@ impl Revoke {
             }
             (serial, _) => Ok(Revoked::Serials { ca, first: serial, last: serial }),
         }
+    }
+}
+
+/// Says which CA keys not every server can read; one that cannot read a list at all lets no one in.
+fn warn_of_rare<'k>(cas: impl IntoIterator<Item = &'k KeyData>) {
+    for ca in cas.into_iter().filter(|ca| !krl::is_read_everywhere(ca)) {
+        output::talk(format_args!(
+            "WARNING: not every OpenSSH knows the type of the CA key {} ({}), and one that does not refuses a whole revocation \
+             list that names the key: try it with `ssh-keygen -Q -l -f FILE` on each server",
+            ledger::fingerprint(ca),
+            ca.algorithm()
+        ));
     }
 }
 
@@ -310,6 +326,7 @@ impl Krl {
         }
         let mut list = ledger.revocation_list(from_version)?;
         list.comment = comment;
+        warn_of_rare(&list.authorities());
         if !replace.replace {
             supersedes(&file, &list).map_err(|source| FileError::write(&file, source))?;
         }
