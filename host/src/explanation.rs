@@ -4,10 +4,10 @@ use std::fmt;
 
 use serde::Serialize;
 use ssh_encoding::Encode;
-use ssh_key::public::KeyData;
+use ssh_key::{HashAlg, public::KeyData};
 use sshsm_firmware::{
     crypto::RustCrypto,
-    ssh::policy::{self, CaKey, Case, OnDevice, Outcome},
+    ssh::policy::{self, BaseCheck, CaKey, Case, Check, OnDevice, Outcome},
 };
 use sshsm_protocol::{
     ObjectId,
@@ -21,6 +21,8 @@ use sshsm_protocol::{
         timestamp::Now,
     },
 };
+
+use crate::device_key;
 
 /// The verdict on one request, every check of it.
 #[derive(Debug, Clone, Serialize)]
@@ -56,6 +58,17 @@ pub struct Authority<'a> {
     /// What it signs with; without it, what OpenSSH signs certificates with.
     pub algorithm: Option<SignatureAlgorithm>,
 }
+
+impl Finding {
+    fn refuses_timestamp(&self) -> bool {
+        // Devices with earlier firmware call the check otherwise.
+        let names = [Check::Base(BaseCheck::TimestampKey).name(), "timestamp"];
+        names.contains(&self.check.as_str()) && self.outcome == Outcome::Refused.name()
+    }
+}
+
+/// What a timestamp that counts is; the authority's fingerprint follows.
+const SIGNED: &str = "signed by the timestamp authority";
 
 impl Explanation {
     /// Judges `request`, the bytes to be signed, under `template`, as it was read. Without a timestamp signature the
@@ -122,6 +135,29 @@ impl Explanation {
             _ => Outcome::Allowed,
         };
         Self { outcome: outcome.name(), now, checks }
+    }
+
+    /// Whether the timestamp is refused.
+    #[must_use]
+    pub fn refuses_timestamp(&self) -> bool {
+        self.checks.iter().any(Finding::refuses_timestamp)
+    }
+
+    /// Where the timestamp is refused, says which key is wanted, and which signed as far as that is known: in a template for
+    /// another timestamp key it is the only thing that is wrong.
+    pub fn name_timestamp_keys(&mut self, template: Option<&Template<'_>>, signed_by: Option<&str>) {
+        let wanted = template.and_then(|template| {
+            let key = &template.timestamp_key;
+            device_key::ssh_public(key.algorithm(), key.public()).ok()
+        });
+        for finding in self.checks.iter_mut().filter(|finding| finding.refuses_timestamp()) {
+            if let Some(wanted) = &wanted {
+                finding.allowed = format!("{SIGNED} {}", wanted.fingerprint(HashAlg::Sha256));
+            }
+            if let Some(signed_by) = signed_by {
+                finding.asked = format!("{}: signed by {}", finding.asked, plain(signed_by));
+            }
+        }
     }
 
     /// Whether every check allows it.

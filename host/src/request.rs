@@ -4,7 +4,7 @@
 //! signature that the device returns. [`StoredRequest`] is such a request in a file, alone, with the timestamp it
 //! was made under (the vendor tool's form), or cut out of a finished certificate.
 
-use ssh_encoding::{Base64Reader, Base64Writer, Encode, Reader, Writer};
+use ssh_encoding::{Base64Reader, Base64Writer, Decode, Encode, Reader, Writer};
 use ssh_key::public::KeyData;
 use ssh_key::{Certificate, PublicKey};
 use sshsm_firmware::ssh::subject::{self, SubjectKeyError};
@@ -17,6 +17,7 @@ use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::timestamp::Now;
 
 use crate::certificate_options::{self, CertificateOptions, DEFAULT_EXTENSIONS, OptionList};
+use crate::integer::string;
 use crate::timestamp::SIGNATURE_LENGTHS;
 use crate::validity::{Validity, ValidityError};
 
@@ -319,6 +320,12 @@ pub enum StoredRequestError {
     /// A certificate that cannot be cut before its signature.
     #[error("the certificate is malformed")]
     Certificate(#[source] RequestError),
+    /// A certificate that does not end as it should.
+    #[error("the certificate's signature is malformed")]
+    Signature(#[source] ssh_encoding::Error),
+    /// It begins as a request does, and cannot be read as one: cut short, or with bytes behind its end.
+    #[error("the request is malformed")]
+    Request(#[source] RequestError),
 }
 
 impl StoredRequest {
@@ -351,6 +358,7 @@ impl StoredRequest {
         let blob = decode_base64(base64).map_err(StoredRequestError::Base64)?;
         let mut rest = blob.as_slice();
         Request::decode_front(&mut rest).map_err(StoredRequestError::Certificate)?;
+        signature_field(rest).map_err(StoredRequestError::Signature)?;
         Ok(Self {
             request: blob.get(..blob.len() - rest.len()).unwrap_or_default().to_vec(),
             timestamp: None,
@@ -365,10 +373,12 @@ impl StoredRequest {
         let whole = |length: &usize| {
             Self::decode(bytes, *length).ok().filter(|stored| Request::decode(&stored.request).is_ok())
         };
-        match SIGNATURE_LENGTHS.iter().find_map(whole) {
-            Some(stored) => Ok(stored),
-            None => Self::decode(bytes, SIGNATURE_LENGTHS[0]),
+        if let Some(stored) = SIGNATURE_LENGTHS.iter().find_map(whole) {
+            return Ok(stored);
         }
+        let stored = Self::decode(bytes, SIGNATURE_LENGTHS[0])?;
+        Request::decode(&stored.request).map_err(StoredRequestError::Request)?;
+        Ok(stored)
     }
 
     /// The vendor tool's form when there is a timestamp, the bare bytes to be signed otherwise.
@@ -388,6 +398,25 @@ pub(crate) fn certificate_type(bytes: &[u8]) -> Option<&str> {
     let (length, rest) = bytes.split_first_chunk()?;
     let name = rest.get(..usize::try_from(u32::from_be_bytes(*length)).ok()?)?;
     name.ends_with(TYPE_SUFFIX).then(|| str::from_utf8(name).ok()).flatten()
+}
+
+/// Reads the last field of a certificate, `string (string algorithm ‖ string signature)`; a security key's signature has its
+/// flags and its counter inside (PROTOCOL.u2f).
+fn signature_field(mut rest: &[u8]) -> ssh_encoding::Result<()> {
+    let mut signature = string(&mut rest)?;
+    // Whether it is a signature at all does not matter here: it is cut off.
+    if !signature.is_empty() {
+        let security_key = string(&mut signature)?.starts_with(b"sk-");
+        string(&mut signature)?;
+        if security_key {
+            u8::decode(&mut signature)?;
+            u32::decode(&mut signature)?;
+        }
+    }
+    match rest.len() + signature.len() {
+        0 => Ok(()),
+        remaining => Err(ssh_encoding::Error::TrailingData { remaining }),
+    }
 }
 
 /// The bytes of one line of base64.

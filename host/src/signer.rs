@@ -10,7 +10,7 @@ use std::{
 };
 
 use serde::Serialize;
-use ssh_key::{PublicKey, public::KeyData};
+use ssh_key::{HashAlg, PublicKey, public::KeyData};
 use sshsm_firmware::ssh::policy::{BothDomains, OnDevice};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Command, DeviceError, ObjectId, ObjectType,
@@ -228,6 +228,8 @@ pub struct TimedRequest {
     request: SigningRequest,
     now: Now,
     timestamp_signature: Vec<u8>,
+    /// Who says so, for people, where it is known.
+    authority: Option<String>,
 }
 
 impl TimedRequest {
@@ -254,7 +256,12 @@ impl TimedRequest {
             request.check_length(algorithm.signature_length())?;
         }
         let (now, timestamp_signature) = source.timestamp(request.as_bytes())?;
-        Self::from_stored(request, now, timestamp_signature)
+        let authority = match source.key() {
+            Some(key) => key.fingerprint(HashAlg::Sha256).to_string(),
+            None => source.describe(),
+        };
+        let timed = Self::from_stored(request, now, timestamp_signature)?;
+        Ok(Self { authority: Some(authority), ..timed })
     }
 
     /// A request that somebody vouched for before.
@@ -268,7 +275,7 @@ impl TimedRequest {
     ) -> Result<Self, SignerError> {
         request.check_subject()?;
         request.check_length(timestamp_signature.len())?;
-        Ok(Self { request, now, timestamp_signature })
+        Ok(Self { request, now, timestamp_signature, authority: None })
     }
 
     /// What is to be signed.
@@ -287,6 +294,12 @@ impl TimedRequest {
     #[must_use]
     pub fn timestamp_signature(&self) -> &[u8] {
         &self.timestamp_signature
+    }
+
+    /// The fingerprint of the key that says so, or where that is; `None` where it is not known.
+    #[must_use]
+    pub fn authority(&self) -> Option<&str> {
+        self.authority.as_deref()
     }
 
     /// Bytes of the signing command, as a device logs them.
@@ -447,7 +460,16 @@ impl Signer for DeviceSigner<'_, '_> {
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
         let algorithm = self.algorithm.algorithm();
         match self.session.explain_ssh_request(self.ca_id, self.template_id, algorithm, &timed.encode()) {
-            Ok(answer) => return Ok(Explanation::from_device(&answer)?),
+            Ok(answer) => {
+                let mut explanation = Explanation::from_device(&answer)?;
+                if explanation.refuses_timestamp() {
+                    // A key that may not read the template gets the verdict without the authority's name.
+                    let template = self.session.template(self.template_id).unwrap_or_default();
+                    explanation
+                        .name_timestamp_keys(Template::decode(&template).ok().as_ref(), timed.authority());
+                }
+                return Ok(explanation);
+            }
             // A YubiHSM 2, or a device as strict: its policy is run here.
             Err(ClientError::Device { error: DeviceError::InvalidCommand, .. }) => {}
             Err(error) => return Err(error.into()),
@@ -459,11 +481,14 @@ impl Signer for DeviceSigner<'_, '_> {
             template: domains(self.template_id, ObjectType::Template)?,
         };
         let device = OnDevice { memory: None, domains: Some(domains) };
-        let TimedRequest { request, now, timestamp_signature } = timed;
+        let TimedRequest { request, now, timestamp_signature, authority: signed_by } = timed;
         let authority =
             Authority { id: self.ca_id, public: Some(&self.ca_key), algorithm: Some(self.algorithm) };
         let template = Template::decode_dialect(&template, Dialect::Yubihsm2);
         let signature = Some(timestamp_signature.as_slice());
-        Ok(Explanation::new(&template, request.as_bytes(), *now, signature, authority, device))
+        let mut explanation =
+            Explanation::new(&template, request.as_bytes(), *now, signature, authority, device);
+        explanation.name_timestamp_keys(template.as_ref().ok(), signed_by.as_deref());
+        Ok(explanation)
     }
 }

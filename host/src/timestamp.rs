@@ -94,6 +94,9 @@ pub trait TimestampSource {
     /// The algorithm of its key: template tag 1. `None` while it is not known.
     fn algorithm(&self) -> Option<AsymmetricAlgorithm>;
 
+    /// The public half of its key. `None` while it is not known.
+    fn key(&self) -> Option<&KeyData>;
+
     /// Vouches for when `request`, the bytes to be signed, was made. Returns that time and the signature over both, in the
     /// form that the wire wants.
     ///
@@ -139,6 +142,10 @@ impl<K: TimestampKey> TimestampSource for K {
 
     fn algorithm(&self) -> Option<AsymmetricAlgorithm> {
         device_key::algorithm(self.public_key()).ok()
+    }
+
+    fn key(&self) -> Option<&KeyData> {
+        Some(self.public_key())
     }
 
     fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError> {

@@ -43,6 +43,56 @@ fn the_documented_template_has_no_warnings_and_one_of_yubihsm_s_six_tags_has() {
     assert!(plain.stderr.contains("1 errors and"), "{plain:?}");
 }
 
+/// A CA's certificate with something behind it, and a request with something behind it, are judged as what they are.
+#[test]
+fn what_stands_behind_a_request_or_a_certificate_is_noticed_and_stops_no_other_file() {
+    use base64ct::{Base64, Encoding as _};
+    let machine = machine();
+    machine.new_key("user", ed25519(1));
+    machine.template("t.toml", "5m", "10h", &["root"]);
+    for line in ["key generate --algorithm ed25519 --id 5", "template put t.toml --id 10"] {
+        assert_eq!(machine.run(&line.split(' ').collect::<Vec<_>>()).code, 0);
+    }
+    let sign = "sign -s 5 -t 10 --timestamp timestamp -I me -n a -V +1h --save-request user.pub";
+    assert_eq!(machine.run(&sign.split(' ').collect::<Vec<_>>()).code, 0);
+    let line = fs::read_to_string(machine.path("user-cert.pub")).unwrap();
+    let (kind, rest) = line.split_once(' ').unwrap();
+    let blob = Base64::decode_vec(rest.split_whitespace().next().unwrap()).unwrap();
+    let mut inside = blob.clone();
+    // The signature's string grows by one byte, and the string around it with it.
+    let (outer, inner) = (blob.len() - 64 - 4 - 11 - 4 - 4, blob.len() - 64 - 4);
+    inside[outer + 3] += 1;
+    assert_eq!(inside[inner + 3], 64);
+    inside.push(0);
+    for (name, blob) in [
+        ("behind.pub", [&blob[..], b"x"].concat()),
+        ("inside.pub", inside),
+        ("cut.pub", blob[..blob.len() - 1].to_vec()),
+    ] {
+        machine.write(name, &format!("{kind} {}\n", Base64::encode_string(&blob)));
+    }
+    let request = fs::read(machine.path("user-cert.req")).unwrap();
+    fs::write(machine.path("long.req"), [&request[..], b"xy"].concat()).unwrap();
+    let check = |files: &[&str]| machine.run(&[&["template", "check", "t.toml"], files].concat());
+    for name in ["behind.pub", "inside.pub", "cut.pub"] {
+        let run = check(&[name]);
+        assert!(run.code == 1 && run.stderr.contains("the certificate's signature is malformed"), "{run:?}");
+    }
+    // The device's words for what it is sent.
+    let long = check(&["long.req"]);
+    assert!(long.code == 5 && long.stdout.contains("request"), "{long:?}");
+    assert!(long.stdout.contains("malformed: ") && long.stdout.contains("2 bytes after"), "{long:?}");
+    // Each is tried; what could not be judged counts more than what was refused.
+    let all = check(&["behind.pub", "user-cert.pub", "absent.pub", "long.req", "user-cert.req"]);
+    assert_eq!(all.code, 6, "{all:?}");
+    assert!(all.stderr.contains("behind.pub not judged: ") && all.stderr.contains("absent.pub not judged: "));
+    assert!(all.stderr.contains("2 of 5 requests were not judged"), "{all:?}");
+    // Only a request has a timestamp.
+    for judged in ["user-cert.pub: undecided\n", "user-cert.req: allowed\n", "long.req: refused\n"] {
+        assert!(all.stdout.contains(judged), "{judged}: {all:?}");
+    }
+}
+
 #[test]
 fn what_is_allowed_is_left_aside_and_no_longer_fails() {
     let machine = machine();

@@ -868,3 +868,134 @@ fn an_ssh_agent_that_is_absent_lacks_the_key_or_refuses_is_told_apart() {
     agent.add(&["-q", "-c", "timestamp"]);
     with(socket, "refuses to sign with the key SHA256:");
 }
+
+/// One that is not there, one that is no request, one whose output is in the way: the others are signed.
+#[test]
+fn a_request_that_fails_does_not_stop_the_others_and_is_named() {
+    let machine = machine();
+    for name in ["a", "b", "c"] {
+        machine.new_key(name, ed25519(1));
+        let build = ["request", "build", "-s", "ca.pub", "-I", "i", "-n", "a", "-V", "+1h"];
+        assert_eq!(machine.run(&[&build[..], &[&format!("{name}.pub")]].concat()).code, 0);
+    }
+    machine.write("no-request.req", "no request");
+    let request = fs::read(machine.path("b-cert.req")).unwrap();
+    fs::write(machine.path("long.req"), [&request[..], b"behind"].concat()).unwrap();
+    machine.write("b-cert.timed.req", "something else");
+    let files = ["absent.req", "a-cert.req", "no-request.req", "b-cert.req", "long.req", "c-cert.req"];
+    let sign = ["timestamp", "sign", "--key", "timestamp", "--format", "json"];
+    let run = machine.run(&[&sign[..], &files].concat());
+    assert_eq!(run.code, 6, "the gravest: {run:?}");
+    assert!(run.stderr.contains("4 of 6 requests were not signed"), "{run:?}");
+    for (file, why) in [
+        ("absent.req not signed: cannot read absent.req", ""),
+        ("no-request.req not signed: ", "no certificate request"),
+        ("b-cert.req not signed: cannot write b-cert.timed.req", "--replace"),
+        ("long.req not signed: long.req", "6 bytes after"),
+    ] {
+        let line = run.stderr.lines().find(|line| line.starts_with(file));
+        assert!(line.is_some_and(|line| line.contains(why)), "{file} {why}: {run:?}");
+    }
+    let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
+    for (index, file) in files.iter().enumerate() {
+        assert_eq!(report[index]["request"], *file);
+        assert_eq!(report[index]["error"].is_string(), ![1, 5].contains(&index), "{report}");
+    }
+    for name in ["a-cert.timed.req", "c-cert.timed.req"] {
+        assert_eq!(machine.run(&["timestamp", "verify", "--key", "timestamp.pub", name]).code, 0);
+    }
+    assert!(!machine.path("long.timed.req").exists());
+    let one = machine.run(&["timestamp", "sign", "--key", "timestamp", "no-request.req"]);
+    assert!(one.code == 1 && one.stderr.starts_with("error: no-request.req"), "{one:?}");
+    let good =
+        machine.run(&["timestamp", "sign", "--key", "timestamp", "a-cert.req", "c-cert.req", "--replace"]);
+    assert_eq!(good.code, 0, "{good:?}");
+}
+
+#[test]
+fn a_wrong_timestamp_key_is_named_with_the_one_that_is_wanted() {
+    let machine = machine();
+    machine.new_key("other", ed25519(9));
+    let fingerprint = |name: &str| {
+        let line = fs::read_to_string(machine.path(name)).unwrap();
+        PublicKey::from_openssh(&line).unwrap().fingerprint(ssh_key::HashAlg::Sha256).to_string()
+    };
+    let (wanted, found) = (fingerprint("timestamp.pub"), fingerprint("other.pub"));
+    let says = |run: &Run| {
+        let line = run
+            .stderr
+            .lines()
+            .chain(run.stdout.lines())
+            .find(|line| line.trim_start().starts_with("timestamp-key "));
+        let line = line.unwrap_or_else(|| panic!("{run:?}"));
+        assert!(line.contains("refused") && line.contains("signature not valid"), "{line}");
+        line.to_owned()
+    };
+    // The device's own verdict, and that of a device that does not explain.
+    let line = says(&sign(&machine, &["--timestamp", "other"]));
+    assert!(line.contains(&wanted) && line.contains(&found), "{line}");
+    let line = says(&sign(&machine, &["--timestamp", "other", "--dry-run"]));
+    assert!(line.contains(&wanted) && line.contains(&found), "{line}");
+    // The right key: nothing is added to the verdict.
+    let run = sign(&machine, &["--timestamp", "timestamp", "-n", "root"]);
+    assert!(run.code != 0 && !run.stderr.contains(&wanted), "{run:?}");
+
+    // A service, which says what its key is.
+    let service = Service::start(&machine, &[]);
+    let pinned = ["--timestamp", &service.url, "--timestamp-public-key", "other.pub"];
+    let run = sign(&machine, &pinned);
+    assert!(run.stderr.contains(&format!("{found} is wanted")), "{run:?}");
+    assert!(run.stderr.contains(&format!("signs with {wanted}")), "{run:?}");
+
+    // A file does not say whose its signature is.
+    let saved = sign(&machine, &["--timestamp", "other", "--save-request"]);
+    assert_ne!(saved.code, 0);
+    let run = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
+    assert!(says(&run).contains(&wanted), "{run:?}");
+}
+
+#[test]
+fn a_hang_up_has_the_service_read_its_tokens_again_and_a_broken_file_changes_nothing() {
+    let machine = machine();
+    let other = "fedcba9876543210fedcba9876543210";
+    machine.write("tokens", TOKEN);
+    let mut service = Service::start(&machine, &["--rate", "1000/s", "--token-file", "tokens"]);
+    let mut told = BufReader::new(service.child.stderr.take().unwrap());
+    let status = |token: &str| {
+        let head = format!("GET /v1/key\nAuthorization: Bearer {token}\r\n");
+        service.request(&head, b"").0
+    };
+    let mut hang_up = |expected: &str| {
+        let pid = service.child.id().to_string();
+        assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+        loop {
+            let mut line = String::new();
+            assert_ne!(told.read_line(&mut line).unwrap(), 0, "it ended without {expected:?}");
+            assert!(!line.contains(TOKEN) && !line.contains(other), "{line}");
+            if line.contains("again") {
+                assert!(line.contains(expected), "{line}");
+                return;
+            }
+        }
+    };
+    assert_eq!((status(TOKEN), status(other)), (200, 401));
+    machine.write("tokens", &format!("# new\n{other}\n"));
+    assert_eq!((status(TOKEN), status(other)), (200, 401), "not before it is told");
+    hang_up("1 token read again from tokens");
+    assert_eq!((status(TOKEN), status(other)), (401, 200));
+    machine.write("tokens", &format!("{TOKEN}\nshort\n"));
+    hang_up("the old ones go on: tokens: the token on line 2 is shorter");
+    assert_eq!((status(TOKEN), status(other)), (401, 200));
+    fs::set_permissions(machine.path("tokens"), fs::Permissions::from_mode(0o644)).unwrap();
+    hang_up("the old ones go on: cannot read tokens: it is a secret");
+    fs::remove_file(machine.path("tokens")).unwrap();
+    hang_up("the old ones go on: cannot read tokens");
+    assert_eq!((status(TOKEN), status(other)), (401, 200));
+
+    // Without tokens it goes on as well.
+    let service = Service::start(&machine, &[]);
+    let pid = service.child.id().to_string();
+    assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());
+    thread::sleep(Duration::from_millis(100));
+    assert_eq!(service.request("GET /v1/key", b"").0, 200);
+}

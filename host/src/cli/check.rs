@@ -12,13 +12,13 @@ use sshsm_protocol::{
 
 use super::{
     Context, arguments,
-    error::{CliError, FileError},
+    error::{CliError, Exit, FileError},
     template,
 };
 use crate::{
     explanation::{Authority, Explanation},
     input, key_file,
-    output::{lossy, shown},
+    output::{self, lossy, shown},
     request::StoredRequest,
     timestamp,
 };
@@ -52,12 +52,21 @@ struct Report<'a> {
     requests: Vec<Judged<'a>>,
 }
 
+/// What became of a request, as JSON shows it.
 #[derive(Serialize)]
-struct Judged<'a> {
-    #[serde(serialize_with = "lossy")]
-    request: &'a Path,
-    #[serde(flatten)]
-    explanation: Explanation,
+#[serde(untagged)]
+enum Judged<'a> {
+    Judged {
+        #[serde(serialize_with = "lossy")]
+        request: &'a Path,
+        #[serde(flatten)]
+        explanation: Explanation,
+    },
+    Unreadable {
+        #[serde(serialize_with = "lossy")]
+        request: &'a Path,
+        error: String,
+    },
 }
 
 impl Check {
@@ -77,24 +86,37 @@ impl Check {
         };
         let authority = Authority { id, public: ca_key.as_ref().map(|key| key.key_data()), algorithm: None };
         let signature_length = decoded.timestamp_key.signature_length();
-        let requests = self
-            .requests
-            .iter()
-            .map(|path| {
-                let explanation = self.judge(path, &tlv, signature_length, authority)?;
-                Ok(Judged { request: path, explanation })
-            })
-            .collect::<Result<Vec<_>, CliError>>()?;
-        let refused = requests.iter().filter(|judged| judged.explanation.is_refusal()).count();
+        let total = self.requests.len();
+        let (mut requests, mut refused, mut failed, mut exit) = (Vec::new(), 0, 0, Exit::Done);
+        for request in &self.requests {
+            requests.push(match self.judge(request, &tlv, signature_length, authority) {
+                Ok(explanation) => {
+                    refused += usize::from(explanation.is_refusal());
+                    Judged::Judged { request, explanation }
+                }
+                // The only one that was asked for: its error is the command's.
+                Err(error) if total == 1 => return Err(error),
+                Err(error) => {
+                    output::talk(format_args!("{} not judged: {}", shown(request), error.line()));
+                    failed += 1;
+                    exit = exit.worst(error.exit());
+                    Judged::Unreadable { request, error: error.line() }
+                }
+            });
+        }
         let report = Report { template: &self.template, ca_key: id.get(), requests };
         context.format().print(&report, |report| {
-            report.requests.iter().fold(String::new(), |text, Judged { request, explanation }| {
-                text + &format!("{}: {}\n{explanation}", shown(request), explanation.outcome)
+            report.requests.iter().fold(String::new(), |text, judged| match judged {
+                Judged::Judged { request, explanation } => {
+                    text + &format!("{}: {}\n{explanation}", shown(request), explanation.outcome)
+                }
+                Judged::Unreadable { .. } => text,
             })
         })?;
-        match refused {
-            0 => Ok(()),
-            refused => Err(CliError::Refused { refused, total: report.requests.len() }),
+        match (failed, refused) {
+            (0, 0) => Ok(()),
+            (0, refused) => Err(CliError::Refused { refused, total }),
+            (failed, _) => Err(CliError::NotAll { failed, total, done: "judged", exit }),
         }
     }
 
@@ -116,6 +138,10 @@ impl Check {
             }
         };
         let (template, device) = (Template::decode(tlv), OnDevice::default());
-        Ok(Explanation::new(&template, &stored.request, now, signature.as_deref(), authority, device))
+        let mut explanation =
+            Explanation::new(&template, &stored.request, now, signature.as_deref(), authority, device);
+        // The file does not say whose the signature is.
+        explanation.name_timestamp_keys(template.as_ref().ok(), None);
+        Ok(explanation)
     }
 }

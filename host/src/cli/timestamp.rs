@@ -8,14 +8,14 @@ use std::{
 use clap::{ArgGroup, Args, Subcommand};
 use serde::Serialize;
 use ssh_key::{HashAlg, PublicKey};
-use sshsm_protocol::ssh::template::Template;
+use sshsm_protocol::ssh::{template::Template, timestamp::message};
 use sshsm_simulator::http_server::Host;
 use tokio::{net::TcpListener, runtime};
 
 use super::{
     Context,
     arguments::Address,
-    error::{CliError, FileError},
+    error::{CliError, Exit, FileError},
     request::{self, Summary, utc},
     service, template, timestamp_source,
 };
@@ -25,7 +25,7 @@ use crate::{
     key_file, output,
     request::StoredRequest,
     timestamp::{
-        self, SourceAddress, TimestampKey, TimestampSource,
+        self, SourceAddress, TimestampKey,
         access::Tokens,
         clock::{self, Synchronisation},
         rate::Rate,
@@ -126,16 +126,24 @@ impl TimestampVerb {
     }
 }
 
-/// A request that was vouched for, as JSON shows it.
+/// What became of a request, as JSON shows it.
 #[derive(Serialize)]
-struct Vouched {
-    #[serde(serialize_with = "output::lossy")]
-    request: PathBuf,
-    #[serde(serialize_with = "output::lossy")]
-    output: PathBuf,
-    /// UNIX seconds.
-    now: u32,
-    authority: String,
+#[serde(untagged)]
+enum Fate {
+    Vouched {
+        #[serde(serialize_with = "output::lossy")]
+        request: PathBuf,
+        #[serde(serialize_with = "output::lossy")]
+        output: PathBuf,
+        /// UNIX seconds.
+        now: u32,
+        authority: String,
+    },
+    Failed {
+        #[serde(serialize_with = "output::lossy")]
+        request: PathBuf,
+        error: String,
+    },
 }
 
 impl Sign {
@@ -143,29 +151,58 @@ impl Sign {
         if self.output.is_some() && self.requests.len() > 1 {
             return Err(CliError::Usage("-o is for one request; leave it out for several".into()));
         }
-        // All of them are read before the first is signed.
-        let read = |path: PathBuf| Ok((request::read(&path)?, path));
-        let requests = self.requests.into_iter().map(read).collect::<Result<Vec<_>, CliError>>()?;
-        let mut key = timestamp_source::open_key(&self.key)?;
-        let authority = fingerprint(key.as_ref());
-        let mut vouched = Vec::new();
-        for (StoredRequest { request, .. }, path) in requests {
-            let output = self.output.clone().unwrap_or_else(|| timed(&path));
-            files::check(&output, Kind::Request, self.replace)
-                .map_err(|source| FileError::write(&output, source))?;
-            let (now, signature) = key.timestamp(&request)?;
-            let content = StoredRequest { request, timestamp: Some((now, signature)) }.encode();
-            files::write(&output, &content, Kind::Request, self.replace)
-                .map_err(|source| FileError::write(&output, source))?;
-            output::talk(format_args!(
-                "{}: made at {}, says {authority}",
-                output::shown(&output),
-                utc(now.seconds())
-            ));
-            vouched.push(Vouched { request: path, output, now: now.seconds(), authority: authority.clone() });
+        // A key that nothing could be signed with is not asked for.
+        let total = self.requests.len();
+        let read: Vec<_> = self.requests.iter().map(|path| (path, request::read(path))).collect();
+        let readable = read.iter().any(|(_, request)| request.is_ok());
+        let mut key = readable.then(|| timestamp_source::open_key(&self.key)).transpose()?;
+        let (mut fates, mut failed, mut exit) = (Vec::new(), 0, Exit::Done);
+        for (path, request) in read {
+            let fate = match (request, &mut key) {
+                (Ok(request), Some(key)) => self.vouch(path, request, key.as_mut()),
+                (Ok(_), None) => continue,
+                (Err(error), _) => Err(error),
+            };
+            fates.push(match fate {
+                Ok(fate) => fate,
+                // The only one that was asked for: its error is the command's.
+                Err(error) if total == 1 => return Err(error),
+                Err(error) => {
+                    output::talk(format_args!("{} not signed: {}", output::shown(path), error.line()));
+                    failed += 1;
+                    exit = exit.worst(error.exit());
+                    Fate::Failed { request: path.clone(), error: error.line() }
+                }
+            });
         }
-        context.format().print(&vouched, |_| String::new())?;
-        Ok(())
+        context.format().print(&fates, |_| String::new())?;
+        match failed {
+            0 => Ok(()),
+            failed => Err(CliError::NotAll { failed, total, done: "signed", exit }),
+        }
+    }
+
+    fn vouch(
+        &self,
+        path: &Path,
+        StoredRequest { request, .. }: StoredRequest,
+        key: &mut dyn TimestampKey,
+    ) -> Result<Fate, CliError> {
+        let output = self.output.clone().unwrap_or_else(|| timed(path));
+        files::check(&output, Kind::Request, self.replace)
+            .map_err(|source| FileError::write(&output, source))?;
+        let authority = fingerprint(key);
+        let now = timestamp::now()?;
+        let signature = key.sign_message(&message(&request, now))?;
+        let content = StoredRequest { request, timestamp: Some((now, signature)) }.encode();
+        files::write(&output, &content, Kind::Request, self.replace)
+            .map_err(|source| FileError::write(&output, source))?;
+        output::talk(format_args!(
+            "{}: made at {}, says {authority}",
+            output::shown(&output),
+            utc(now.seconds())
+        ));
+        Ok(Fate::Vouched { request: path.to_owned(), output, now: now.seconds(), authority })
     }
 }
 
@@ -258,6 +295,7 @@ impl Serve {
             Tokens::parse(&text).map_err(|error| CliError::content(output::shown(path), error))
         });
         let tokens = tokens.transpose()?;
+        let renewed = self.token_file.clone().zip(tokens.clone());
         let clients = match &self.tls_client_ca {
             Some(authorities) => Clients::Certified { authorities, others: tokens.is_some() },
             None => Clients::Anybody,
@@ -296,6 +334,8 @@ impl Serve {
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Service)?;
         runtime.block_on(async {
             let ended = service::ended().map_err(CliError::Service)?;
+            #[cfg(unix)]
+            tokio::spawn(renew_tokens(service::hung_up().map_err(CliError::Service)?, renewed));
             let listener = TcpListener::from_std(listener).map_err(CliError::Service)?;
             let address = listener.local_addr().map_err(CliError::Service)?;
             output::talk(format_args!("signing with {place}"));
@@ -306,6 +346,35 @@ impl Serve {
                 ServeError::Io(error) => CliError::Service(error),
             })
         })
+    }
+}
+
+/// Reads the tokens again whenever SIGHUP comes; the old ones go on where that fails.
+#[cfg(unix)]
+async fn renew_tokens(mut signal: tokio::signal::unix::Signal, renewed: Option<(PathBuf, Tokens)>) {
+    while signal.recv().await.is_some() {
+        let Some((path, tokens)) = &renewed else {
+            output::talk("nothing is read again: there is no --token-file");
+            continue;
+        };
+        let read = files::read_secret_text(path)
+            .map_err(|source| CliError::from(FileError::read(path, source)))
+            .and_then(|text| {
+                tokens.renew(&text).map_err(|error| CliError::content(output::shown(path), error))
+            });
+        match read {
+            Ok(count) => output::talk(format_args!(
+                "{} read again from {}",
+                output::count(count, "token", "tokens"),
+                output::shown(path)
+            )),
+            Err(error) => {
+                output::talk(format_args!(
+                    "the tokens were not read again, the old ones go on: {}",
+                    error.line()
+                ));
+            }
+        }
     }
 }
 

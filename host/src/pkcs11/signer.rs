@@ -55,7 +55,16 @@ impl TokenSigner {
             Authority { id: self.id, public: Some(self.key.public()), algorithm: Some(self.algorithm) };
         let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
         let template = Template::decode(&self.template);
-        Explanation::new(&template, request, timed.now(), Some(signature), authority, OnDevice::default())
+        let mut explanation = Explanation::new(
+            &template,
+            request,
+            timed.now(),
+            Some(signature),
+            authority,
+            OnDevice::default(),
+        );
+        explanation.name_timestamp_keys(template.as_ref().ok(), timed.authority());
+        explanation
     }
 }
 

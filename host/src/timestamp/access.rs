@@ -1,5 +1,7 @@
 //! The bearer tokens that let clients of the timestamp service in.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
@@ -26,9 +28,12 @@ pub enum TokensError {
 /// Characters that a token has at least: 128 bits in hexadecimal have twice as many.
 const MIN_TOKEN: usize = 16;
 
-/// The tokens that let a client in, each only as its SHA-256.
-#[derive(Debug, Default)]
-pub struct Tokens(Vec<(usize, [u8; 32])>);
+/// Where a token is in its list, and its SHA-256.
+type Known = (usize, [u8; 32]);
+
+/// The tokens that let a client in, each only as its SHA-256; a clone has the same ones, also after [`Tokens::renew`].
+#[derive(Clone, Debug, Default)]
+pub struct Tokens(Arc<RwLock<Vec<Known>>>);
 
 impl Tokens {
     /// Reads tokens, one to a line; empty lines and lines that begin with `#` do not count.
@@ -36,6 +41,21 @@ impl Tokens {
     /// # Errors
     /// When there is none, or one that is too short or unusable.
     pub fn parse(text: &str) -> Result<Self, TokensError> {
+        Ok(Self(Arc::new(RwLock::new(Self::read(text)?))))
+    }
+
+    /// Takes the tokens of `text` in place of those that there are, and returns how many there are then.
+    ///
+    /// # Errors
+    /// As [`Self::parse`]; the old ones go on then.
+    pub fn renew(&self, text: &str) -> Result<usize, TokensError> {
+        let new = Self::read(text)?;
+        let count = new.len();
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = new;
+        Ok(count)
+    }
+
+    fn read(text: &str) -> Result<Vec<Known>, TokensError> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let tokens = lines.filter(|(_, token)| !token.is_empty() && !token.starts_with('#'));
         let tokens = tokens.map(|(line, token)| match token {
@@ -44,14 +64,15 @@ impl Tokens {
             _ => Ok((line, Sha256::digest(token).into())),
         });
         let tokens: Vec<_> = tokens.collect::<Result<_, _>>()?;
-        if tokens.is_empty() { Err(TokensError::Empty) } else { Ok(Self(tokens)) }
+        if tokens.is_empty() { Err(TokensError::Empty) } else { Ok(tokens) }
     }
 
     /// The line of `token`. Takes the same time whichever it is, and whether it is one.
     #[must_use]
     pub fn find(&self, token: &[u8]) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(token).into();
-        self.0.iter().fold(None, |found, (line, known)| match bool::from(known.ct_eq(&digest)) {
+        let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        known.iter().fold(None, |found, (line, known)| match bool::from(known.ct_eq(&digest)) {
             true => Some(*line),
             false => found,
         })

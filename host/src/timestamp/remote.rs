@@ -9,7 +9,7 @@ use std::{
 };
 
 use sha2::{Digest, Sha256};
-use ssh_key::public::KeyData;
+use ssh_key::{HashAlg, PublicKey, public::KeyData};
 use sshsm_protocol::{
     AsymmetricAlgorithm,
     ssh::{Printable, timestamp::Now},
@@ -112,11 +112,18 @@ pub enum RemoteError {
         /// Why not.
         reason: String,
     },
-    /// Signed by somebody else.
-    #[error("the timestamp of {url} is not signed by the key of its authority")]
+    /// Signed by another key.
+    #[error(
+        "the timestamp of {url} is not signed by the key of its authority: {wanted} is wanted, and the service {}",
+        match found { Some(found) => format!("says that it signs with {found}"), None => "does not say what it signs with".into() }
+    )]
     Signature {
         /// The service.
         url: String,
+        /// Fingerprint of the key that is wanted.
+        wanted: String,
+        /// Fingerprint of the key that the service says is its own.
+        found: Option<String>,
     },
     /// It tells a time that is not now.
     #[error(
@@ -255,6 +262,19 @@ impl RemoteAuthority {
         Ok((Now::from_seconds(u32::from_be_bytes(*now)), signature.to_vec()))
     }
 
+    /// Fingerprint of the key that the service says is its own; for an error only, so that why there is none does not matter.
+    fn own_key(&self) -> Option<String> {
+        let mut request = self.agent.get(format!("{}/v1/key", self.url));
+        if let Some(token) = &self.terms.token {
+            request =
+                request.header(AUTHORIZATION, Zeroizing::new(format!("Bearer {}", token.as_str())).as_str());
+        }
+        let mut response = request.call().ok()?;
+        let line = response.body_mut().with_config().limit(MAX_ANSWER).read_to_string().ok()?;
+        let key = PublicKey::from_openssh(&line).ok()?;
+        Some(key.fingerprint(HashAlg::Sha256).to_string())
+    }
+
     fn broken(&self, error: ureq::Error) -> RemoteError {
         let url = self.url.clone();
         match error {
@@ -285,13 +305,18 @@ impl TimestampSource for RemoteAuthority {
         self.algorithm
     }
 
+    fn key(&self) -> Option<&KeyData> {
+        self.terms.key.as_ref()
+    }
+
     fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError> {
         let url = || self.url.clone();
         let (now, signature) = self.ask(&Sha256::digest(request).into())?;
         if let Some(key) = &self.terms.key
             && !verify(key, request, now, &signature)?
         {
-            return Err(RemoteError::Signature { url: url() }.into());
+            let wanted = key.fingerprint(HashAlg::Sha256).to_string();
+            return Err(RemoteError::Signature { url: url(), wanted, found: self.own_key() }.into());
         }
         let ours = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|_| TimestampError::Clock)?.as_secs();
         let theirs = u64::from(now.seconds());
