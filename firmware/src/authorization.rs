@@ -7,6 +7,7 @@ use embedded_storage::nor_flash::MultiwriteNorFlash;
 #[cfg(feature = "wrap")]
 use sshsm_protocol::Domains;
 use sshsm_protocol::command::Requirement;
+use sshsm_protocol::message::{Message as _, ObjectName};
 use sshsm_protocol::object::{NewObject, ObjectInfo};
 use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectType};
 
@@ -30,7 +31,7 @@ pub(crate) fn may_send(caller: &Caller, command: Command, payload: &[u8]) -> Res
         Requirement::Capability(capability) => needs(capability),
         Requirement::Both(first, second) => needs(first).and_then(|()| needs(second)),
         Requirement::DeleteOfType => {
-            let [_, _, object_type] = payload.try_into().map_err(|_| DeviceError::WrongLength)?;
+            let ObjectName { object_type, .. } = ObjectName::decode(payload)?;
             needs(ObjectType::from_code(object_type).ok_or(DeviceError::InvalidData)?.delete_capability())
         }
     }

@@ -5,12 +5,15 @@ use alloc::vec::Vec;
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::{CryptoRng, Rng as _};
 use sshsm_protocol::audit::LogEntry;
-use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel, Point};
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::channel::{AuthenticationKey, Challenge, ChannelError, DeviceChannel};
+use sshsm_protocol::codec::Writer;
 use sshsm_protocol::command::Channel;
 use sshsm_protocol::frame::{
     Frame, HEADER_LENGTH, MAX_INNER_PAYLOAD, MAX_MESSAGE, MAX_PAYLOAD, RESPONSE_FLAG, error_frame,
     write_header,
+};
+use sshsm_protocol::message::{
+    AuthenticateSession, CreateSession, Echo, GetDeviceInfo, Message as _, Nothing, SessionMessage, reply,
 };
 use sshsm_protocol::object::Origin;
 use sshsm_protocol::ssh::template::Dialect;
@@ -22,7 +25,6 @@ use crate::authorization;
 use crate::commands::{self, Core, authentication};
 use crate::identity;
 use crate::link::Vitals;
-use crate::operation;
 use crate::options::Options;
 use crate::platform::{Boot, Platform};
 use crate::session::{Caller, Sessions, Stage};
@@ -128,11 +130,11 @@ impl<P: Platform> Device<P> {
         let command = Command::from_code(frame.code)
             .filter(|command| command.channel() != Channel::Session)
             .ok_or(DeviceError::InvalidCommand)?;
-        let fits = command.request_length().contains(&frame.payload.len());
         if command == Command::SessionMessage {
+            let SessionMessage { session, .. } = SessionMessage::decode(frame.payload)?;
             // Nothing is carried out whose answer might not fit once it is encrypted.
-            return match fits && response.len() >= MAX_MESSAGE {
-                true => self.session_message(request, frame.payload, response),
+            return match response.len() >= MAX_MESSAGE {
+                true => self.session_message(session, request, response),
                 false => Err(DeviceError::WrongLength),
             };
         }
@@ -144,16 +146,7 @@ impl<P: Platform> Device<P> {
         let room = response.get_mut(HEADER_LENGTH..).unwrap_or_default();
         let limit = room.len().min(MAX_PAYLOAD);
         let mut writer = Writer::new(room.get_mut(..limit).unwrap_or_default());
-        let reader = Reader::new(frame.payload);
-        let done = match command {
-            _ if !fits => Err(DeviceError::WrongLength),
-            Command::Echo => writer.bytes(frame.payload).map_err(DeviceError::from),
-            Command::GetDeviceInfo => commands::device::info(&mut self.core, reader, &mut writer),
-            Command::GetDevicePublicKey => authentication::device_public_key(&mut self.core, &mut writer),
-            Command::CreateSession => self.create_session(reader, &mut writer),
-            Command::AuthenticateSession => self.authenticate_session(reader),
-            _ => Err(DeviceError::InvalidCommand),
-        };
+        let done = self.strangers_command(command, frame.payload, &mut writer);
         let opened = match command {
             Command::CreateSession => writer.written().first().copied(),
             Command::AuthenticateSession => frame.payload.first().copied(),
@@ -169,6 +162,27 @@ impl<P: Platform> Device<P> {
         done?;
         let length = writer.len();
         Ok(write_header(command.code() | RESPONSE_FLAG, length, response)?)
+    }
+
+    /// Carries out a command outside sessions; writes the response's payload.
+    fn strangers_command(
+        &mut self,
+        command: Command,
+        payload: &[u8],
+        writer: &mut Writer<'_>,
+    ) -> Result<(), DeviceError> {
+        match command {
+            Command::Echo => commands::device::echo(Echo::decode(payload)?, writer),
+            Command::GetDeviceInfo => {
+                commands::device::info(&mut self.core, GetDeviceInfo::decode(payload)?, writer)
+            }
+            Command::GetDevicePublicKey => {
+                authentication::device_public_key(&mut self.core, Nothing::decode(payload)?, writer)
+            }
+            Command::CreateSession => self.create_session(CreateSession::decode(payload)?, writer),
+            Command::AuthenticateSession => self.authenticate_session(AuthenticateSession::decode(payload)?),
+            _ => Err(DeviceError::InvalidCommand),
+        }
     }
 
     /// What a stranger's command leaves in the log. A wrong AUTHENTICATE SESSION names the key that was tried.
@@ -211,17 +225,20 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    fn create_session(&mut self, mut reader: Reader<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
+    fn create_session(
+        &mut self,
+        CreateSession { key, host }: CreateSession<'_>,
+        writer: &mut Writer<'_>,
+    ) -> Result<(), DeviceError> {
         self.core.store.usable()?;
-        let id = ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)?;
+        let id = ObjectId::new(key).map_err(|_| DeviceError::ObjectNotFound)?;
         let name = (ObjectType::AuthenticationKey, id);
         let info = *self.core.store.info(name).ok_or(DeviceError::ObjectNotFound)?;
         let body = self.core.body(name)?;
         let now = self.core.platform.uptime();
         let (session_id, channel, stage) = match info.algorithm {
             Algorithm::Aes128YubicoAuthentication => {
-                let host_challenge: Challenge = reader.array()?;
-                reader.finish()?;
+                let host_challenge = host.try_into().map_err(|_| DeviceError::WrongLength)?;
                 let key = Zeroizing::new(
                     <[u8; AuthenticationKey::LENGTH]>::try_from(body.as_slice())
                         .map_err(|_| DeviceError::StorageFailed)?,
@@ -231,20 +248,17 @@ impl<P: Platform> Device<P> {
                 self.core.platform.entropy().fill_bytes(&mut card_challenge);
                 let key = AuthenticationKey::from_bytes(*key);
                 let channel = DeviceChannel::derive(session_id, &key, host_challenge, card_challenge);
-                writer.u8(session_id)?;
-                writer.bytes(&card_challenge)?;
-                writer.bytes(&channel.card_cryptogram())?;
+                let card_cryptogram = channel.card_cryptogram();
+                reply::SessionCreated { session: session_id, card_challenge, card_cryptogram }
+                    .encode(writer)?;
                 (session_id, channel, Stage::AwaitsAuthentication)
             }
             Algorithm::Ecp256YubicoAuthentication => {
-                let host_point: Point = reader.array()?;
-                reader.finish()?;
+                let host_point = host.try_into().map_err(|_| DeviceError::WrongLength)?;
                 let session_id = self.sessions.allocate(now)?;
                 let (channel, device_point, receipt) =
-                    authentication::agree(&mut self.core, session_id, &body, &host_point)?;
-                writer.u8(session_id)?;
-                writer.bytes(&device_point)?;
-                writer.bytes(&receipt)?;
+                    authentication::agree(&mut self.core, session_id, &body, host_point)?;
+                reply::SessionAgreed { session: session_id, device_point, receipt }.encode(writer)?;
                 (session_id, channel, Stage::AwaitsMessage)
             }
             // No other is ever stored.
@@ -261,11 +275,13 @@ impl<P: Platform> Device<P> {
         Ok(())
     }
 
-    fn authenticate_session(&mut self, mut reader: Reader<'_>) -> Result<(), DeviceError> {
-        let id = reader.u8()?;
+    fn authenticate_session(
+        &mut self,
+        AuthenticateSession { session: id, cryptogram, mac }: AuthenticateSession,
+    ) -> Result<(), DeviceError> {
         let now = self.core.platform.uptime();
         let session = self.sessions.unauthenticated(id, now)?;
-        match session.channel.authenticate(reader.array()?, reader.array()?) {
+        match session.channel.authenticate(cryptogram, mac) {
             Ok(()) => {
                 session.establish(now);
                 Ok(())
@@ -277,16 +293,10 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    fn session_message(
-        &mut self,
-        request: &[u8],
-        payload: &[u8],
-        response: &mut [u8],
-    ) -> Result<usize, DeviceError> {
+    fn session_message(&mut self, id: u8, request: &[u8], response: &mut [u8]) -> Result<usize, DeviceError> {
         let mut message = core::mem::take(&mut self.scratch);
         message.clear();
         message.extend_from_slice(request);
-        let id = payload.first().copied().unwrap_or(u8::MAX);
         let answer = self.open_session_message(id, &mut message, response);
         message.as_mut_slice().zeroize();
         self.scratch = message;
@@ -410,13 +420,10 @@ impl<P: Platform> Device<P> {
             _ => Some(commands::handler::<P>(command).ok_or(DeviceError::InvalidCommand)?),
         };
         authorization::may_send(caller, command, payload)?;
-        if !command.request_length().contains(&payload.len()) {
-            return Err(DeviceError::WrongLength);
-        }
-        operation::permit(&self.core.options, &self.core.store, caller, command, payload)?;
         let done = match handler {
-            Some(handler) => handler(&mut self.core, caller, Reader::new(payload), writer),
+            Some(handler) => handler(&mut self.core, caller, payload, writer),
             None => {
+                Nothing::decode(payload)?;
                 let now = self.core.platform.uptime();
                 commands::device::status(&mut self.core, self.sessions.census(now), writer)
             }

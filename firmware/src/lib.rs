@@ -30,7 +30,6 @@ pub mod crypto;
 mod device;
 mod identity;
 pub mod link;
-mod operation;
 mod options;
 pub mod platform;
 mod presence;

@@ -4,11 +4,12 @@
 //!
 //! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
 //! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
-//! be asked when an object is used is `operation.rs`.
+//! be asked when an object is used is [`Core::read`](crate::commands::Core::read).
 #![cfg_attr(not(feature = "audit"), allow(dead_code))] // nothing changes them there, but they are kept
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use sshsm_protocol::codec::{CodecError, Reader, Writer};
+use sshsm_protocol::message::Algorithms;
 use sshsm_protocol::option::{
     AUDITED_COMMANDS, AlgorithmMode, AuditMode, DeviceOption, TemplateMode, UserPresence,
 };
@@ -72,6 +73,11 @@ impl Options {
     /// Whether an algorithm may be used: the one place where it is refused.
     pub(crate) fn permit(&self, algorithm: Algorithm) -> Result<(), DeviceError> {
         if self.disabled & bit(algorithm) == 0 { Ok(()) } else { Err(DeviceError::AlgorithmDisabled) }
+    }
+
+    /// Whether all of these may be used.
+    pub(crate) fn permit_all(&self, algorithms: Algorithms) -> Result<(), DeviceError> {
+        algorithms.into_iter().flatten().try_for_each(|algorithm| self.permit(algorithm))
     }
 
     fn algorithm(&self, algorithm: Algorithm) -> AlgorithmMode {

@@ -12,15 +12,15 @@ use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
     audit::{LogEntry, LogHeader, LogMark},
-    channel::{
-        Agreement, AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS, POINT_LENGTH, Point,
-    },
+    channel::{Agreement, AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS, Point},
     codec::{CodecError, Reader, Writer},
     device_info::{DeviceInfo, StorageInfo, Version},
     device_status::{DeviceStatus, Image},
     frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
+    message::{self, Message, reply},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
     option::{AuditMode, DeviceOption, TemplateMode, UserPresence},
+    ssh::timestamp::Now,
 };
 use zeroize::Zeroizing;
 
@@ -239,17 +239,12 @@ impl Client {
     pub fn device_public_key(&mut self) -> Result<Point> {
         let command = Command::GetDevicePublicKey;
         let answer = plain(self.transport.as_mut(), command, &[])?;
-        let (algorithm, [x, y]) = read(command, &answer, |reader| {
-            Ok((reader.u8()?, [reader.array::<32>()?, reader.array::<32>()?]))
-        })?;
+        let reply::PublicKey { algorithm, key } = read(command, &answer)?;
         if algorithm != Algorithm::Ecp256YubicoAuthentication.code() {
             return Err(nonsense(command, format!("its algorithm is {algorithm}")));
         }
-        let mut point = [4; POINT_LENGTH];
-        for (to, from) in point.iter_mut().skip(1).zip(x.into_iter().chain(y)) {
-            *to = from;
-        }
-        Ok(point)
+        let point = [&[4], key].concat().try_into();
+        point.map_err(|_| nonsense(command, format!("its key has {} bytes", key.len())))
     }
 
     /// The largest payload, in bytes, of a command inside a session.
@@ -325,18 +320,12 @@ impl<'c> Session<'c> {
     pub fn open_with_key(client: &'c mut Client, id: ObjectId, key: &AuthenticationKey) -> Result<Self> {
         let mut host_challenge = Challenge::default();
         getrandom::fill(&mut host_challenge).map_err(ClientError::Entropy)?;
-        let [high, low] = id.get().to_be_bytes();
-        let request = [&[high, low], host_challenge.as_slice()].concat();
-        let create = Command::CreateSession;
-        let answer = create_session(client.transport.as_mut(), id, &request)?;
-        let (session_id, card_challenge, card_cryptogram) =
-            read(create, &answer, |reader| Ok((reader.u8()?, reader.array()?, reader.array()?)))?;
-        if usize::from(session_id) >= MAX_SESSIONS {
-            return Err(nonsense(create, format!("it names session {session_id}")));
-        }
-        let mut channel =
-            HostChannel::derive(session_id, key, host_challenge, card_challenge, card_cryptogram)
-                .map_err(|_| ClientError::WrongPassword(id))?;
+        let answer = create_session(client.transport.as_mut(), id, &host_challenge)?;
+        let reply::SessionCreated { session, card_challenge, card_cryptogram } =
+            read(Command::CreateSession, &answer)?;
+        let session = session_id(session)?;
+        let mut channel = HostChannel::derive(session, key, host_challenge, card_challenge, card_cryptogram)
+            .map_err(|_| ClientError::WrongPassword(id))?;
         let command = Command::AuthenticateSession;
         let answer = client.transport.transact(&channel.authenticate())?;
         let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
@@ -362,21 +351,17 @@ impl<'c> Session<'c> {
         let ephemeral = ephemeral_key()?;
         let host_point = Point::try_from(&*ephemeral.public_key().to_sec1_bytes())
             .map_err(|error| nonsense(create, error))?;
-        let request = [id.get().to_be_bytes().as_slice(), &host_point].concat();
-        let answer = create_session(client.transport.as_mut(), id, &request)?;
-        let (session_id, device_point, receipt) =
-            read(create, &answer, |reader| Ok((reader.u8()?, reader.array()?, reader.array()?)))?;
-        if usize::from(session_id) >= MAX_SESSIONS {
-            return Err(nonsense(create, format!("it names session {session_id}")));
-        }
+        let answer = create_session(client.transport.as_mut(), id, &host_point)?;
+        let reply::SessionAgreed { session, device_point, receipt } = read(create, &answer)?;
+        let session = session_id(session)?;
         let agreement = Agreement {
             ephemeral_secret: &*shared_secret(&ephemeral, &device_point)?,
             static_secret: &*shared_secret(key, device)?,
             host_point: &host_point,
             device_point: &device_point,
         };
-        let channel = HostChannel::agree(session_id, &agreement, receipt)
-            .map_err(|_| ClientError::WrongPrivateKey(id))?;
+        let channel =
+            HostChannel::agree(session, &agreement, receipt).map_err(|_| ClientError::WrongPrivateKey(id))?;
         Ok(Self { client, channel: Some(channel), unheard: None })
     }
 
@@ -460,7 +445,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn echo(&mut self, data: &[u8]) -> Result<Vec<u8>> {
-        self.command(Command::Echo, data)
+        self.ask(Command::Echo, &message::Echo { data })
     }
 
     /// How full the device is.
@@ -478,8 +463,10 @@ impl<'c> Session<'c> {
     /// As [`Session::command`].
     pub fn list_objects(&mut self, filter: &ListFilter) -> Result<Vec<ListEntry>> {
         let command = Command::ListObjects;
-        let payload = self.written(command, |writer| filter.encode(writer))?;
-        let answer = self.command(command, &payload)?;
+        let mut filters = vec![0; self.max_payload()];
+        let mut writer = Writer::new(&mut filters);
+        filter.encode(&mut writer).map_err(|error| nonsense(command, error))?;
+        let answer = self.ask(command, &message::ListObjects { filters: writer.written() })?;
         let mut reader = Reader::new(&answer);
         let mut entries = Vec::new();
         while reader.remaining() > 0 {
@@ -494,7 +481,7 @@ impl<'c> Session<'c> {
     /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
     pub fn object_info(&mut self, id: ObjectId, object_type: ObjectType) -> Result<ObjectInfo> {
         let command = Command::GetObjectInfo;
-        let answer = self.command(command, &name(id, object_type))?;
+        let answer = self.ask(command, &name(id, object_type))?;
         let mut reader = Reader::new(&answer);
         let info = ObjectInfo::decode(&mut reader).map_err(|error| nonsense(command, error))?;
         reader.finish().map_err(|error| nonsense(command, error))?;
@@ -506,7 +493,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn delete_object(&mut self, id: ObjectId, object_type: ObjectType) -> Result<()> {
-        self.command_without_answer(Command::DeleteObject, &name(id, object_type))
+        self.ask_without_answer(Command::DeleteObject, &name(id, object_type))
     }
 
     /// Makes an asymmetric key on the device; returns its id.
@@ -514,7 +501,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn generate_asymmetric_key(&mut self, object: &NewObject) -> Result<ObjectId> {
-        self.create(Command::GenerateAsymmetricKey, object, &[])
+        self.create(Command::GenerateAsymmetricKey, &message::Generate { object: object.into() })
     }
 
     /// Puts an asymmetric key on the device; returns its id. `key` is RSA `p‖q`, an EC scalar or an Ed25519 seed.
@@ -522,7 +509,8 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn put_asymmetric_key(&mut self, object: &NewObject, key: &[u8]) -> Result<ObjectId> {
-        self.create(Command::PutAsymmetricKey, object, &[key])
+        let message = message::PutAsymmetricKey { object: object.into(), private: key };
+        self.create(Command::PutAsymmetricKey, &message)
     }
 
     /// The public half of an asymmetric key.
@@ -531,9 +519,9 @@ impl<'c> Session<'c> {
     /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
     pub fn public_key(&mut self, id: ObjectId) -> Result<DevicePublicKey> {
         let command = Command::GetPublicKey;
-        let answer = self.command(command, &id.get().to_be_bytes())?;
-        let (code, bytes) = answer.split_first().ok_or_else(|| nonsense(command, "it is empty"))?;
-        let algorithm = Algorithm::from_code(*code).and_then(AsymmetricAlgorithm::from_algorithm);
+        let answer = self.ask(command, &message::GetPublicKey { id: id.get(), object_type: &[] })?;
+        let reply::PublicKey { algorithm: code, key: bytes } = read(command, &answer)?;
+        let algorithm = Algorithm::from_code(code).and_then(AsymmetricAlgorithm::from_algorithm);
         let algorithm = algorithm.ok_or_else(|| nonsense(command, format!("its algorithm is {code}")))?;
         if bytes.len() != algorithm.public_length() {
             return Err(nonsense(command, format!("a key of {} bytes is not {algorithm}", bytes.len())));
@@ -546,7 +534,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn put_template(&mut self, object: &NewObject, template: &[u8]) -> Result<ObjectId> {
-        self.create(Command::PutTemplate, object, &[template])
+        self.create(Command::PutTemplate, &message::PutTemplate { object: object.into(), template })
     }
 
     /// The bytes of a template.
@@ -554,7 +542,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
     pub fn template(&mut self, id: ObjectId) -> Result<Vec<u8>> {
-        self.command(Command::GetTemplate, &id.get().to_be_bytes())
+        self.ask(Command::GetTemplate, &message::Named { id: id.get() })
     }
 
     /// Puts an authentication key on the device, whose algorithm `object` has; returns its id. `delegated` is what its
@@ -568,8 +556,9 @@ impl<'c> Session<'c> {
         delegated: Capabilities,
         key: impl Into<NewKey<'k>>,
     ) -> Result<ObjectId> {
-        let delegated = delegated.bits().to_be_bytes();
-        self.create(Command::PutAuthenticationKey, object, &[&delegated, key.into().as_bytes()])
+        let key = key.into();
+        let message = message::PutAuthenticationKey { object: object.into(), delegated, key: key.as_bytes() };
+        self.create(Command::PutAuthenticationKey, &message)
     }
 
     /// Puts an AES wrap key on the device; returns its id. `delegated` is all that objects may do that pass under it.
@@ -582,7 +571,7 @@ impl<'c> Session<'c> {
         delegated: Capabilities,
         key: &[u8],
     ) -> Result<ObjectId> {
-        self.create(Command::PutWrapKey, object, &[&delegated.bits().to_be_bytes(), key])
+        self.create(Command::PutWrapKey, &message::PutWrapKey { object: object.into(), delegated, key })
     }
 
     /// An object sealed under a wrap key, `nonce[13] ‖ ciphertext ‖ tag[16]`; an Ed25519 key with its seed or without.
@@ -596,9 +585,13 @@ impl<'c> Session<'c> {
         id: ObjectId,
         with_seed: bool,
     ) -> Result<Vec<u8>> {
-        let [wrap, id] = [wrap_key, id].map(|id| id.get().to_be_bytes());
-        let form: &[u8] = if with_seed { &[1] } else { &[] };
-        self.command(Command::ExportWrapped, &[&wrap, [object_type.code()].as_slice(), &id, form].concat())
+        let message = message::ExportWrapped {
+            wrap_key: wrap_key.get(),
+            object_type: object_type.code(),
+            id: id.get(),
+            form: if with_seed { &[1] } else { &[] },
+        };
+        self.ask(Command::ExportWrapped, &message)
     }
 
     /// Brings in what [`Session::export_wrapped`] gave; returns the object's name.
@@ -608,8 +601,9 @@ impl<'c> Session<'c> {
     /// there is one of that name.
     pub fn import_wrapped(&mut self, wrap_key: ObjectId, wrapped: &[u8]) -> Result<(ObjectType, ObjectId)> {
         let command = Command::ImportWrapped;
-        let answer = self.command(command, &[&wrap_key.get().to_be_bytes(), wrapped].concat())?;
-        let (object_type, id) = read(command, &answer, |reader| Ok((reader.u8()?, reader.u16()?)))?;
+        let message = message::ImportWrapped { wrap_key: wrap_key.get(), sealed: wrapped };
+        let answer = self.ask(command, &message)?;
+        let reply::Imported { object_type, id } = read(command, &answer)?;
         let object_type =
             ObjectType::from_code(object_type).ok_or_else(|| nonsense(command, "there is no such type"))?;
         Ok((object_type, ObjectId::new(id).map_err(|error| nonsense(command, error))?))
@@ -620,7 +614,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::ObjectNotFound`] when there is none, or none that shares a domain.
     pub fn opaque(&mut self, id: ObjectId) -> Result<Vec<u8>> {
-        self.command(Command::GetOpaque, &id.get().to_be_bytes())
+        self.ask(Command::GetOpaque, &message::Named { id: id.get() })
     }
 
     /// Replaces the authentication key that this session was opened with.
@@ -630,13 +624,14 @@ impl<'c> Session<'c> {
     pub fn change_authentication_key<'k>(&mut self, id: ObjectId, key: impl Into<NewKey<'k>>) -> Result<()> {
         let command = Command::ChangeAuthenticationKey;
         let key = key.into();
-        let algorithm = [key.algorithm().code()];
-        let id_bytes = id.get().to_be_bytes();
-        let payload = Zeroizing::new([&id_bytes, algorithm.as_slice(), key.as_bytes()].concat());
-        let answer = self.command(command, &payload)?;
-        match read(command, &answer, Reader::u16)? {
-            changed if changed == id.get() => Ok(()),
-            changed => Err(nonsense(command, format!("it changed key {changed:#06x}"))),
+        let (algorithm, bytes) = (key.algorithm().code(), key.as_bytes());
+        let message = message::ChangeAuthenticationKey { id: id.get(), algorithm, key: bytes };
+        let answer = self.ask(command, &message)?;
+        match read(command, &answer)? {
+            reply::Created { id: changed } if changed == id.get() => Ok(()),
+            reply::Created { id: changed } => {
+                Err(nonsense(command, format!("it changed key {changed:#06x}")))
+            }
         }
     }
 
@@ -646,7 +641,7 @@ impl<'c> Session<'c> {
     /// As [`Session::command`].
     pub fn pseudo_random(&mut self, length: u16) -> Result<Vec<u8>> {
         let command = Command::GetPseudoRandom;
-        let bytes = self.command(command, &length.to_be_bytes())?;
+        let bytes = self.ask(command, &message::GetPseudoRandom { length })?;
         if bytes.len() != usize::from(length) {
             return Err(nonsense(command, format!("{length} bytes were asked for, {} came", bytes.len())));
         }
@@ -658,7 +653,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::InvalidData`] when the device does not have the option.
     pub fn option(&mut self, option: DeviceOption) -> Result<Vec<u8>> {
-        self.command(Command::GetOption, &[option.code()])
+        self.ask(Command::GetOption, &message::GetOption { option: option.code() })
     }
 
     /// When somebody has to touch the device.
@@ -676,9 +671,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::InvalidData`] when there is nothing to touch, [`DeviceError::PresenceTimeout`] when nobody did.
     pub fn set_user_presence(&mut self, presence: UserPresence) -> Result<()> {
-        let [mode, timeout] = presence.encode();
-        let payload = [DeviceOption::UserPresence.code(), 0, 2, mode, timeout];
-        self.command_without_answer(Command::SetOption, &payload)
+        self.set_option(DeviceOption::UserPresence, &presence.encode())
     }
 
     /// Whether templates may still be put and deleted.
@@ -696,8 +689,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::InvalidData`] when the device does not have the option.
     pub fn freeze_templates(&mut self) -> Result<()> {
-        let payload = [DeviceOption::Templates.code(), 0, 1, TemplateMode::Frozen.code()];
-        self.command_without_answer(Command::SetOption, &payload)
+        self.set_option(DeviceOption::Templates, &[TemplateMode::Frozen.code()])
     }
 
     /// Changes whether every command is logged, and refused when it cannot be.
@@ -705,8 +697,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn set_force_audit(&mut self, mode: AuditMode) -> Result<()> {
-        let payload = [DeviceOption::ForceAudit.code(), 0, 1, mode.code()];
-        self.command_without_answer(Command::SetOption, &payload)
+        self.set_option(DeviceOption::ForceAudit, &[mode.code()])
     }
 
     /// The commands that the device can log, by their codes, and whether it does.
@@ -729,9 +720,7 @@ impl<'c> Session<'c> {
     /// As [`Session::command`].
     pub fn set_command_audit(&mut self, commands: &[(u8, AuditMode)]) -> Result<()> {
         let value: Vec<u8> = commands.iter().flat_map(|&(code, mode)| [code, mode.code()]).collect();
-        let length = u16::try_from(value.len()).unwrap_or(u16::MAX).to_be_bytes();
-        let payload = [&[DeviceOption::CommandAudit.code()], length.as_slice(), &value].concat();
-        self.command_without_answer(Command::SetOption, &payload)
+        self.set_option(DeviceOption::CommandAudit, &value)
     }
 
     /// What the audit log lost count of, and its entries that were not consumed, oldest first.
@@ -740,14 +729,18 @@ impl<'c> Session<'c> {
     /// As [`Session::command`].
     pub fn log_entries(&mut self) -> Result<(LogHeader, Vec<LogEntry>)> {
         let command = Command::GetLogEntries;
-        let answer = self.command(command, &[])?;
-        read(command, &answer, |reader| {
-            let header = LogHeader::decode(reader)?;
+        let answer = self.ask(command, &message::Nothing {})?;
+        let mut reader = Reader::new(&answer);
+        let mut log = || {
+            let header = LogHeader::decode(&mut reader)?;
             let entries = (0..header.entries)
-                .map(|_| LogEntry::decode(reader))
+                .map(|_| LogEntry::decode(&mut reader))
                 .collect::<std::result::Result<_, _>>()?;
-            Ok((header, entries))
-        })
+            Ok::<_, CodecError>((header, entries))
+        };
+        let log = log().map_err(|error| nonsense(command, error))?;
+        reader.finish().map_err(|error| nonsense(command, error))?;
+        Ok(log)
     }
 
     /// Has the audit log forget the entries up to the one with this number.
@@ -755,7 +748,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// [`DeviceError::InvalidData`] when there is no such entry.
     pub fn set_log_index(&mut self, number: u16) -> Result<()> {
-        self.command_without_answer(Command::SetLogIndex, &number.to_be_bytes())
+        self.ask_without_answer(Command::SetLogIndex, &message::SetLogIndex { number })
     }
 
     /// Has the device blink for so many seconds.
@@ -763,10 +756,10 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn blink(&mut self, seconds: u8) -> Result<()> {
-        self.command_without_answer(Command::BlinkDevice, &[seconds])
+        self.ask_without_answer(Command::BlinkDevice, &message::BlinkDevice { seconds })
     }
 
-    /// Signs an SSH certificate; `request` is `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
+    /// Signs an SSH certificate; `request` is `timestamp signature ‖ to-be-signed certificate`.
     ///
     /// Returns the certificate's signature field, its length included.
     ///
@@ -777,10 +770,10 @@ impl<'c> Session<'c> {
         ca_key: ObjectId,
         template: ObjectId,
         algorithm: Algorithm,
+        now: Now,
         request: &[u8],
     ) -> Result<Vec<u8>> {
-        let names = [ca_key.get().to_be_bytes(), template.get().to_be_bytes()].concat();
-        self.command(Command::SignSshCertificate, &[&names, [algorithm.code()].as_slice(), request].concat())
+        self.ask(Command::SignSshCertificate, &certificate_request(ca_key, template, algorithm, now, request))
     }
 
     /// What would come of [`Session::sign_ssh_certificate`] with the same arguments: the answer of EXPLAIN SSH REQUEST, which
@@ -793,10 +786,10 @@ impl<'c> Session<'c> {
         ca_key: ObjectId,
         template: ObjectId,
         algorithm: Algorithm,
+        now: Now,
         request: &[u8],
     ) -> Result<Vec<u8>> {
-        let names = [ca_key.get().to_be_bytes(), template.get().to_be_bytes()].concat();
-        self.command(Command::ExplainSshRequest, &[&names, [algorithm.code()].as_slice(), request].concat())
+        self.ask(Command::ExplainSshRequest, &certificate_request(ca_key, template, algorithm, now, request))
     }
 
     /// RSASSA-PKCS1-v1_5 over a digest of 20, 32, 48 or 64 bytes.
@@ -804,7 +797,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn sign_pkcs1(&mut self, key: ObjectId, digest: &[u8]) -> Result<Vec<u8>> {
-        self.command(Command::SignPkcs1, &[&key.get().to_be_bytes(), digest].concat())
+        self.ask(Command::SignPkcs1, &message::SignPkcs1 { key: key.get(), digest })
     }
 
     /// ECDSA over a digest; returns the DER signature.
@@ -812,7 +805,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn sign_ecdsa(&mut self, key: ObjectId, digest: &[u8]) -> Result<Vec<u8>> {
-        self.command(Command::SignEcdsa, &[&key.get().to_be_bytes(), digest].concat())
+        self.ask(Command::SignEcdsa, &message::SignEcdsa { key: key.get(), digest })
     }
 
     /// Ed25519 over a message; returns 64 bytes.
@@ -820,7 +813,7 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn sign_eddsa(&mut self, key: ObjectId, message: &[u8]) -> Result<Vec<u8>> {
-        self.command(Command::SignEddsa, &[&key.get().to_be_bytes(), message].concat())
+        self.ask(Command::SignEddsa, &message::SignEddsa { key: key.get(), message })
     }
 
     /// What the device says of itself and of its sessions: the answer to GET DEVICE STATUS, which
@@ -866,7 +859,7 @@ impl<'c> Session<'c> {
 
     /// Sends a command that ends the session.
     fn end_with(mut self, command: Command) -> Result<()> {
-        let result = self.command_without_answer(command, &[]);
+        let result = self.ask_without_answer(command, &message::Nothing {});
         if result.is_ok() {
             self.channel = None;
         }
@@ -886,32 +879,27 @@ impl<'c> Session<'c> {
     /// # Errors
     /// As [`Session::command`].
     pub fn close(mut self) -> Result<()> {
-        let result = self.command_without_answer(Command::CloseSession, &[]);
+        let result = self.ask_without_answer(Command::CloseSession, &message::Nothing {});
         self.channel = None;
         result
     }
 
-    fn create(&mut self, command: Command, object: &NewObject, content: &[&[u8]]) -> Result<ObjectId> {
-        let header = self.written(command, |writer| object.encode(writer))?;
-        let payload = Zeroizing::new([&[header.as_slice()], content].concat().concat());
-        let answer = self.command(command, &payload)?;
-        let id = read(command, &answer, Reader::u16)?;
+    fn create<'m>(&mut self, command: Command, message: &impl Message<'m>) -> Result<ObjectId> {
+        let answer = self.ask(command, message)?;
+        let reply::Created { id } = read(command, &answer)?;
         ObjectId::new(id).map_err(|error| nonsense(command, error))
     }
 
-    fn command_without_answer(&mut self, command: Command, payload: &[u8]) -> Result<()> {
-        expect_empty(command, &self.command(command, payload)?)
+    fn set_option(&mut self, option: DeviceOption, value: &[u8]) -> Result<()> {
+        self.ask_without_answer(Command::SetOption, &message::SetOption::new(option, value))
     }
 
-    fn written(
-        &self,
-        command: Command,
-        write: impl FnOnce(&mut Writer<'_>) -> std::result::Result<(), CodecError>,
-    ) -> Result<Vec<u8>> {
-        let mut buffer = vec![0; self.max_payload()];
-        let mut writer = Writer::new(&mut buffer);
-        write(&mut writer).map_err(|error| nonsense(command, error))?;
-        Ok(writer.written().to_vec())
+    fn ask<'m>(&mut self, command: Command, message: &impl Message<'m>) -> Result<Vec<u8>> {
+        self.command(command, &encoded(command, message)?)
+    }
+
+    fn ask_without_answer<'m>(&mut self, command: Command, message: &impl Message<'m>) -> Result<()> {
+        expect_empty(command, &self.ask(command, message)?)
     }
 }
 
@@ -929,10 +917,12 @@ impl Drop for Session<'_> {
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// CREATE SESSION, which changes nothing when it is refused and so may be repeated.
-fn create_session(transport: &mut dyn Transport, id: ObjectId, request: &[u8]) -> Result<Vec<u8>> {
+fn create_session(transport: &mut dyn Transport, id: ObjectId, host: &[u8]) -> Result<Vec<u8>> {
+    let command = Command::CreateSession;
+    let request = encoded(command, &message::CreateSession { key: id.get(), host })?;
     let begin = Instant::now();
     loop {
-        match plain(transport, Command::CreateSession, request) {
+        match plain(transport, command, &request) {
             Err(ClientError::Device { error: DeviceError::SessionsFull, .. })
                 if begin.elapsed() < PATIENCE =>
             {
@@ -943,6 +933,14 @@ fn create_session(transport: &mut dyn Transport, id: ObjectId, request: &[u8]) -
             }
             answer => return answer,
         }
+    }
+}
+
+/// The number of a session that a device can have.
+fn session_id(session: u8) -> Result<u8> {
+    match usize::from(session) < MAX_SESSIONS {
+        true => Ok(session),
+        false => Err(nonsense(Command::CreateSession, format!("it names session {session}"))),
     }
 }
 
@@ -965,22 +963,36 @@ fn shared_secret(key: &p256::SecretKey, point: &Point) -> Result<Zeroizing<[u8; 
     Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
 }
 
-/// The payload that names an object: `id u16 ‖ type u8`.
-fn name(id: ObjectId, object_type: ObjectType) -> [u8; 3] {
-    let [high, low] = id.get().to_be_bytes();
-    [high, low, object_type.code()]
+fn certificate_request(
+    ca_key: ObjectId,
+    template: ObjectId,
+    algorithm: Algorithm,
+    now: Now,
+    request: &[u8],
+) -> message::SignSshCertificate<'_> {
+    message::SignSshCertificate {
+        ca_key: ca_key.get(),
+        template: template.get(),
+        algorithm: algorithm.code(),
+        now: now.seconds(),
+        request,
+    }
+}
+
+fn name(id: ObjectId, object_type: ObjectType) -> message::ObjectName {
+    message::ObjectName { id: id.get(), object_type: object_type.code() }
+}
+
+/// The payload that a message is, which may hold secrets.
+fn encoded<'m>(command: Command, message: &impl Message<'m>) -> Result<Zeroizing<Vec<u8>>> {
+    let mut payload = Zeroizing::new(vec![0; message.length()]);
+    message.encode(&mut Writer::new(&mut payload)).map_err(|error| nonsense(command, error))?;
+    Ok(payload)
 }
 
 /// Reads a whole answer.
-fn read<'a, T>(
-    command: Command,
-    answer: &'a [u8],
-    fields: impl FnOnce(&mut Reader<'a>) -> std::result::Result<T, CodecError>,
-) -> Result<T> {
-    let mut reader = Reader::new(answer);
-    let value = fields(&mut reader).map_err(|error| nonsense(command, error))?;
-    reader.finish().map_err(|error| nonsense(command, error))?;
-    Ok(value)
+fn read<'a, M: Message<'a>>(command: Command, answer: &'a [u8]) -> Result<M> {
+    M::decode(answer).map_err(|error| nonsense(command, error))
 }
 
 fn expect_empty(command: Command, payload: &[u8]) -> Result<()> {

@@ -9,6 +9,7 @@ use ssh_key::public::KeyData;
 use ssh_key::{Certificate, PublicKey};
 use sshsm_firmware::ssh::subject::{self, SubjectKeyError};
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
+use sshsm_protocol::message::SignSshCertificate;
 use sshsm_protocol::ssh::public_key::{self, PublicKeyError, SshCurve};
 use sshsm_protocol::ssh::request::{
     CertificateKind, Field, MAX_PRINCIPALS, Options, Principals, Request, RequestError, SubjectKey,
@@ -25,7 +26,7 @@ use crate::validity::{Validity, ValidityError};
 const NONCE_LENGTH: usize = 32;
 
 /// The command's fixed part: CA key id, template id, signature algorithm, now.
-pub(crate) const COMMAND_LENGTH: usize = 2 + 2 + 1 + 4;
+pub(crate) const COMMAND_LENGTH: usize = SignSshCertificate::LAYOUT.fixed;
 
 /// What the type name of every certificate ends in.
 const TYPE_SUFFIX: &[u8] = b"-cert-v01@openssh.com";

@@ -308,6 +308,11 @@ impl TimedRequest {
         COMMAND_LENGTH + self.timestamp_signature.len() + self.request.as_bytes().len()
     }
 
+    /// What the device signs and by what it knows when: `timestamp signature ‖ to-be-signed certificate`.
+    fn stamped(&self) -> Vec<u8> {
+        [self.timestamp_signature.as_slice(), self.request.as_bytes()].concat()
+    }
+
     /// The request in the vendor tool's form: `now u32 ‖ timestamp signature ‖ to-be-signed certificate`.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
@@ -450,8 +455,8 @@ impl Signer for DeviceSigner<'_, '_> {
 
     fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
         let algorithm = self.algorithm.algorithm();
-        let signature =
-            self.session.sign_ssh_certificate(self.ca_id, self.template_id, algorithm, &timed.encode())?;
+        let (ca, template, now) = (self.ca_id, self.template_id, timed.now);
+        let signature = self.session.sign_ssh_certificate(ca, template, algorithm, now, &timed.stamped())?;
         let certificate = timed.request.append(&signature)?;
         certificate::verify(&certificate, timed.request.as_bytes(), &self.ca_key, self.algorithm)?;
         Ok(certificate)
@@ -459,7 +464,8 @@ impl Signer for DeviceSigner<'_, '_> {
 
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
         let algorithm = self.algorithm.algorithm();
-        match self.session.explain_ssh_request(self.ca_id, self.template_id, algorithm, &timed.encode()) {
+        let (ca, template, now) = (self.ca_id, self.template_id, timed.now);
+        match self.session.explain_ssh_request(ca, template, algorithm, now, &timed.stamped()) {
             Ok(answer) => {
                 let mut explanation = Explanation::from_device(&answer)?;
                 if explanation.refuses_timestamp() {

@@ -86,7 +86,7 @@ impl LogEntry {
             command: command.code(),
             length: u16::try_from(payload.len()).unwrap_or(u16::MAX),
             session_key: session_key.unwrap_or(Self::NO_KEY),
-            target_key: keys.target.then(|| id_at(payload, 0)).flatten().unwrap_or(Self::NO_KEY),
+            target_key: keys.target.and_then(|at| id_at(payload, at)).unwrap_or(Self::NO_KEY),
             second_key: keys.second.and_then(|at| id_at(payload, at)).unwrap_or(Self::NO_KEY),
             result: Self::UNEXECUTED,
             systick: 0,
@@ -97,9 +97,9 @@ impl LogEntry {
     /// Adds the ids that only the reply of a command that succeeded knows.
     #[must_use]
     pub fn replied(self, command: Command, reply: &[u8]) -> Self {
-        // A reply that assigns an id is nothing but the id.
-        let assigned = id_at(reply, 0).filter(|_| self.target_key == 0 && reply.len() == 2);
-        let second = command.log_keys().reply.and_then(|at| id_at(reply, at));
+        let keys = command.log_keys();
+        let assigned = keys.assigned.filter(|_| self.target_key == 0).and_then(|at| id_at(reply, at));
+        let second = keys.replied.and_then(|at| id_at(reply, at));
         Self {
             target_key: assigned.unwrap_or(self.target_key),
             second_key: second.unwrap_or(self.second_key),

@@ -1,13 +1,12 @@
 //! The command table: every command of the protocol, declared once.
 //!
-//! A row gives the code, the name, the family, the channel it is legal on, the keys that an audit entry names, the
-//! capability a session needs, and the shortest and longest request payload in bytes. Device, clients and tests all read
-//! this table; what a command *does* is in the device, and its payload in docs/protocol.md, "Commands".
+//! A row gives the code, the name, the family, the channel it is legal on, the capability a session needs, the
+//! [message](crate::message) that is its payload, and the reply where that names keys. The lengths of payloads and the
+//! keys that an audit entry names follow from the messages. Device, clients and tests all read this table; what a command
+//! *does* is in the device, and its payload in words in docs/protocol.md, "Commands".
 
 use crate::capability::Capability;
-use crate::frame::{MAX_INNER_PAYLOAD, MAX_PAYLOAD};
-use crate::label::Label;
-use crate::object::NewObject;
+use crate::message::{self, Layout, reply};
 
 /// Where a command may be sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,33 +61,38 @@ pub enum Family {
     Audit,
 }
 
-/// Which keys an audit entry names.
+/// Where an audit entry finds the ids that it names, in bytes from the front.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogKeys {
-    /// Whether the payload begins with the target's id; 0 there stands for the id that the reply assigns.
-    pub target: bool,
-    /// Where in the payload a second id stands.
+    /// The target's id in the request; 0 there stands for the id that the reply assigns.
+    pub target: Option<usize>,
+    /// A second id in the request.
     pub second: Option<usize>,
-    /// Where in the reply a second id stands.
-    pub reply: Option<usize>,
+    /// The id in the reply that is the target's where the request leaves it open.
+    pub assigned: Option<usize>,
+    /// The id in the reply that is the second.
+    pub replied: Option<usize>,
 }
 
-const HEADER: usize = NewObject::LENGTH;
-const HEADER_DELEGATED: usize = HEADER + 8;
-const MAX: usize = MAX_INNER_PAYLOAD;
-const RSA_WRAP_NAMES: usize = 2 + 1 + 2;
+impl LogKeys {
+    const fn of(request: &Layout, reply: Option<&Layout>) -> Self {
+        let (assigned, replied) = match reply {
+            Some(reply) => (reply.target, reply.second),
+            None => (None, None),
+        };
+        Self { target: request.target, second: request.second, assigned, replied }
+    }
+}
 
 macro_rules! commands {
     (@need -) => { Requirement::Nothing };
     (@need delete) => { Requirement::DeleteOfType };
     (@need $a:ident) => { Requirement::Capability(Capability::$a) };
     (@need $a:ident + $b:ident) => { Requirement::Both(Capability::$a, Capability::$b) };
-    (@keys -) => { LogKeys { target: false, second: None, reply: None } };
-    (@keys first) => { LogKeys { target: true, second: None, reply: None } };
-    (@keys first second($at:literal)) => { LogKeys { target: true, second: Some($at), reply: None } };
-    (@keys first reply($at:literal)) => { LogKeys { target: true, second: None, reply: Some($at) } };
-    ($($code:literal $name:ident $text:literal $family:ident $channel:ident [$($keys:tt)+]
-        ($($need:tt)+) $min:expr, $max:expr;)*) => {
+    (@reply) => { None };
+    (@reply $reply:ident) => { Some(&reply::$reply::LAYOUT) };
+    ($($code:literal $name:ident $text:literal $family:ident $channel:ident ($($need:tt)+)
+        $message:ident $(-> $reply:ident)?;)*) => {
         /// A command of the protocol.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         #[repr(u8)]
@@ -121,7 +125,11 @@ macro_rules! commands {
             /// Which keys an audit entry of it names.
             #[must_use]
             pub const fn log_keys(self) -> LogKeys {
-                match self { $(Self::$name => commands!(@keys $($keys)+),)* }
+                match self {
+                    $(Self::$name => const {
+                        LogKeys::of(&message::$message::LAYOUT, commands!(@reply $($reply)?))
+                    },)*
+                }
             }
 
             /// Where it may be sent.
@@ -139,85 +147,106 @@ macro_rules! commands {
             /// Shortest and longest request payload, in bytes.
             #[must_use]
             pub const fn request_length(self) -> core::ops::RangeInclusive<usize> {
-                match self { $(Self::$name => $min..=$max,)* }
+                let layout = match self { $(Self::$name => message::$message::LAYOUT,)* };
+                layout.shortest..=layout.longest
+            }
+
+            /// Reads a payload as the command's message, and writes it again.
+            #[cfg(test)]
+            fn reencode(
+                self,
+                payload: &[u8],
+                writer: &mut crate::codec::Writer<'_>,
+            ) -> Result<usize, crate::codec::CodecError> {
+                use crate::message::Message as _;
+                match self {
+                    $(Self::$name => {
+                        let message = message::$message::decode(payload)?;
+                        message.encode(writer)?;
+                        Ok(message.length())
+                    })*
+                }
             }
         }
     };
 }
 
 commands! {
-    0x01 Echo "echo" Core Both [-] (-) 0, MAX_PAYLOAD;
-    0x03 CreateSession "create session" Core Plain [first] (-) 2 + 8, 2 + 65;
-    0x04 AuthenticateSession "authenticate session" Core Plain [-] (-) 1 + 8 + 8, 1 + 8 + 8;
-    0x05 SessionMessage "session message" Core Plain [-] (-) 1 + 16 + 8, MAX_PAYLOAD;
-    0x06 GetDeviceInfo "get device info" Core Both [-] (-) 0, 1;
-    0x08 ResetDevice "reset device" Core Session [-] (ResetDevice) 0, 0;
-    0x0a GetDevicePublicKey "get device public key" Core Plain [-] (-) 0, 0;
-    0x40 CloseSession "close session" Core Session [-] (-) 0, 0;
-    0x41 GetStorageInfo "get storage info" Core Session [-] (-) 0, 0;
-    0x42 PutOpaque "put opaque" Opaque Session [first] (PutOpaque) HEADER + 1, MAX;
-    0x43 GetOpaque "get opaque" Opaque Session [first] (GetOpaque) 2, 2;
-    0x44 PutAuthenticationKey "put authentication key" Core Session [first] (PutAuthenticationKey)
-        HEADER_DELEGATED + 32, HEADER_DELEGATED + 64;
-    0x45 PutAsymmetricKey "put asymmetric key" Core Session [first] (PutAsymmetricKey) HEADER + 28, HEADER + 512;
-    0x46 GenerateAsymmetricKey "generate asymmetric key" Core Session [first] (GenerateAsymmetricKey) HEADER, HEADER;
-    0x47 SignPkcs1 "sign pkcs1" Signatures Session [first] (SignPkcs) 2 + 1, 2 + 512;
-    0x48 ListObjects "list objects" Core Session [-] (-) 0, MAX;
-    0x49 DecryptPkcs1 "decrypt pkcs1" Decryption Session [first] (DecryptPkcs) 2 + 256, 2 + 512;
-    0x4a ExportWrapped "export wrapped" Wrap Session [first second(3)] (ExportWrapped) 5, 6;
-    0x4b ImportWrapped "import wrapped" Wrap Session [first reply(1)] (ImportWrapped) 2 + 13 + 16, MAX;
-    0x4c PutWrapKey "put wrap key" Wrap Session [first] (PutWrapKey) HEADER_DELEGATED + 16, HEADER_DELEGATED + 512;
-    0x4d GetLogEntries "get log entries" Audit Session [-] (GetLogEntries) 0, 0;
-    0x4e GetObjectInfo "get object info" Core Session [first] (-) 3, 3;
-    0x4f SetOption "set option" Audit Session [-] (SetOption) 3, MAX;
-    0x50 GetOption "get option" Audit Session [-] (GetOption) 1, 1;
-    0x51 GetPseudoRandom "get pseudo random" Core Session [-] (GetPseudoRandom) 2, 2;
-    0x52 PutHmacKey "put hmac key" Hmac Session [first] (PutMacKey) HEADER + 1, HEADER + 128;
-    0x53 SignHmac "sign hmac" Hmac Session [first] (SignHmac) 2, MAX;
-    0x54 GetPublicKey "get public key" Core Session [first] (-) 2, 3;
-    0x55 SignPss "sign pss" Signatures Session [first] (SignPss) 2 + 1 + 2 + 20, 2 + 1 + 2 + 64;
-    0x56 SignEcdsa "sign ecdsa" Signatures Session [first] (SignEcdsa) 2 + 20, 2 + 66;
-    0x57 DeriveEcdh "derive ecdh" Decryption Session [first] (DeriveEcdh) 2 + 1 + 56, 2 + 1 + 132;
-    0x58 DeleteObject "delete object" Core Session [first] (delete) 3, 3;
-    0x59 DecryptOaep "decrypt oaep" Decryption Session [first] (DecryptOaep) 2 + 1 + 256 + 20, 2 + 1 + 512 + 64;
-    0x5a GenerateHmacKey "generate hmac key" Hmac Session [first] (GenerateHmacKey) HEADER, HEADER;
-    0x5b GenerateWrapKey "generate wrap key" Wrap Session [first] (GenerateWrapKey) HEADER_DELEGATED, HEADER_DELEGATED;
-    0x5c VerifyHmac "verify hmac" Hmac Session [first] (VerifyHmac) 2 + 20, MAX;
-    0x5d SignSshCertificate "sign ssh certificate" Ssh Session [first second(2)] (SignSshCertificate) 2 + 2 + 1 + 4 + 1, MAX;
-    0x5e PutTemplate "put template" Ssh Session [first] (PutTemplate) HEADER + 1, MAX;
-    0x5f GetTemplate "get template" Ssh Session [first] (GetTemplate) 2, 2;
-    0x60 DecryptOtp "decrypt otp" Otp Session [first] (DecryptOtp) 2 + 36 + 16, 2 + 36 + 16;
-    0x61 CreateOtpAead "create otp aead" Otp Session [first] (CreateOtpAead) 2 + 16 + 6, 2 + 16 + 6;
-    0x62 RandomizeOtpAead "randomize otp aead" Otp Session [first] (RandomizeOtpAead) 2, 2;
-    0x63 RewrapOtpAead "rewrap otp aead" Otp Session [first second(2)] (RewrapFromOtpAeadKey + RewrapToOtpAeadKey) 4 + 36, 4 + 36;
-    0x64 SignAttestationCertificate "sign attestation certificate" Attestation Session [first second(2)] (SignAttestationCertificate) 4, 4;
-    0x65 PutOtpAeadKey "put otp aead key" Otp Session [first] (PutOtpAeadKey) HEADER + 4 + 16, HEADER + 4 + 32;
-    0x66 GenerateOtpAeadKey "generate otp aead key" Otp Session [first] (GenerateOtpAeadKey) HEADER + 4, HEADER + 4;
-    0x67 SetLogIndex "set log index" Audit Session [-] (GetLogEntries) 2, 2;
-    0x68 WrapData "wrap data" Wrap Session [first] (WrapData) 2 + 1, MAX;
-    0x69 UnwrapData "unwrap data" Wrap Session [first] (UnwrapData) 2 + 13 + 1 + 1 + 16, MAX;
-    0x6a SignEddsa "sign eddsa" Signatures Session [first] (SignEddsa) 2, MAX;
-    0x6b BlinkDevice "blink device" Core Session [-] (-) 1, 1;
-    0x6c ChangeAuthenticationKey "change authentication key" Core Session [first] (ChangeAuthenticationKey) 3 + 32, 3 + 64;
-    0x6d PutSymmetricKey "put symmetric key" Symmetric Session [first] (PutSymmetricKey) HEADER + 16, HEADER + 32;
-    0x6e GenerateSymmetricKey "generate symmetric key" Symmetric Session [first] (GenerateSymmetricKey) HEADER, HEADER;
-    0x6f DecryptEcb "decrypt ecb" Symmetric Session [first] (DecryptEcb) 2 + 16, MAX;
-    0x70 EncryptEcb "encrypt ecb" Symmetric Session [first] (EncryptEcb) 2 + 16, MAX;
-    0x71 DecryptCbc "decrypt cbc" Symmetric Session [first] (DecryptCbc) 2 + 16 + 16, MAX;
-    0x72 EncryptCbc "encrypt cbc" Symmetric Session [first] (EncryptCbc) 2 + 16 + 16, MAX;
-    0x73 PutPublicWrapKey "put public wrap key" RsaWrap Session [first] (PutPublicWrapKey)
-        HEADER_DELEGATED + 256, HEADER_DELEGATED + 512;
-    0x74 GetRsaWrappedKey "get rsa wrapped key" RsaWrap Session [first second(3)] (ExportWrapped)
-        RSA_WRAP_NAMES + 3 + 20, RSA_WRAP_NAMES + 3 + 64;
-    0x75 PutRsaWrappedKey "put rsa wrapped key" RsaWrap Session [first reply(1)] (ImportWrapped)
-        RSA_WRAP_NAMES + Label::LENGTH + 2 + 8 + 3 + 256 + 24 + 20, MAX;
-    0x76 ExportRsaWrapped "export rsa wrapped" RsaWrap Session [first second(3)] (ExportWrapped)
-        RSA_WRAP_NAMES + 3 + 20, RSA_WRAP_NAMES + 3 + 64;
-    0x77 ImportRsaWrapped "import rsa wrapped" RsaWrap Session [first reply(1)] (ImportWrapped) 2 + 2 + 256 + 24 + 20, MAX;
-    0x7b RestartDevice "restart device" Core Session [-] (ResetDevice) 0, 0;
-    0x7c GetDeviceStatus "get device status" Core Session [-] (-) 0, 0;
-    0x7d ExplainSshRequest "explain ssh request" Ssh Session [first second(2)] (SignSshCertificate) 2 + 2 + 1 + 4 + 1, MAX;
-    0x7e StartBootLoader "start boot loader" Core Session [-] (ResetDevice) 0, 0;
+    0x01 Echo "echo" Core Both (-) Echo;
+    0x03 CreateSession "create session" Core Plain (-) CreateSession;
+    0x04 AuthenticateSession "authenticate session" Core Plain (-) AuthenticateSession;
+    0x05 SessionMessage "session message" Core Plain (-) SessionMessage;
+    0x06 GetDeviceInfo "get device info" Core Both (-) GetDeviceInfo;
+    0x08 ResetDevice "reset device" Core Session (ResetDevice) Nothing;
+    0x0a GetDevicePublicKey "get device public key" Core Plain (-) Nothing;
+    0x40 CloseSession "close session" Core Session (-) Nothing;
+    0x41 GetStorageInfo "get storage info" Core Session (-) Nothing;
+    0x42 PutOpaque "put opaque" Opaque Session (PutOpaque) PutOpaque -> Created;
+    0x43 GetOpaque "get opaque" Opaque Session (GetOpaque) Named;
+    0x44 PutAuthenticationKey "put authentication key" Core Session (PutAuthenticationKey)
+        PutAuthenticationKey -> Created;
+    0x45 PutAsymmetricKey "put asymmetric key" Core Session (PutAsymmetricKey) PutAsymmetricKey -> Created;
+    0x46 GenerateAsymmetricKey "generate asymmetric key" Core Session (GenerateAsymmetricKey)
+        Generate -> Created;
+    0x47 SignPkcs1 "sign pkcs1" Signatures Session (SignPkcs) SignPkcs1;
+    0x48 ListObjects "list objects" Core Session (-) ListObjects;
+    0x49 DecryptPkcs1 "decrypt pkcs1" Decryption Session (DecryptPkcs) DecryptPkcs1;
+    0x4a ExportWrapped "export wrapped" Wrap Session (ExportWrapped) ExportWrapped;
+    0x4b ImportWrapped "import wrapped" Wrap Session (ImportWrapped) ImportWrapped -> Imported;
+    0x4c PutWrapKey "put wrap key" Wrap Session (PutWrapKey) PutWrapKey -> Created;
+    0x4d GetLogEntries "get log entries" Audit Session (GetLogEntries) Nothing;
+    0x4e GetObjectInfo "get object info" Core Session (-) ObjectName;
+    0x4f SetOption "set option" Audit Session (SetOption) SetOption;
+    0x50 GetOption "get option" Audit Session (GetOption) GetOption;
+    0x51 GetPseudoRandom "get pseudo random" Core Session (GetPseudoRandom) GetPseudoRandom;
+    0x52 PutHmacKey "put hmac key" Hmac Session (PutMacKey) PutHmacKey -> Created;
+    0x53 SignHmac "sign hmac" Hmac Session (SignHmac) SignHmac;
+    0x54 GetPublicKey "get public key" Core Session (-) GetPublicKey;
+    0x55 SignPss "sign pss" Signatures Session (SignPss) SignPss;
+    0x56 SignEcdsa "sign ecdsa" Signatures Session (SignEcdsa) SignEcdsa;
+    0x57 DeriveEcdh "derive ecdh" Decryption Session (DeriveEcdh) DeriveEcdh;
+    0x58 DeleteObject "delete object" Core Session (delete) ObjectName;
+    0x59 DecryptOaep "decrypt oaep" Decryption Session (DecryptOaep) DecryptOaep;
+    0x5a GenerateHmacKey "generate hmac key" Hmac Session (GenerateHmacKey) Generate -> Created;
+    0x5b GenerateWrapKey "generate wrap key" Wrap Session (GenerateWrapKey) GenerateWrapKey -> Created;
+    0x5c VerifyHmac "verify hmac" Hmac Session (VerifyHmac) VerifyHmac;
+    0x5d SignSshCertificate "sign ssh certificate" Ssh Session (SignSshCertificate) SignSshCertificate;
+    0x5e PutTemplate "put template" Ssh Session (PutTemplate) PutTemplate -> Created;
+    0x5f GetTemplate "get template" Ssh Session (GetTemplate) Named;
+    0x60 DecryptOtp "decrypt otp" Otp Session (DecryptOtp) DecryptOtp;
+    0x61 CreateOtpAead "create otp aead" Otp Session (CreateOtpAead) CreateOtpAead;
+    0x62 RandomizeOtpAead "randomize otp aead" Otp Session (RandomizeOtpAead) Named;
+    0x63 RewrapOtpAead "rewrap otp aead" Otp Session (RewrapFromOtpAeadKey + RewrapToOtpAeadKey)
+        RewrapOtpAead;
+    0x64 SignAttestationCertificate "sign attestation certificate" Attestation Session (SignAttestationCertificate)
+        SignAttestationCertificate;
+    0x65 PutOtpAeadKey "put otp aead key" Otp Session (PutOtpAeadKey) PutOtpAeadKey -> Created;
+    0x66 GenerateOtpAeadKey "generate otp aead key" Otp Session (GenerateOtpAeadKey)
+        GenerateOtpAeadKey -> Created;
+    0x67 SetLogIndex "set log index" Audit Session (GetLogEntries) SetLogIndex;
+    0x68 WrapData "wrap data" Wrap Session (WrapData) WrapData;
+    0x69 UnwrapData "unwrap data" Wrap Session (UnwrapData) UnwrapData;
+    0x6a SignEddsa "sign eddsa" Signatures Session (SignEddsa) SignEddsa;
+    0x6b BlinkDevice "blink device" Core Session (-) BlinkDevice;
+    0x6c ChangeAuthenticationKey "change authentication key" Core Session (ChangeAuthenticationKey)
+        ChangeAuthenticationKey -> Created;
+    0x6d PutSymmetricKey "put symmetric key" Symmetric Session (PutSymmetricKey) PutSymmetricKey -> Created;
+    0x6e GenerateSymmetricKey "generate symmetric key" Symmetric Session (GenerateSymmetricKey)
+        Generate -> Created;
+    0x6f DecryptEcb "decrypt ecb" Symmetric Session (DecryptEcb) Ecb;
+    0x70 EncryptEcb "encrypt ecb" Symmetric Session (EncryptEcb) Ecb;
+    0x71 DecryptCbc "decrypt cbc" Symmetric Session (DecryptCbc) Cbc;
+    0x72 EncryptCbc "encrypt cbc" Symmetric Session (EncryptCbc) Cbc;
+    0x73 PutPublicWrapKey "put public wrap key" RsaWrap Session (PutPublicWrapKey)
+        PutPublicWrapKey -> Created;
+    0x74 GetRsaWrappedKey "get rsa wrapped key" RsaWrap Session (ExportWrapped) RsaExport;
+    0x75 PutRsaWrappedKey "put rsa wrapped key" RsaWrap Session (ImportWrapped) PutRsaWrappedKey -> Imported;
+    0x76 ExportRsaWrapped "export rsa wrapped" RsaWrap Session (ExportWrapped) RsaExport;
+    0x77 ImportRsaWrapped "import rsa wrapped" RsaWrap Session (ImportWrapped) ImportRsaWrapped -> Imported;
+    0x7b RestartDevice "restart device" Core Session (ResetDevice) Nothing;
+    0x7c GetDeviceStatus "get device status" Core Session (-) Nothing;
+    0x7d ExplainSshRequest "explain ssh request" Ssh Session (SignSshCertificate) SignSshCertificate;
+    0x7e StartBootLoader "start boot loader" Core Session (ResetDevice) Nothing;
 }
 
 impl Command {
@@ -246,6 +275,7 @@ impl core::fmt::Display for Command {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::codec::{CodecError, Writer};
 
     #[test]
     fn a_command_is_its_code_and_its_name() {
@@ -270,5 +300,31 @@ mod tests {
         assert_eq!(Command::GenerateAsymmetricKey.request_length(), 53..=53);
         assert_eq!(Command::GenerateWrapKey.request_length(), 61..=61);
         assert_eq!(Command::ExportRsaWrapped.request_length(), 5 + 3 + 20..=5 + 3 + 64);
+    }
+
+    /// Every payload of a length that the table allows is a message, and no other; and it is written as it was read.
+    #[test]
+    fn a_message_takes_the_lengths_of_its_command_and_no_others() {
+        let payload: std::vec::Vec<u8> = (0..=u8::MAX).cycle().take(4000).collect();
+        let mut buffer = [0; 4000];
+        for &command in Command::ALL {
+            for length in 0..payload.len() {
+                let mut writer = Writer::new(&mut buffer);
+                let payload = &payload[..length];
+                match command.reencode(payload, &mut writer) {
+                    Ok(written) => {
+                        assert!(command.request_length().contains(&length), "{command} {length}");
+                        assert_eq!((writer.written(), written), (payload, length), "{command}");
+                    }
+                    Err(CodecError::Truncated { .. }) => {
+                        assert!(length < *command.request_length().start(), "{command} {length}");
+                    }
+                    Err(CodecError::Trailing { .. }) => {
+                        assert!(length > *command.request_length().end(), "{command} {length}");
+                    }
+                    Err(error) => panic!("{command} {length}: {error}"),
+                }
+            }
+        }
     }
 }

@@ -7,6 +7,7 @@
 //! | to learn about | open |
 //! |---|---|
 //! | which commands exist, and what each demands | [`command`] |
+//! | how a command's payload is laid out | [`message`] |
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | messages over a byte stream | [`link`] |
 //! | what a device says of itself | [`device_info`], [`device_status`] |
@@ -33,6 +34,7 @@ pub mod error;
 pub mod frame;
 pub mod label;
 pub mod link;
+pub mod message;
 pub mod object;
 pub mod option;
 pub mod ssh;

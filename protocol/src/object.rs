@@ -175,34 +175,82 @@ pub struct NewObject {
 
 impl NewObject {
     /// Bytes on the wire.
-    pub const LENGTH: usize = 2 + Label::LENGTH + 2 + 8 + 1;
+    pub const LENGTH: usize = ObjectHeader::LENGTH;
 
     /// Reads the 53 bytes; an id of 0xffff is `InvalidId`, an unknown algorithm `InvalidData`.
     pub fn decode(reader: &mut Reader<'_>) -> Result<Self, DeviceError> {
-        let id = reader.u16()?;
-        let label = Label::from_bytes(reader.array()?);
-        let domains = Domains::from_bits(reader.u16()?);
-        let capabilities = Capabilities::from_bits(reader.u64()?);
-        let algorithm = reader.u8()?;
+        ObjectHeader::decode(reader)?.interpret()
+    }
+
+    /// Writes the 53 bytes.
+    pub fn encode(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
+        ObjectHeader::from(self).encode(writer)
+    }
+}
+
+/// A [`NewObject`] with the numbers that are on the wire, whatever they mean.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ObjectHeader {
+    /// The requested id; 0 lets the device choose.
+    pub id: u16,
+    /// Free text.
+    pub label: Label,
+    /// Where the object is visible.
+    pub domains: Domains,
+    /// What the object may be used for.
+    pub capabilities: Capabilities,
+    /// What it is.
+    pub algorithm: u8,
+}
+
+impl ObjectHeader {
+    /// Bytes on the wire.
+    pub const LENGTH: usize = 2 + Label::LENGTH + 2 + 8 + 1;
+
+    /// Reads the 53 bytes.
+    pub fn decode(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         Ok(Self {
-            id: match id {
-                0 => None,
-                id => Some(ObjectId::new(id).map_err(|_| DeviceError::InvalidId)?),
-            },
-            label,
-            domains,
-            capabilities,
-            algorithm: Algorithm::from_code(algorithm).ok_or(DeviceError::InvalidData)?,
+            id: reader.u16()?,
+            label: Label::from_bytes(reader.array()?),
+            domains: Domains::from_bits(reader.u16()?),
+            capabilities: Capabilities::from_bits(reader.u64()?),
+            algorithm: reader.u8()?,
         })
     }
 
     /// Writes the 53 bytes.
     pub fn encode(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
-        writer.u16(self.id.map_or(0, ObjectId::get))?;
+        writer.u16(self.id)?;
         writer.bytes(self.label.as_bytes())?;
         writer.u16(self.domains.bits())?;
         writer.bytes(&self.capabilities.bits().to_be_bytes())?;
-        writer.u8(self.algorithm.code())
+        writer.u8(self.algorithm)
+    }
+
+    /// What the numbers mean; an id of 0xffff is `InvalidId`, an unknown algorithm `InvalidData`.
+    pub fn interpret(&self) -> Result<NewObject, DeviceError> {
+        Ok(NewObject {
+            id: match self.id {
+                0 => None,
+                id => Some(ObjectId::new(id).map_err(|_| DeviceError::InvalidId)?),
+            },
+            label: self.label,
+            domains: self.domains,
+            capabilities: self.capabilities,
+            algorithm: Algorithm::from_code(self.algorithm).ok_or(DeviceError::InvalidData)?,
+        })
+    }
+}
+
+impl From<&NewObject> for ObjectHeader {
+    fn from(object: &NewObject) -> Self {
+        Self {
+            id: object.id.map_or(0, ObjectId::get),
+            label: object.label,
+            domains: object.domains,
+            capabilities: object.capabilities,
+            algorithm: object.algorithm.code(),
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use sshsm::{
 };
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
-    codec::Writer, object::NewObject, ssh::template::Template,
+    codec::Writer, object::NewObject, ssh::template::Template, ssh::timestamp::Now,
 };
 use sshsm_tests::{needs, simulator, vector};
 
@@ -82,8 +82,10 @@ impl<'c> Replay<'c> {
     }
 
     fn sign(&mut self) -> Result<Vec<u8>, ClientError> {
-        let request = [&self.now[..], &self.timestamp_signature, &self.request].concat();
-        self.session.sign_ssh_certificate(self.ca_key, self.template, Algorithm::RsaPkcs1Sha1, &request)
+        let now = Now::from_seconds(u32::from_be_bytes(self.now));
+        let request = [self.timestamp_signature.as_slice(), &self.request].concat();
+        let algorithm = Algorithm::RsaPkcs1Sha1;
+        self.session.sign_ssh_certificate(self.ca_key, self.template, algorithm, now, &request)
     }
 
     /// The device's error code for a request with one bit changed, which is changed back afterwards.

@@ -16,6 +16,7 @@ use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId, ObjectType,
     link::{Activity, Answer, LinkError, Request, ResetReason},
     object::{ListFilter, NewObject},
+    ssh::timestamp::Now,
 };
 use sshsm_tests::{
     binaries,
@@ -257,9 +258,9 @@ fn its_answer_is_the_hardwares_and_it_tells_its_status_while_rsa_computes(board:
     let template = object(vector.template.object_id, &vector.template.domains, &[], Algorithm::TemplateSsh);
     let template = session.put_template(&template, &vector.template.bytes.0).unwrap();
     let signing = &vector.sign;
-    let request =
-        [&signing.now.to_be_bytes()[..], &signing.timestamp_signature.0, &signing.request.0].concat();
-    let answer = session.sign_ssh_certificate(ca_key, template, Algorithm::RsaPkcs1Sha1, &request).unwrap();
+    let request = [signing.timestamp_signature.0.as_slice(), &signing.request.0].concat();
+    let (algorithm, now) = (Algorithm::RsaPkcs1Sha1, Now::from_seconds(signing.now));
+    let answer = session.sign_ssh_certificate(ca_key, template, algorithm, now, &request).unwrap();
     assert_eq!(answer, vector.response.0, "the hardware's answer");
     let asked = asked.load(Ordering::Relaxed);
     assert!(asked >= 10, "it was asked {asked} times only");

@@ -1,10 +1,11 @@
 //! Asymmetric keys: put, generate, and their public halves.
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Generate, GetPublicKey, Message as _, PutAsymmetricKey, reply};
 use sshsm_protocol::object::Origin;
 use sshsm_protocol::{AsymmetricAlgorithm, Capabilities, DeviceError, ObjectType};
 
-use super::{Core, existing_id, header};
+use super::{Core, exactly, existing_id, header};
 use crate::authorization::visible;
 use crate::crypto::key;
 use crate::platform::Platform;
@@ -14,12 +15,11 @@ use crate::session::Caller;
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutAsymmetricKey { object, private }: PutAsymmetricKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, algorithm) = header(&mut reader, AsymmetricAlgorithm::from_algorithm)?;
-    let private = reader.take(algorithm.private_length())?;
-    reader.finish()?;
+    let (object, algorithm) = header(&object, AsymmetricAlgorithm::from_algorithm)?;
+    let private = exactly(algorithm.private_length(), private)?;
     let name = core.authorize_creation(caller, ObjectType::AsymmetricKey, &object, Capabilities::NONE)?;
     let body = key::expand(algorithm, private)?;
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, &body, writer)
@@ -29,11 +29,10 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn generate<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Generate { object }: Generate,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, algorithm) = header(&mut reader, AsymmetricAlgorithm::from_algorithm)?;
-    reader.finish()?;
+    let (object, algorithm) = header(&object, AsymmetricAlgorithm::from_algorithm)?;
     let name = core.authorize_creation(caller, ObjectType::AsymmetricKey, &object, Capabilities::NONE)?;
     let body = key::generate(algorithm, core.platform.entropy())?;
     core.create(name, &object, Capabilities::NONE, Origin::GENERATED, &body, writer)
@@ -43,11 +42,11 @@ pub(crate) fn generate<P: Platform>(
 pub(crate) fn public<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    GetPublicKey { id, object_type }: GetPublicKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let id = existing_id(&mut reader)?;
-    let object_type = match reader.rest() {
+    let id = existing_id(id)?;
+    let object_type = match object_type {
         [] => ObjectType::AsymmetricKey,
         &[code] => ObjectType::from_code(code).ok_or(DeviceError::InvalidData)?,
         _ => return Err(DeviceError::WrongLength),
@@ -56,9 +55,9 @@ pub(crate) fn public<P: Platform>(
     let info = visible(&core.store, caller, name)?;
     let algorithm = AsymmetricAlgorithm::from_algorithm(info.algorithm).ok_or(DeviceError::InvalidData)?;
     let body = core.body(name)?;
-    writer.u8(info.algorithm.code())?;
-    match object_type {
-        ObjectType::PublicWrapKey => Ok(writer.bytes(&body)?),
-        _ => Ok(writer.bytes(key::public(algorithm, &body)?)?),
-    }
+    let key = match object_type {
+        ObjectType::PublicWrapKey => &body,
+        _ => key::public(algorithm, &body)?,
+    };
+    Ok(reply::PublicKey { algorithm: info.algorithm.code(), key }.encode(writer)?)
 }

@@ -14,7 +14,8 @@ use der::Encode;
 use der::asn1::{AnyRef, BitStringRef, OctetString, OctetStringRef};
 use der::oid::ObjectIdentifier;
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::SignAttestationCertificate;
 use sshsm_protocol::object::{ObjectInfo, Origin};
 use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{
@@ -185,24 +186,22 @@ fn attester<P: Platform>(
 pub(crate) fn sign<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    SignAttestationCertificate { key, attesting_key }: SignAttestationCertificate,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (id, attesting_id) = (reader.u16()?, reader.u16()?);
-    reader.finish()?;
-    let attested = match ObjectId::new(id) {
+    let attested = match ObjectId::new(key) {
         Ok(id) => Some(visible(&core.store, caller, (ObjectType::AsymmetricKey, id))?),
-        Err(_) if id == DEVICE => None,
+        Err(_) if key == DEVICE => None,
         Err(_) => return Err(DeviceError::ObjectNotFound),
     };
-    let attester = attester(core, caller, attesting_id)?;
+    let attester = attester(core, caller, attesting_key)?;
 
     let subject = match attested {
         Some(info) => Subject {
             algorithm: AsymmetricAlgorithm::from_algorithm(info.algorithm)
                 .ok_or(DeviceError::StorageFailed)?,
             body: core.body((info.object_type, info.id))?,
-            id,
+            id: key,
             origin: info.origin,
             domains: info.domains,
             capabilities: info.capabilities,
@@ -211,7 +210,7 @@ pub(crate) fn sign<P: Platform>(
         None => Subject {
             algorithm: identity::ALGORITHM,
             body: own_key(core, Record::DeviceKey)?,
-            id,
+            id: key,
             origin: Origin::GENERATED,
             domains: Domains::NONE,
             capabilities: Capabilities::NONE,
@@ -244,7 +243,7 @@ pub(crate) fn sign<P: Platform>(
         serial: serial_number(core),
         issuer: &issuer.name,
         validity: &issuer.validity,
-        subject: &common_name(&format!("YubiHSM Attestation id:{id:#06x}"))?,
+        subject: &common_name(&format!("YubiHSM Attestation id:{key:#06x}"))?,
         key: (subject.algorithm, key::public(subject.algorithm, &subject.body)?),
         extensions,
     };

@@ -1,11 +1,12 @@
 //! The audit log and the device's options.
 
 use sshsm_protocol::DeviceError;
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{GetOption, Nothing, SetLogIndex, SetOption};
 use sshsm_protocol::option::DeviceOption;
 use sshsm_protocol::ssh::template::Dialect;
 
-use super::Core;
+use super::{Core, exactly};
 use crate::options;
 use crate::platform::Platform;
 use crate::presence;
@@ -22,7 +23,7 @@ fn option<P: Platform>(core: &Core<P>, code: u8) -> Result<DeviceOption, DeviceE
 pub(crate) fn get_log_entries<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     Ok(core.log.read(writer)?)
@@ -32,23 +33,20 @@ pub(crate) fn get_log_entries<P: Platform>(
 pub(crate) fn set_log_index<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    mut reader: Reader<'_>,
+    SetLogIndex { number }: SetLogIndex,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    core.log.consume(&mut core.store, reader.u16()?)
+    core.log.consume(&mut core.store, number)
 }
 
 /// SET OPTION: `option u8 ‖ length u16 ‖ value`.
 pub(crate) fn set_option<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    mut reader: Reader<'_>,
+    SetOption { option: code, length, value }: SetOption<'_>,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let code = reader.u8()?;
-    let length = reader.u16()?;
-    let value = reader.take(length.into())?;
-    reader.finish()?;
+    let value = exactly(length.into(), value)?;
     let option = option(core, code)?;
     if option == DeviceOption::UserPresence {
         let (from, to) = (core.options.presence(), options::presence(value)?);
@@ -61,9 +59,9 @@ pub(crate) fn set_option<P: Platform>(
 pub(crate) fn get_option<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    mut reader: Reader<'_>,
+    GetOption { option: code }: GetOption,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let option = option(core, reader.u8()?)?;
+    let option = option(core, code)?;
     core.options.get(option, writer)
 }

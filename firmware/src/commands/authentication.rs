@@ -3,12 +3,13 @@
 
 use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::channel::{Agreement, AuthenticationKey, DeviceChannel, Point, Receipt};
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
-use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{ChangeAuthenticationKey, Message as _, Nothing, PutAuthenticationKey, reply};
+use sshsm_protocol::object::Origin;
+use sshsm_protocol::{Algorithm, DeviceError, ObjectId, ObjectType};
 use zeroize::Zeroizing;
 
-use super::Core;
+use super::{Core, exactly};
 use crate::crypto::key;
 use crate::identity;
 use crate::platform::Platform;
@@ -24,15 +25,13 @@ pub(crate) fn object_length(key: &[u8]) -> u16 {
 }
 
 /// The key of `algorithm`: `K-ENC[16] ‖ K-MAC[16]` or `X[32] ‖ Y[32]`.
-fn key<'a>(algorithm: Algorithm, mut reader: Reader<'a>) -> Result<&'a [u8], DeviceError> {
+fn key(algorithm: Algorithm, key: &[u8]) -> Result<&[u8], DeviceError> {
     let length = match algorithm {
         Algorithm::Aes128YubicoAuthentication => AuthenticationKey::LENGTH,
         Algorithm::Ecp256YubicoAuthentication => PUBLIC_LENGTH,
         _ => return Err(DeviceError::InvalidData),
     };
-    let key = reader.take(length)?;
-    reader.finish()?;
-    Ok(key)
+    exactly(length, key)
 }
 
 /// A P-256 public key must be on the curve.
@@ -88,23 +87,23 @@ pub(crate) fn agree<P: Platform>(
 /// GET DEVICE PUBLIC KEY: `algorithm u8 ‖ X[32] ‖ Y[32]`.
 pub(crate) fn device_public_key<P: Platform>(
     core: &mut Core<P>,
+    _: Nothing,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let body = identity::private_key(&mut core.store, core.platform.entropy(), Record::DeviceKey)?;
-    writer.u8(Algorithm::Ecp256YubicoAuthentication.code())?;
-    Ok(writer.bytes(key::public(identity::ALGORITHM, &body)?)?)
+    let algorithm = Algorithm::Ecp256YubicoAuthentication.code();
+    Ok(reply::PublicKey { algorithm, key: key::public(identity::ALGORITHM, &body)? }.encode(writer)?)
 }
 
 /// PUT AUTHENTICATION KEY: header, delegated capabilities, then `K-ENC[16] ‖ K-MAC[16]` or `X[32] ‖ Y[32]`; the id.
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutAuthenticationKey { object, delegated, key: secret }: PutAuthenticationKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let object = NewObject::decode(&mut reader)?;
-    let delegated = Capabilities::from_bits(reader.u64()?);
-    let key = key(object.algorithm, reader)?;
+    let object = object.interpret()?;
+    let key = key(object.algorithm, secret)?;
     let name = core.authorize_creation(caller, ObjectType::AuthenticationKey, &object, delegated)?;
     check(object.algorithm, key)?;
     core.create(name, &object, delegated, Origin::IMPORTED, key, writer)
@@ -115,15 +114,15 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn change<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    ChangeAuthenticationKey { id, algorithm, key: secret }: ChangeAuthenticationKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let id = ObjectId::new(reader.u16()?).map_err(|_| DeviceError::InvalidId)?;
+    let id = ObjectId::new(id).map_err(|_| DeviceError::InvalidId)?;
     if id != caller.authentication_key {
         return Err(DeviceError::InvalidId);
     }
-    let algorithm = Algorithm::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
-    let key = key(algorithm, reader)?;
+    let algorithm = Algorithm::from_code(algorithm).ok_or(DeviceError::InvalidData)?;
+    let key = key(algorithm, secret)?;
     check(algorithm, key)?;
     let name = (ObjectType::AuthenticationKey, id);
     // This session may have deleted it.
@@ -138,5 +137,5 @@ pub(crate) fn change<P: Platform>(
         delegated_capabilities: info.delegated_capabilities,
     };
     core.store.replace(name, &attributes, key)?;
-    Ok(writer.u16(id.get())?)
+    Ok(reply::Created { id: id.get() }.encode(writer)?)
 }

@@ -1,23 +1,24 @@
 //! RSA decryption and ECDH.
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{DecryptOaep, DecryptPkcs1, DeriveEcdh};
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectType};
 
-use super::{Core, existing_id, mgf1};
+use super::{Core, exactly, existing_id, mgf1};
 use crate::authorization::usable;
 use crate::crypto::{Hash, Key, Oaep, Padding};
 use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// The key at the front of the payload, if session and key have `capability`, and the platform beside it.
+/// The key with this id, if session and key have `capability`, and the platform beside it.
 fn key<'c, P: Platform>(
     core: &'c mut Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'_>,
+    id: u16,
     capability: Capability,
 ) -> Result<(&'c Key<P::Crypto>, &'c mut P), DeviceError> {
-    let name = (ObjectType::AsymmetricKey, existing_id(reader)?);
+    let name = (ObjectType::AsymmetricKey, existing_id(id)?);
     let info = usable(&core.store, caller, name, capability)?;
     core.load(&info)
 }
@@ -26,13 +27,13 @@ fn key<'c, P: Platform>(
 pub(crate) fn pkcs1<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    DecryptPkcs1 { key: id, ciphertext }: DecryptPkcs1<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let wanted = core.options.presence();
-    let (key, platform) = key(core, caller, &mut reader, Capability::DecryptPkcs)?;
-    let ciphertext = reader.take(key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?)?;
-    reader.finish()?;
+    let (key, platform) = key(core, caller, id, Capability::DecryptPkcs)?;
+    let length = key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?;
+    let ciphertext = exactly(length, ciphertext)?;
     presence::confirm(platform, wanted, Command::DecryptPkcs1)?;
     let plaintext = key.decrypt(Padding::Pkcs1, ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
@@ -43,18 +44,17 @@ pub(crate) fn pkcs1<P: Platform>(
 pub(crate) fn oaep<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    DecryptOaep { key: id, mgf, sealed }: DecryptOaep<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let wanted = core.options.presence();
-    let (key, platform) = key(core, caller, &mut reader, Capability::DecryptOaep)?;
+    let (key, platform) = key(core, caller, id, Capability::DecryptOaep)?;
     let length = key.algorithm.modulus_length().ok_or(DeviceError::InvalidData)?;
-    if reader.remaining().checked_sub(1 + length).and_then(Hash::of_length).is_none() {
-        return Err(DeviceError::WrongLength);
-    }
-    let mgf = mgf1(&mut reader)?;
-    let ciphertext = reader.take(length)?;
-    let padding = Oaep::new(mgf, reader.rest()).ok_or(DeviceError::WrongLength)?;
+    let (ciphertext, label_hash) = sealed
+        .split_at_checked(length)
+        .filter(|(_, label_hash)| Hash::of_length(label_hash.len()).is_some())
+        .ok_or(DeviceError::WrongLength)?;
+    let padding = Oaep::new(mgf1(mgf)?, label_hash).ok_or(DeviceError::WrongLength)?;
     presence::confirm(platform, wanted, Command::DecryptOaep)?;
     let plaintext = key.decrypt(Padding::Oaep(padding), ciphertext, platform.entropy())?;
     Ok(writer.bytes(&plaintext)?)
@@ -64,14 +64,13 @@ pub(crate) fn oaep<P: Platform>(
 pub(crate) fn ecdh<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    DeriveEcdh { key: id, point }: DeriveEcdh<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let wanted = core.options.presence();
-    let (key, platform) = key(core, caller, &mut reader, Capability::DeriveEcdh)?;
+    let (key, platform) = key(core, caller, id, Capability::DeriveEcdh)?;
     let AsymmetricAlgorithm::Ec(_) = key.algorithm else { return Err(DeviceError::InvalidData) };
-    let point = reader.take(1 + key.algorithm.public_length())?;
-    reader.finish()?;
+    let point = exactly(1 + key.algorithm.public_length(), point)?;
     presence::confirm(platform, wanted, Command::DeriveEcdh)?;
     Ok(writer.bytes(&key.derive(point)?)?)
 }

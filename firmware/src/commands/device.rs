@@ -3,9 +3,10 @@
 use core::time::Duration;
 
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
 use sshsm_protocol::device_info::{DeviceInfo, Version};
 use sshsm_protocol::device_status::DeviceStatus;
+use sshsm_protocol::message::{BlinkDevice, Echo, GetDeviceInfo, GetPseudoRandom, Nothing};
 use sshsm_protocol::{Algorithm, Command, DeviceError};
 
 use super::Core;
@@ -123,22 +124,17 @@ pub(crate) fn algorithms() -> impl Iterator<Item = Algorithm> {
 }
 
 /// ECHO: the payload comes back.
-pub(crate) fn echo<P: Platform>(
-    _: &mut Core<P>,
-    _: &Caller,
-    mut reader: Reader<'_>,
-    writer: &mut Writer<'_>,
-) -> Result<(), DeviceError> {
-    Ok(writer.bytes(reader.rest())?)
+pub(crate) fn echo(Echo { data }: Echo<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
+    Ok(writer.bytes(data)?)
 }
 
 /// GET DEVICE INFO: empty or page 0, the device; page 1, the part number.
 pub(crate) fn info<P: Platform>(
     core: &mut Core<P>,
-    mut reader: Reader<'_>,
+    GetDeviceInfo { page }: GetDeviceInfo<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    match reader.rest() {
+    match page {
         [] | [0] => {
             let info = DeviceInfo {
                 version: VERSION,
@@ -158,7 +154,7 @@ pub(crate) fn info<P: Platform>(
 pub(crate) fn reset<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     presence::confirm(&mut core.platform, core.options.presence(), Command::ResetDevice)?;
@@ -178,7 +174,7 @@ pub(crate) fn reset<P: Platform>(
 pub(crate) fn close_session<P: Platform>(
     _: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     Ok(())
@@ -188,7 +184,7 @@ pub(crate) fn close_session<P: Platform>(
 pub(crate) fn storage_info<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     Ok(core.store.storage_info().encode(writer)?)
@@ -198,10 +194,10 @@ pub(crate) fn storage_info<P: Platform>(
 pub(crate) fn pseudo_random<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    mut reader: Reader<'_>,
+    GetPseudoRandom { length }: GetPseudoRandom,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let room = writer.reserve(usize::from(reader.u16()?))?;
+    let room = writer.reserve(length.into())?;
     core.platform.entropy().fill_bytes(room);
     Ok(())
 }
@@ -233,7 +229,7 @@ pub(crate) fn status<P: Platform>(
 pub(crate) fn restart<P: Platform>(
     _: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     Ok(())
@@ -244,7 +240,7 @@ pub(crate) fn restart<P: Platform>(
 pub(crate) fn start_boot_loader<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    _: Reader<'_>,
+    _: Nothing,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     if !core.platform.describe().boot_loader {
@@ -257,10 +253,10 @@ pub(crate) fn start_boot_loader<P: Platform>(
 pub(crate) fn blink<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,
-    mut reader: Reader<'_>,
+    BlinkDevice { seconds }: BlinkDevice,
     _: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let duration = Duration::from_secs(reader.u8()?.into());
+    let duration = Duration::from_secs(seconds.into());
     core.platform.indicate(Indication::Blink { duration });
     Ok(())
 }

@@ -9,7 +9,8 @@ use ::hmac::{Hmac, KeyInit, Mac};
 use rand_core::Rng as _;
 use sha1::Sha1;
 use sha2::{Sha256, Sha384, Sha512};
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Generate, PutHmacKey, SignHmac, VerifyHmac};
 use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
@@ -48,11 +49,10 @@ fn expand(key: &[u8], block: usize) -> Body {
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutHmacKey { object, key }: PutHmacKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, (_, block, _)) = header(&mut reader, hash)?;
-    let key = reader.rest();
+    let (object, (_, block, _)) = header(&object, hash)?;
     if key.len() > block {
         return Err(DeviceError::WrongLength);
     }
@@ -64,11 +64,10 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn generate<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Generate { object }: Generate,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, (_, block, _)) = header(&mut reader, hash)?;
-    reader.finish()?;
+    let (object, (_, block, _)) = header(&object, hash)?;
     let name = core.authorize_creation(caller, ObjectType::HmacKey, &object, Capabilities::NONE)?;
     let mut key = Zeroizing::new(alloc::vec![0; block]);
     core.platform.entropy().fill_bytes(&mut key);
@@ -79,10 +78,10 @@ pub(crate) fn generate<P: Platform>(
 fn load<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'_>,
+    id: u16,
     capability: Capability,
 ) -> Result<(Body, Hash, usize), DeviceError> {
-    let name = (ObjectType::HmacKey, existing_id(reader)?);
+    let name = (ObjectType::HmacKey, existing_id(id)?);
     let info = usable(&core.store, caller, name, capability)?;
     let (hash, _, digest) = hash(info.algorithm).ok_or(DeviceError::StorageFailed)?;
     Ok((core.body(name)?, hash, digest))
@@ -102,7 +101,7 @@ fn mac<M: Mac + KeyInit>(body: &Body, data: &[u8]) -> Result<M, DeviceError> {
 pub(crate) fn sign<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    SignHmac { key: id, data }: SignHmac<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     fn answer<M: Mac + KeyInit>(
@@ -112,8 +111,7 @@ pub(crate) fn sign<P: Platform>(
     ) -> Result<(), DeviceError> {
         Ok(writer.bytes(&mac::<M>(body, data)?.finalize().into_bytes())?)
     }
-    let (body, hash, _) = load(core, caller, &mut reader, Capability::SignHmac)?;
-    let data = reader.rest();
+    let (body, hash, _) = load(core, caller, id, Capability::SignHmac)?;
     match hash {
         Hash::Sha1 => answer::<Hmac<Sha1>>(&body, data, writer),
         Hash::Sha256 => answer::<Hmac<Sha256>>(&body, data, writer),
@@ -126,16 +124,15 @@ pub(crate) fn sign<P: Platform>(
 pub(crate) fn verify<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    VerifyHmac { key: id, authenticated }: VerifyHmac<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     fn fits<M: Mac + KeyInit>(body: &Body, data: &[u8], authenticator: &[u8]) -> Result<bool, DeviceError> {
         // Compares in constant time.
         Ok(mac::<M>(body, data)?.verify_slice(authenticator).is_ok())
     }
-    let (body, hash, digest) = load(core, caller, &mut reader, Capability::VerifyHmac)?;
-    let authenticator = reader.take(digest)?;
-    let data = reader.rest();
+    let (body, hash, digest) = load(core, caller, id, Capability::VerifyHmac)?;
+    let (authenticator, data) = authenticated.split_at_checked(digest).ok_or(DeviceError::WrongLength)?;
     let fits = match hash {
         Hash::Sha1 => fits::<Hmac<Sha1>>(&body, data, authenticator),
         Hash::Sha256 => fits::<Hmac<Sha256>>(&body, data, authenticator),

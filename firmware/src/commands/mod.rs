@@ -39,14 +39,15 @@ pub(crate) mod wrap_key;
 pub(crate) mod wrapped_object;
 
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Message, reply};
+use sshsm_protocol::object::{NewObject, ObjectHeader, Origin};
 use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType};
 
 use crate::audit::AuditLog;
 use crate::authorization;
 use crate::crypto::CryptoError;
-#[cfg(any(feature = "signatures", feature = "decryption"))]
+#[cfg(any(feature = "signatures", feature = "decryption", feature = "rsa-wrap"))]
 use crate::crypto::Hash;
 use crate::crypto::key::Body;
 use crate::options::Options;
@@ -55,119 +56,131 @@ use crate::session::Caller;
 use crate::store::{Attributes, Name, Store, StoreError};
 
 /// Carries out one command: reads the payload, writes the response's payload.
-pub(crate) type Handler<P> =
-    fn(&mut Core<P>, &Caller, Reader<'_>, &mut Writer<'_>) -> Result<(), DeviceError>;
+pub(crate) type Handler<P> = fn(&mut Core<P>, &Caller, &[u8], &mut Writer<'_>) -> Result<(), DeviceError>;
+
+/// A [`Handler`] made of the code of a command, which takes the message that its payload is.
+macro_rules! with_message {
+    ($code:path) => {
+        |core, caller, payload, writer| {
+            let message = core.read(caller, payload)?;
+            $code(core, caller, message, writer)
+        }
+    };
+}
 
 /// The code of a command; `None` for commands that this device does not have, or was built without.
 pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
     Some(match command {
-        Command::Echo => device::echo,
-        Command::GetDeviceInfo => |core, _, reader, writer| device::info(core, reader, writer),
-        Command::ResetDevice => device::reset,
-        Command::CloseSession => device::close_session,
-        Command::GetStorageInfo => device::storage_info,
-        Command::GetPseudoRandom => device::pseudo_random,
-        Command::BlinkDevice => device::blink,
-        Command::RestartDevice => device::restart,
-        Command::StartBootLoader => device::start_boot_loader,
-        Command::ListObjects => object::list,
-        Command::GetObjectInfo => object::info,
-        Command::DeleteObject => object::delete,
-        Command::PutAuthenticationKey => authentication::put,
-        Command::ChangeAuthenticationKey => authentication::change,
-        Command::PutAsymmetricKey => asymmetric_key::put,
-        Command::GenerateAsymmetricKey => asymmetric_key::generate,
-        Command::GetPublicKey => asymmetric_key::public,
+        Command::Echo => |core, caller, payload, writer| device::echo(core.read(caller, payload)?, writer),
+        Command::GetDeviceInfo => |core, caller, payload, writer| {
+            let message = core.read(caller, payload)?;
+            device::info(core, message, writer)
+        },
+        Command::ResetDevice => with_message!(device::reset),
+        Command::CloseSession => with_message!(device::close_session),
+        Command::GetStorageInfo => with_message!(device::storage_info),
+        Command::GetPseudoRandom => with_message!(device::pseudo_random),
+        Command::BlinkDevice => with_message!(device::blink),
+        Command::RestartDevice => with_message!(device::restart),
+        Command::StartBootLoader => with_message!(device::start_boot_loader),
+        Command::ListObjects => with_message!(object::list),
+        Command::GetObjectInfo => with_message!(object::info),
+        Command::DeleteObject => with_message!(object::delete),
+        Command::PutAuthenticationKey => with_message!(authentication::put),
+        Command::ChangeAuthenticationKey => with_message!(authentication::change),
+        Command::PutAsymmetricKey => with_message!(asymmetric_key::put),
+        Command::GenerateAsymmetricKey => with_message!(asymmetric_key::generate),
+        Command::GetPublicKey => with_message!(asymmetric_key::public),
         #[cfg(feature = "ssh")]
-        Command::PutTemplate => template::put,
+        Command::PutTemplate => with_message!(template::put),
         #[cfg(feature = "ssh")]
-        Command::GetTemplate => template::get,
+        Command::GetTemplate => with_message!(template::get),
         #[cfg(feature = "signatures")]
-        Command::SignPkcs1 => sign::pkcs1,
+        Command::SignPkcs1 => with_message!(sign::pkcs1),
         #[cfg(feature = "signatures")]
-        Command::SignPss => sign::pss,
+        Command::SignPss => with_message!(sign::pss),
         #[cfg(feature = "signatures")]
-        Command::SignEcdsa => sign::ecdsa,
+        Command::SignEcdsa => with_message!(sign::ecdsa),
         #[cfg(feature = "signatures")]
-        Command::SignEddsa => sign::eddsa,
+        Command::SignEddsa => with_message!(sign::eddsa),
         #[cfg(feature = "decryption")]
-        Command::DecryptPkcs1 => decrypt::pkcs1,
+        Command::DecryptPkcs1 => with_message!(decrypt::pkcs1),
         #[cfg(feature = "decryption")]
-        Command::DecryptOaep => decrypt::oaep,
+        Command::DecryptOaep => with_message!(decrypt::oaep),
         #[cfg(feature = "decryption")]
-        Command::DeriveEcdh => decrypt::ecdh,
+        Command::DeriveEcdh => with_message!(decrypt::ecdh),
         #[cfg(feature = "ssh")]
-        Command::SignSshCertificate => ssh_certificate::sign,
+        Command::SignSshCertificate => with_message!(ssh_certificate::sign),
         #[cfg(feature = "ssh")]
-        Command::ExplainSshRequest => ssh_certificate::explain,
+        Command::ExplainSshRequest => with_message!(ssh_certificate::explain),
         #[cfg(feature = "attestation")]
-        Command::SignAttestationCertificate => attestation::sign,
+        Command::SignAttestationCertificate => with_message!(attestation::sign),
         #[cfg(feature = "opaque")]
-        Command::PutOpaque => opaque::put,
+        Command::PutOpaque => with_message!(opaque::put),
         #[cfg(feature = "opaque")]
-        Command::GetOpaque => opaque::get,
+        Command::GetOpaque => with_message!(opaque::get),
         #[cfg(feature = "hmac")]
-        Command::PutHmacKey => hmac::put,
+        Command::PutHmacKey => with_message!(hmac::put),
         #[cfg(feature = "hmac")]
-        Command::GenerateHmacKey => hmac::generate,
+        Command::GenerateHmacKey => with_message!(hmac::generate),
         #[cfg(feature = "hmac")]
-        Command::SignHmac => hmac::sign,
+        Command::SignHmac => with_message!(hmac::sign),
         #[cfg(feature = "hmac")]
-        Command::VerifyHmac => hmac::verify,
+        Command::VerifyHmac => with_message!(hmac::verify),
         #[cfg(feature = "symmetric")]
-        Command::PutSymmetricKey => symmetric_key::put,
+        Command::PutSymmetricKey => with_message!(symmetric_key::put),
         #[cfg(feature = "symmetric")]
-        Command::GenerateSymmetricKey => symmetric_key::generate,
+        Command::GenerateSymmetricKey => with_message!(symmetric_key::generate),
         #[cfg(feature = "symmetric")]
-        Command::DecryptEcb => symmetric_key::decrypt_ecb,
+        Command::DecryptEcb => with_message!(symmetric_key::decrypt_ecb),
         #[cfg(feature = "symmetric")]
-        Command::EncryptEcb => symmetric_key::encrypt_ecb,
+        Command::EncryptEcb => with_message!(symmetric_key::encrypt_ecb),
         #[cfg(feature = "symmetric")]
-        Command::DecryptCbc => symmetric_key::decrypt_cbc,
+        Command::DecryptCbc => with_message!(symmetric_key::decrypt_cbc),
         #[cfg(feature = "symmetric")]
-        Command::EncryptCbc => symmetric_key::encrypt_cbc,
+        Command::EncryptCbc => with_message!(symmetric_key::encrypt_cbc),
         #[cfg(feature = "otp")]
-        Command::PutOtpAeadKey => otp_aead::put,
+        Command::PutOtpAeadKey => with_message!(otp_aead::put),
         #[cfg(feature = "otp")]
-        Command::GenerateOtpAeadKey => otp_aead::generate,
+        Command::GenerateOtpAeadKey => with_message!(otp_aead::generate),
         #[cfg(feature = "otp")]
-        Command::CreateOtpAead => otp_aead::create,
+        Command::CreateOtpAead => with_message!(otp_aead::create),
         #[cfg(feature = "otp")]
-        Command::RandomizeOtpAead => otp_aead::randomize,
+        Command::RandomizeOtpAead => with_message!(otp_aead::randomize),
         #[cfg(feature = "otp")]
-        Command::RewrapOtpAead => otp_aead::rewrap,
+        Command::RewrapOtpAead => with_message!(otp_aead::rewrap),
         #[cfg(feature = "otp")]
-        Command::DecryptOtp => otp_aead::decrypt,
+        Command::DecryptOtp => with_message!(otp_aead::decrypt),
         #[cfg(feature = "audit")]
-        Command::GetLogEntries => audit::get_log_entries,
+        Command::GetLogEntries => with_message!(audit::get_log_entries),
         #[cfg(feature = "audit")]
-        Command::SetLogIndex => audit::set_log_index,
+        Command::SetLogIndex => with_message!(audit::set_log_index),
         #[cfg(feature = "audit")]
-        Command::SetOption => audit::set_option,
+        Command::SetOption => with_message!(audit::set_option),
         #[cfg(feature = "audit")]
-        Command::GetOption => audit::get_option,
+        Command::GetOption => with_message!(audit::get_option),
         #[cfg(feature = "wrap")]
-        Command::PutWrapKey => wrap_key::put,
+        Command::PutWrapKey => with_message!(wrap_key::put),
         #[cfg(feature = "wrap")]
-        Command::GenerateWrapKey => wrap_key::generate,
+        Command::GenerateWrapKey => with_message!(wrap_key::generate),
         #[cfg(feature = "wrap")]
-        Command::ExportWrapped => wrapped_object::export,
+        Command::ExportWrapped => with_message!(wrapped_object::export),
         #[cfg(feature = "wrap")]
-        Command::ImportWrapped => wrapped_object::import,
+        Command::ImportWrapped => with_message!(wrapped_object::import),
         #[cfg(feature = "wrap")]
-        Command::WrapData => wrap_data::wrap,
+        Command::WrapData => with_message!(wrap_data::wrap),
         #[cfg(feature = "wrap")]
-        Command::UnwrapData => wrap_data::unwrap,
+        Command::UnwrapData => with_message!(wrap_data::unwrap),
         #[cfg(feature = "rsa-wrap")]
-        Command::PutPublicWrapKey => rsa_wrapped::put_public,
+        Command::PutPublicWrapKey => with_message!(rsa_wrapped::put_public),
         #[cfg(feature = "rsa-wrap")]
-        Command::GetRsaWrappedKey => rsa_wrapped::get_key,
+        Command::GetRsaWrappedKey => with_message!(rsa_wrapped::get_key),
         #[cfg(feature = "rsa-wrap")]
-        Command::PutRsaWrappedKey => rsa_wrapped::put_key,
+        Command::PutRsaWrappedKey => with_message!(rsa_wrapped::put_key),
         #[cfg(feature = "rsa-wrap")]
-        Command::ExportRsaWrapped => rsa_wrapped::export,
+        Command::ExportRsaWrapped => with_message!(rsa_wrapped::export),
         #[cfg(feature = "rsa-wrap")]
-        Command::ImportRsaWrapped => rsa_wrapped::import,
+        Command::ImportRsaWrapped => with_message!(rsa_wrapped::import),
         _ => return None,
     })
 }
@@ -175,14 +188,6 @@ pub(crate) fn handler<P: Platform>(command: Command) -> Option<Handler<P>> {
 /// A name that no object has, and that an object may be given.
 #[derive(Clone, Copy)]
 pub(crate) struct FreeName(Name);
-
-#[cfg(feature = "wrap")]
-impl FreeName {
-    /// The name.
-    pub(crate) const fn get(self) -> Name {
-        self.0
-    }
-}
 
 /// What commands work on.
 pub(crate) struct Core<P: Platform> {
@@ -195,6 +200,28 @@ pub(crate) struct Core<P: Platform> {
 }
 
 impl<P: Platform> Core<P> {
+    /// Reads a payload to its end, and refuses an operation that would use an algorithm that is disabled besides its key's
+    /// own. (No key of a disabled algorithm exists: see `options.rs`.) It stands where docs/protocol.md has it: behind the
+    /// session's capability, the payload's length and the key's existence, before all else; a key that does not exist is
+    /// left to the command's code.
+    pub(crate) fn read<'p, M: Message<'p>>(
+        &self,
+        caller: &Caller,
+        payload: &'p [u8],
+    ) -> Result<M, DeviceError> {
+        let message = M::decode(payload)?;
+        match message.key().and_then(|key| self.key_algorithm(caller, key)) {
+            Some(key) => self.options.permit_all(message.algorithms(key)).map(|()| message),
+            None => Ok(message),
+        }
+    }
+
+    /// The algorithm of a key that the session can see.
+    fn key_algorithm(&self, caller: &Caller, (object_type, id): (ObjectType, u16)) -> Option<Algorithm> {
+        let name = (object_type, ObjectId::new(id).ok()?);
+        authorization::visible(&self.store, caller, name).ok().map(|info| info.algorithm)
+    }
+
     /// An object's content.
     pub(crate) fn body(&mut self, name: Name) -> Result<Body, DeviceError> {
         Ok(self.store.body(name)?)
@@ -234,13 +261,26 @@ impl<P: Platform> Core<P> {
     /// Stores an authorized object and answers with its id.
     pub(crate) fn create(
         &mut self,
-        FreeName(name): FreeName,
+        name: FreeName,
         object: &NewObject,
         delegated: Capabilities,
         origin: Origin,
         body: &[u8],
         writer: &mut Writer<'_>,
     ) -> Result<(), DeviceError> {
+        let (_, id) = self.insert(name, object, delegated, origin, body)?;
+        Ok(reply::Created { id: id.get() }.encode(writer)?)
+    }
+
+    /// Stores an authorized object.
+    pub(crate) fn insert(
+        &mut self,
+        FreeName(name): FreeName,
+        object: &NewObject,
+        delegated: Capabilities,
+        origin: Origin,
+        body: &[u8],
+    ) -> Result<Name, DeviceError> {
         // YubiHSM 2 counts the delegated capabilities as content.
         let length = body.len() + if name.0.has_delegated_capabilities() { 8 } else { 0 };
         let attributes = Attributes {
@@ -252,9 +292,8 @@ impl<P: Platform> Core<P> {
             label: object.label,
             delegated_capabilities: delegated,
         };
-        let info = self.store.insert(name, &attributes, body)?;
-        writer.u16(info.id.get())?;
-        Ok(())
+        self.store.insert(name, &attributes, body)?;
+        Ok(name)
     }
 
     /// An id that no object of any type has; they look random, as the hardware's do.
@@ -275,23 +314,28 @@ impl<P: Platform> Core<P> {
 
 /// The header of a new object, and what `of` says of its algorithm: nothing where objects of this type have others.
 pub(crate) fn header<T>(
-    reader: &mut Reader<'_>,
+    object: &ObjectHeader,
     of: impl FnOnce(Algorithm) -> Option<T>,
 ) -> Result<(NewObject, T), DeviceError> {
-    let object = NewObject::decode(reader)?;
+    let object = object.interpret()?;
     let meaning = of(object.algorithm).ok_or(DeviceError::InvalidData)?;
     Ok((object, meaning))
 }
 
 /// The id in a payload that names an existing object: numbers that name none are simply not found.
-pub(crate) fn existing_id(reader: &mut Reader<'_>) -> Result<ObjectId, DeviceError> {
-    ObjectId::new(reader.u16()?).map_err(|_| DeviceError::ObjectNotFound)
+pub(crate) fn existing_id(id: u16) -> Result<ObjectId, DeviceError> {
+    ObjectId::new(id).map_err(|_| DeviceError::ObjectNotFound)
+}
+
+/// The tail of a payload, where what stands before it says how long it is.
+pub(crate) fn exactly(length: usize, tail: &[u8]) -> Result<&[u8], DeviceError> {
+    if tail.len() == length { Ok(tail) } else { Err(DeviceError::WrongLength) }
 }
 
 /// The hash of the mask generation function that a payload names.
-#[cfg(any(feature = "signatures", feature = "decryption"))]
-pub(crate) fn mgf1(reader: &mut Reader<'_>) -> Result<Hash, DeviceError> {
-    Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
+#[cfg(any(feature = "signatures", feature = "decryption", feature = "rsa-wrap"))]
+pub(crate) fn mgf1(algorithm: u8) -> Result<Hash, DeviceError> {
+    Algorithm::from_code(algorithm).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)
 }
 
 impl From<StoreError> for DeviceError {

@@ -1,7 +1,8 @@
 //! Opaque objects: bytes that mean nothing to the device, stored and returned as they are.
 
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Named, PutOpaque};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectType};
 
 use super::{Core, existing_id};
@@ -14,15 +15,15 @@ use crate::session::Caller;
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutOpaque { object, content }: PutOpaque<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let object = NewObject::decode(&mut reader)?;
+    let object = object.interpret()?;
     if !matches!(object.algorithm, Algorithm::OpaqueData | Algorithm::OpaqueX509Certificate) {
         return Err(DeviceError::InvalidData);
     }
     let name = core.authorize_creation(caller, ObjectType::Opaque, &object, Capabilities::NONE)?;
-    core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, reader.rest(), writer)
+    core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, content, writer)
 }
 
 /// GET OPAQUE: `id u16`; the bytes. The object's own capabilities do not matter. Id 0 is the certificate of the
@@ -30,14 +31,14 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn get<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Named { id }: Named,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     #[cfg(feature = "attestation")]
-    if reader.clone().rest() == [0, 0] {
+    if id == 0 {
         return Ok(writer.bytes(&super::attestation::device_certificate(core)?)?);
     }
-    let name = (ObjectType::Opaque, existing_id(&mut reader)?);
+    let name = (ObjectType::Opaque, existing_id(id)?);
     visible(&core.store, caller, name)?;
     Ok(writer.bytes(&core.body(name)?)?)
 }

@@ -15,12 +15,15 @@ use ccm::{Ccm, Nonce};
 use crc::{CRC_16_MCRF4XX, Crc, NoTable};
 use rand_core::Rng as _;
 use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::message::{
+    CreateOtpAead, DecryptOtp, GenerateOtpAeadKey, Named, PutOtpAeadKey, RewrapOtpAead,
+};
 use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectId, ObjectType};
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id, header};
+use super::{Core, exactly, existing_id, header};
 use crate::authorization::usable;
 use crate::crypto::key::Body;
 use crate::platform::Platform;
@@ -51,12 +54,11 @@ const fn length(algorithm: Algorithm) -> Option<usize> {
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutOtpAeadKey { object, key: body }: PutOtpAeadKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader, length)?;
-    let body = reader.take(NONCE_ID + length)?;
-    reader.finish()?;
+    let (object, length) = header(&object, length)?;
+    let body = exactly(NONCE_ID + length, body)?;
     let name = core.authorize_creation(caller, ObjectType::OtpAeadKey, &object, Capabilities::NONE)?;
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
 }
@@ -65,12 +67,10 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn generate<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    GenerateOtpAeadKey { object, nonce_id }: GenerateOtpAeadKey,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader, length)?;
-    let nonce_id: [u8; NONCE_ID] = reader.array()?;
-    reader.finish()?;
+    let (object, length) = header(&object, length)?;
     let name = core.authorize_creation(caller, ObjectType::OtpAeadKey, &object, Capabilities::NONE)?;
     let mut body = Zeroizing::new(alloc::vec![0; NONCE_ID + length]);
     let (front, key) = body.split_at_mut(NONCE_ID);
@@ -115,7 +115,7 @@ fn ccm(body: &Body, random: [u8; RANDOM], direction: Direction, text: &mut Vec<u
 fn seal<P: Platform>(
     core: &mut Core<P>,
     id: ObjectId,
-    credential: &[u8; CREDENTIAL],
+    credential: &[u8],
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     let body = core.body((ObjectType::OtpAeadKey, id))?;
@@ -143,14 +143,14 @@ fn open<P: Platform>(
     text.as_slice().try_into().map(Zeroizing::new).map_err(|_| DeviceError::InvalidOtp)
 }
 
-/// The id at the front of the payload, of a key that may be used for something.
+/// The key with this id, if it may be used for something.
 fn key<P: Platform>(
     core: &Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'_>,
+    id: u16,
     capability: Capability,
 ) -> Result<ObjectId, DeviceError> {
-    let id = existing_id(reader)?;
+    let id = existing_id(id)?;
     usable(&core.store, caller, (ObjectType::OtpAeadKey, id), capability).map(|info| info.id)
 }
 
@@ -158,38 +158,37 @@ fn key<P: Platform>(
 pub(crate) fn create<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    CreateOtpAead { key: id, credential }: CreateOtpAead<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let id = key(core, caller, &mut reader, Capability::CreateOtpAead)?;
-    let credential = Zeroizing::new(reader.array()?);
-    seal(core, id, &credential, writer)
+    let id = key(core, caller, id, Capability::CreateOtpAead)?;
+    seal(core, id, credential, writer)
 }
 
 /// RANDOMIZE OTP AEAD: `id u16`; the AEAD of a credential that nobody has seen.
 pub(crate) fn randomize<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Named { id }: Named,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let id = key(core, caller, &mut reader, Capability::RandomizeOtpAead)?;
+    let id = key(core, caller, id, Capability::RandomizeOtpAead)?;
     let mut credential = Zeroizing::new([0; CREDENTIAL]);
     core.platform.entropy().fill_bytes(credential.as_mut());
-    seal(core, id, &credential, writer)
+    seal(core, id, credential.as_slice(), writer)
 }
 
 /// REWRAP OTP AEAD: `from id u16 ‖ to id u16 ‖ AEAD`; the AEAD of the same credential under the second key.
 pub(crate) fn rewrap<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    RewrapOtpAead { from, to, aead }: RewrapOtpAead,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let from = key(core, caller, &mut reader, Capability::RewrapFromOtpAeadKey)?;
-    let to = key(core, caller, &mut reader, Capability::RewrapToOtpAeadKey)?;
-    let credential = open(core, from, reader.array()?)?;
-    seal(core, to, &credential, writer)
+    let from = key(core, caller, from, Capability::RewrapFromOtpAeadKey)?;
+    let to = key(core, caller, to, Capability::RewrapToOtpAeadKey)?;
+    let credential = open(core, from, aead)?;
+    seal(core, to, credential.as_slice(), writer)
 }
 
 /// DECRYPT OTP: `id u16 ‖ AEAD ‖ password[16]`; `use counter u16 LE ‖ session counter u8 ‖ time stamp high u8 ‖ time
@@ -197,12 +196,12 @@ pub(crate) fn rewrap<P: Platform>(
 pub(crate) fn decrypt<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    DecryptOtp { key: id, aead, password }: DecryptOtp,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let id = key(core, caller, &mut reader, Capability::DecryptOtp)?;
-    let credential = open(core, id, reader.array()?)?;
-    let mut token = Zeroizing::new(reader.array::<16>()?);
+    let id = key(core, caller, id, Capability::DecryptOtp)?;
+    let credential = open(core, id, aead)?;
+    let mut token = Zeroizing::new(password);
     let mut credential = Reader::new(credential.as_slice());
     Aes128::new_from_slice(credential.take(16)?)
         .map_err(|_| DeviceError::InvalidOtp)?

@@ -9,15 +9,16 @@ use aes::{Aes128, Aes192, Aes256};
 use aes_kw::{AesKwp, IV_LEN, InnerInit, KeyInit};
 use ccm::consts::U16;
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{ImportRsaWrapped, PutPublicWrapKey, PutRsaWrappedKey, RsaExport};
+use sshsm_protocol::object::{ObjectInfo, Origin};
 use sshsm_protocol::wrapped::is_body_length;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, DeviceError, ObjectType,
 };
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id, wrap_key, wrapped_object};
+use super::{Core, exactly, existing_id, mgf1, wrap_key, wrapped_object};
 use crate::authorization::{usable, visible};
 use crate::crypto::key::Body;
 use crate::crypto::{Hash, Oaep, Padding, Provider, pkcs8, rsa};
@@ -29,14 +30,12 @@ use crate::session::Caller;
 pub(crate) fn put_public<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutPublicWrapKey { object, delegated, modulus }: PutPublicWrapKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let object = NewObject::decode(&mut reader)?;
-    let delegated = Capabilities::from_bits(reader.u64()?);
+    let object = object.interpret()?;
     let algorithm = wrap_key::rsa(object.algorithm).ok_or(DeviceError::InvalidData)?;
-    let modulus = reader.take(algorithm.public_length())?;
-    reader.finish()?;
+    let modulus = exactly(algorithm.public_length(), modulus)?;
     let name = core.authorize_creation(caller, ObjectType::PublicWrapKey, &object, delegated)?;
     if !wrap_key::is_modulus(modulus) {
         return Err(DeviceError::InvalidData);
@@ -49,10 +48,10 @@ pub(crate) fn put_public<P: Platform>(
 pub(crate) fn get_key<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    message: RsaExport<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (wrap, target, container) = export_request(core, caller, &mut reader)?;
+    let (wrap, target, container) = export_request(core, caller, message)?;
     let body = core.body((target.object_type, target.id))?;
     let payload = match (target.object_type, AsymmetricAlgorithm::from_algorithm(target.algorithm)) {
         (ObjectType::AsymmetricKey, Some(algorithm)) => pkcs8::encode(algorithm, &body)?,
@@ -67,10 +66,10 @@ pub(crate) fn get_key<P: Platform>(
 pub(crate) fn export<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    message: RsaExport<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (wrap, target, container) = export_request(core, caller, &mut reader)?;
+    let (wrap, target, container) = export_request(core, caller, message)?;
     let payload = wrapped_object::serialize(core, &wrap, &target, true)?;
     presence::confirm(&mut core.platform, core.options.presence(), Command::ExportRsaWrapped)?;
     container.seal(core, &wrap, &payload, writer)
@@ -81,13 +80,13 @@ pub(crate) fn export<P: Platform>(
 pub(crate) fn put_key<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    message: PutRsaWrappedKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let wrap_id = existing_id(&mut reader)?;
-    let object_type = ObjectType::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
-    let object = NewObject::decode(&mut reader)?;
-    let (oaep, blob) = import_request(&mut reader)?;
+    let wrap_id = existing_id(message.wrap_key)?;
+    let object_type = ObjectType::from_code(message.object_type).ok_or(DeviceError::InvalidData)?;
+    let object = message.object.interpret()?;
+    let (oaep, blob) = import_request(message.oaep, message.mgf, message.sealed)?;
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
     let algorithm = importing(&wrap)?;
     let none = Capabilities::NONE;
@@ -108,11 +107,11 @@ pub(crate) fn put_key<P: Platform>(
 pub(crate) fn import<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    message: ImportRsaWrapped<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let wrap_id = existing_id(&mut reader)?;
-    let (oaep, blob) = import_request(&mut reader)?;
+    let wrap_id = existing_id(message.wrap_key)?;
+    let (oaep, blob) = import_request(message.oaep, message.mgf, message.sealed)?;
     let wrap = visible(&core.store, caller, (ObjectType::WrapKey, wrap_id))?;
     let algorithm = importing(&wrap)?;
     let payload = open(core, Command::ImportRsaWrapped, &wrap, algorithm, oaep, blob)?;
@@ -126,44 +125,44 @@ struct Container<'a> {
     oaep: Oaep<'a>,
 }
 
-/// Reads the request of an export to its end and finds the public wrap key and the object, which may leave under it.
+/// What the request of an export says, the public wrap key and the object, which may leave under it.
 fn export_request<'r, P: Platform>(
     core: &Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'r>,
+    message: RsaExport<'r>,
 ) -> Result<(ObjectInfo, ObjectInfo, Container<'r>), DeviceError> {
-    let wrap_id = existing_id(reader)?;
-    let mut target = Reader::new(reader.take(3)?);
-    let aes = match Algorithm::from_code(reader.u8()?) {
+    let wrap_id = existing_id(message.wrap_key)?;
+    let aes = match Algorithm::from_code(message.aes) {
         Some(Algorithm::Aes128) => 16,
         Some(Algorithm::Aes192) => 24,
         Some(Algorithm::Aes256) => 32,
         _ => return Err(DeviceError::InvalidData),
     };
-    let (hash, mgf) = oaep_hashes(reader)?;
-    let oaep = oaep(hash, mgf, reader.rest())?;
+    let (hash, mgf) = oaep_hashes(message.oaep, message.mgf)?;
+    let oaep = oaep(hash, mgf, message.label_hash)?;
     let wrap = usable(&core.store, caller, (ObjectType::PublicWrapKey, wrap_id), Capability::ExportWrapped)?;
-    let target = wrapped_object::exportable(core, caller, &wrap, &mut target)?;
+    let target = wrapped_object::exportable(core, caller, &wrap, (message.object_type, message.id))?;
     Ok((wrap, target, Container { aes, oaep }))
 }
 
-/// Reads the end of an import's request: `OAEP u8 ‖ MGF1 u8 ‖ blob ‖ label hash`.
-fn import_request<'r>(reader: &mut Reader<'r>) -> Result<(Oaep<'r>, &'r [u8]), DeviceError> {
-    let (hash, mgf) = oaep_hashes(reader)?;
-    let blob = reader.take(reader.remaining().saturating_sub(hash.length()))?;
-    Ok((oaep(hash, mgf, reader.rest())?, blob))
+/// How the blob of an import is wrapped, and the blob; `sealed` is `blob ‖ label hash`.
+fn import_request(oaep_code: u8, mgf: u8, sealed: &[u8]) -> Result<(Oaep<'_>, &[u8]), DeviceError> {
+    let (hash, mgf) = oaep_hashes(oaep_code, mgf)?;
+    let (blob, label_hash) = sealed
+        .split_at_checked(sealed.len().saturating_sub(hash.length()))
+        .ok_or(DeviceError::WrongLength)?;
+    Ok((oaep(hash, mgf, label_hash)?, blob))
 }
 
-fn oaep_hashes(reader: &mut Reader<'_>) -> Result<(Hash, Hash), DeviceError> {
-    let hash = match Algorithm::from_code(reader.u8()?) {
+fn oaep_hashes(oaep: u8, mgf: u8) -> Result<(Hash, Hash), DeviceError> {
+    let hash = match Algorithm::from_code(oaep) {
         Some(Algorithm::RsaOaepSha1) => Hash::Sha1,
         Some(Algorithm::RsaOaepSha256) => Hash::Sha256,
         Some(Algorithm::RsaOaepSha384) => Hash::Sha384,
         Some(Algorithm::RsaOaepSha512) => Hash::Sha512,
         _ => return Err(DeviceError::InvalidData),
     };
-    let mgf = Algorithm::from_code(reader.u8()?).and_then(Hash::of_mgf1).ok_or(DeviceError::InvalidData)?;
-    Ok((hash, mgf))
+    Ok((hash, mgf1(mgf)?))
 }
 
 fn oaep(hash: Hash, mgf: Hash, label_hash: &[u8]) -> Result<Oaep<'_>, DeviceError> {

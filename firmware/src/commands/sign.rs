@@ -2,7 +2,8 @@
 
 use alloc::vec::Vec;
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{SignEcdsa, SignEddsa, SignPkcs1, SignPss};
 use sshsm_protocol::{AsymmetricAlgorithm, Capability, Command, DeviceError, ObjectType};
 
 use super::{Core, existing_id, mgf1};
@@ -13,17 +14,17 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// Signs for a command with the key at the front of the payload, if session and key have `capability`.
+/// Signs for a command with the key of this id, if session and key have `capability`; only then is the input looked at.
 fn sign<'r, P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'r>,
+    id: u16,
     (command, capability): (Command, Capability),
-    input: impl FnOnce(&mut Reader<'r>) -> Result<Input<'r>, DeviceError>,
+    input: impl FnOnce() -> Result<Input<'r>, DeviceError>,
 ) -> Result<(AsymmetricAlgorithm, Vec<u8>), DeviceError> {
-    let name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
+    let name = (ObjectType::AsymmetricKey, existing_id(id)?);
     let info = usable(&core.store, caller, name, capability)?;
-    let input = input(&mut reader)?;
+    let input = input()?;
     let wanted = core.options.presence();
     let (key, platform) = core.load(&info)?;
     presence::confirm(platform, wanted, command)?;
@@ -37,11 +38,10 @@ fn sign<'r, P: Platform>(
 pub(crate) fn pkcs1<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    SignPkcs1 { key, digest }: SignPkcs1<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (_, signature) = sign(core, caller, reader, (Command::SignPkcs1, Capability::SignPkcs), |reader| {
-        let digest = reader.rest();
+    let (_, signature) = sign(core, caller, key, (Command::SignPkcs1, Capability::SignPkcs), || {
         Ok(Input::Pkcs1 { hash: Hash::of_length(digest.len()), digest })
     })?;
     Ok(writer.bytes(&signature)?)
@@ -52,15 +52,14 @@ pub(crate) fn pkcs1<P: Platform>(
 pub(crate) fn pss<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    SignPss { key, mgf, salt_length, digest }: SignPss<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    if Hash::of_length(reader.remaining().saturating_sub(2 + 1 + 2)).is_none() {
+    if Hash::of_length(digest.len()).is_none() {
         return Err(DeviceError::WrongLength);
     }
-    let (_, signature) = sign(core, caller, reader, (Command::SignPss, Capability::SignPss), |reader| {
-        let mgf = mgf1(reader)?;
-        Ok(Input::Pss { mgf, salt_length: reader.u16()?.into(), digest: reader.rest() })
+    let (_, signature) = sign(core, caller, key, (Command::SignPss, Capability::SignPss), || {
+        Ok(Input::Pss { mgf: mgf1(mgf)?, salt_length: salt_length.into(), digest })
     })?;
     Ok(writer.bytes(&signature)?)
 }
@@ -69,17 +68,15 @@ pub(crate) fn pss<P: Platform>(
 pub(crate) fn ecdsa<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    SignEcdsa { key, digest }: SignEcdsa<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
     // SHA-1, SHA-224, SHA-256, SHA-384, SHA-512, or as long as a P-521 scalar.
-    if !matches!(reader.remaining().saturating_sub(2), 20 | 28 | 32 | 48 | 64 | 66) {
+    if !matches!(digest.len(), 20 | 28 | 32 | 48 | 64 | 66) {
         return Err(DeviceError::WrongLength);
     }
     let (algorithm, signature) =
-        sign(core, caller, reader, (Command::SignEcdsa, Capability::SignEcdsa), |reader| {
-            Ok(Input::Ecdsa { digest: reader.rest() })
-        })?;
+        sign(core, caller, key, (Command::SignEcdsa, Capability::SignEcdsa), || Ok(Input::Ecdsa { digest }))?;
     let AsymmetricAlgorithm::Ec(curve) = algorithm else { return Err(DeviceError::InvalidData) };
     let mut der = [0; MAX_SIGNATURE];
     let length = curve::to_der(curve, &signature, &mut der).ok_or(DeviceError::InvalidData)?;
@@ -90,11 +87,11 @@ pub(crate) fn ecdsa<P: Platform>(
 pub(crate) fn eddsa<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    SignEddsa { key, message }: SignEddsa<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (_, signature) = sign(core, caller, reader, (Command::SignEddsa, Capability::SignEddsa), |reader| {
-        Ok(Input::Eddsa { message: reader.rest() })
+    let (_, signature) = sign(core, caller, key, (Command::SignEddsa, Capability::SignEddsa), || {
+        Ok(Input::Eddsa { message })
     })?;
     Ok(writer.bytes(&signature)?)
 }

@@ -3,8 +3,9 @@
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
+use sshsm_protocol::message::SignSshCertificate;
 use sshsm_protocol::object::ObjectInfo;
 use sshsm_protocol::ssh::explanation;
 use sshsm_protocol::ssh::public_key::PublicKey;
@@ -38,32 +39,42 @@ struct Question<'r> {
     dialect: Dialect,
     now: Now,
     /// The timestamp signature, as long as the template's timestamp key makes it, and the request.
-    signed: Reader<'r>,
+    signed: &'r [u8],
 }
 
 impl<'r> Question<'r> {
-    /// `CA key id u16 ‖ template id u16 ‖ algorithm u8 ‖ now u32 ‖ timestamp signature ‖ request`, for somebody who may have
-    /// it signed.
+    /// What a request asks, for somebody who may have it signed.
     fn read<P: Platform>(
         core: &mut Core<P>,
         caller: &Caller,
-        mut reader: Reader<'r>,
+        message: SignSshCertificate<'r>,
     ) -> Result<Self, DeviceError> {
-        let ca_name = (ObjectType::AsymmetricKey, existing_id(&mut reader)?);
-        let template_name = (ObjectType::Template, existing_id(&mut reader)?);
+        let ca_name = (ObjectType::AsymmetricKey, existing_id(message.ca_key)?);
+        let template_name = (ObjectType::Template, existing_id(message.template)?);
         let ca = usable(&core.store, caller, ca_name, Capability::SignSshCertificate)?;
         let template_info = visible(&core.store, caller, template_name)?;
         let domains = BothDomains { ca_key: ca.domains, template: template_info.domains };
-        let algorithm = Algorithm::from_code(reader.u8()?)
+        let algorithm = Algorithm::from_code(message.algorithm)
             .zip(AsymmetricAlgorithm::from_algorithm(ca.algorithm))
             .and_then(|(algorithm, key)| SignatureAlgorithm::from_algorithm(algorithm, key))
             .ok_or(DeviceError::InvalidData)?;
-        let now = Now::from_seconds(reader.u32()?);
+        let now = Now::from_seconds(message.now);
         let (template, dialect) = (core.template(template_name.1)?, core.platform.dialect());
         let (key, _) = core.load(&ca)?;
         let (public, key) = (key.public().to_vec(), key.algorithm);
         let template_id = template_name.1;
-        Ok(Self { ca, public, key, algorithm, template_id, domains, template, dialect, now, signed: reader })
+        Ok(Self {
+            ca,
+            public,
+            key,
+            algorithm,
+            template_id,
+            domains,
+            template,
+            dialect,
+            now,
+            signed: message.request,
+        })
     }
 
     fn template(&self) -> Result<Template<'_>, TemplateError> {
@@ -88,17 +99,21 @@ impl<'r> Question<'r> {
         template: &'q Result<Template<'q>, TemplateError>,
         memory: &'q Memory,
     ) -> Result<Decision<'q>, DeviceError> {
-        let mut signed = self.signed.clone();
-        let timestamp_signature = match template {
-            Ok(template) => Some(signed.take(template.timestamp_key.signature_length())?),
+        let (timestamp_signature, request) = match template {
+            Ok(template) => {
+                let length = template.timestamp_key.signature_length();
+                let (signature, request) =
+                    self.signed.split_at_checked(length).ok_or(DeviceError::WrongLength)?;
+                (Some(signature), request)
+            }
             // It is not known where the request begins, and the policy does not ask.
-            Err(_) => None,
+            Err(_) => (None, self.signed),
         };
         let public = PublicKey::from_raw(self.key, &self.public).map_err(|_| DeviceError::StorageFailed)?;
         let (ca_key, algorithm) = (self.ca.id, self.algorithm);
         let verdict = judge::<C>(&Case {
             template,
-            request: signed.rest(),
+            request,
             now: self.now,
             timestamp_signature,
             ca_key: CaKey { id: ca_key, public, algorithm },
@@ -112,10 +127,10 @@ impl<'r> Question<'r> {
 pub(crate) fn sign<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    message: SignSshCertificate<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let question = Question::read(core, caller, reader)?;
+    let question = Question::read(core, caller, message)?;
     let template = question.template();
     let memory = question.memory(core, &template)?;
     let decision = question.judge::<P::Crypto>(&template, &memory)?;
@@ -136,10 +151,10 @@ pub(crate) fn sign<P: Platform>(
 pub(crate) fn explain<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    message: SignSshCertificate<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let question = Question::read(core, caller, reader)?;
+    let question = Question::read(core, caller, message)?;
     let template = question.template();
     let memory = question.memory(core, &template)?;
     let decision = question.judge::<P::Crypto>(&template, &memory)?;

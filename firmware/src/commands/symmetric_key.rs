@@ -5,12 +5,13 @@ use cbc::cipher::{
     Block, BlockCipherDecrypt, BlockCipherEncrypt, BlockModeDecrypt, BlockModeEncrypt, KeyInit, KeyIvInit,
 };
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Cbc, Ecb, Generate, PutSymmetricKey};
 use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id, header};
+use super::{Core, exactly, existing_id, header};
 use crate::authorization::usable;
 use crate::platform::Platform;
 use crate::session::Caller;
@@ -32,12 +33,11 @@ const fn length(algorithm: Algorithm) -> Option<usize> {
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutSymmetricKey { object, key }: PutSymmetricKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader, length)?;
-    let key = reader.take(length)?;
-    reader.finish()?;
+    let (object, length) = header(&object, length)?;
+    let key = exactly(length, key)?;
     let name = core.authorize_creation(caller, ObjectType::SymmetricKey, &object, Capabilities::NONE)?;
     core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, key, writer)
 }
@@ -46,11 +46,10 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn generate<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Generate { object }: Generate,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, length) = header(&mut reader, length)?;
-    reader.finish()?;
+    let (object, length) = header(&object, length)?;
     let name = core.authorize_creation(caller, ObjectType::SymmetricKey, &object, Capabilities::NONE)?;
     let mut key = Zeroizing::new(alloc::vec![0; length]);
     core.platform.entropy().fill_bytes(&mut key);
@@ -85,23 +84,20 @@ where
     Some(())
 }
 
-/// Answers with the transformed rest of the payload. `mode` reads what stands between the id and the blocks.
+/// Answers with the transformed blocks.
 fn answer<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    (id, blocks): (u16, &[u8]),
     writer: &mut Writer<'_>,
     capability: Capability,
-    mode: impl FnOnce(&mut Reader<'_>) -> Result<Mode, DeviceError>,
+    mode: Mode,
 ) -> Result<(), DeviceError> {
-    // The command table has seen to it that there is a block at least.
-    if !reader.remaining().saturating_sub(2).is_multiple_of(BLOCK) {
+    if !blocks.len().is_multiple_of(BLOCK) {
         return Err(DeviceError::WrongLength);
     }
-    let name = (ObjectType::SymmetricKey, existing_id(&mut reader)?);
+    let name = (ObjectType::SymmetricKey, existing_id(id)?);
     let info = usable(&core.store, caller, name, capability)?;
-    let mode = mode(&mut reader)?;
-    let blocks = reader.rest();
     let room = writer.reserve(blocks.len())?;
     room.copy_from_slice(blocks);
     let key = core.body(name)?;
@@ -118,42 +114,38 @@ fn answer<P: Platform>(
 pub(crate) fn decrypt_ecb<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    Ecb { key, blocks }: Ecb<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    answer(core, caller, reader, writer, Capability::DecryptEcb, |_| Ok(Mode::DecryptEcb))
+    answer(core, caller, (key, blocks), writer, Capability::DecryptEcb, Mode::DecryptEcb)
 }
 
 /// ENCRYPT ECB: `id u16 ‖ blocks`; as many blocks.
 pub(crate) fn encrypt_ecb<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    Ecb { key, blocks }: Ecb<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    answer(core, caller, reader, writer, Capability::EncryptEcb, |_| Ok(Mode::EncryptEcb))
+    answer(core, caller, (key, blocks), writer, Capability::EncryptEcb, Mode::EncryptEcb)
 }
 
 /// DECRYPT CBC: `id u16 ‖ initialisation vector[16] ‖ blocks`; as many blocks.
 pub(crate) fn decrypt_cbc<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    Cbc { key, iv, blocks }: Cbc<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    answer(core, caller, reader, writer, Capability::DecryptCbc, |reader| {
-        Ok(Mode::DecryptCbc { iv: reader.array()? })
-    })
+    answer(core, caller, (key, blocks), writer, Capability::DecryptCbc, Mode::DecryptCbc { iv })
 }
 
 /// ENCRYPT CBC: `id u16 ‖ initialisation vector[16] ‖ blocks`; as many blocks.
 pub(crate) fn encrypt_cbc<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: Reader<'_>,
+    Cbc { key, iv, blocks }: Cbc<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    answer(core, caller, reader, writer, Capability::EncryptCbc, |reader| {
-        Ok(Mode::EncryptCbc { iv: reader.array()? })
-    })
+    answer(core, caller, (key, blocks), writer, Capability::EncryptCbc, Mode::EncryptCbc { iv })
 }

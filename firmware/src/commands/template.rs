@@ -1,7 +1,8 @@
 //! SSH templates: stored and returned as they are. What is in them matters when a certificate is signed.
 
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, Origin};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{Named, PutTemplate};
+use sshsm_protocol::object::Origin;
 use sshsm_protocol::{Algorithm, Capabilities, DeviceError, ObjectId, ObjectType};
 
 use super::{Core, existing_id};
@@ -14,16 +15,15 @@ use crate::ssh::policy::judge_deletion;
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutTemplate { object, template }: PutTemplate<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let object = NewObject::decode(&mut reader)?;
+    let object = object.interpret()?;
     if object.algorithm != Algorithm::TemplateSsh {
         return Err(DeviceError::InvalidData);
     }
     let name = core.authorize_creation(caller, ObjectType::Template, &object, Capabilities::NONE)?;
-    let body = reader.rest();
-    core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, body, writer)
+    core.create(name, &object, Capabilities::NONE, Origin::IMPORTED, template, writer)
 }
 
 /// Refuses to delete a template that its own rules seal.
@@ -35,10 +35,10 @@ pub(crate) fn insist_unsealed<P: Platform>(core: &mut Core<P>, id: ObjectId) -> 
 pub(crate) fn get<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    Named { id }: Named,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let name = (ObjectType::Template, existing_id(&mut reader)?);
+    let name = (ObjectType::Template, existing_id(id)?);
     visible(&core.store, caller, name)?;
     Ok(writer.bytes(&core.body(name)?)?)
 }

@@ -1,7 +1,8 @@
 //! Data that only holders of a wrap key can read. A byte inside tells it from objects (docs/protocol.md, "Wrapped data").
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
 use sshsm_protocol::device_info::Version;
+use sshsm_protocol::message::{UnwrapData, WrapData};
 use sshsm_protocol::wrapped::DATA_MARK;
 use sshsm_protocol::{Capability, DeviceError};
 use zeroize::Zeroizing;
@@ -18,10 +19,10 @@ const TELLS_PERMISSIONS: Version = Version { major: 2, minor: 5, patch: 0 };
 fn key<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'_>,
+    id: u16,
     capability: Capability,
 ) -> Result<Body, DeviceError> {
-    match wrap_key::aes(core, caller, reader, capability) {
+    match wrap_key::aes(core, caller, id, capability) {
         Err(DeviceError::InsufficientPermissions) if VERSION < TELLS_PERMISSIONS => {
             Err(DeviceError::InvalidData)
         }
@@ -33,11 +34,11 @@ fn key<P: Platform>(
 pub(crate) fn wrap<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    WrapData { key: id, data }: WrapData<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let wrapping = key(core, caller, &mut reader, Capability::WrapData)?;
-    let plaintext = Zeroizing::new([[DATA_MARK].as_slice(), reader.rest()].concat());
+    let wrapping = key(core, caller, id, Capability::WrapData)?;
+    let plaintext = Zeroizing::new([[DATA_MARK].as_slice(), data].concat());
     wrap_key::seal(core, &wrapping, plaintext, writer)
 }
 
@@ -45,11 +46,11 @@ pub(crate) fn wrap<P: Platform>(
 pub(crate) fn unwrap<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    UnwrapData { key: id, sealed }: UnwrapData<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let wrapping = key(core, caller, &mut reader, Capability::UnwrapData)?;
-    match wrap_key::open(&wrapping, reader.rest())?.as_slice() {
+    let wrapping = key(core, caller, id, Capability::UnwrapData)?;
+    match wrap_key::open(&wrapping, sealed)?.as_slice() {
         [DATA_MARK, data @ ..] => Ok(writer.bytes(data)?),
         _ => Err(DeviceError::InvalidData),
     }

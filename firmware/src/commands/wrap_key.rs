@@ -9,13 +9,14 @@ use ccm::aead::inout::InOutBuf;
 use ccm::consts::{U13, U16};
 use ccm::{AeadInOut, Ccm, KeyInit};
 use rand_core::Rng as _;
-use sshsm_protocol::codec::{Reader, Writer};
-use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{GenerateWrapKey, PutWrapKey};
+use sshsm_protocol::object::{NewObject, ObjectHeader, ObjectInfo, Origin};
 use sshsm_protocol::wrapped::{NONCE_LENGTH, TAG_LENGTH, aes_wrap_key_length};
-use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, ObjectType};
+use sshsm_protocol::{Algorithm, AsymmetricAlgorithm, Capability, DeviceError, ObjectType};
 use zeroize::Zeroizing;
 
-use super::{Core, existing_id};
+use super::{Core, exactly, existing_id};
 use crate::authorization::visible;
 use crate::crypto::key::{self, Body};
 use crate::platform::Platform;
@@ -29,15 +30,14 @@ enum Kind {
     Rsa(AsymmetricAlgorithm),
 }
 
-fn header(reader: &mut Reader<'_>) -> Result<(NewObject, Capabilities, Kind), DeviceError> {
-    let object = NewObject::decode(reader)?;
-    let delegated = Capabilities::from_bits(reader.u64()?);
+fn header(object: &ObjectHeader) -> Result<(NewObject, Kind), DeviceError> {
+    let object = object.interpret()?;
     let kind = match (aes_wrap_key_length(object.algorithm), rsa(object.algorithm)) {
         (Some(length), _) => Kind::Aes(length),
         (None, Some(algorithm)) if cfg!(feature = "rsa-wrap") => Kind::Rsa(algorithm),
         _ => return Err(DeviceError::InvalidData),
     };
-    Ok((object, delegated, kind))
+    Ok((object, kind))
 }
 
 /// The RSA algorithm of a wrap key; `None` for every other.
@@ -54,15 +54,15 @@ pub(super) fn is_modulus(bytes: &[u8]) -> bool {
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    PutWrapKey { object, delegated, key }: PutWrapKey<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, delegated, kind) = header(&mut reader)?;
-    let private = reader.take(match kind {
+    let (object, kind) = header(&object)?;
+    let length = match kind {
         Kind::Aes(length) => length,
         Kind::Rsa(algorithm) => algorithm.private_length(),
-    })?;
-    reader.finish()?;
+    };
+    let private = exactly(length, key)?;
     let name = core.authorize_creation(caller, ObjectType::WrapKey, &object, delegated)?;
     let body = match kind {
         Kind::Aes(_) => Zeroizing::new(private.to_vec()),
@@ -75,11 +75,10 @@ pub(crate) fn put<P: Platform>(
 pub(crate) fn generate<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    GenerateWrapKey { object, delegated }: GenerateWrapKey,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (object, delegated, kind) = header(&mut reader)?;
-    reader.finish()?;
+    let (object, kind) = header(&object)?;
     let name = core.authorize_creation(caller, ObjectType::WrapKey, &object, delegated)?;
     let body = match kind {
         Kind::Aes(length) => {
@@ -92,16 +91,16 @@ pub(crate) fn generate<P: Platform>(
     core.create(name, &object, delegated, Origin::GENERATED, &body, writer)
 }
 
-/// The AES wrap key that the payload names next, if the session can see it and it may be used for something.
+/// The AES wrap key with this id, if the session can see it and it may be used for something.
 ///
 /// That an RSA key cannot seal comes before what it may do, as clients test.
 pub(super) fn aes<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    reader: &mut Reader<'_>,
+    id: u16,
     capability: Capability,
 ) -> Result<(ObjectInfo, Body), DeviceError> {
-    let name = (ObjectType::WrapKey, existing_id(reader)?);
+    let name = (ObjectType::WrapKey, existing_id(id)?);
     let info = visible(&core.store, caller, name)?;
     if aes_wrap_key_length(info.algorithm).is_none() {
         return Err(DeviceError::InvalidData);

@@ -3,7 +3,8 @@
 //! A wrap key passes on only what it was given to delegate, and only within its own domains and those of the session
 //! (docs/protocol.md, "Exports and imports"). An object that does not check out in every part is refused, and nothing is stored.
 
-use sshsm_protocol::codec::{Reader, Writer};
+use sshsm_protocol::codec::Writer;
+use sshsm_protocol::message::{ExportWrapped, ImportWrapped, Message as _, reply};
 use sshsm_protocol::object::{NewObject, ObjectInfo, Origin};
 use sshsm_protocol::wrapped::{ED25519_WITHOUT_SEED, WrappedObject};
 use sshsm_protocol::{
@@ -23,16 +24,16 @@ use crate::session::Caller;
 pub(crate) fn export<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    ExportWrapped { wrap_key: wrap_id, object_type, id, form }: ExportWrapped<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let with_seed = match reader.clone().rest() {
-        [_, _, _, _, _] | [_, _, _, _, _, 0] => false,
-        [_, _, _, _, _, 1] => true,
+    let with_seed = match form {
+        [] | [0] => false,
+        [1] => true,
         _ => return Err(DeviceError::WrongLength),
     };
-    let (wrap, wrapping) = wrap_key::aes(core, caller, &mut reader, Capability::ExportWrapped)?;
-    let target = exportable(core, caller, &wrap, &mut reader)?;
+    let (wrap, wrapping) = wrap_key::aes(core, caller, wrap_id, Capability::ExportWrapped)?;
+    let target = exportable(core, caller, &wrap, (object_type, id))?;
     let plaintext = serialize(core, &wrap, &target, with_seed)?;
     presence::confirm(&mut core.platform, core.options.presence(), Command::ExportWrapped)?;
     wrap_key::seal(core, &wrapping, plaintext, writer)
@@ -42,23 +43,23 @@ pub(crate) fn export<P: Platform>(
 pub(crate) fn import<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
-    mut reader: Reader<'_>,
+    ImportWrapped { wrap_key: wrap_id, sealed }: ImportWrapped<'_>,
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    let (wrap, wrapping) = wrap_key::aes(core, caller, &mut reader, Capability::ImportWrapped)?;
-    let plaintext = wrap_key::open(&wrapping, reader.rest())?;
+    let (wrap, wrapping) = wrap_key::aes(core, caller, wrap_id, Capability::ImportWrapped)?;
+    let plaintext = wrap_key::open(&wrapping, sealed)?;
     restore(core, caller, &wrap, &plaintext, writer)
 }
 
-/// The object that the payload names next, `type u8 ‖ id u16`, if it may leave under this wrap key.
+/// The object with this type and id, if it may leave under this wrap key.
 pub(super) fn exportable<P: Platform>(
     core: &Core<P>,
     caller: &Caller,
     wrap: &ObjectInfo,
-    reader: &mut Reader<'_>,
+    (object_type, id): (u8, u16),
 ) -> Result<ObjectInfo, DeviceError> {
-    let object_type = ObjectType::from_code(reader.u8()?).ok_or(DeviceError::InvalidData)?;
-    let target = visible(&core.store, caller, (object_type, existing_id(reader)?))?;
+    let object_type = ObjectType::from_code(object_type).ok_or(DeviceError::InvalidData)?;
+    let target = visible(&core.store, caller, (object_type, existing_id(id)?))?;
     if target.capabilities.contains(Capability::ExportableUnderWrap)
         && target.capabilities.is_subset_of(wrap.delegated_capabilities)
     {
@@ -148,8 +149,8 @@ pub(super) fn store<P: Platform>(
     body: &[u8],
     writer: &mut Writer<'_>,
 ) -> Result<(), DeviceError> {
-    writer.u8(name.get().0.code())?;
-    core.create(name, object, delegated, origin, body, writer)
+    let (object_type, id) = core.insert(name, object, delegated, origin, body)?;
+    Ok(reply::Imported { object_type: object_type.code(), id: id.get() }.encode(writer)?)
 }
 
 /// Whether a body of the right length can be used: points are on their curve, numbers belong to each other.
