@@ -2,8 +2,8 @@
 //! unsealed is the key, byte for byte, and a secret. What is public about it (that it exists, what it may do) stays so.
 
 use sshsm_firmware::crypto::Hash;
-use sshsm_protocol::channel::AuthenticationKey;
-use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE};
+use sshsm_protocol::channel::{AuthenticationKey, Handshake};
+use sshsm_protocol::frame::{ERROR_CODE, MAX_MESSAGE};
 use sshsm_protocol::{Algorithm, Capabilities, Command, DeviceError, Domains, ObjectType};
 
 use crate::model::{Chip, Flash, ModelDevice, Object, Session, try_start};
@@ -77,14 +77,11 @@ fn authentication_key(secret: std::ops::Range<usize>) -> Stored {
 
 /// The message that opens a session with the secret key, and the host's end of it.
 fn create(stored: &mut Stored, expected_secret: usize) -> Session {
-    let create = [&[Command::CreateSession.code(), 0, 10], &ID.to_be_bytes()[..], &[1; 8]].concat();
-    let (reply, secret) = stored.transact(&create);
-    assert_eq!(secret, expected_secret, "the cryptogram is made with the secret key");
-    let reply = Frame::parse(&reply).expect("a frame").payload;
     let key = AuthenticationKey::from_bytes([0x42; 32]);
-    let (card, cryptogram) = (*reply[1..].first_chunk().unwrap(), *reply.last_chunk().unwrap());
-    let host = sshsm_protocol::channel::HostChannel::derive(reply[0], &key, [1; 8], card, cryptogram);
-    Session(host.expect("the same key"))
+    let handshake = Handshake::new(ID, &key, [1; 8]);
+    let (reply, secret) = stored.transact(&handshake.create());
+    assert_eq!(secret, expected_secret, "the cryptogram is made with the secret key");
+    Session(handshake.created(&reply).expect("the same key"))
 }
 
 /// CREATE SESSION finds the key and AUTHENTICATE SESSION checks the host by it: right, wrong cryptogram, wrong MAC.

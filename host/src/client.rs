@@ -12,11 +12,14 @@ use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
     audit::{LogEntry, LogHeader, LogMark},
-    channel::{Agreement, AuthenticationKey, Challenge, ChannelError, HostChannel, MAX_SESSIONS, Point},
+    channel::{
+        Agreement, AuthenticationKey, Challenge, ChannelError, Handshake, HandshakeError, HostChannel, Point,
+        session_number,
+    },
     codec::{CodecError, Reader, Writer},
     device_info::{DeviceInfo, StorageInfo, Version},
     device_status::{DeviceStatus, Image},
-    frame::{ERROR_CODE, Frame, HEADER_LENGTH, RESPONSE_FLAG, SESSION_OVERHEAD},
+    frame::{AnswerError, ERROR_CODE, Frame, HEADER_LENGTH, SESSION_OVERHEAD},
     message::{self, Message, reply},
     object::{ListEntry, ListFilter, NewObject, ObjectInfo},
     option::{AuditMode, DeviceOption, TemplateMode, UserPresence},
@@ -271,22 +274,40 @@ fn identity(transport: &mut dyn Transport) -> Result<Identity> {
 
 /// Sends a command outside a session and returns the payload of its answer.
 fn plain(transport: &mut dyn Transport, command: Command, payload: &[u8]) -> Result<Vec<u8>> {
+    let answer = transport.transact(&framed(command, payload)?)?;
+    Ok(answer_of(command, &answer)?.to_vec())
+}
+
+/// The message of a command outside a session.
+fn framed(command: Command, payload: &[u8]) -> Result<Vec<u8>> {
     let mut frame = vec![0; HEADER_LENGTH + payload.len()];
     Frame { code: command.code(), payload }.encode(&mut frame).map_err(|error| nonsense(command, error))?;
-    let answer = transport.transact(&frame)?;
-    let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
-    Ok(payload_of(command, frame)?.to_vec())
+    Ok(frame)
+}
+
+/// The payload of a successful answer outside a session, or the device's error.
+fn answer_of(command: Command, answer: &[u8]) -> Result<&[u8]> {
+    payload_of(command, Frame::parse(answer).map_err(|error| nonsense(command, error))?)
 }
 
 /// The payload of a successful answer, or the device's error.
-fn payload_of<'a>(command: Command, frame: Frame<'a>) -> Result<&'a [u8]> {
-    match (frame.code, frame.payload) {
-        (ERROR_CODE, &[code]) => Err(match DeviceError::from_code(code) {
-            Some(error) => ClientError::Device { command, error },
-            None => ClientError::UndefinedError { command, code },
-        }),
-        (code, payload) if code == command.code() | RESPONSE_FLAG => Ok(payload),
-        (code, _) => Err(nonsense(command, format!("it has the code {code:#04x}"))),
+fn payload_of(command: Command, frame: Frame<'_>) -> Result<&[u8]> {
+    frame.answer(command).map_err(|error| no_answer(command, error))
+}
+
+fn no_answer(command: Command, error: AnswerError) -> ClientError {
+    match error {
+        AnswerError::Refused(error) => ClientError::Device { command, error },
+        AnswerError::UndefinedError(code) => ClientError::UndefinedError { command, code },
+        AnswerError::OtherCode(_) | AnswerError::Malformed(_) => nonsense(command, error),
+    }
+}
+
+fn not_opened(command: Command, id: ObjectId, error: HandshakeError) -> ClientError {
+    match error {
+        HandshakeError::Answer(error) => no_answer(command, error),
+        HandshakeError::Channel(_) => ClientError::WrongPassword(id),
+        HandshakeError::Layout(_) | HandshakeError::NoSuchSession(_) => nonsense(command, error),
     }
 }
 
@@ -320,16 +341,13 @@ impl<'c> Session<'c> {
     pub fn open_with_key(client: &'c mut Client, id: ObjectId, key: &AuthenticationKey) -> Result<Self> {
         let mut host_challenge = Challenge::default();
         getrandom::fill(&mut host_challenge).map_err(ClientError::Entropy)?;
-        let answer = create_session(client.transport.as_mut(), id, &host_challenge)?;
-        let reply::SessionCreated { session, card_challenge, card_cryptogram } =
-            read(Command::CreateSession, &answer)?;
-        let session = session_id(session)?;
-        let mut channel = HostChannel::derive(session, key, host_challenge, card_challenge, card_cryptogram)
-            .map_err(|_| ClientError::WrongPassword(id))?;
-        let command = Command::AuthenticateSession;
+        let handshake = Handshake::new(id.get(), key, host_challenge);
+        let answer = create_session(client.transport.as_mut(), id, &handshake.create())?;
+        let failed = |error| not_opened(Command::CreateSession, id, error);
+        let mut channel = handshake.created(&answer).map_err(failed)?;
         let answer = client.transport.transact(&channel.authenticate())?;
-        let frame = Frame::parse(&answer).map_err(|error| nonsense(command, error))?;
-        expect_empty(command, payload_of(command, frame)?)?;
+        let failed = |error| not_opened(Command::AuthenticateSession, id, error);
+        Handshake::authenticated(&answer).map_err(failed)?;
         Ok(Self { client, channel: Some(channel), unheard: None })
     }
 
@@ -351,9 +369,11 @@ impl<'c> Session<'c> {
         let ephemeral = ephemeral_key()?;
         let host_point = Point::try_from(&*ephemeral.public_key().to_sec1_bytes())
             .map_err(|error| nonsense(create, error))?;
-        let answer = create_session(client.transport.as_mut(), id, &host_point)?;
-        let reply::SessionAgreed { session, device_point, receipt } = read(create, &answer)?;
-        let session = session_id(session)?;
+        let request = encoded(create, &message::CreateSession { key: id.get(), host: &host_point })?;
+        let answer = create_session(client.transport.as_mut(), id, &framed(create, &request)?)?;
+        let reply::SessionAgreed { session, device_point, receipt } =
+            read(create, answer_of(create, &answer)?)?;
+        let session = session_number(session).map_err(|error| not_opened(create, id, error))?;
         let agreement = Agreement {
             ephemeral_secret: &*shared_secret(&ephemeral, &device_point)?,
             static_secret: &*shared_secret(key, device)?,
@@ -917,12 +937,11 @@ impl Drop for Session<'_> {
 const PATIENCE: Duration = Duration::from_secs(6);
 
 /// CREATE SESSION, which changes nothing when it is refused and so may be repeated.
-fn create_session(transport: &mut dyn Transport, id: ObjectId, host: &[u8]) -> Result<Vec<u8>> {
-    let command = Command::CreateSession;
-    let request = encoded(command, &message::CreateSession { key: id.get(), host })?;
+fn create_session(transport: &mut dyn Transport, id: ObjectId, message: &[u8]) -> Result<Vec<u8>> {
     let begin = Instant::now();
     loop {
-        match plain(transport, command, &request) {
+        let answer = transport.transact(message)?;
+        match answer_of(Command::CreateSession, &answer) {
             Err(ClientError::Device { error: DeviceError::SessionsFull, .. })
                 if begin.elapsed() < PATIENCE =>
             {
@@ -931,16 +950,9 @@ fn create_session(transport: &mut dyn Transport, id: ObjectId, host: &[u8]) -> R
             Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => {
                 return Err(ClientError::UnknownAuthenticationKey(id));
             }
-            answer => return answer,
+            Err(error) => return Err(error),
+            Ok(_) => return Ok(answer),
         }
-    }
-}
-
-/// The number of a session that a device can have.
-fn session_id(session: u8) -> Result<u8> {
-    match usize::from(session) < MAX_SESSIONS {
-        true => Ok(session),
-        false => Err(nonsense(Command::CreateSession, format!("it names session {session}"))),
     }
 }
 

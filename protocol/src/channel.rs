@@ -9,7 +9,8 @@
 //! "P-256 sessions"); from their first message on they are the same. Who computes those secrets is not decided here: a board may have faster
 //! arithmetic than a desktop's, and this crate stays free of curves.
 //!
-//! [`HostChannel`] and [`DeviceChannel`] are the two roles; what they share is private.
+//! [`HostChannel`] and [`DeviceChannel`] are the two roles; what they share is private. [`Handshake`] is how a host comes
+//! to the first with a password.
 
 use aes::Aes128;
 use cbc::cipher::block_padding::NoPadding;
@@ -18,11 +19,14 @@ use cmac::{Cmac, Mac};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, Writer};
 use crate::command::Command;
 use crate::frame::{
-    Frame, FrameError, HEADER_LENGTH, MAX_CIPHERTEXT, RESPONSE_FLAG, SESSION_OVERHEAD, write_header,
+    AnswerError, Frame, FrameError, HEADER_LENGTH, MAX_CIPHERTEXT, RESPONSE_FLAG, SESSION_OVERHEAD,
+    write_header,
 };
+use crate::message::reply::SessionCreated;
+use crate::message::{CreateSession, Message as _, Nothing};
 
 /// Bytes of an AES block, a key and a full MAC.
 const BLOCK: usize = 16;
@@ -314,6 +318,84 @@ fn append_mac(mac: &[u8; BLOCK], covered: usize, message: &mut [u8]) -> Result<u
     let room = message.get_mut(covered..).and_then(<[u8]>::first_chunk_mut::<MAC_LENGTH>);
     *room.ok_or(ChannelError::Malformed(covered))? = truncated(mac);
     Ok(covered + MAC_LENGTH)
+}
+
+/// Why a session was not opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HandshakeError {
+    /// The device refused, or its answer is to something else.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// The answer is not laid out as one of its command.
+    #[error(transparent)]
+    Layout(#[from] CodecError),
+    /// The device named a session that none has.
+    #[error("it names session {0}")]
+    NoSuchSession(u8),
+    /// The device does not know the authentication key.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+}
+
+/// Opening a session with the authentication key of a password, for whoever can have a message carried to a device.
+pub struct Handshake<'k> {
+    id: u16,
+    key: &'k AuthenticationKey,
+    challenge: Challenge,
+}
+
+impl<'k> Handshake<'k> {
+    /// With authentication key `id` and a challenge that was never used before.
+    #[must_use]
+    pub const fn new(id: u16, key: &'k AuthenticationKey, challenge: Challenge) -> Self {
+        Self { id, key, challenge }
+    }
+
+    /// Opens the session; `exchange` has a message carried to the device and returns its answer.
+    pub fn open<A: AsRef<[u8]>, E: From<HandshakeError>>(
+        &self,
+        mut exchange: impl FnMut(&[u8]) -> Result<A, E>,
+    ) -> Result<HostChannel, E> {
+        let mut channel = self.created(exchange(&self.create())?.as_ref())?;
+        Self::authenticated(exchange(&channel.authenticate())?.as_ref())?;
+        Ok(channel)
+    }
+
+    /// The whole CREATE SESSION message.
+    #[must_use]
+    pub fn create(&self) -> [u8; HEADER_LENGTH + 2 + CHALLENGE_LENGTH] {
+        let mut message = [0; HEADER_LENGTH + 2 + CHALLENGE_LENGTH];
+        let request = CreateSession { key: self.id, host: &self.challenge };
+        // The buffer is exactly as long as the message.
+        let _ = request.encode(&mut Writer::new(message.get_mut(HEADER_LENGTH..).unwrap_or_default()));
+        let _ = write_header(Command::CreateSession.code(), request.length(), &mut message);
+        message
+    }
+
+    /// Reads the whole answer to CREATE SESSION. The session's first message is [`HostChannel::authenticate`].
+    pub fn created(&self, answer: &[u8]) -> Result<HostChannel, HandshakeError> {
+        let payload = Frame::parse(answer).map_err(AnswerError::from)?.answer(Command::CreateSession)?;
+        let SessionCreated { session, card_challenge, card_cryptogram } = SessionCreated::decode(payload)?;
+        let session = session_number(session)?;
+        Ok(HostChannel::derive(session, self.key, self.challenge, card_challenge, card_cryptogram)?)
+    }
+
+    /// Reads the whole answer to AUTHENTICATE SESSION.
+    pub fn authenticated(answer: &[u8]) -> Result<(), HandshakeError> {
+        let payload =
+            Frame::parse(answer).map_err(AnswerError::from)?.answer(Command::AuthenticateSession)?;
+        Nothing::decode(payload)?;
+        Ok(())
+    }
+}
+
+/// The number of a session, if it is one that a device can have.
+pub fn session_number(session: u8) -> Result<u8, HandshakeError> {
+    if usize::from(session) < MAX_SESSIONS {
+        Ok(session)
+    } else {
+        Err(HandshakeError::NoSuchSession(session))
+    }
 }
 
 /// The client's end of a session.
@@ -611,6 +693,55 @@ mod tests {
         let mut changed = RECEIPT;
         changed[15] ^= 1;
         assert_eq!(HostChannel::agree(0, &AGREEMENT, changed).err(), Some(ChannelError::WrongReceipt));
+    }
+
+    /// A device that has one authentication key, number 1, and answers as session `number`.
+    fn answer(message: &[u8], device: &mut Option<DeviceChannel>, number: u8) -> std::vec::Vec<u8> {
+        let key = AuthenticationKey::from_password(b"password");
+        let frame = Frame::parse(message).unwrap();
+        match Command::from_code(frame.code) {
+            Some(Command::CreateSession) => {
+                let request = CreateSession::decode(frame.payload).unwrap();
+                if request.key != 1 {
+                    return crate::frame::error_frame(DeviceError::ObjectNotFound).to_vec();
+                }
+                let host = request.host.try_into().unwrap();
+                let channel = device.insert(DeviceChannel::derive(number, &key, host, CARD));
+                [[0x83, 0, 17, number].as_slice(), &CARD, &channel.card_cryptogram()].concat()
+            }
+            _ => {
+                let (cryptogram, mac) = (message[4..12].try_into(), message[12..].try_into());
+                let channel = device.as_mut().unwrap();
+                channel.authenticate(cryptogram.unwrap(), mac.unwrap()).unwrap();
+                std::vec![0x84, 0, 0]
+            }
+        }
+    }
+
+    #[test]
+    fn a_handshake_opens_a_session_or_says_why_not() {
+        let open = |id, password: &[u8], number| {
+            let key = AuthenticationKey::from_password(password);
+            let mut device = None;
+            let handshake = Handshake::new(id, &key, [7; 8]);
+            let opened =
+                handshake.open(|message| Ok::<_, HandshakeError>(answer(message, &mut device, number)));
+            opened.map(|host| host.session_id())
+        };
+        assert_eq!(open(1, b"password", 3), Ok(3));
+        assert_eq!(open(1, b"passwort", 3), Err(ChannelError::WrongCryptogram.into()));
+        assert_eq!(open(2, b"password", 3), Err(AnswerError::Refused(DeviceError::ObjectNotFound).into()));
+        assert_eq!(open(1, b"password", 16), Err(HandshakeError::NoSuchSession(16)));
+
+        let key = AuthenticationKey::from_password(b"password");
+        let handshake = Handshake::new(1, &key, [7; 8]);
+        let mut longer = answer(&handshake.create(), &mut None, 3);
+        longer.push(0);
+        longer[2] += 1;
+        let refused = handshake.created(&longer).map(|_| ());
+        assert_eq!(refused, Err(CodecError::Trailing { remaining: 1 }.into()));
+        let refused = Handshake::authenticated(&[0x84, 0, 1, 0]);
+        assert_eq!(refused, Err(CodecError::Trailing { remaining: 1 }.into()));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Message framing: `code u8 ‖ length u16 ‖ payload`, for requests, responses and errors alike.
 
 use crate::codec::{CodecError, Reader};
+use crate::command::Command;
 use crate::error::DeviceError;
 
 /// Bytes before the payload.
@@ -50,7 +51,36 @@ pub enum FrameError {
     },
 }
 
+/// Why a frame is not the answer that a command succeeded with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// The device refused the command.
+    #[error("the device refused: {0}")]
+    Refused(DeviceError),
+    /// The device refused the command with a code that has no meaning.
+    #[error("the device refused with the undefined error code {0:#04x}")]
+    UndefinedError(u8),
+    /// It answers another command.
+    #[error("it has the code {0:#04x}")]
+    OtherCode(u8),
+    /// It is not a frame.
+    #[error(transparent)]
+    Malformed(#[from] FrameError),
+}
+
 impl<'a> Frame<'a> {
+    /// The payload of the answer to a command, if it succeeded.
+    pub fn answer(self, command: Command) -> Result<&'a [u8], AnswerError> {
+        match (self.code, self.payload) {
+            (ERROR_CODE, &[code]) => Err(match DeviceError::from_code(code) {
+                Some(error) => AnswerError::Refused(error),
+                None => AnswerError::UndefinedError(code),
+            }),
+            (code, payload) if code == command.code() | RESPONSE_FLAG => Ok(payload),
+            (code, _) => Err(AnswerError::OtherCode(code)),
+        }
+    }
+
     /// Reads exactly one frame: the length field must match the bytes that follow.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, FrameError> {
         let mut reader = Reader::new(bytes);
@@ -117,6 +147,17 @@ mod tests {
         assert_eq!(Frame::parse(&[1, 0]), Err(FrameError::NoHeader(2)));
         assert_eq!(Frame::parse(&[1, 0, 2, 9]), Err(FrameError::LengthMismatch { stated: 2, received: 1 }));
         assert_eq!(Frame::parse(&[1, 0, 0, 9]), Err(FrameError::LengthMismatch { stated: 0, received: 1 }));
+    }
+
+    #[test]
+    fn an_answer_is_to_its_command_or_the_devices_error() {
+        let answer = |code, payload| Frame { code, payload }.answer(Command::Echo);
+        assert_eq!(answer(0x81, &[9, 9]), Ok([9, 9].as_slice()));
+        assert_eq!(answer(0x82, &[9]), Err(AnswerError::OtherCode(0x82)));
+        assert_eq!(answer(0x01, &[9]), Err(AnswerError::OtherCode(0x01)));
+        assert_eq!(answer(0x7f, &[0x0b]), Err(AnswerError::Refused(DeviceError::ObjectNotFound)));
+        assert_eq!(answer(0x7f, &[0xee]), Err(AnswerError::UndefinedError(0xee)));
+        assert_eq!(answer(0x7f, &[1, 2]), Err(AnswerError::OtherCode(0x7f)));
     }
 
     #[test]

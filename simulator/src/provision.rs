@@ -15,9 +15,9 @@ use serde::Deserialize;
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId, ObjectType,
     channel::AuthenticationKey,
-    codec::{Reader, Writer},
-    frame::MAX_INNER_PAYLOAD,
-    object::{NewObject, ObjectInfo, Origin},
+    codec::Reader,
+    message,
+    object::{NewObject, ObjectHeader, ObjectInfo, Origin},
     option::{DeviceOption, PresenceMode, TemplateMode, UserPresence},
 };
 use zeroize::Zeroizing;
@@ -29,10 +29,6 @@ use crate::{
 
 /// The password of a new device's key 1.
 const FACTORY_PASSWORD: &str = "password";
-/// Options of SET OPTION, and the values of audit options.
-const FORCE_AUDIT: u8 = 1;
-const COMMAND_AUDIT: u8 = 3;
-const ALGORITHM_TOGGLE: u8 = 4;
 
 /// A declaration, read and found sound. It is not yet known whether the device agrees.
 pub struct Provision {
@@ -122,8 +118,8 @@ struct Declared {
     id: ObjectId,
     new: NewObject,
     delegated: Capabilities,
-    /// What goes before the key in an OTP AEAD key; empty for others.
-    nonce_id: Vec<u8>,
+    /// What goes before the key in an OTP AEAD key; zeros in others, and not used.
+    nonce_id: [u8; 4],
     content: Content,
 }
 
@@ -135,7 +131,7 @@ enum Content {
 
 /// One option's entry: `value` of `key`, or of the whole option.
 struct Setting {
-    option: u8,
+    option: DeviceOption,
     key: Option<u8>,
     name: String,
     value: Vec<u8>,
@@ -255,7 +251,7 @@ impl Simulator {
 
         let mut session = self.enter(declared, as_declared)?;
         let (toggles, audit): (Vec<_>, Vec<_>) =
-            provision.options.iter().partition(|setting| setting.option == ALGORITHM_TOGGLE);
+            provision.options.iter().partition(|setting| setting.option == DeviceOption::AlgorithmToggle);
         // Algorithms can only be switched on a device without objects, and auditing begins when all is there.
         for setting in toggles {
             setting.apply(&mut session)?;
@@ -278,7 +274,7 @@ impl Simulator {
         }
         if provision.delete_factory_key {
             let name = (ObjectType::AuthenticationKey, factory);
-            match session.command(Command::DeleteObject, &name_payload(name)) {
+            match session.send(Command::DeleteObject, &object_name(name)) {
                 Ok(_) | Err(SessionError::Device(DeviceError::ObjectNotFound)) => {}
                 Err(source) => return Err(refused(format!("deleting {}", named(name)), source)),
             }
@@ -303,7 +299,7 @@ impl Declared {
     /// The object on the device, if it is as declared as far as the device tells; `None` where there is none.
     fn compare(&self, session: &mut Session<'_>) -> Result<Option<()>, ProvisionError> {
         let reading = || format!("reading {}", self.name());
-        let info = match session.command(Command::GetObjectInfo, &name_payload((self.object_type, self.id))) {
+        let info = match session.send(Command::GetObjectInfo, &object_name((self.object_type, self.id))) {
             Ok(info) => info,
             Err(SessionError::Device(DeviceError::ObjectNotFound)) => return Ok(None),
             Err(source) => return Err(refused(reading(), source)),
@@ -341,7 +337,7 @@ impl Declared {
             _ => return Ok(Some(())),
         };
         let content = session
-            .command(get, &self.id.get().to_be_bytes())
+            .send(get, &message::Named { id: self.id.get() })
             .map_err(|source| refused(reading(), source))?;
         if let Content::Bytes(bytes) = &self.content
             && **bytes != content
@@ -382,32 +378,72 @@ impl Declared {
     }
 
     fn create(&self, session: &mut Session<'_>) -> Result<(), ProvisionError> {
-        let (put, generate) = commands(self.object_type);
-        let command = match self.content {
-            Content::Generate => generate,
-            _ => Some(put),
-        };
-        let making = || format!("making {}", self.name());
-        let too_long = || refused(making(), SessionError::Device(DeviceError::WrongLength));
-        let mut buffer = Zeroizing::new(vec![0; MAX_INNER_PAYLOAD]);
-        let mut writer = Writer::new(&mut buffer);
-        let mut write = || {
-            self.new.encode(&mut writer)?;
-            if self.object_type.has_delegated_capabilities() {
-                writer.bytes(&self.delegated.bits().to_be_bytes())?;
-            }
-            writer.bytes(&self.nonce_id)?;
-            match &self.content {
-                Content::Generate => Ok(()),
-                Content::Bytes(bytes) => writer.bytes(bytes),
-                Content::Password(password) => {
-                    writer.bytes(AuthenticationKey::from_password(password.as_bytes()).as_bytes())
-                }
+        let (object, delegated, nonce_id) = (ObjectHeader::from(&self.new), self.delegated, self.nonce_id);
+        let from_password;
+        let content: Option<&[u8]> = match &self.content {
+            Content::Generate => None,
+            Content::Bytes(bytes) => Some(bytes),
+            Content::Password(password) => {
+                from_password = AuthenticationKey::from_password(password.as_bytes());
+                Some(from_password.as_bytes())
             }
         };
-        write().map_err(|_| too_long())?;
-        let command = command.ok_or_else(too_long)?;
-        session.command(command, writer.written()).map_err(|source| refused(making(), source))?;
+        let made = match (self.object_type, content) {
+            (ObjectType::Opaque, Some(content)) => {
+                session.send(Command::PutOpaque, &message::PutOpaque { object, content })
+            }
+            (ObjectType::AuthenticationKey, Some(key)) => {
+                let message = message::PutAuthenticationKey { object, delegated, key };
+                session.send(Command::PutAuthenticationKey, &message)
+            }
+            (ObjectType::AsymmetricKey, Some(private)) => {
+                session.send(Command::PutAsymmetricKey, &message::PutAsymmetricKey { object, private })
+            }
+            (ObjectType::AsymmetricKey, None) => {
+                session.send(Command::GenerateAsymmetricKey, &message::Generate { object })
+            }
+            (ObjectType::WrapKey, Some(key)) => {
+                session.send(Command::PutWrapKey, &message::PutWrapKey { object, delegated, key })
+            }
+            (ObjectType::WrapKey, None) => {
+                session.send(Command::GenerateWrapKey, &message::GenerateWrapKey { object, delegated })
+            }
+            (ObjectType::HmacKey, Some(key)) => {
+                session.send(Command::PutHmacKey, &message::PutHmacKey { object, key })
+            }
+            (ObjectType::HmacKey, None) => {
+                session.send(Command::GenerateHmacKey, &message::Generate { object })
+            }
+            (ObjectType::Template, Some(template)) => {
+                session.send(Command::PutTemplate, &message::PutTemplate { object, template })
+            }
+            (ObjectType::OtpAeadKey, Some(key)) => {
+                let key = Zeroizing::new([nonce_id.as_slice(), key].concat());
+                session.send(Command::PutOtpAeadKey, &message::PutOtpAeadKey { object, key: &key })
+            }
+            (ObjectType::OtpAeadKey, None) => {
+                session.send(Command::GenerateOtpAeadKey, &message::GenerateOtpAeadKey { object, nonce_id })
+            }
+            (ObjectType::SymmetricKey, Some(key)) => {
+                session.send(Command::PutSymmetricKey, &message::PutSymmetricKey { object, key })
+            }
+            (ObjectType::SymmetricKey, None) => {
+                session.send(Command::GenerateSymmetricKey, &message::Generate { object })
+            }
+            (ObjectType::PublicWrapKey, Some(modulus)) => {
+                let message = message::PutPublicWrapKey { object, delegated, modulus };
+                session.send(Command::PutPublicWrapKey, &message)
+            }
+            // Refused when the declaration was read.
+            (
+                ObjectType::Opaque
+                | ObjectType::AuthenticationKey
+                | ObjectType::Template
+                | ObjectType::PublicWrapKey,
+                None,
+            ) => Err(SessionError::Device(DeviceError::InvalidCommand)),
+        };
+        made.map_err(|source| refused(format!("making {}", self.name()), source))?;
         Ok(())
     }
 }
@@ -416,7 +452,7 @@ impl Setting {
     /// Whether the device has another value.
     fn differs(&self, session: &mut Session<'_>) -> Result<bool, ProvisionError> {
         let value = session
-            .command(Command::GetOption, &[self.option])
+            .send(Command::GetOption, &message::GetOption { option: self.option.code() })
             .map_err(|source| refused(format!("reading option {}", self.name), source))?;
         let device = match self.key {
             None => Some(value.as_slice()),
@@ -430,43 +466,40 @@ impl Setting {
             return Ok(());
         }
         let value: Vec<_> = self.key.iter().chain(&self.value).copied().collect();
-        let length = u8::try_from(value.len()).unwrap_or(u8::MAX); // a few bytes
-        let payload = [&[self.option, 0, length], value.as_slice()].concat();
         session
-            .command(Command::SetOption, &payload)
+            .send(Command::SetOption, &message::SetOption::new(self.option, &value))
             .map_err(|source| refused(format!("setting option {}", self.name), source))?;
         Ok(())
     }
 }
 
-/// How an object comes to be: by its content, and by the device's own randomness where that is possible.
-const fn commands(object_type: ObjectType) -> (Command, Option<Command>) {
+/// Whether the device makes objects of this type from its own randomness.
+const fn can_be_generated(object_type: ObjectType) -> bool {
     match object_type {
-        ObjectType::Opaque => (Command::PutOpaque, None),
-        ObjectType::AuthenticationKey => (Command::PutAuthenticationKey, None),
-        ObjectType::AsymmetricKey => (Command::PutAsymmetricKey, Some(Command::GenerateAsymmetricKey)),
-        ObjectType::WrapKey => (Command::PutWrapKey, Some(Command::GenerateWrapKey)),
-        ObjectType::HmacKey => (Command::PutHmacKey, Some(Command::GenerateHmacKey)),
-        ObjectType::Template => (Command::PutTemplate, None),
-        ObjectType::OtpAeadKey => (Command::PutOtpAeadKey, Some(Command::GenerateOtpAeadKey)),
-        ObjectType::SymmetricKey => (Command::PutSymmetricKey, Some(Command::GenerateSymmetricKey)),
-        ObjectType::PublicWrapKey => (Command::PutPublicWrapKey, None),
+        ObjectType::AsymmetricKey
+        | ObjectType::WrapKey
+        | ObjectType::HmacKey
+        | ObjectType::OtpAeadKey
+        | ObjectType::SymmetricKey => true,
+        ObjectType::Opaque
+        | ObjectType::AuthenticationKey
+        | ObjectType::Template
+        | ObjectType::PublicWrapKey => false,
     }
 }
 
 fn change_password(session: &mut Session<'_>, id: ObjectId, password: &str) -> Result<(), ProvisionError> {
     let key = AuthenticationKey::from_password(password.as_bytes());
     let algorithm = Algorithm::Aes128YubicoAuthentication.code();
-    let payload = Zeroizing::new([&id.get().to_be_bytes()[..], &[algorithm], key.as_bytes()].concat());
+    let message = message::ChangeAuthenticationKey { id: id.get(), algorithm, key: key.as_bytes() };
     session
-        .command(Command::ChangeAuthenticationKey, &payload)
+        .send(Command::ChangeAuthenticationKey, &message)
         .map_err(|source| refused(format!("changing the password of key {id}"), source))?;
     Ok(())
 }
 
-fn name_payload((object_type, id): (ObjectType, ObjectId)) -> [u8; 3] {
-    let [high, low] = id.get().to_be_bytes();
-    [high, low, object_type.code()]
+fn object_name((object_type, id): (ObjectType, ObjectId)) -> message::ObjectName {
+    message::ObjectName { id: id.get(), object_type: object_type.code() }
 }
 
 fn named((object_type, id): (ObjectType, ObjectId)) -> String {
@@ -645,9 +678,11 @@ impl ObjectText {
         };
         let nonce_id = match (&self.nonce_id, object_type) {
             (None, ObjectType::OtpAeadKey) => return Err(mistake("a nonce-id is missing".into())),
-            (Some(text), ObjectType::OtpAeadKey) => hex(text)?,
+            (Some(text), ObjectType::OtpAeadKey) => {
+                hex(text)?.try_into().map_err(|_| mistake("a nonce-id has four bytes".into()))?
+            }
             (Some(_), _) => return Err(mistake("only OTP AEAD keys have a nonce-id".into())),
-            (None, _) => Vec::new(),
+            (None, _) => [0; 4],
         };
         let password = object_type == ObjectType::AuthenticationKey
             && algorithm == Algorithm::Aes128YubicoAuthentication;
@@ -657,7 +692,7 @@ impl ObjectText {
         let sources =
             (self.generate, self.value, self.value_file, self.text, (self.password, self.password_file));
         let (content, inline) = match sources {
-            (true, None, None, None, (None, None)) if commands(object_type).1.is_some() => {
+            (true, None, None, None, (None, None)) if can_be_generated(object_type) => {
                 (Content::Generate, false)
             }
             (false, Some(value), None, None, (None, None)) => {
@@ -700,7 +735,7 @@ impl OptionsText {
                 .ok_or_else(|| declaration("algorithm-toggle", &format!("unknown algorithm {name:?}")))?;
             let (key, value) = (Some(algorithm.code()), vec![enabled.into()]);
             settings.push(Setting {
-                option: ALGORITHM_TOGGLE,
+                option: DeviceOption::AlgorithmToggle,
                 key,
                 name: format!("algorithm-toggle {name}"),
                 value,
@@ -713,7 +748,7 @@ impl OptionsText {
                 command.ok_or_else(|| declaration("command-audit", &format!("unknown command {name:?}")))?;
             let (key, value) = (Some(command.code()), vec![audit as u8]);
             settings.push(Setting {
-                option: COMMAND_AUDIT,
+                option: DeviceOption::CommandAudit,
                 key,
                 name: format!("command-audit {name}"),
                 value,
@@ -721,7 +756,12 @@ impl OptionsText {
         }
         if let Some(audit) = self.force_audit {
             let (key, value) = (None, vec![audit as u8]);
-            settings.push(Setting { option: FORCE_AUDIT, key, name: "force-audit".into(), value });
+            settings.push(Setting {
+                option: DeviceOption::ForceAudit,
+                key,
+                name: "force-audit".into(),
+                value,
+            });
         }
         let timeout = self.user_presence_timeout;
         if let Some(name) = self.user_presence {
@@ -732,7 +772,7 @@ impl OptionsText {
             let value = UserPresence::decode([mode.code(), timeout])
                 .ok_or_else(|| mistake("nobody touches a device in 0 seconds"))?;
             settings.push(Setting {
-                option: DeviceOption::UserPresence.code(),
+                option: DeviceOption::UserPresence,
                 key: None,
                 name: "user-presence".into(),
                 value: value.encode().into(),
@@ -744,7 +784,7 @@ impl OptionsText {
             let mode = TemplateMode::from_name(&name)
                 .ok_or_else(|| declaration("templates", "they are \"open\" or \"frozen\""))?;
             settings.push(Setting {
-                option: DeviceOption::Templates.code(),
+                option: DeviceOption::Templates,
                 key: None,
                 name: "templates".into(),
                 value: vec![mode.code()],

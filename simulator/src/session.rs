@@ -5,10 +5,12 @@ use std::fmt;
 
 use sshsm_protocol::{
     Command, DeviceError, ObjectId,
-    channel::{AuthenticationKey, CHALLENGE_LENGTH, ChannelError, HostChannel},
-    codec::{CodecError, Reader},
-    frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG},
+    channel::{AuthenticationKey, CHALLENGE_LENGTH, ChannelError, Handshake, HandshakeError, HostChannel},
+    codec::Writer,
+    frame::{AnswerError, ERROR_CODE, Frame, MAX_INNER_PAYLOAD, MAX_MESSAGE},
+    message::Message,
 };
+use zeroize::Zeroizing;
 
 use crate::simulator::{Simulator, SimulatorError};
 
@@ -61,14 +63,8 @@ impl Simulator {
     ) -> Result<Session<'_>, SessionError> {
         let mut challenge = [0; CHALLENGE_LENGTH];
         getrandom::fill(&mut challenge).map_err(SessionError::Entropy)?;
-        let create = [&id.get().to_be_bytes(), &challenge[..]].concat();
-        let answer = plain(self, Command::CreateSession, &create)?;
-        let mut reader = Reader::new(&answer);
-        let mut fields = || Ok::<_, CodecError>((reader.u8()?, reader.array()?, reader.array()?));
-        let (session, card_challenge, cryptogram) = fields().map_err(|_| SessionError::Answer)?;
-        let mut channel = HostChannel::derive(session, key, challenge, card_challenge, cryptogram)?;
-        let message = channel.authenticate();
-        open(&self.transact(&message)?, Command::AuthenticateSession)?;
+        let handshake = Handshake::new(id.get(), key, challenge);
+        let channel = handshake.open(|message| Ok::<_, SessionError>(self.transact(message)?))?;
         Ok(Session { device: self, channel })
     }
 }
@@ -96,10 +92,47 @@ impl Session<'_> {
         message.truncate(length);
         let mut answer = self.device.transact(&message)?;
         // Errors of the session itself come outside of it.
-        if let Ok(Frame { code: ERROR_CODE, payload: &[code] }) = Frame::parse(&answer) {
-            return Err(refusal(code));
+        if let Ok(Frame { code: ERROR_CODE, payload }) = Frame::parse(&answer) {
+            Frame { code: ERROR_CODE, payload }.answer(command)?;
         }
-        payload_of(self.channel.open(&mut answer)?, command)
+        Ok(self.channel.open(&mut answer)?.answer(command)?.to_vec())
+    }
+
+    /// Sends a command with the message that is its payload.
+    pub(crate) fn send<'m>(
+        &mut self,
+        command: Command,
+        message: &impl Message<'m>,
+    ) -> Result<Vec<u8>, SessionError> {
+        if message.length() > MAX_INNER_PAYLOAD {
+            return Err(SessionError::Device(DeviceError::WrongLength));
+        }
+        let mut payload = Zeroizing::new(vec![0; message.length()]);
+        message
+            .encode(&mut Writer::new(&mut payload))
+            .map_err(|_| SessionError::Device(DeviceError::WrongLength))?;
+        self.command(command, &payload)
+    }
+}
+
+impl From<AnswerError> for SessionError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::Refused(error) => Self::Device(error),
+            AnswerError::UndefinedError(_) | AnswerError::OtherCode(_) | AnswerError::Malformed(_) => {
+                Self::Answer
+            }
+        }
+    }
+}
+
+impl From<HandshakeError> for SessionError {
+    fn from(error: HandshakeError) -> Self {
+        match error {
+            HandshakeError::Answer(error) => error.into(),
+            HandshakeError::Channel(error) => error.into(),
+            HandshakeError::Layout(_) | HandshakeError::NoSuchSession(_) => Self::Answer,
+        }
     }
 }
 
@@ -114,27 +147,4 @@ impl fmt::Debug for Session<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("id", &self.channel.session_id()).finish_non_exhaustive()
     }
-}
-
-/// A command outside of sessions.
-fn plain(device: &mut Simulator, command: Command, payload: &[u8]) -> Result<Vec<u8>, SessionError> {
-    let length = u16::try_from(payload.len()).map_err(|_| SessionError::Device(DeviceError::WrongLength))?;
-    let request = [&[command.code()][..], &length.to_be_bytes(), payload].concat();
-    open(&device.transact(&request)?, command)
-}
-
-fn open(answer: &[u8], command: Command) -> Result<Vec<u8>, SessionError> {
-    payload_of(Frame::parse(answer).map_err(|_| SessionError::Answer)?, command)
-}
-
-fn payload_of(frame: Frame<'_>, command: Command) -> Result<Vec<u8>, SessionError> {
-    match frame {
-        Frame { code: ERROR_CODE, payload: &[code] } => Err(refusal(code)),
-        Frame { code, payload } if code == command.code() | RESPONSE_FLAG => Ok(payload.to_vec()),
-        _ => Err(SessionError::Answer),
-    }
-}
-
-fn refusal(code: u8) -> SessionError {
-    DeviceError::from_code(code).map_or(SessionError::Answer, SessionError::Device)
 }

@@ -17,7 +17,7 @@ use std::{
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use sshsm_protocol::{
     Command as DeviceCommand,
-    channel::{AuthenticationKey, HostChannel},
+    channel::{AuthenticationKey, Handshake, HandshakeError, HostChannel},
     device_status::Image,
     frame::MAX_MESSAGE,
     link::{Answer, Deframer, Request, decode, encode},
@@ -143,15 +143,9 @@ struct Session<'c> {
 
 impl<'c> Session<'c> {
     fn open(client: &'c mut Client) -> Self {
-        let challenge = [7; 8];
-        let reply = client.message(&[&[0x03, 0, 10, 0, 1][..], &challenge].concat());
-        let [0x83, 0, 17, id, answer @ ..] = reply.as_slice() else { panic!("{reply:?}") };
-        let (card, cryptogram) = answer.split_at(8);
         let key = AuthenticationKey::from_password(b"password");
-        let (card, cryptogram) = (card.try_into().unwrap(), cryptogram.try_into().unwrap());
-        let mut channel = HostChannel::derive(*id, &key, challenge, card, cryptogram).unwrap();
-        let message = channel.authenticate();
-        assert_eq!(client.message(&message), [0x84, 0, 0]);
+        let handshake = Handshake::new(1, &key, [7; 8]);
+        let channel = handshake.open(|message| Ok::<_, HandshakeError>(client.message(message))).unwrap();
         Self { client, channel }
     }
 

@@ -8,7 +8,7 @@ use std::{fs, path::Path, sync::mpsc, time::Duration};
 use sshsm_firmware::MountError;
 use sshsm_protocol::{
     Command, DeviceError,
-    channel::{AuthenticationKey, HostChannel},
+    channel::{AuthenticationKey, Handshake, HandshakeError, HostChannel},
     frame::{ERROR_CODE, Frame, RESPONSE_FLAG},
 };
 use sshsm_simulator::{Clock, Simulator, SimulatorError, StateError};
@@ -18,22 +18,10 @@ struct Session(HostChannel);
 
 impl Session {
     fn open(device: &mut Simulator) -> Self {
-        let challenge = [7; 8];
-        let request = [&[0x03, 0, 10, 0, 1], &challenge[..]].concat();
-        let response = device.transact(&request).unwrap();
-        let [0x83, 0, 17, id, answer @ ..] = response.as_slice() else { panic!("{response:02x?}") };
-        let (card, cryptogram) = answer.split_at(8);
         let key = AuthenticationKey::from_password(b"password");
-        let derived = HostChannel::derive(
-            *id,
-            &key,
-            challenge,
-            card.try_into().unwrap(),
-            cryptogram.try_into().unwrap(),
-        );
-        let mut channel = derived.unwrap();
-        assert_eq!(device.transact(&channel.authenticate()).unwrap(), [0x84, 0, 0]);
-        Self(channel)
+        let handshake = Handshake::new(1, &key, [7; 8]);
+        let exchange = |message: &[u8]| Ok::<_, HandshakeError>(device.transact(message).unwrap());
+        Self(handshake.open(exchange).unwrap())
     }
 
     /// The message that carries a command.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use sshsm_protocol::{
     Command,
-    channel::{AuthenticationKey, HostChannel},
+    channel::{AuthenticationKey, Handshake, HandshakeError, HostChannel},
     frame::{Frame, MAX_MESSAGE, RESPONSE_FLAG},
     link::{Activity, Answer, Deframer, MAX_FRAME, Request, Status, VERSION, decode, encode},
 };
@@ -169,13 +169,9 @@ impl Link {
 
     /// A session under the default authentication key.
     pub fn session(&mut self) -> HostChannel {
-        let challenge = [1; 8];
-        let reply = self.plain(Command::CreateSession, &[&[0, 1], challenge.as_slice()].concat());
         let key = AuthenticationKey::from_password(b"password");
-        let (card, cryptogram) = (reply[1..9].try_into().unwrap(), reply[9..].try_into().unwrap());
-        let mut session = HostChannel::derive(reply[0], &key, challenge, card, cryptogram).unwrap();
-        self.plain(Command::AuthenticateSession, &session.authenticate()[3..]);
-        session
+        let handshake = Handshake::new(1, &key, [1; 8]);
+        handshake.open(|message| Ok::<_, HandshakeError>(self.transact(message))).unwrap()
     }
 }
 

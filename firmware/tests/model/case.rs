@@ -1,12 +1,13 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 //! Everything that goes into the signing of a certificate, for tests that change one thing.
 
-use crate::model::{ModelDevice, Object, Session, fresh};
+use crate::model::{ModelDevice, Object, Session, encoded, fresh};
 use sshsm_firmware::crypto::{Key, MAX_SIGNATURE, RustCrypto, key, sign_ssh};
 use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{self, BothDomains, CaKey, Check, OnDevice, Outcome, Verdict, judge};
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_MESSAGE;
+use sshsm_protocol::message::SignSshCertificate;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
 use sshsm_protocol::ssh::rules::Rules;
@@ -214,15 +215,14 @@ impl Case {
 
     pub(crate) fn payload(&self) -> Vec<u8> {
         let request = self.request();
-        [
-            &CA_ID.to_be_bytes(),
-            TEMPLATE_ID.to_be_bytes().as_slice(),
-            &[self.signature_algorithm().code()],
-            &self.now.to_be_bytes(),
-            &self.timestamp_signature(&request),
-            &request,
-        ]
-        .concat()
+        let request = [self.timestamp_signature(&request), request].concat();
+        encoded(&SignSshCertificate {
+            ca_key: CA_ID,
+            template: TEMPLATE_ID,
+            algorithm: self.signature_algorithm().code(),
+            now: self.now,
+            request: &request,
+        })
     }
 
     /// A device with this case's CA key and template, and a session.

@@ -25,10 +25,11 @@ use sshsm_firmware::crypto::RustCrypto;
 use sshsm_firmware::platform::{Description, Indication, Presence, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, MountError, Platform};
-use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
+use sshsm_protocol::channel::{AuthenticationKey, ChannelError, Handshake, HandshakeError, HostChannel};
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::device_status::Image;
-use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
+use sshsm_protocol::frame::{AnswerError, ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
+use sshsm_protocol::message::Message;
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId};
@@ -371,10 +372,20 @@ pub fn fresh() -> ModelDevice {
 pub fn plain<P: Platform>(device: &mut Device<P>, code: u8, payload: &[u8]) -> Result<Vec<u8>, DeviceError> {
     let mut message = vec![0; 3 + payload.len()];
     Frame { code, payload }.encode(&mut message).unwrap();
+    answer(code, &Frame::parse(&transact(device, &message)).unwrap())
+}
+
+fn transact<P: Platform>(device: &mut Device<P>, message: &[u8]) -> Vec<u8> {
     let mut response = [0; MAX_MESSAGE];
-    let length = device.handle(&message, &mut response);
-    let frame = Frame::parse(&response[..length]).unwrap();
-    answer(code, &frame)
+    let length = device.handle(message, &mut response);
+    response[..length].to_vec()
+}
+
+/// The payload that a message is.
+pub fn encoded<'m>(message: &impl Message<'m>) -> Vec<u8> {
+    let mut payload = vec![0; message.length()];
+    message.encode(&mut Writer::new(&mut payload)).unwrap();
+    payload
 }
 
 fn answer(code: u8, frame: &Frame<'_>) -> Result<Vec<u8>, DeviceError> {
@@ -384,6 +395,15 @@ fn answer(code: u8, frame: &Frame<'_>) -> Result<Vec<u8>, DeviceError> {
     }
     assert_eq!(frame.code, code | RESPONSE_FLAG);
     Ok(frame.payload.to_vec())
+}
+
+/// A client that notices that its password is wrong says so in the device's words here.
+fn refusal(error: HandshakeError) -> DeviceError {
+    match error {
+        HandshakeError::Answer(AnswerError::Refused(error)) => error,
+        HandshakeError::Channel(ChannelError::WrongCryptogram) => DeviceError::AuthenticationFailed,
+        other => panic!("{other}"),
+    }
 }
 
 /// The key of a password, derived once.
@@ -425,21 +445,13 @@ impl Session {
         id: u16,
         key: &AuthenticationKey,
     ) -> Result<Self, DeviceError> {
-        let challenge = [1; 8];
-        let request = [id.to_be_bytes().as_slice(), &challenge].concat();
-        let reply = plain(device, Command::CreateSession.code(), &request)?;
-        let (card, cryptogram) = (reply[1..9].try_into().unwrap(), reply[9..].try_into().unwrap());
-        // A client that notices that its password is wrong says so in the device's words here.
-        HostChannel::derive(reply[0], key, challenge, card, cryptogram)
-            .map(Self)
-            .map_err(|_| DeviceError::AuthenticationFailed)
+        let handshake = Handshake::new(id, key, [1; 8]);
+        handshake.created(&transact(device, &handshake.create())).map(Self).map_err(refusal)
     }
 
     /// The second half.
     pub fn authenticate<P: Platform>(mut self, device: &mut Device<P>) -> Result<Self, DeviceError> {
-        let message = self.0.authenticate();
-        let reply = plain(device, message[0], &message[3..])?;
-        assert!(reply.is_empty());
+        Handshake::authenticated(&transact(device, &self.0.authenticate())).map_err(refusal)?;
         Ok(self)
     }
 

@@ -29,11 +29,12 @@ use sshsm_firmware::platform::{Description, RootKey};
 use sshsm_firmware::ssh::policy::Decision;
 use sshsm_firmware::{Device, Platform};
 use sshsm_p256_cm4 as assembly;
-use sshsm_protocol::channel::{AuthenticationKey, HostChannel};
+use sshsm_protocol::channel::{AuthenticationKey, Handshake, HandshakeError, HostChannel};
 use sshsm_protocol::codec::Writer;
-use sshsm_protocol::frame::{Frame, MAX_MESSAGE, RESPONSE_FLAG};
+use sshsm_protocol::frame::MAX_MESSAGE;
 use sshsm_protocol::link::{Answer, Deframer, MAX_FRAME, Request as Asked, ResetReason, decode, encode};
-use sshsm_protocol::object::NewObject;
+use sshsm_protocol::message::{Message, PutAsymmetricKey, PutTemplate, SignSshCertificate};
+use sshsm_protocol::object::ObjectHeader;
 use sshsm_protocol::ssh::public_key::PublicKey;
 use sshsm_protocol::ssh::request::{CertificateKind, Field, Options, Principals, Request, SubjectKey};
 use sshsm_protocol::ssh::rules::Rules;
@@ -41,7 +42,7 @@ use sshsm_protocol::ssh::signature::SignatureAlgorithm;
 use sshsm_protocol::ssh::template::{CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template};
 use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
 use sshsm_protocol::{
-    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, Curve, Domains, Label, ObjectId,
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Command, Curve, Domains, Label,
 };
 
 use flash::Flash;
@@ -253,14 +254,10 @@ impl Bench {
         let device = sure(Device::start(Measured(seeded(2)), Flash::erased()).ok());
         let identity = Identity { board: "measure", serial: 1, reset: ResetReason::PowerOn };
         let mut bench = Self { device, endpoint: Endpoint::new(identity), number: 0, session: None };
-        let challenge = [1; 8];
-        let reply = bench.plain(Command::CreateSession, &[&[0, 1], challenge.as_slice()].concat());
         let key = AuthenticationKey::from_password(b"password");
-        let (card, cryptogram) = (sure(reply[1..9].try_into().ok()), sure(reply[9..].try_into().ok()));
-        let mut session = sure(HostChannel::derive(reply[0], &key, challenge, card, cryptogram).ok());
-        let authenticate = session.authenticate();
-        bench.plain(Command::AuthenticateSession, &authenticate[3..]);
-        bench.session = Some(session);
+        let handshake = Handshake::new(1, &key, [1; 8]);
+        let session = handshake.open(|message| Ok::<_, HandshakeError>(bench.transact(message).1));
+        bench.session = Some(sure(session.ok()));
         bench
     }
 
@@ -303,39 +300,30 @@ impl Bench {
         (cost, sure(answer))
     }
 
-    fn plain(&mut self, command: Command, payload: &[u8]) -> Vec<u8> {
-        let mut message = [0; MAX_MESSAGE];
-        let length = sure(Frame { code: command.code(), payload }.encode(&mut message).ok());
-        let (_, answer) = self.transact(&message[..length]);
-        let frame = sure(Frame::parse(&answer).ok());
-        assert!(frame.code == command.code() | RESPONSE_FLAG, "{command:?}: {:?}", frame.payload);
-        frame.payload.to_vec()
-    }
-
-    fn send(&mut self, command: Command, payload: &[u8]) -> (Cost, Vec<u8>) {
+    fn send<'m>(&mut self, command: Command, request: &impl Message<'m>) -> (Cost, Vec<u8>) {
+        let mut payload = alloc::vec![0; request.length()];
+        let mut writer = Writer::new(&mut payload);
+        sure(request.encode(&mut writer).ok());
         let mut session = sure(self.session.take());
         let mut message = [0; MAX_MESSAGE];
-        let length = sure(session.seal(command, payload, &mut message).ok());
+        let length = sure(session.seal(command, writer.written(), &mut message).ok());
         let (cost, mut answer) = self.transact(&message[..length]);
-        let frame = sure(session.open(&mut answer).ok());
-        assert!(frame.code == command.code() | RESPONSE_FLAG, "{command:?}: {:?}", frame.payload);
-        let payload = frame.payload.to_vec();
+        let answer = sure(session.open(&mut answer).ok()).answer(command);
+        assert!(answer.is_ok(), "{command:?}: {answer:?}");
+        let payload = sure(answer.ok()).to_vec();
         self.session = Some(session);
         (cost, payload)
     }
 }
 
-fn object(id: u16, algorithm: Algorithm, capabilities: &[Capability], rest: &[u8]) -> Vec<u8> {
-    let object = NewObject {
-        id: ObjectId::new(id).ok(),
+fn object(id: u16, algorithm: Algorithm, capabilities: &[Capability]) -> ObjectHeader {
+    ObjectHeader {
+        id,
         label: Label::default(),
         domains: Domains::ALL,
         capabilities: Capabilities::of(capabilities),
-        algorithm,
-    };
-    let mut buffer = [0; NewObject::LENGTH];
-    sure(object.encode(&mut Writer::new(&mut buffer)).ok());
-    [buffer.as_slice(), rest].concat()
+        algorithm: algorithm.code(),
+    }
 }
 
 /// A user certificate as `ssh-keygen` asks for it: two principals, the usual extensions.
@@ -396,7 +384,8 @@ fn measure() {
     });
     for ((algorithm, _, body), id) in authorities.iter().zip(TEMPLATE..) {
         let template = template(*algorithm, sure(key::public(*algorithm, body).ok()));
-        bench.send(Command::PutTemplate, &object(id, Algorithm::TemplateSsh, &[], &template));
+        let object = object(id, Algorithm::TemplateSsh, &[]);
+        bench.send(Command::PutTemplate, &PutTemplate { object, template: &template });
     }
     for ((algorithm, signature), id) in ALGORITHMS.into_iter().zip(1_u16..) {
         let body = sure(key::generate(algorithm, &mut seeded(3)).ok());
@@ -417,26 +406,20 @@ fn measure() {
             AsymmetricAlgorithm::Ed25519 => &body[body.len() - 32..],
             _ => &body[..algorithm.private_length()],
         };
-        let key = object(id, name, &[Capability::SignSshCertificate], private);
-        bench.send(Command::PutAsymmetricKey, &key);
+        let object = object(id, name, &[Capability::SignSshCertificate]);
+        bench.send(Command::PutAsymmetricKey, &PutAsymmetricKey { object, private });
         for ((authority, stamping, body), template) in authorities.iter().zip(TEMPLATE..) {
             let now = Now::from_seconds(NOW);
             let key = sure(Key::<RustCrypto>::load(*authority, body).ok());
             let mut stamp = [0; MAX_SIGNATURE];
             let stamped = sign_ssh(&key, *stamping, &message(&request, now), &mut seeded(5), &mut stamp);
-            let payload = [
-                &id.to_be_bytes(),
-                template.to_be_bytes().as_slice(),
-                &[signature.code()],
-                &NOW.to_be_bytes(),
-                &stamp[..sure(stamped.ok())],
-                &request,
-            ]
-            .concat();
+            let request = [&stamp[..sure(stamped.ok())], &request].concat();
+            let algorithm = signature.code();
+            let command = SignSshCertificate { ca_key: id, template, algorithm, now: NOW, request: &request };
             // The first certificate of a key loads it.
             for times in ["first", "next"] {
                 let (Cost { instructions, heap, stack }, _) =
-                    bench.send(Command::SignSshCertificate, &payload);
+                    bench.send(Command::SignSshCertificate, &command);
                 let authority = authority.algorithm();
                 hprintln!("certificate {name} {authority} {times} {instructions} {heap} {stack}");
             }
