@@ -17,6 +17,7 @@ use model::{Chip, Flash, ModelDevice, Object, SECTOR, SECTORS, Session, root_key
 use peak_alloc::PeakAlloc;
 use proptest::prelude::*;
 use sha2::{Digest, Sha256};
+use sshsm_boards::BOARDS;
 use sshsm_firmware::MountError;
 use sshsm_firmware::crypto::key;
 use sshsm_firmware::store::memory::{BESIDE, Room};
@@ -45,20 +46,7 @@ fn cost<T>(what: impl FnOnce() -> T) -> (usize, usize, T) {
     (HEAP.peak_usage() - before, HEAP.current_usage().saturating_sub(before), result)
 }
 
-/// The flash of a board.
-struct Board {
-    name: &'static str,
-    sectors: usize,
-    heap: usize,
-}
-
-/// As in `firmware/boards`. The word is the widest of them.
-const BOARDS: [Board; 4] = [
-    Board { name: "qemu", sectors: 128, heap: 128 * 1024 },
-    Board { name: "pico", sectors: 128, heap: 128 * 1024 },
-    Board { name: "pico2", sectors: 128, heap: 256 * 1024 },
-    Board { name: "nrf52840", sectors: 28, heap: 128 * 1024 },
-];
+/// The widest of the boards'.
 const WORD: usize = 16;
 
 fn name(id: u16) -> Name {
@@ -129,7 +117,9 @@ fn churn(store: &mut Store<Flash<WORD>>, deletions: u16) {
 #[test]
 fn a_mount_takes_the_same_memory_empty_full_and_full_after_deletions_and_fits_every_board() {
     let _turn = turn();
-    for Board { name, sectors, heap } in BOARDS {
+    for board in BOARDS {
+        let (name, heap) = (board.name, board.memory.heap);
+        let sectors = board.memory.sectors() as usize;
         let room = Room::of(heap, sectors);
         assert_eq!(room, Room::ALL, "{name}");
         let bound = room.bytes(sectors);

@@ -11,11 +11,14 @@ use std::{
     io::{Read, Write},
     ops::Range,
     path::{Path, PathBuf},
+    sync::LazyLock,
     thread,
     time::{Duration, Instant},
 };
 
+use clap::{ValueEnum, builder::PossibleValue};
 use sha2::{Digest, Sha256};
+use sshsm_boards::{self as boards, Boot, BootLoader, DriveId, Start};
 use sshsm_protocol::{device_status::Image, link::Activity, ssh::Printable};
 
 use crate::{
@@ -37,74 +40,72 @@ const LOOK: Duration = Duration::from_millis(200);
 /// Adafruit_nRF52_Bootloader).
 const NRF52_BOOT_LOADER: u32 = 0xd663_823c;
 
-/// The boards that there is firmware for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Board {
-    /// Raspberry Pi Pico (RP2040)
-    Pico,
-    /// Raspberry Pi Pico 2 (RP2350)
-    Pico2,
-    /// nRF52840 boards like Adafruit's Feather: a UF2 boot loader, 0.6.1 or later, that came with SoftDevice S140 6
-    Nrf52840,
+/// A board that firmware is copied to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Board {
+    row: &'static boards::Board,
+    boot_loader: &'static BootLoader,
+}
+
+/// Those that there are, for the command line.
+static BOARDS: LazyLock<Vec<Board>> =
+    LazyLock::new(|| boards::BOARDS.into_iter().filter_map(Board::of).collect());
+
+impl ValueEnum for Board {
+    fn value_variants<'a>() -> &'a [Self] {
+        &BOARDS
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.row.name).help(self.row.title))
+    }
 }
 
 impl Board {
+    /// Raspberry Pi Pico 2, whose images its owner can sign.
+    pub(crate) const PICO2: Self = match Self::of(&boards::PICO2) {
+        Some(board) => board,
+        None => panic!("firmware is copied to it"),
+    };
+
+    /// The board of this row; `None` for one that no firmware is copied to.
+    pub(crate) const fn of(row: &'static boards::Board) -> Option<Self> {
+        match &row.boot {
+            Boot::Emulator => None,
+            Boot::Uf2(boot_loader) => Some(Self { row, boot_loader }),
+        }
+    }
+
     /// The name that its firmware says.
     #[must_use]
     pub const fn name(self) -> &'static str {
-        match self {
-            Self::Pico => "pico",
-            Self::Pico2 => "pico2",
-            Self::Nrf52840 => "nrf52840",
-        }
+        self.row.name
     }
 
-    /// The family that its images are marked with: RP2040, RP2350's Arm cores in secure state, nRF52840.
+    /// The family that its images are marked with.
     pub(crate) const fn family(self) -> u32 {
-        match self {
-            Self::Pico => 0xe48b_ff56,
-            Self::Pico2 => 0xe48b_ff59,
-            Self::Nrf52840 => 0xada5_2840,
-        }
+        self.boot_loader.family
     }
 
-    /// Where its flash has the image, and nothing that the device keeps: `memory.x` of each board.
-    const fn image_region(self) -> Range<u32> {
-        match self {
-            Self::Pico => 0x1000_0000..0x1000_0000 + 2048 * 1024 - 4096 - 512 * 1024,
-            Self::Pico2 => 0x1000_0000..0x1000_0000 + 4096 * 1024 - 4096 - 512 * 1024,
-            Self::Nrf52840 => 0x2_6000..0xd_8000,
-        }
+    /// Where its flash has the image, and nothing that the device keeps.
+    fn image_region(self) -> Range<u32> {
+        self.row.memory.image.clone()
     }
 
     /// Whether a drive with this `Board-ID` is its boot loader's.
     fn is(self, id: &str) -> bool {
-        match self {
-            Self::Pico => id == "RPI-RP2",
-            Self::Pico2 => id == "RP2350",
-            Self::Nrf52840 => id.to_ascii_lowercase().contains("nrf52840"),
+        match self.boot_loader.id {
+            DriveId::Is(own) => id == own,
+            DriveId::Contains(part) => id.to_ascii_lowercase().contains(part),
         }
     }
 
-    /// Whether its image is linked to start behind what this drive says of the SoftDevice: S140 6 ends at 0x26000, and
-    /// S140 7 does not. Boot loaders too old to say it came with S140 6.
+    /// Whether its image is linked to start behind what this drive says of the SoftDevice. Boot loaders too old to say it
+    /// came with the right one.
     fn starts_behind(self, soft_device: Option<&str>) -> bool {
-        self != Self::Nrf52840 || soft_device.is_none_or(|version| version.starts_with("S140 6."))
-    }
-
-    /// The oldest boot loader that writes the whole image. Adafruit's before 0.6.1 leave out what lies behind 0xad000.
-    const fn oldest_boot_loader(self) -> Option<[u32; 3]> {
-        match self {
-            Self::Pico | Self::Pico2 => None,
-            Self::Nrf52840 => Some([0, 6, 1]),
-        }
-    }
-
-    /// How its boot loader is started by hand.
-    const fn by_hand(self) -> &'static str {
-        match self {
-            Self::Pico | Self::Pico2 => "hold BOOTSEL while you plug the board in",
-            Self::Nrf52840 => "plug the board in and press its reset button twice, quickly",
+        match self.boot_loader.start {
+            Start::Boot2 | Start::Block => true,
+            Start::Behind(version) => soft_device.is_none_or(|found| found.starts_with(version)),
         }
     }
 }
@@ -405,7 +406,7 @@ impl Job<'_> {
                     Err(by_hand) => by_hand,
                 };
                 if let Started::ByHand(reason) = started {
-                    say(&format!("{reason}: {}", board.by_hand()));
+                    say(&format!("{reason}: {}", board.boot_loader.by_hand));
                 }
                 self.wait_for(|| self.find_volume()).ok_or(FlashError::NoVolume { board })??
             }
@@ -445,7 +446,7 @@ impl Job<'_> {
         if !board.is(&drive.board) {
             return Err(FlashError::OtherVolume { volume, found: drive.board, board });
         }
-        if let Some(oldest) = board.oldest_boot_loader()
+        if let Some(oldest) = board.boot_loader.oldest
             && drive.version().is_none_or(|version| version < oldest)
         {
             return Err(FlashError::OldBootLoader { volume, found: drive.boot_loader, oldest });
@@ -650,7 +651,10 @@ fn volumes() -> Vec<PathBuf> {
 mod tests {
     use super::*;
 
-    const BOARDS: [Board; 3] = [Board::Pico, Board::Pico2, Board::Nrf52840];
+    const PICO: Board = Board::of(&boards::PICO).unwrap();
+    const PICO2: Board = Board::of(&boards::PICO2).unwrap();
+    const NRF52840: Board = Board::of(&boards::NRF52840).unwrap();
+    const BOARDS: [Board; 3] = [PICO, PICO2, NRF52840];
 
     fn block(number: u32, total: u32, family: u32, address: u32, payload: &[u8]) -> Vec<u8> {
         let mut block = [0; 512];
@@ -697,8 +701,8 @@ mod tests {
 
     #[test]
     fn what_is_cut_short_damaged_or_out_of_order_is_no_image() {
-        let whole = image(Board::Pico);
-        let no_uf2 = |image: &[u8]| matches!(refused(image, Board::Pico), FlashError::NotUf2(_));
+        let whole = image(PICO);
+        let no_uf2 = |image: &[u8]| matches!(refused(image, PICO), FlashError::NotUf2(_));
         assert!(no_uf2(&[]) && no_uf2(&whole[..1024]) && no_uf2(&whole[..1025]) && no_uf2(b"\x7fELF"));
         assert!(no_uf2(&[&whole[512..], &whole[..512]].concat()));
         // Magic numbers, numbers of blocks, flags that say more, an odd length, a second block that is somewhere else.
@@ -711,11 +715,11 @@ mod tests {
 
     #[test]
     fn an_image_for_another_processor_is_refused_with_both_families() {
-        let error = refused(&image(Board::Pico), Board::Pico2).to_string();
+        let error = refused(&image(PICO), PICO2).to_string();
         assert!(error.contains("0xe48bff56") && error.contains("0xe48bff59"), "{error}");
-        let mut unmarked = image(Board::Pico);
+        let mut unmarked = image(PICO);
         unmarked[9] = 0;
-        assert!(matches!(refused(&unmarked, Board::Pico), FlashError::OtherFamily { found: 0, .. }));
+        assert!(matches!(refused(&unmarked, PICO), FlashError::OtherFamily { found: 0, .. }));
     }
 
     #[test]
@@ -742,10 +746,10 @@ mod tests {
 
     #[test]
     fn an_image_that_is_not_sshsm_or_says_that_it_is_another_boards_is_refused() {
-        let unmarked = image_at(1, Board::Pico, "pico", 0x1000_0000);
-        assert!(matches!(refused(&unmarked, Board::Pico), FlashError::NoMark));
-        let other = image_at(2, Board::Pico, "pico3", 0x1000_0000);
-        let error = refused(&other, Board::Pico).to_string();
+        let unmarked = image_at(1, PICO, "pico", 0x1000_0000);
+        assert!(matches!(refused(&unmarked, PICO), FlashError::NoMark));
+        let other = image_at(2, PICO, "pico3", 0x1000_0000);
+        let error = refused(&other, PICO).to_string();
         assert!(error.contains("sshsm for pico3, not for pico"), "{error}");
         // Two marks that contradict each other are none.
         let both = [
@@ -759,14 +763,14 @@ mod tests {
     #[test]
     fn a_new_boot_loader_for_an_nrf52840_is_not_firmware() {
         let update = block(0, 1, NRF52_BOOT_LOADER, 0xf_4000, &[]);
-        let error = refused(&update, Board::Nrf52840);
+        let error = refused(&update, NRF52840);
         assert!(matches!(error, FlashError::BootLoaderImage), "{error}");
     }
 
     #[test]
     fn what_a_device_says_it_runs_is_the_image_but_for_zeros_at_its_end() {
-        let uf2 = image(Board::Pico);
-        let firmware = Firmware::check(&uf2, Board::Pico).unwrap();
+        let uf2 = image(PICO);
+        let firmware = Firmware::check(&uf2, PICO).unwrap();
         let says = |length: usize| Image {
             sha256: Sha256::digest(&firmware.content[..length]).into(),
             length: u32::try_from(length).unwrap(),
@@ -808,10 +812,10 @@ mod tests {
     #[test]
     fn drives_are_known_by_their_board_id() {
         for (id, board) in [
-            ("RPI-RP2", Some(Board::Pico)),
-            ("RP2350", Some(Board::Pico2)),
-            ("nRF52840-Feather-revD", Some(Board::Nrf52840)),
-            ("Seeed_XIAO_nRF52840", Some(Board::Nrf52840)),
+            ("RPI-RP2", Some(PICO)),
+            ("RP2350", Some(PICO2)),
+            ("nRF52840-Feather-revD", Some(NRF52840)),
+            ("Seeed_XIAO_nRF52840", Some(NRF52840)),
             ("SAMD21G18A-Feather-v0", None),
         ] {
             let found = BOARDS.into_iter().find(|board| board.is(id));
@@ -831,11 +835,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let one = drive(directory.path(), "one", "UF2 Bootloader v1.0");
         let nothing = directory.path().join("none");
-        let (found, _) = only_drive(Board::Pico2, vec![nothing.clone(), one.clone()]).unwrap().unwrap();
+        let (found, _) = only_drive(PICO2, vec![nothing.clone(), one.clone()]).unwrap().unwrap();
         assert_eq!(found, one);
-        assert!(only_drive(Board::Pico, vec![one.clone()]).unwrap().is_none());
+        assert!(only_drive(PICO, vec![one.clone()]).unwrap().is_none());
         let two = drive(directory.path(), "two", "UF2 Bootloader v1.0");
-        let error = only_drive(Board::Pico2, vec![one.clone(), nothing, two]).err().unwrap().to_string();
+        let error = only_drive(PICO2, vec![one.clone(), nothing, two]).err().unwrap().to_string();
         assert!(error.contains("one, ") && error.contains("two"), "{error}");
     }
 

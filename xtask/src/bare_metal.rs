@@ -86,10 +86,10 @@ impl Toolchain {
 
     /// The cargo that builds an image for a board, or looks at its sources, and the folder in which the image will be.
     pub(crate) fn board(self, subcommand: &str, board: &Board) -> Result<(Command, PathBuf), Failure> {
-        let flags = ["-C", &format!("target-cpu={}", board.cpu)];
-        let atomics = board.target.starts_with("thumbv6m");
+        let flags = ["-C", &format!("target-cpu={}", board.processor.cpu())];
+        let atomics = board.processor.target().starts_with("thumbv6m");
         let std = match self {
-            Self::Own if !atomics && has_library(board.target) => None,
+            Self::Own if !atomics && has_library(board.processor.target()) => None,
             _ => Some("core,alloc"),
         };
         let folder = target_folder("boards", std)?;
@@ -99,10 +99,14 @@ impl Toolchain {
             command.arg("--config").arg(format!("profile.release.package.'*'.opt-level='{level}'"));
         }
         if atomics {
-            let file = folder.join("targets").join(format!("{}.json", board.target));
-            let described = self.rustc(&["-Zunstable-options", "--print=target-spec-json"], board.target);
+            let file = folder.join("targets").join(format!("{}.json", board.processor.target()));
+            let described =
+                self.rustc(&["-Zunstable-options", "--print=target-spec-json"], board.processor.target());
             let description = described.as_deref().and_then(with_atomics).ok_or_else(|| {
-                Failure::System(io::Error::other(format!("rustc does not describe {}", board.target)))
+                Failure::System(io::Error::other(format!(
+                    "rustc does not describe {}",
+                    board.processor.target()
+                )))
             })?;
             fs::create_dir_all(folder.join("targets")).map_err(Failure::System)?;
             // Written anew it would be compiled for anew.
@@ -111,9 +115,9 @@ impl Toolchain {
             }
             command.arg("-Zjson-target-spec").arg("--target").arg(file);
         } else {
-            command.args(["--target", board.target]);
+            command.args(["--target", board.processor.target()]);
         }
-        Ok((command, folder.join(board.target).join("release")))
+        Ok((command, folder.join(board.processor.target()).join("release")))
     }
 
     /// What this toolchain's compiler prints about a target.

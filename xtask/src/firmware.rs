@@ -29,7 +29,7 @@ pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let out = out.map_or_else(folder, |out| Ok(PathBuf::from(out)))?;
     let boards = match name {
         Some(name) => vec![board::named(name)?],
-        None => BOARDS.iter().collect(),
+        None => BOARDS.to_vec(),
     };
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
     boards.into_iter().try_for_each(|board| write(toolchain, board, features, &out))
@@ -38,7 +38,7 @@ pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
 /// Every board's image, where the tests look for them.
 pub(crate) fn all(toolchain: Toolchain) -> Result<(), Failure> {
     let out = folder()?;
-    BOARDS.iter().try_for_each(|board| write(toolchain, board, FEATURES, &out))
+    BOARDS.into_iter().try_for_each(|board| write(toolchain, board, FEATURES, &out))
 }
 
 /// The boards' workspace.
@@ -56,7 +56,7 @@ pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
         .arg(target()?.join("boards"))
         .run()?;
     if toolchain == Toolchain::Own {
-        BOARDS.iter().try_for_each(|board| {
+        BOARDS.into_iter().try_for_each(|board| {
             let (mut clippy, _) = toolchain.board("clippy", board)?;
             clippy
                 .current_dir(workspace())
@@ -110,10 +110,14 @@ fn write(toolchain: Toolchain, board: &Board, features: &[&str], out: &Path) -> 
         )));
     }
     fs::write(named("bin"), &bytes).map_err(Failure::System)?;
-    if let Some(family) = board.uf2_family {
-        fs::write(named("uf2"), uf2::write(family, start, &bytes)).map_err(Failure::System)?;
-    }
-    let ending = if board.uf2_family.is_some() { "uf2" } else { "elf" };
+    let ending = match board::boot_loader(board) {
+        Some(boot_loader) => {
+            fs::write(named("uf2"), uf2::write(boot_loader.family, start, &bytes))
+                .map_err(Failure::System)?;
+            "uf2"
+        }
+        None => "elf",
+    };
     println!("{}: {} bytes of flash, {} of RAM", named(ending).display(), bytes.len(), image.variables());
     Ok(())
 }

@@ -9,7 +9,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
     let (heap, stack) = Measurements::take()?.peaks();
     let mut text = String::from("| board | flash | RAM: variables and heap |\n|---|---|---|\n");
-    for board in &BOARDS {
+    for board in BOARDS {
         let image = Image::read(&firmware::build(toolchain, board, board.name)?)?;
         let flash: usize = image.flash().iter().map(|(_, bytes)| bytes.len()).sum();
         text += &format!("| `{}` | {} KB | {} KB |\n", board.name, flash / 1000, image.variables() / 1000);

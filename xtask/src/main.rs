@@ -50,7 +50,7 @@ const CHORES: [Chore; 11] = [
     Chore {
         name: "firmware",
         summary: "build the boards' images, ELF and UF2, into target/firmware",
-        arguments: "[--board qemu|pico|pico2|nrf52840] [--out DIR] [--strict-yubihsm2]",
+        arguments: "[--board NAME] [--out DIR] [--strict-yubihsm2]",
         run: firmware::chore,
     },
     Chore {

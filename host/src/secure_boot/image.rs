@@ -16,7 +16,7 @@ const BLOCK_END: u32 = 0xab12_3579;
 /// Where the boot ROM looks for the first block.
 const FIRST_BLOCK: usize = 4096;
 /// The flash, as the processor sees it.
-const FLASH: u32 = 0x1000_0000;
+const FLASH: u32 = sshsm_boards::PICO2.memory.image.start;
 
 /// Kinds of items in a block.
 const IMAGE_TYPE: u8 = 0x42;
@@ -67,7 +67,7 @@ impl Image {
     /// # Errors
     /// [`SealError::Uf2`]
     pub fn from_uf2(file: &[u8]) -> Result<Self, SealError> {
-        Ok(Self(Firmware::check(file, Board::Pico2)?.into_content()))
+        Ok(Self(Firmware::check(file, Board::PICO2)?.into_content()))
     }
 
     /// Such an image without the block that signs it, if one does.
@@ -88,7 +88,7 @@ impl Image {
         for (number, page) in (0_u32..).zip(pages) {
             let start = file.len();
             let address = FLASH.saturating_add(number.saturating_mul(PAGE));
-            let family = Board::Pico2.family();
+            let family = Board::PICO2.family();
             for word in [0x0a32_4655, 0x9e5d_5157, 0x2000, address, PAGE, number, total, family] {
                 file.extend_from_slice(&word.to_le_bytes());
             }
@@ -277,7 +277,7 @@ mod tests {
         let length = flash.len();
         let built = Image::from_uf2(&Image(flash).to_uf2()).unwrap();
         let signed = built.seal(&SigningKey::of([7; 32])).unwrap().image.to_uf2();
-        let firmware = Firmware::check(&signed, Board::Pico2).unwrap();
+        let firmware = Firmware::check(&signed, Board::PICO2).unwrap();
         let flash = Image::from_uf2(&signed).unwrap().0;
         let running = |length: usize| Running {
             length: length.try_into().unwrap(),

@@ -16,7 +16,6 @@
 #![no_main]
 
 use core::mem::MaybeUninit;
-use core::ops::Range;
 use core::time::Duration;
 
 use cortex_m_rt::entry;
@@ -37,6 +36,7 @@ use sshsm_board::region::Region;
 use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::secret::{root_key, serial_number};
 use sshsm_board::{heap, link, refuse, serve, stack};
+use sshsm_boards::{Memory, NRF52840};
 use sshsm_firmware::link::Identity;
 use sshsm_firmware::platform::Boot;
 use sshsm_protocol::link::ResetReason;
@@ -45,10 +45,7 @@ use sshsm_usb::{Hardware, Platform, WATCHDOG, answered, attend, digits, stop, up
 #[used]
 static MARK: Mark = Mark::new("nrf52840");
 
-const HEAP: usize = 128 * 1024;
-/// Behind what `memory.x` gives the image, up to the boot loader, but not where that puts a new boot loader before it starts
-/// it: the last 40 KiB below what it takes for data of applications (`BOOTLOADER_ADDR_NEW_RECIEVED` in its `uf2cfg.h`).
-const STORE: [Range<u32>; 2] = [0xd8000..0xe0000, 0xea000..0xf4000];
+const MEMORY: Memory = NRF52840.memory;
 /// What the chip programs at once, and never more than twice between two erasures.
 const WORD: usize = 4;
 /// Tells the boot loader to wait for a new image.
@@ -82,7 +79,9 @@ fn main() -> ! {
     let Ok((_, [watchdog])) = Watchdog::try_new(peripherals.WDT, watchdog) else {
         restart(ResetReason::Panic)
     };
-    if let Some(arena) = cortex_m::singleton!(: [MaybeUninit<u8>; HEAP] = [MaybeUninit::uninit(); HEAP]) {
+    if let Some(arena) =
+        cortex_m::singleton!(: [MaybeUninit<u8>; MEMORY.heap] = [MaybeUninit::uninit(); MEMORY.heap])
+    {
         heap::start(arena);
     }
 
@@ -100,7 +99,7 @@ fn main() -> ! {
     let root_key = root_key(&[roots.as_flattened().as_flattened(), device.as_flattened()]);
     let button = Input::new(peripherals.P1_02, Pull::Up);
     let platform = Platform::new(Chip { button }, entropy, serial, root_key);
-    let store = Region::new(Nvmc::new(peripherals.NVMC), &STORE).unwrap_or_else(|error| refuse(error));
+    let store = Region::new(Nvmc::new(peripherals.NVMC), MEMORY.store).unwrap_or_else(|error| refuse(error));
     serve(platform, store, answered)
 }
 

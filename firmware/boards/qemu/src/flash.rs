@@ -7,11 +7,12 @@ use embedded_storage::nor_flash::{
     ErrorType, MultiwriteNorFlash, NorFlash, NorFlashErrorKind, ReadNorFlash, check_erase, check_read,
     check_write,
 };
+use sshsm_boards::QEMU;
 
-const PSRAM: usize = 0x8000_0000;
+const PSRAM: usize = QEMU.memory.flash.start as usize;
 const WORD: usize = 4;
-const SECTOR: usize = 4096;
-const CAPACITY: usize = 512 * 1024;
+const SECTOR: usize = sshsm_boards::SECTOR as usize;
+const CAPACITY: usize = QEMU.memory.flash.end as usize - PSRAM;
 
 /// All of the flash; there is one.
 pub(crate) struct Flash(());

@@ -19,6 +19,7 @@ use critical_section::Mutex;
 use sshsm_board::image::Mark;
 use sshsm_board::restart::{restart, take_reason};
 use sshsm_board::{heap, link, refuse, serve, stack};
+use sshsm_boards::QEMU;
 use sshsm_firmware::Platform as _;
 use sshsm_firmware::link::Identity;
 use sshsm_firmware::platform::Boot;
@@ -28,8 +29,7 @@ use flash::Flash;
 use platform::Emulated;
 use uart::Uart;
 
-/// As much as the smallest board has: what fits here fits there.
-const HEAP: usize = 128 * 1024;
+const HEAP: usize = QEMU.memory.heap;
 
 #[used]
 static MARK: Mark = Mark::new("qemu");

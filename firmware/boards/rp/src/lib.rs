@@ -21,7 +21,7 @@ use core::mem::MaybeUninit;
 use core::ops::Range;
 
 use embassy_executor::InterruptExecutor;
-use embassy_rp::flash::{Blocking, ERASE_SIZE, Flash};
+use embassy_rp::flash::{Blocking, Flash};
 use embassy_rp::gpio::{Level, Output};
 use embassy_rp::peripherals::{BOOTSEL, FLASH, PIN_25, USB};
 use embassy_rp::rom_data::reset_to_usb_boot;
@@ -34,6 +34,7 @@ use sshsm_board::region::{Region, repeats_at};
 use sshsm_board::restart::{restart, restart_for_bootloader, take_bootloader, take_reason};
 use sshsm_board::secret::{load_or_make, root_key, serial_number};
 use sshsm_board::{heap, link, refuse, serve, stack};
+use sshsm_boards::{Memory, SECTOR};
 use sshsm_firmware::link::Identity;
 use sshsm_firmware::platform::Boot;
 use sshsm_protocol::link::ResetReason;
@@ -44,30 +45,31 @@ use noise::ChipNoise;
 #[cfg(feature = "rp2040")]
 mod chip {
     //! RP2040 on a Pico.
+    pub(crate) use sshsm_boards::PICO as BOARD;
     pub(crate) use sshsm_firmware::crypto::RustCrypto as Crypto;
-
-    pub(crate) const FLASH: usize = 2 << 20;
-    pub(crate) const HEAP: usize = 128 * 1024;
 }
 #[cfg(feature = "rp2350")]
 mod chip {
     //! RP2350 on a Pico 2.
     pub(crate) use sshsm_board::crypto::CortexM as Crypto;
-
-    pub(crate) const FLASH: usize = 4 << 20;
-    pub(crate) const HEAP: usize = 256 * 1024;
+    pub(crate) use sshsm_boards::PICO2 as BOARD;
 }
 
-#[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
-const FLASH_END: u32 = chip::FLASH as u32;
+const MEMORY: Memory = chip::BOARD.memory;
+/// Drivers count from the start of the flash.
+const FLASH_END: u32 = MEMORY.flash.end - MEMORY.flash.start;
 /// The store, at the end of the flash.
-const STORE: Range<u32> = FLASH_END - 512 * 1024..FLASH_END;
-#[allow(clippy::cast_possible_truncation, reason = "addresses have 32 bits on both chips")]
-const SECRET_SECTOR: u32 = STORE.start - ERASE_SIZE as u32;
+const STORE: Range<u32> = match MEMORY.store {
+    [part] => part.start - MEMORY.flash.start..part.end - MEMORY.flash.start,
+    _ => panic!("the store is in one piece"),
+};
+/// The sector between image and store.
+const SECRET_SECTOR: u32 = MEMORY.image.end - MEMORY.flash.start;
+const _: () = assert!(SECRET_SECTOR + SECTOR == STORE.start && STORE.end == FLASH_END);
 /// A page programmed at once is not programmed in order; a word of this size may be torn.
 const WORD: usize = 16;
 
-type ChipFlash = Flash<'static, FLASH, Blocking, { chip::FLASH }>;
+type ChipFlash = Flash<'static, FLASH, Blocking, { FLASH_END as usize }>;
 
 bind_interrupts!(struct Interrupts {
     USBCTRL_IRQ => InterruptHandler<USB>;
@@ -95,7 +97,7 @@ pub fn run(mark: &'static Mark) -> ! {
     let reset = reset_reason(&watchdog);
     watchdog.start(embassy_time::Duration::from_secs(WATCHDOG_TIME.as_secs()));
     if let Some(arena) =
-        cortex_m::singleton!(: [MaybeUninit<u8>; chip::HEAP] = [MaybeUninit::uninit(); chip::HEAP])
+        cortex_m::singleton!(: [MaybeUninit<u8>; MEMORY.heap] = [MaybeUninit::uninit(); MEMORY.heap])
     {
         heap::start(arena);
     }
