@@ -29,12 +29,19 @@ const MAGIC: &[u8] = b"openssh-key-v1\0";
 pub(crate) fn public_key(blob: &[u8]) -> Result<KeyData, KeyFormatError> {
     let bad = |error: EncodingError| malformed(PUBLIC, error);
     let mut rest = blob;
-    let key = if string(&mut rest).map_err(bad)? == b"ssh-rsa" {
+    let name = string(&mut rest).map_err(bad)?;
+    let key = if name == b"ssh-rsa" {
         let (e, n) = (mpint(&mut rest).map_err(bad)?, mpint(&mut rest).map_err(bad)?);
         rsa_public(n, e)?
     } else {
         rest = blob;
-        KeyData::decode(&mut rest).map_err(|error| malformed(PUBLIC, error))?
+        KeyData::decode(&mut rest).map_err(|error| match error {
+            // OpenSSH takes any bytes; ssh-key holds the application as text.
+            ssh_key::Error::Encoding(EncodingError::CharacterEncoding) if name.starts_with(b"sk-") => {
+                malformed(PUBLIC, "the application that this security key signs for is not UTF-8 text")
+            }
+            error => malformed(PUBLIC, error),
+        })?
     };
     match rest.len() {
         0 => Ok(key),
@@ -169,6 +176,16 @@ mod tests {
         key_file::{parse_private, parse_public},
         ssh_keygen::SshKeygen,
     };
+
+    #[test]
+    fn an_application_that_is_not_text_is_named_as_the_reason() {
+        let mut blob = Vec::new();
+        for field in [&b"sk-ssh-ed25519@openssh.com"[..], &[9; 32], b"ss\xe8:"] {
+            field.encode(&mut blob).unwrap();
+        }
+        let error = public_key(&blob).unwrap_err().to_string();
+        assert!(error.contains("application") && error.contains("not UTF-8 text"), "{error}");
+    }
 
     /// Made by ssh-keygen: scalars of 31 and of 28 bytes.
     const SHORT: [&str; 2] = [

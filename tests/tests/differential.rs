@@ -339,6 +339,7 @@ fn stricter_about_public_keys(error: &str) -> Option<&'static str> {
         ("keys in this file", "OpenSSH takes the first of several keys"),
         ("small order", "anybody can sign for a point of small order"),
         ("exponent is 1", "anybody can sign for an RSA key with the exponent 1"),
+        ("is not UTF-8 text", "a security key's application is read as text, \"ssh:\" in practice"),
         ("more than they need", "a key in a certificate is written in its shortest form"),
     ]
     .into_iter()
