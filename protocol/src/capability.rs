@@ -194,5 +194,7 @@ mod tests {
         assert!(!set(0b0101).is_subset_of(set(0b0100)) && !set(undefined).is_subset_of(set(0b0101)));
         assert!(Capabilities::NONE.is_subset_of(Capabilities::NONE));
         assert_eq!(set(0b0101).union(set(0b0110 | undefined)), set(0b0111 | undefined));
+        assert!(set(0b0101).intersects(set(0b0110)) && set(undefined).intersects(set(undefined)));
+        assert!(!set(0b0101).intersects(set(0b1010)) && !set(0b0101).intersects(Capabilities::NONE));
     }
 }

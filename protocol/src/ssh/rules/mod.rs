@@ -255,6 +255,7 @@ impl Rules<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ssh::host_pattern::HostPattern;
     use crate::ssh::public_key::PublicKey;
     use crate::ssh::request::{
         CertificateKind, Field, Options, Principals, Request, SubjectKey, SubjectKind,
@@ -565,6 +566,9 @@ mod tests {
         assert!(patterns.matches(b"zone-web") && patterns.matches(b"alice") && !patterns.matches(b"bob"));
         let written: std::vec::Vec<_> = patterns.iter().map(|pattern| pattern.as_bytes()).collect();
         assert_eq!(written, [b"zone-*".as_slice(), b"alice"]);
+        let covered = |host: &[u8]| patterns.cover(&HostPattern::new(host));
+        assert!(covered(b"zone-web") && covered(b"zone-?") && covered(b"alice"));
+        assert!(!covered(b"ALICE") && !covered(b"zone") && !covered(b"*") && !covered(b"bob"));
     }
 
     #[test]
