@@ -96,7 +96,10 @@ impl Toolchain {
         let mut command = self.cargo(subcommand, std, &flags);
         command.arg("--target-dir").arg(&folder);
         if let Some(level) = board.opt_level {
-            command.arg("--config").arg(format!("profile.release.package.'*'.opt-level='{level}'"));
+            // The protocol's crate has the messages, and the secure channel's ciphers.
+            for package in ["'*'", "sshsm-protocol"] {
+                command.arg("--config").arg(format!("profile.release.package.{package}.opt-level='{level}'"));
+            }
         }
         if atomics {
             let file = folder.join("targets").join(format!("{}.json", board.processor.target()));
