@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     authority::found,
-    client::{ClientError, Identity, Session},
+    client::{self, ClientError, Identity, Session},
     device_key, input,
     output::shown,
     private_session::is_temporary,
@@ -457,7 +457,7 @@ impl Rights {
             algorithm: Algorithm::Aes256CcmWrap,
         };
         let id = loop {
-            let id = random_id()?;
+            let id = client::random_id()?;
             object.id = Some(id);
             match session.put_wrap_key(&object, self.delegated, key.as_slice()) {
                 Ok(id) => break id,
@@ -478,16 +478,6 @@ impl Rights {
 /// What the label of a wrap key begins with that stays on the device, and of one that does not unless it is left behind.
 const KEPT: &str = "sshsm backup ";
 const UNFINISHED: &str = "sshsm unfinished ";
-
-fn random_id() -> Result<ObjectId, BackupError> {
-    loop {
-        let mut bytes = [0; 2];
-        getrandom::fill(&mut bytes).map_err(BackupError::Entropy)?;
-        if let Ok(id) = ObjectId::new(u16::from_be_bytes(bytes)) {
-            return Ok(id);
-        }
-    }
-}
 
 /// Takes away the wrap keys that earlier runs left when they were ended.
 ///

@@ -318,6 +318,8 @@ fn nonsense(command: Command, reason: impl ToString) -> ClientError {
 /// An authenticated, encrypted session; closed when dropped.
 pub struct Session<'c> {
     client: &'c mut Client,
+    /// The authentication key that opened it.
+    authentication_key: ObjectId,
     /// `None` once the session has ended.
     channel: Option<HostChannel>,
     /// The session that ended because an answer was lost on its way.
@@ -348,7 +350,7 @@ impl<'c> Session<'c> {
         let answer = client.transport.transact(&channel.authenticate())?;
         let failed = |error| not_opened(Command::AuthenticateSession, id, error);
         Handshake::authenticated(&answer).map_err(failed)?;
-        Ok(Self { client, channel: Some(channel), unheard: None })
+        Ok(Self { client, authentication_key: id, channel: Some(channel), unheard: None })
     }
 
     /// Opens a session with what is at hand.
@@ -382,7 +384,13 @@ impl<'c> Session<'c> {
         };
         let channel =
             HostChannel::agree(session, &agreement, receipt).map_err(|_| ClientError::WrongPrivateKey(id))?;
-        Ok(Self { client, channel: Some(channel), unheard: None })
+        Ok(Self { client, authentication_key: id, channel: Some(channel), unheard: None })
+    }
+
+    /// The authentication key that opened this session.
+    #[must_use]
+    pub const fn authentication_key(&self) -> ObjectId {
+        self.authentication_key
     }
 
     /// The largest payload, in bytes, of a command inside a session.
@@ -963,6 +971,18 @@ pub(crate) fn ephemeral_key() -> Result<p256::SecretKey> {
         getrandom::fill(bytes.as_mut()).map_err(ClientError::Entropy)?;
         if let Ok(key) = p256::SecretKey::from_slice(bytes.as_ref()) {
             return Ok(key);
+        }
+    }
+}
+
+/// An id for an object that this program puts on a device: known beforehand, so that the object can be deleted also when the
+/// answer that it is there was lost.
+pub(crate) fn random_id() -> Result<ObjectId> {
+    loop {
+        let mut bytes = [0; 2];
+        getrandom::fill(&mut bytes).map_err(ClientError::Entropy)?;
+        if let Ok(id) = ObjectId::new(u16::from_be_bytes(bytes)) {
+            return Ok(id);
         }
     }
 }

@@ -7,7 +7,7 @@
 //! the place of those that pass, is kept out by the device's own public key, where that is known beforehand.
 
 use sshsm_protocol::{
-    Algorithm, Capabilities, DeviceError, Label, ObjectId, ObjectType,
+    Algorithm, Capabilities, Capability, DeviceError, Label, ObjectId, ObjectType,
     channel::{AuthenticationKey, Point},
     object::{ListFilter, NewObject, ObjectInfo},
 };
@@ -18,17 +18,19 @@ use crate::{
     output,
 };
 
-/// The label of what is on a device only while this is done.
+/// The label of the P-256 key that is on a device only while this is done.
 const LABEL: &str = "sshsm temporary key";
+/// What the label of [`SUCCESSOR`] begins with; the rest is that of the key that it stands in for, as much as there is room for.
+const SUCCESSOR_LABEL: &[u8] = b"tempfor:";
 /// The id of the key that has the new password until the real one has it. It is fixed, so that a run that was cut short in
 /// between finds it.
-const SUCCESSOR: ObjectId = match ObjectId::new(0xfffe) {
+pub const SUCCESSOR: ObjectId = match ObjectId::new(0xfffe) {
     Ok(id) => id,
     Err(_) => ObjectId::DEFAULT_AUTHENTICATION_KEY,
 };
 const _: () = assert!(SUCCESSOR.get() == 0xfffe);
 
-/// Why no secret was sent.
+/// Why no secret was sent, or why a change is half done.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PrivateSessionError {
@@ -44,10 +46,16 @@ pub enum PrivateSessionError {
          here and the device could read the new keys"
     )]
     NoAgreement,
-    /// The authentication key has the factory's password and may not put another key.
+    /// The device was named, and says that it cannot show that it is the one.
+    #[error(
+        "the device says that it has no P-256 authentication keys, so it cannot show that it has the public key that it \
+         should; a relay could say so in its place; no new key was sent"
+    )]
+    CannotShow,
+    /// The authentication key has the factory's password and may not put, or not delete, another key.
     #[error(
         "authentication key {key} has the factory's password, and a session that others cannot read needs a temporary key, \
-         which it may not put"
+         which it may not put, or not delete"
     )]
     Rights {
         /// The key.
@@ -57,10 +65,31 @@ pub enum PrivateSessionError {
     },
     /// Another device answers than the one that was named, or a relay changed a key on its way.
     #[error(
-        "the device that answers does not have the public key that it should: it is another device, or a relay is in \
-         between; no new key was sent"
+        "the device that answers does not have the public key that it should: it is another device, or a relay is in between, \
+         which may have put an authentication key of its own on the device; no new key was sent"
     )]
     OtherDevice,
+    /// The session that everyone can open told another thing of the key than the private one.
+    #[error(
+        "authentication key {key} is another in the private session than it was in the session with the factory's password: \
+         another client changed it, or a relay told something else; no new key was sent"
+    )]
+    OtherKey {
+        /// The key.
+        key: ObjectId,
+    },
+    /// The new password may be on the device, and not everything is as it should be.
+    #[error(
+        "the change of authentication key {key} stopped half-way: authentication key {successor} may be on the device, with the \
+         new password and all the rights of {key}, which has the old password, the new one, or is gone",
+        successor = SUCCESSOR
+    )]
+    HalfChanged {
+        /// The key that was to be changed.
+        key: ObjectId,
+        /// What stopped it.
+        source: Box<ClientError>,
+    },
 }
 
 /// How new secrets reach a device that has a password which everyone knows.
@@ -88,6 +117,41 @@ pub struct Opening {
     pub credential: Credential,
     /// The device's public key.
     pub device: Point,
+    /// Whether that was known beforehand; otherwise it is the word of what answered.
+    pub known: bool,
+}
+
+/// When a device is looked at while an authentication key is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Moment {
+    /// In the session that everyone can open.
+    Open,
+    /// In the private session, whose temporary key has this id; others may still be in sessions under the old password.
+    Private(ObjectId),
+    /// The old key is deleted, and every session under its password has ended; the new key is not there yet. The session is
+    /// under [`SUCCESSOR`].
+    Between,
+}
+
+impl Moment {
+    /// The one key that is on the device for this alone.
+    #[must_use]
+    pub const fn temporary(self) -> Option<ObjectId> {
+        match self {
+            Self::Open => None,
+            Self::Private(id) => Some(id),
+            Self::Between => Some(SUCCESSOR),
+        }
+    }
+}
+
+/// Whether [`Opening::change`] sent the new password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Changed {
+    /// It did, in a private session.
+    Sent,
+    /// It went on from where an earlier call was cut short, which had sent it; to whom is not known.
+    Resumed,
 }
 
 /// A key on the device that is there for a moment only.
@@ -128,39 +192,47 @@ impl Opening {
     /// Gives the authentication key the password that makes `new`, and keeps what else it is. Whatever happens on the way, a
     /// session can be opened with the old password or the new one, and the same call goes on from there.
     ///
-    /// `check` looks at the device in the session that everyone can open, and again in the private one, where there is a
-    /// temporary key with the id that it is given.
+    /// `check` looks at the device at each [`Moment`]. What it accepts in the last one was there when every session under the
+    /// old password had ended.
     ///
     /// # Errors
-    /// [`PrivateSessionError`], and what `check` says: then nothing was changed. What the device says.
+    /// [`PrivateSessionError`]: nothing was changed, but for [`PrivateSessionError::HalfChanged`]. What `check` says: nothing
+    /// was changed, but in the last moment, when [`SUCCESSOR`] has the new password and the key itself is gone.
     pub fn change<E: From<ClientError> + From<PrivateSessionError>>(
         &self,
         client: &mut Client,
         new: &AuthenticationKey,
-        mut check: impl FnMut(&mut Session<'_>, Option<ObjectId>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut check: impl FnMut(&mut Session<'_>, Moment) -> Result<(), E>,
+    ) -> Result<Changed, E> {
         // Tried first and opened after: a session that is returned from an arm would borrow the client in the others, too.
         match Session::open_with(client, self.key, &self.credential).map(drop) {
             Ok(()) => {}
             // Perhaps an earlier run was cut short where the old key was gone and the new one not there yet.
-            Err(absent @ ClientError::UnknownAuthenticationKey(_)) => {
-                return match self.succeed(client, new, Label::default()) {
-                    Err(ClientError::UnknownAuthenticationKey(SUCCESSOR)) => Err(absent.into()),
-                    done => Ok(done?),
+            Err(ClientError::UnknownAuthenticationKey(_)) => {
+                resume(client, self.key, new, check)?;
+                return Ok(Changed::Resumed);
+            }
+            // Or where only the cleaning was left.
+            Err(wrong @ ClientError::WrongPassword(_)) => {
+                return match finish(client, self.key, new) {
+                    Ok(()) => Ok(Changed::Resumed),
+                    Err(ClientError::WrongPassword(_)) => Err(wrong.into()),
+                    Err(error) => Err(error.into()),
                 };
             }
             Err(error) => return Err(error.into()),
         }
         let mut session = Session::open_with(client, self.key, &self.credential)?;
         remove_left_behind(&mut session)?;
-        check(&mut session, None)?;
+        check(&mut session, Moment::Open)?;
         let temporary = self.put_temporary::<E>(&mut session)?;
         drop(session);
         if let Err(error) = self.put_successor(client, &temporary, new, &mut check) {
             self.remove(client, temporary.id);
             return Err(error);
         }
-        Ok(self.succeed(client, new, temporary.info.label)?)
+        succeed(client, self.key, new, Some(temporary.info.label), check)?;
+        Ok(Changed::Sent)
     }
 
     fn put_successor<E: From<ClientError> + From<PrivateSessionError>>(
@@ -168,35 +240,33 @@ impl Opening {
         client: &mut Client,
         temporary: &Temporary,
         new: &AuthenticationKey,
-        check: &mut impl FnMut(&mut Session<'_>, Option<ObjectId>) -> Result<(), E>,
+        check: &mut impl FnMut(&mut Session<'_>, Moment) -> Result<(), E>,
     ) -> Result<(), E> {
         let Temporary { id, info, .. } = temporary;
-        if !info.capabilities.is_subset_of(info.delegated_capabilities) {
-            return Err(PrivateSessionError::Rights { key: self.key, source: None }.into());
+        let key = self.key;
+        let needed =
+            Capabilities::of(&[Capability::PutAuthenticationKey, Capability::DeleteAuthenticationKey]);
+        if !info.capabilities.is_subset_of(info.delegated_capabilities)
+            || !needed.is_subset_of(info.capabilities)
+        {
+            return Err(PrivateSessionError::Rights { key, source: None }.into());
         }
         let mut session = temporary.open::<E>(client)?;
-        check(&mut session, Some(*id))?;
-        let successor = as_it_is(info, SUCCESSOR, Label::new(LABEL).unwrap_or_default());
-        session.put_authentication_key(&successor, info.delegated_capabilities, new)?;
-        Ok(session.close()?)
-    }
-
-    /// From the successor, which has the new password already, to the key itself.
-    fn succeed(&self, client: &mut Client, new: &AuthenticationKey, label: Label) -> Result<(), ClientError> {
-        let kind = ObjectType::AuthenticationKey;
-        let mut session = Session::open_with_key(client, SUCCESSOR, new)?;
-        let info = session.object_info(SUCCESSOR, kind)?;
-        // The sessions that others have opened with it end with it.
-        found(session.delete_object(self.key, kind))?;
-        session.put_authentication_key(
-            &as_it_is(&info, self.key, label),
-            info.delegated_capabilities,
-            new,
-        )?;
-        session.close()?;
-        let mut session = Session::open_with_key(client, self.key, new)?;
-        remove_left_behind(&mut session)?;
-        session.close()
+        // The first time that a relay which knows the old password cannot have written it.
+        if session.object_info(key, ObjectType::AuthenticationKey)? != *info {
+            return Err(PrivateSessionError::OtherKey { key }.into());
+        }
+        check(&mut session, Moment::Private(*id))?;
+        let successor = as_it_is(info, SUCCESSOR, successor_label(&info.label));
+        match session.put_authentication_key(&successor, info.delegated_capabilities, new) {
+            Ok(_) => {}
+            // Refused: it is not there.
+            Err(error) if !error.ends_session() => return Err(error.into()),
+            Err(error) => return Err(half_changed(key)(error).into()),
+        }
+        // It has done its work.
+        let removed = session.delete_surely(*id, ObjectType::AuthenticationKey);
+        Ok(removed.and_then(|()| session.close()).map_err(half_changed(key))?)
     }
 
     /// Puts a P-256 key on the device, with all that the session's own key may pass on.
@@ -204,11 +274,13 @@ impl Opening {
         &self,
         session: &mut Session<'_>,
     ) -> Result<Temporary, E> {
+        self.tell_what_is_not_checked();
+        let kind = ObjectType::AuthenticationKey;
         remove_left_behind(session)?;
-        let info = session.object_info(self.key, ObjectType::AuthenticationKey)?;
+        let info = session.object_info(self.key, kind)?;
         let key = client::ephemeral_key()?;
         let delegated = info.delegated_capabilities;
-        let object = NewObject {
+        let mut object = NewObject {
             id: None,
             label: Label::new(LABEL).unwrap_or_default(),
             domains: info.domains,
@@ -216,14 +288,30 @@ impl Opening {
             algorithm: Algorithm::Ecp256YubicoAuthentication,
         };
         let point = key.public_key().to_sec1_bytes();
-        let public = NewKey::Public(point.get(1..).unwrap_or_default());
-        let put = session.put_authentication_key(&object, delegated, public);
-        let id = put.map_err(|error| match error {
-            ClientError::Device { error: DeviceError::InsufficientPermissions, .. } => {
-                E::from(PrivateSessionError::Rights { key: self.key, source: Some(error) })
+        let point = point.get(1..).unwrap_or_default();
+        let id = loop {
+            let id = client::random_id()?;
+            if id == SUCCESSOR {
+                continue;
             }
-            error => error.into(),
-        })?;
+            object.id = Some(id);
+            match session.put_authentication_key(&object, delegated, NewKey::Public(point)) {
+                Ok(id) => break id,
+                // Perhaps in a domain that this session does not see.
+                Err(ClientError::Device { error: DeviceError::ObjectExists, .. }) => {}
+                Err(error @ ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
+                    return Err(PrivateSessionError::Rights { key: self.key, source: Some(error) }.into());
+                }
+                Err(error) => {
+                    if error.ends_session()
+                        && let Err(error) = session.delete_surely(id, kind)
+                    {
+                        tell_temporary(id, &error);
+                    }
+                    return Err(error.into());
+                }
+            }
+        };
         let credential = Credential::PrivateKey { key, device: self.device };
         Ok(Temporary { id, credential, info })
     }
@@ -235,12 +323,94 @@ impl Opening {
             session.close()
         });
         if let Err(error) = removed {
-            output::talk(format_args!(
-                "WARNING: the temporary authentication key {id} is still on the device ({error}); no one has its private half, \
-                 and the next run takes it away"
-            ));
+            tell_temporary(id, &error);
         }
     }
+
+    /// Says what is left open where keys go to a device whose public key was not known beforehand; before they go.
+    pub fn tell_what_is_not_checked(&self) {
+        if !self.known {
+            output::talk(
+                "NOT CHECKED: which device answers. The device has the factory's password: new keys go in a session of their \
+                 own, which no recording opens, but a relay that puts itself in the device's place could read them. To rule \
+                 that out, name the device's public key: --device-key FILE, as `sshsm device public-key` prints it where the \
+                 device is plugged in",
+            );
+        }
+    }
+}
+
+fn tell_temporary(id: ObjectId, error: &ClientError) {
+    output::talk(format_args!(
+        "WARNING: the temporary authentication key {id} may still be on the device ({error}); its private half is nowhere but \
+         here, and the next run takes the key away"
+    ));
+}
+
+fn half_changed(key: ObjectId) -> impl Fn(ClientError) -> PrivateSessionError {
+    move |source| PrivateSessionError::HalfChanged { key, source: Box::new(source) }
+}
+
+/// Goes on where an earlier [`Opening::change`] of authentication key `key` was cut short between the deletion of the key and
+/// its return, whatever the way to the device is now: the session is under the new password.
+///
+/// # Errors
+/// [`ClientError::UnknownAuthenticationKey`] of `key` where no change was cut short; as [`Opening::change`].
+pub fn resume<E: From<ClientError> + From<PrivateSessionError>>(
+    client: &mut Client,
+    key: ObjectId,
+    new: &AuthenticationKey,
+    check: impl FnMut(&mut Session<'_>, Moment) -> Result<(), E>,
+) -> Result<(), E> {
+    match Session::open_with_key(client, SUCCESSOR, new).map(drop) {
+        Ok(()) => succeed(client, key, new, None, check),
+        Err(ClientError::UnknownAuthenticationKey(_)) => {
+            Err(ClientError::UnknownAuthenticationKey(key).into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// From the successor, which has the new password already, to the key itself; without `label` it gets what the successor knows.
+fn succeed<E: From<ClientError> + From<PrivateSessionError>>(
+    client: &mut Client,
+    key: ObjectId,
+    new: &AuthenticationKey,
+    label: Option<Label>,
+    mut check: impl FnMut(&mut Session<'_>, Moment) -> Result<(), E>,
+) -> Result<(), E> {
+    let mut session = Session::open_with_key(client, SUCCESSOR, new).map_err(half_changed(key))?;
+    let info = delete_old(&mut session, key).map_err(half_changed(key))?;
+    check(&mut session, Moment::Between)?;
+    let label = label.unwrap_or_else(|| label_of_old(&info.label));
+    put_new(session, key, new, &info, label).map_err(half_changed(key))?;
+    Ok(finish(client, key, new).map_err(half_changed(key))?)
+}
+
+/// What the successor is; from here on it alone has the old key's rights, and the sessions that others opened are over.
+fn delete_old(session: &mut Session<'_>, key: ObjectId) -> Result<ObjectInfo, ClientError> {
+    let info = session.object_info(SUCCESSOR, ObjectType::AuthenticationKey)?;
+    found(session.delete_object(key, ObjectType::AuthenticationKey))?;
+    remove_left_behind(session)?;
+    Ok(info)
+}
+
+fn put_new(
+    mut session: Session<'_>,
+    key: ObjectId,
+    new: &AuthenticationKey,
+    info: &ObjectInfo,
+    label: Label,
+) -> Result<(), ClientError> {
+    session.put_authentication_key(&as_it_is(info, key, label), info.delegated_capabilities, new)?;
+    session.close()
+}
+
+/// The key has its new password: what led there goes.
+fn finish(client: &mut Client, key: ObjectId, new: &AuthenticationKey) -> Result<(), ClientError> {
+    let mut session = Session::open_with_key(client, key, new)?;
+    remove_left_behind(&mut session)?;
+    session.close()
 }
 
 impl Temporary {
@@ -266,22 +436,54 @@ fn as_it_is(info: &ObjectInfo, id: ObjectId, label: Label) -> NewObject {
     }
 }
 
+fn successor_label(own: &Label) -> Label {
+    padded(SUCCESSOR_LABEL.iter().chain(own.as_bytes()))
+}
+
+fn label_of_old(successor: &Label) -> Label {
+    padded(successor.as_bytes().iter().skip(SUCCESSOR_LABEL.len()))
+}
+
+/// The first bytes, as many as a label has.
+fn padded<'b>(from: impl Iterator<Item = &'b u8>) -> Label {
+    let mut bytes = [0; Label::LENGTH];
+    bytes.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
+    Label::from_bytes(bytes)
+}
+
 /// Whether an object is one that is on a device for a moment only.
 #[must_use]
 pub fn is_temporary(info: &ObjectInfo) -> bool {
-    info.object_type == ObjectType::AuthenticationKey && info.label.trimmed() == LABEL.as_bytes()
+    info.object_type == ObjectType::AuthenticationKey
+        && (info.label.trimmed() == LABEL.as_bytes()
+            || (info.id == SUCCESSOR && info.label.as_bytes().starts_with(SUCCESSOR_LABEL)))
 }
 
-/// Takes away the temporary keys that earlier runs left when they were ended.
+/// Takes away the temporary keys that earlier runs left when they were ended, all but the session's own; says which of them it
+/// may not delete.
 ///
 /// # Errors
-/// What the device says.
+/// What the device says, but for a refusal to delete one.
 pub fn remove_left_behind(session: &mut Session<'_>) -> Result<(), ClientError> {
     let filter = ListFilter { object_type: Some(ObjectType::AuthenticationKey), ..ListFilter::default() };
     for entry in session.list_objects(&filter)? {
+        if entry.id == session.authentication_key() {
+            continue;
+        }
         let Some(info) = found(session.object_info(entry.id, entry.object_type))? else { continue };
-        if is_temporary(&info) {
-            found(session.delete_object(entry.id, entry.object_type))?;
+        if !is_temporary(&info) {
+            continue;
+        }
+        match found(session.delete_object(entry.id, entry.object_type)) {
+            Ok(_) => {}
+            Err(error @ ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
+                output::talk(format_args!(
+                    "WARNING: an earlier run left authentication key {id} on the device, which opens sessions, and this \
+                     session may not delete it ({error}): sshsm key delete {id} --type authentication-key",
+                    id = entry.id
+                ));
+            }
+            Err(error) => return Err(error),
         }
     }
     Ok(())

@@ -26,8 +26,9 @@ use zeroize::Zeroizing;
 use crate::{
     authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
     client::{Client, ClientError, Credential, NewKey, Session},
+    output,
     output::shown,
-    private_session::{self, Opening, PrivateSessionError, Way},
+    private_session::{self, Changed, Moment, Opening, PrivateSessionError, SUCCESSOR, Way},
     signer::{self, SignerError},
     template_file::{self, TemplateFileError},
 };
@@ -233,7 +234,8 @@ pub struct Record {
     pub templates: Option<&'static str>,
     /// Whether others were in a session.
     pub other_sessions: OtherSessions,
-    /// What the administrator's password was sent in; null where an earlier run had sent it.
+    /// What this run sent the administrator's password in; null where an earlier run had sent it, and this one only found it
+    /// there or went on.
     pub new_password: Option<SentIn>,
     /// Id of the authentication key that may do everything.
     pub administrator: u16,
@@ -423,17 +425,36 @@ fn carry_out(
     let Checked { plan, ca_key, tlv, allows, signer_algorithm } = checked;
     let Plan { algorithm, template, signer, label, .. } = **plan;
     let (device, identity) = (client.describe(), client.identity().clone());
-    let mut step = |what: String, outcome| steps.push(Step { what, outcome });
     let administrator = ObjectId::DEFAULT_AUTHENTICATION_KEY;
 
-    let (mut session, new_password) = administer(client, checked, way, &passwords.administrator)?;
-    let outcome = if new_password.is_some() { Outcome::Made } else { Outcome::Kept };
-    if outcome == Outcome::Kept {
-        // An earlier run came this far.
-        private_session::remove_left_behind(&mut session)?;
-        checked.begin(&mut session, &checked.objects(), None)?;
-    }
-    step(format!("the factory's password of authentication key {administrator} replaced"), outcome);
+    let replaced = format!("the factory's password of authentication key {administrator} replaced");
+    let (mut session, password) = administer(client, checked, way, &passwords.administrator, steps)?;
+    private_session::remove_left_behind(&mut session)?;
+    let new_password = match password {
+        Password::Found => {
+            // An earlier run came this far.
+            checked.begin(&mut session, &checked.objects(), None)?;
+            steps.push(Step { what: replaced, outcome: Outcome::Kept });
+            None
+        }
+        Password::Replaced(sent) => {
+            // What is there now was made by others while the password was the factory's.
+            if let Err(error) = checked.begin(&mut session, &[], None) {
+                // The next run would take it for what an earlier one made, unless it finds the factory's password.
+                let undone = match &error {
+                    ProvisionError::Client(_) => false,
+                    _ => give_back(&mut session, administrator),
+                };
+                if !undone {
+                    steps.push(Step { what: replaced, outcome: Outcome::Made });
+                }
+                return Err(error);
+            }
+            steps.push(Step { what: replaced, outcome: Outcome::Made });
+            sent
+        }
+    };
+    let mut step = |what: String, outcome| steps.push(Step { what, outcome });
 
     let outcome =
         authority::ensure_ca_key(&mut session, *ca_key, label, algorithm, plan.with(CA_CAPABILITIES))?;
@@ -528,37 +549,95 @@ fn carry_out(
     })
 }
 
-/// Opens a session with authentication key 1, which has the new password from then on; how that was sent, unless it was there.
+/// Gives the administrator's key the factory's password again, on a device that cannot be provisioned; whether it has it now.
+fn give_back(session: &mut Session<'_>, administrator: ObjectId) -> bool {
+    let factory = AuthenticationKey::from_password(FACTORY_PASSWORD.as_bytes());
+    let undone = session.change_authentication_key(administrator, &factory);
+    if let Err(error) = &undone {
+        output::talk(format_args!(
+            "WARNING: authentication key {administrator} has the new password, and not the factory's again ({error}): do not \
+             run the same command again, but reset the device"
+        ));
+    }
+    undone.is_ok()
+}
+
+/// Where the administrator's password came from.
+enum Password {
+    /// It was there.
+    Found,
+    /// This run put it in the factory's place; what it was sent in, unless an earlier run had sent it.
+    Replaced(Option<SentIn>),
+}
+
+/// Opens a session with authentication key 1, which has the new password from then on. Where that fails half-way, `steps` has
+/// what was done.
 fn administer<'c>(
     client: &'c mut Client,
     checked: &Checked<'_>,
     way: Way,
     password: &Zeroizing<String>,
-) -> Result<(Session<'c>, Option<SentIn>), ProvisionError> {
+    steps: &mut Vec<Step>,
+) -> Result<(Session<'c>, Password), ProvisionError> {
     let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
-    let (device, known) = match way {
-        Way::Private { device, known } => (device, known),
-        Way::Open | Way::Closed(_) => {
-            let (session, outcome) = authority::administer(client, Some(password), |session| {
-                if let Way::Closed(reason) = way {
-                    return Err(reason.into());
-                }
-                checked.begin(session, &[], None).map(|()| password.clone())
-            })?;
-            return Ok((session, (outcome != Outcome::Kept).then_some(SentIn::FactorySession)));
-        }
-    };
-    match Session::open(client, key, password).map(drop) {
-        Ok(()) => return Ok((Session::open(client, key, password)?, None)),
-        Err(ClientError::WrongPassword(_) | ClientError::UnknownAuthenticationKey(_)) => {}
-        Err(error) => return Err(error.into()),
+    if let Way::Closed(reason @ (PrivateSessionError::OtherDevice | PrivateSessionError::CannotShow)) = way {
+        return Err(reason.into());
     }
-    let credential = Credential::Password(Zeroizing::new(FACTORY_PASSWORD.to_owned()));
     let new = AuthenticationKey::from_password(password.as_bytes());
-    let check = |session: &mut Session<'_>, temporary| checked.begin(session, &[], temporary);
-    Opening { key, credential, device }.change(client, &new, check)?;
-    let sent = if known { SentIn::PrivateSession } else { SentIn::PrivateSessionWithUnknownDevice };
-    Ok((Session::open(client, key, password)?, Some(sent)))
+    let (mut moment, mut begun) = (Moment::Open, false);
+    let check = |session: &mut Session<'_>, now: Moment| {
+        moment = now;
+        checked.begin(session, &[], now.temporary())
+    };
+    let replaced = match Session::open_with_key(client, key, &new).map(drop) {
+        Ok(()) => return Ok((Session::open_with_key(client, key, &new)?, Password::Found)),
+        // Perhaps a run was cut short where the old key was gone and the new one not there yet.
+        Err(ClientError::UnknownAuthenticationKey(_)) => {
+            private_session::resume(client, key, &new, check).map(|()| None)
+        }
+        Err(ClientError::WrongPassword(_)) => match way {
+            Way::Private { device, known } => {
+                begun = true;
+                let credential = Credential::Password(Zeroizing::new(FACTORY_PASSWORD.to_owned()));
+                let opening = Opening { key, credential, device, known };
+                opening.change(client, &new, check).map(|changed| match changed {
+                    Changed::Sent if known => Some(SentIn::PrivateSession),
+                    Changed::Sent => Some(SentIn::PrivateSessionWithUnknownDevice),
+                    Changed::Resumed => None,
+                })
+            }
+            Way::Open | Way::Closed(_) => {
+                let (session, _) = authority::administer(client, None, |session| {
+                    if let Way::Closed(reason) = way {
+                        return Err(reason.into());
+                    }
+                    private_session::remove_left_behind(session)?;
+                    checked.begin(session, &[], None).map(|()| password.clone())
+                })?;
+                return Ok((session, Password::Replaced(Some(SentIn::FactorySession))));
+            }
+        },
+        Err(error) => return Err(error.into()),
+    };
+    match replaced {
+        Ok(sent) => Ok((Session::open_with_key(client, key, &new)?, Password::Replaced(sent))),
+        Err(error) => {
+            let half =
+                matches!(error, ProvisionError::PrivateSession(PrivateSessionError::HalfChanged { .. }));
+            if half || moment == Moment::Between {
+                let what = match moment {
+                    Moment::Between => format!(
+                        "authentication key {SUCCESSOR} put, with the new password, and authentication key {key} deleted"
+                    ),
+                    Moment::Open | Moment::Private(_) => {
+                        format!("authentication key {SUCCESSOR}, with the new password, perhaps put")
+                    }
+                };
+                steps.push(Step { what, outcome: if begun { Outcome::Made } else { Outcome::Kept } });
+            }
+            Err(error)
+        }
+    }
 }
 
 /// What the option says; `None` where there is none.

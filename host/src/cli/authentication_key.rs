@@ -18,9 +18,9 @@ use super::{
 };
 use crate::{
     authority::FACTORY_PASSWORD,
-    client::{Client, Credential, NewKey, Session},
+    client::{Client, ClientError, Credential, NewKey, Session},
     output,
-    private_session::{Opening, PrivateSessionError, Way},
+    private_session::{self, Changed, Opening, PrivateSessionError, Way},
 };
 
 /// The verbs of `authentication-key`.
@@ -118,26 +118,29 @@ impl Road {
     /// How they reach the device of the global options; asked for before they are known.
     pub(super) fn way(self, context: &Context, client: &mut Client) -> Result<Way, CliError> {
         let address = context.device()?;
-        if !address.is_relayed() {
-            return Ok(Way::Open);
-        }
-        if !client.identity().algorithms.contains(&Algorithm::Ecp256YubicoAuthentication) {
-            return Ok(match self.allow_plain_http {
-                true => Way::Open,
-                false => Way::Closed(PrivateSessionError::NoAgreement),
+        let agrees = client.identity().algorithms.contains(&Algorithm::Ecp256YubicoAuthentication);
+        // Before all that a relay could say so that the key would not matter.
+        if let Some(file) = &context.globals.device_key {
+            let known = super::public_point(file)?;
+            return Ok(match (address.is_relayed(), agrees) {
+                (true, false) => Way::Closed(PrivateSessionError::CannotShow),
+                _ if client.device_public_key()? != known => Way::Closed(PrivateSessionError::OtherDevice),
+                (true, true) => Way::Private { device: known, known: true },
+                (false, _) => Way::Open,
             });
         }
-        let known = context.globals.device_key.as_deref().map(super::public_point).transpose()?;
-        let told = client.device_public_key()?;
-        Ok(match known {
-            Some(known) if known != told => Way::Closed(PrivateSessionError::OtherDevice),
-            Some(device) => Way::Private { device, known: true },
-            None if address.is_remote() && !self.allow_plain_http => Way::Closed(PrivateSessionError::Remote),
-            None => Way::Private { device: told, known: false },
+        Ok(match (address.is_relayed(), agrees) {
+            (false, _) => Way::Open,
+            (true, false) if self.allow_plain_http => Way::Open,
+            (true, false) => Way::Closed(PrivateSessionError::NoAgreement),
+            (true, true) if address.is_remote() && !self.allow_plain_http => {
+                Way::Closed(PrivateSessionError::Remote)
+            }
+            (true, true) => Way::Private { device: client.device_public_key()?, known: false },
         })
     }
 
-    /// As [`Self::way`] for a session with `credential`: one that not everyone has is good enough. Says what is not known.
+    /// As [`Self::way`] for a session with `credential`: one that not everyone has is good enough.
     pub(super) fn opening(
         self,
         context: &Context,
@@ -157,23 +160,46 @@ impl Road {
         match self.way(context, client)? {
             Way::Open => Ok(None),
             Way::Closed(reason) => Err(reason.into()),
-            Way::Private { device, known } => {
-                if !known {
-                    tell_unknown_device();
-                }
-                Ok(Some(Opening { key: context.globals.auth_key, credential: credential.clone(), device }))
-            }
+            Way::Private { device, known } => Ok(Some(Opening {
+                key: context.globals.auth_key,
+                credential: credential.clone(),
+                device,
+                known,
+            })),
         }
     }
 }
 
-/// Says what is left open where keys went to a device whose public key was not known.
-pub(super) fn tell_unknown_device() {
-    output::talk(
-        "NOT CHECKED: which device answers. The device has the factory's password: new keys go in a session of their own, \
-         which no recording opens, but a relay that puts itself in the device's place could read them. To rule that out, name \
-         the device's public key: --device-key FILE, as `sshsm device public-key` prints it where the device is plugged in",
-    );
+/// Gives authentication key `own` a new password or public key.
+fn change(
+    client: &mut Client,
+    own: ObjectId,
+    credential: &Credential,
+    opening: Option<&Opening>,
+    new: &New,
+) -> Result<Changed, CliError> {
+    if let (Some(opening), New::Password(key)) = (opening, new) {
+        return opening.change(client, key, |_, _| Ok(()));
+    }
+    if let Some(opening) = opening {
+        // A public key is no secret; whose device gets it is unknown all the same.
+        opening.tell_what_is_not_checked();
+    }
+    let changed = Session::open_with(client, own, credential).and_then(|mut session| {
+        // A password that is about to end could open what an earlier run left, too.
+        private_session::remove_left_behind(&mut session)?;
+        session.change_authentication_key(own, new.key())?;
+        session.close()
+    });
+    match (changed, new) {
+        (Ok(()), _) => Ok(Changed::Sent),
+        // Perhaps a change over HTTP was cut short where the old key was gone and the new one not there yet.
+        (Err(ClientError::UnknownAuthenticationKey(id)), New::Password(key)) if id == own => {
+            private_session::resume(client, own, key, |_, _| Ok::<_, CliError>(()))?;
+            Ok(Changed::Resumed)
+        }
+        (Err(error), _) => Err(error.into()),
+    }
 }
 
 /// Does `work` in a session with `credential`, or in the one that `opening` leads to.
@@ -206,17 +232,11 @@ impl AuthenticationKeyVerb {
         let (own, object_type) = (context.globals.auth_key, ObjectType::AuthenticationKey);
         match self {
             Self::Change { .. } => {
-                match (&opening, &new) {
-                    (Some(opening), New::Password(key)) => {
-                        opening.change::<CliError>(&mut client, key, |_, _| Ok(()))?;
-                    }
-                    // A public key is no secret.
-                    (None, _) | (Some(_), New::PublicKey(_)) => {
-                        let mut session = Session::open_with(&mut client, own, &credential)?;
-                        session.change_authentication_key(own, new.key())?;
-                    }
-                }
-                output::talk(format_args!("authentication key {own} has a new {}", new.what()));
+                let by = match change(&mut client, own, &credential, opening.as_ref(), &new)? {
+                    Changed::Sent => "",
+                    Changed::Resumed => "; an earlier run had sent it",
+                };
+                output::talk(format_args!("authentication key {own} has a new {}{by}", new.what()));
                 context.format().print(&ObjectName::new(own, object_type), |_| String::new())?;
             }
             Self::Put { id, label, domains, capabilities, delegated, .. } => {

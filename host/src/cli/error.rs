@@ -9,7 +9,7 @@ use std::{
 };
 
 use super::configuration::ConfigurationError;
-use sshsm_protocol::{Command, DeviceError, link::LinkError};
+use sshsm_protocol::{Command, DeviceError, ObjectId, link::LinkError};
 use sshsm_simulator::connector::BindError;
 
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     output::{causes, shown},
     passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
-    private_session::PrivateSessionError,
+    private_session::{PrivateSessionError, SUCCESSOR},
     provision::ProvisionError,
     quickstart::QuickstartError,
     secure_boot::BootKeyError,
@@ -295,6 +295,10 @@ impl From<FlashError> for CliError {
     }
 }
 
+const HALF_CHANGED: &str = "run the same command again, by the same way or another: it goes on from there and deletes 0xfffe. \
+                            Or delete that yourself, with whichever password opens the key now: `sshsm key delete 0xfffe --type \
+                            authentication-key`; where the key is gone, --auth-key 0xfffe opens the device with the new password";
+
 /// What stopped it, wherever it was.
 fn cause(error: &ProvisionError) -> &ProvisionError {
     match error {
@@ -342,6 +346,9 @@ impl CliError {
             Self::Provision(error) => match error.as_ref() {
                 ProvisionError::Stopped { source, .. } => match source.as_ref() {
                     ProvisionError::Client(error) => client_exit(error),
+                    ProvisionError::PrivateSession(PrivateSessionError::HalfChanged { source, .. }) => {
+                        client_exit(source)
+                    }
                     _ => Exit::Failed,
                 },
                 ProvisionError::CaKeyNotAllowed { .. }
@@ -354,7 +361,10 @@ impl CliError {
             Self::PrivateSession(error) => match error {
                 PrivateSessionError::Remote | PrivateSessionError::NoAgreement => Exit::Usage,
                 PrivateSessionError::Rights { .. } => Exit::Refused,
-                PrivateSessionError::OtherDevice => Exit::Authentication,
+                PrivateSessionError::OtherDevice
+                | PrivateSessionError::CannotShow
+                | PrivateSessionError::OtherKey { .. } => Exit::Authentication,
+                PrivateSessionError::HalfChanged { source, .. } => client_exit(source),
             },
             Self::Backup(error) => match error.as_ref() {
                 BackupError::Stopped { source, .. } | BackupError::WrapKey { source, .. } => {
@@ -431,7 +441,15 @@ impl CliError {
                 "revoke by --serial, --key-id or --key what you know of it, or believe the file with --unverified"
             }
             Self::Pkcs11(error) => return pkcs11_step(error),
+            Self::Client(ClientError::UnknownAuthenticationKey(ObjectId::DEFAULT_AUTHENTICATION_KEY)) => {
+                "name another one with --auth-key. If a change of its password was cut short, authentication key 0xfffe has the \
+                 new password: repeat that `sshsm provision` or `sshsm authentication-key change`, or open the device with \
+                 --auth-key 0xfffe"
+            }
             Self::Client(ClientError::UnknownAuthenticationKey(_)) => "name another one with --auth-key",
+            Self::Client(ClientError::WrongPassword(SUCCESSOR)) => {
+                "give the new password that an earlier run, which was cut short, was to set"
+            }
             Self::Client(ClientError::WrongPassword(_)) => {
                 "a fresh device has authentication key 1 with the password \"password\""
             }
@@ -468,6 +486,14 @@ impl CliError {
             Self::Signer(SignerError::Missing { .. }) => {
                 "`sshsm key list` shows what this authentication key can see"
             }
+            Self::Provision(error)
+                if matches!(
+                    cause(error),
+                    ProvisionError::PrivateSession(PrivateSessionError::HalfChanged { .. })
+                ) =>
+            {
+                HALF_CHANGED
+            }
             Self::Provision(error) if matches!(cause(error), ProvisionError::OthersInSession { .. }) => {
                 "unplug the device and plug it in again, or wait half a minute; then run the same command again"
             }
@@ -487,12 +513,23 @@ impl CliError {
                      that may put and delete authentication keys"
                 }
                 PrivateSessionError::OtherDevice => {
-                    "compare `sshsm device public-key`, at the computer that the device is plugged into, with the file of \
-                     --device-key"
+                    "at the computer that the device is plugged into, compare `sshsm device public-key` with the file of \
+                     --device-key, and look with `sshsm key list` for authentication keys that you did not put there"
                 }
+                PrivateSessionError::CannotShow => {
+                    "do it at the computer that the device is plugged into; without --device-key nothing says which device it is"
+                }
+                PrivateSessionError::OtherKey { .. } => {
+                    "do it at the computer that the device is plugged into, and look there with `sshsm key list` first"
+                }
+                PrivateSessionError::HalfChanged { .. } => HALF_CHANGED,
             },
             Self::Provision(error) if matches!(**error, ProvisionError::NotFresh(_)) => {
                 "take another device, or delete everything on this one: `sshsm device reset`"
+            }
+            Self::Provision(error) if matches!(cause(error), ProvisionError::NotFresh(_)) => {
+                "what it holds is not of this command, and running that again changes nothing about it: delete everything on \
+                 the device, `sshsm device reset` (with --auth-key 0xfffe where authentication key 1 is gone), or take another"
             }
             Self::Flash(error) => match error.as_ref() {
                 FlashError::ManyVolumes { .. } => "unplug the others, or name the one with --volume",
@@ -707,7 +744,6 @@ fn file_or(error: &(dyn Error + 'static), otherwise: Exit) -> Exit {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sshsm_protocol::ObjectId;
 
     fn refused(error: DeviceError) -> CliError {
         ClientError::Device { command: Command::SignSshCertificate, error }.into()

@@ -8,14 +8,14 @@ use sshsm_protocol::{Label, ObjectId};
 use super::{
     Context,
     arguments::{self, KeyAlgorithm},
-    authentication_key::{self, Road},
+    authentication_key::Road,
     error::{CliError, FileError},
     password::{self, Existing},
 };
 use crate::{
     files::{self, Kind, Replace},
     output,
-    provision::{self, OtherSessions, Passwords, Plan, SentIn, SignerSecret},
+    provision::{self, OtherSessions, Passwords, Plan, SignerSecret},
 };
 
 /// Arguments of `provision`.
@@ -114,9 +114,6 @@ impl Provision {
                 "NOT CHECKED: whether another client has a session. The device does not say: unplug it and plug it in again, \
                  which ends every session that was opened with the factory's password",
             );
-        }
-        if record.new_password == Some(SentIn::PrivateSessionWithUnknownDevice) {
-            authentication_key::tell_unknown_device();
         }
         output::talk(record.template.allows.trim_end());
         output::talk(format_args!(
