@@ -574,8 +574,11 @@ pub fn create(
         .iter()
         .map(|entry| session.object_info(entry.id, entry.object_type))
         .collect::<Result<Vec<_>, _>>()?;
-    // This session's own, perhaps.
-    infos.retain(|info| !is_temporary(info));
+    // The key that was put for this session alone is no object of the device.
+    let own = session.authentication_key();
+    infos.retain(|info| {
+        (info.object_type, info.id) != (ObjectType::AuthenticationKey, own) || own == authentication_key
+    });
     let rights = Rights::of(session, authentication_key)?;
     let (exported, wrap_key) = rights.with_wrap_key(
         session,
@@ -627,6 +630,11 @@ fn export_all(
     for info in infos {
         go_on(session, stop)?;
         let object = Description::new(info);
+        if is_temporary(info) {
+            let reason = "it is a temporary key of a command that was cut short: delete it".into();
+            refused.push(NotExported { object, reason });
+            continue;
+        }
         if !info.capabilities.contains(Capability::ExportableUnderWrap) {
             let reason = "it is not exportable-under-wrap".into();
             refused.push(NotExported { object, reason });

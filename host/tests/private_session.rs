@@ -702,3 +702,34 @@ fn a_run_that_was_cut_where_the_key_is_gone_goes_on_by_any_way_and_its_record_cl
     assert_eq!(record["steps"][0]["outcome"], "made");
     only(&machine, ADMINISTRATOR, &[1, 2, 5, 10]);
 }
+
+#[test]
+fn a_backup_names_a_key_that_a_run_left_and_leaves_it_out() {
+    let machine = Machine::new();
+    let generate = ["key", "generate", "--algorithm", "ed25519", "--id", "5", "--exportable"];
+    assert_eq!(machine.run(&generate).code, 0);
+    LEFT.iter().for_each(|(id, label)| put(&machine, id, label, FACTORY_PASSWORD, ADMINISTRATOR));
+    let run = machine.run(&["backup", "create", "b.json", "--shares-to", ".", "--format", "json"]);
+    let view = run.json();
+    let ids = |what: &str| {
+        let objects = view[what].as_array().unwrap().iter();
+        objects
+            .map(|object| object["object"]["id"].as_u64().or(object["id"].as_u64()).unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(ids("objects"), [1, 5], "{view}");
+    assert_eq!(ids("not_exported"), [77, 0xfffe], "{view}");
+    assert!(run.stderr.contains("authentication-key 0xfffe") && run.stderr.contains("delete it"), "{run:?}");
+}
+
+#[test]
+fn a_key_that_a_run_left_is_no_other_administrator() {
+    let machine = Machine::new();
+    LEFT.iter().for_each(|(id, label)| put(&machine, id, label, FACTORY_PASSWORD, ADMINISTRATOR));
+    let line = ["authentication-key", "put", "--id", "3", "--capabilities", "delete-authentication-key"];
+    assert_eq!(machine.with_environment(&line, &NEW).code, 0);
+    let delete = ["key", "delete", "1", "--type", "authentication-key", "--auth-key", "3"];
+    let run = machine.with_environment(&delete, &[("SSHSM_PASSWORD", ADMINISTRATOR)]);
+    assert_ne!(run.code, 0, "{run:?}");
+    assert!(run.stderr.contains("no other authentication key in its domains has"), "{run:?}");
+}

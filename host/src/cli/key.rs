@@ -22,7 +22,7 @@ use crate::{
     client::Session,
     device_key, key_file,
     output::{self, columns},
-    signer,
+    private_session, signer,
 };
 
 /// The verbs of `key`.
@@ -233,8 +233,10 @@ fn refuse_to_lock_out(session: &mut Session<'_>, id: ObjectId, own: ObjectId) ->
     for entry in session.list_objects(&ListFilter::default())? {
         if entry.object_type == kind && entry.id != id {
             let other = session.object_info(entry.id, kind)?;
-            // A key that does not see all that this one sees cannot stand in for it.
-            if key.domains.iter().all(|domain| other.domains.iter().any(|seen| seen == domain)) {
+            // A key that does not see all that this one sees cannot stand in for it, nor can one that goes with the next command.
+            if !private_session::is_temporary(&other)
+                && key.domains.iter().all(|domain| other.domains.iter().any(|seen| seen == domain))
+            {
                 others = others.union(other.capabilities);
             }
         }
