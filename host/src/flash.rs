@@ -782,25 +782,15 @@ mod tests {
         assert!(!firmware.is(&Image { sha256: [0; 32], length: 768 }));
     }
 
-    /// Flash is divided by the boards' linker scripts: what is said of it here is what stands there.
     #[test]
     fn the_flash_that_images_may_have_is_what_their_linker_scripts_give_them() {
-        let sum = |text: &str| -> u32 {
-            text.split('-')
-                .map(|term| match (term.trim(), term.trim().strip_suffix('K')) {
-                    (_, Some(kibibytes)) => kibibytes.parse::<u32>().unwrap() * 1024,
-                    (hex, None) => u32::from_str_radix(hex.strip_prefix("0x").unwrap(), 16).unwrap(),
-                })
-                .reduce(|sum, term| sum - term)
-                .unwrap()
-        };
+        let number = |hex: &str| u32::from_str_radix(hex.strip_prefix("0x").unwrap(), 16).unwrap();
         for board in BOARDS {
-            let path = format!("{}/../firmware/boards/{}/memory.x", env!("CARGO_MANIFEST_DIR"), board.name());
-            let script = fs::read_to_string(path).unwrap();
+            let script = boards::LinkerScript(board.row).to_string();
             let region = |name: &str| {
                 let line = script.lines().find(|line| line.trim().starts_with(&format!("{name} ")))?;
                 let (origin, length) = line.split_once("ORIGIN = ")?.1.split_once(", LENGTH = ")?;
-                Some((sum(origin), sum(length)))
+                Some((number(origin), number(length)))
             };
             let (start, length) = region("FLASH").unwrap();
             let end = start + length;

@@ -61,7 +61,7 @@ impl Connector {
         if response.status() != 200 {
             return Err(not_a_connector(format!("its /connector/status answered {}", response.status())));
         }
-        let page = response.body_mut().with_config().limit(STATUS_LIMIT + 1).read_to_string();
+        let page = response.body_mut().with_config().limit(STATUS_LIMIT).read_to_string();
         let page = page.map_err(|_| not_a_connector("its /connector/status is not a short text".into()))?;
         match page.lines().find_map(|line| line.strip_prefix("status=")) {
             Some("OK") => Ok(()),
@@ -71,7 +71,7 @@ impl Connector {
     }
 
     fn read_frame(&self, mut response: Response<Body>) -> Result<Vec<u8>, TransportError> {
-        let answer = response.body_mut().with_config().limit(MAX_MESSAGE as u64 + 1).read_to_vec();
+        let answer = response.body_mut().with_config().limit(MAX_MESSAGE as u64).read_to_vec();
         match answer {
             Ok(answer) => whole_frame(answer, &self.address),
             Err(ureq::Error::BodyExceedsLimit(_)) => {
