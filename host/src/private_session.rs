@@ -282,7 +282,7 @@ impl Opening {
         let delegated = info.delegated_capabilities;
         let mut object = NewObject {
             id: None,
-            label: Label::new(LABEL).unwrap_or_default(),
+            label: padded(LABEL.as_bytes().iter()),
             domains: info.domains,
             capabilities: Capabilities::from_bits(info.capabilities.bits() & delegated.bits()),
             algorithm: Algorithm::Ecp256YubicoAuthentication,

@@ -28,11 +28,11 @@ struct Counts {
 impl Counts {
     /// What a line of nextest's, or of a test binary's own, tells; the latter come once for each binary.
     fn of_line(line: &str) -> Option<Self> {
-        let line = line.trim();
+        // Indented, it is what a failed test printed, which nextest repeats and has counted.
         let (told, separator) = if let Some(told) = line.strip_prefix("test result: ") {
-            (told.split_once(". ")?.1, "; ")
+            (told.trim_end().split_once(". ")?.1, "; ")
         } else {
-            (line.strip_prefix("Summary [")?.split_once(" run: ")?.1, ", ")
+            (line.trim().strip_prefix("Summary [")?.split_once(" run: ")?.1, ", ")
         };
         let mut counts = Self::default();
         for part in told.split(separator) {
@@ -164,7 +164,15 @@ mod tests {
         ] {
             assert_eq!(Counts::of_line(&plain(line)), Some(expected), "{line}");
         }
-        for line in ["", "        PASS [   0.1s] 5 passed", "Summary", "running 3 tests", "test result: ok"] {
+        for line in [
+            "",
+            "        PASS [   0.1s] 5 passed",
+            "Summary",
+            "running 3 tests",
+            "test result: ok",
+            // What a failed test printed, in nextest's report.
+            "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.1s",
+        ] {
             assert_eq!(Counts::of_line(line), None, "{line}");
         }
     }

@@ -1,7 +1,7 @@
 //! Attestation: X.509 certificates that tell what a key is, signed by a key of this device.
 //!
 //! The certificates and the odd encodings of their extensions are YubiHSM 2's (docs/protocol.md, "Attestation"). Only a key
-//! that was generated on this device and never left and came back is attested: whoever put a key, or has seen it, may hold a
+//! that was generated on this device, and never came back to it from outside, is attested: those who put a key, or saw it, may hold a
 //! copy, an export says of itself what its maker likes, and a verifier that reads no extension should not have to know.
 //! What certificates say beyond YubiHSM 2's stands under an arc of our own: which firmware and which image signed; a
 //! device that is as strict as YubiHSM 2 does not say it. Id 0 is the device itself, as the attested key its static key, and as the
