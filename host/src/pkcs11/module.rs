@@ -79,11 +79,10 @@ impl Module {
         if let Some(module) = loaded.iter().find(|module| module.path == path) {
             return Ok(module.clone());
         }
-        // It runs with all that this process has. What is not there is for the loader to report, and a bare name is looked
-        // for in the system's own folders.
-        if path.components().count() > 1
-            && let Ok(metadata) = fs::metadata(path)
-        {
+        // It runs with all that this process has. A bare name is looked for in the system's own folders.
+        if path.components().count() > 1 {
+            let metadata = fs::metadata(path)
+                .map_err(|source| Pkcs11Error::Load { path: path.to_owned(), source: Box::new(source) })?;
             files::check_trusted(path, &metadata)
                 .map_err(|source| Pkcs11Error::Untrusted { path: path.to_owned(), source })?;
         }
