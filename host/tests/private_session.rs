@@ -8,15 +8,13 @@ mod machine;
 
 use std::{
     collections::HashMap,
-    net::TcpListener,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
     },
-    thread,
 };
 
-use machine::{Machine, Run, ed25519};
+use machine::{Machine, Run, ed25519, serve};
 use sshsm::{
     authority::FACTORY_PASSWORD,
     client::{Client, ClientError, Credential, NewKey, Session},
@@ -32,7 +30,7 @@ use sshsm_protocol::{
 };
 use sshsm_simulator::{
     Simulator, SimulatorError,
-    connector::{self, Backend, Settings, Status},
+    connector::{Backend, Settings, Status},
 };
 use zeroize::Zeroizing;
 
@@ -61,20 +59,6 @@ impl Backend for Listening {
     fn status(&mut self) -> Status {
         Backend::status(&mut self.device)
     }
-}
-
-fn serve(device: impl Backend, settings: Settings) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            connector::serve(listener, device, settings, std::future::pending()).await.unwrap();
-        });
-    });
-    port
 }
 
 /// A machine with a fresh device behind a relay that listens.

@@ -5,13 +5,13 @@
 
 mod machine;
 
-use std::{mem, net::TcpListener, thread};
+use std::mem;
 
-use machine::{Machine, Run};
+use machine::{Machine, Run, serve};
 use sshsm_protocol::ObjectId;
 use sshsm_simulator::{
     Simulator, SimulatorError,
-    connector::{self, Backend, Settings, Status},
+    connector::{Backend, Settings, Status},
 };
 
 const NEW: [(&str, &str); 2] =
@@ -344,25 +344,11 @@ impl Backend for Crowded {
     }
 }
 
-fn serve(listen: &str, device: impl Backend, settings: Settings) -> u16 {
-    let listener = TcpListener::bind(listen).unwrap();
-    listener.set_nonblocking(true).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
-            connector::serve(listener, device, settings, std::future::pending()).await.unwrap();
-        });
-    });
-    port
-}
-
 #[test]
 fn who_comes_while_a_device_is_provisioned_is_noticed_in_the_end() {
     let device = Simulator::memory().start().unwrap();
     // The new password in vain, the factory's, the signer's, and the administrator's in the end.
-    let port = serve("127.0.0.1:0", Crowded { device, before: 9, sessions: 0 }, Settings::default());
+    let port = serve(Crowded { device, before: 9, sessions: 0 }, Settings::default());
     let machine = prepared(Machine::with_device(&format!("http://127.0.0.1:{port}")));
     let run = provision(&machine, &[]);
     assert_eq!((run.code, run.stdout.as_str()), (1, ""), "{run:?}");
@@ -420,7 +406,7 @@ fn a_device_that_cannot_freeze_its_templates_is_left_alone() {
 fn new_keys_do_not_cross_a_network_under_the_factorys_password() {
     let device = Simulator::memory().start().unwrap();
     let hosts = vec!["0.0.0.0".parse().unwrap()];
-    let port = serve("127.0.0.1:0", device, Settings { hosts, ..Settings::default() });
+    let port = serve(device, Settings { hosts, ..Settings::default() });
     let machine = prepared(Machine::with_device(&format!("http://0.0.0.0:{port}")));
     let put = ["authentication-key", "put", "--id", "3", "--capabilities", "none"];
     let import = ["key", "import", "timestamp"];

@@ -14,9 +14,11 @@ use std::{
     ffi::OsStr,
     fs,
     io::Write as _,
+    net::TcpListener,
     os::unix::fs::OpenOptionsExt,
     path::PathBuf,
     process::{Command, Stdio},
+    thread,
 };
 
 use serde_json::Value;
@@ -24,7 +26,23 @@ use ssh_key::{
     LineEnding, PrivateKey,
     private::{Ed25519Keypair, KeypairData},
 };
+use sshsm_simulator::connector::{self, Backend, Settings};
 use tempfile::TempDir;
+
+/// Serves what a test puts in a device's place over HTTP, on this port of 127.0.0.1.
+pub(crate) fn serve(device: impl Backend, settings: Settings) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener).unwrap();
+            connector::serve(listener, device, settings, std::future::pending()).await.unwrap();
+        });
+    });
+    port
+}
 
 /// What a run of the binary left behind.
 #[derive(Debug)]
