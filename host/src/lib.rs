@@ -8,8 +8,8 @@
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
 //! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
-//! | templates and keys in files | [`template_file`], [`template_rules`], [`key_file`], [`device_key`] |
-//! | what is wrong with a template, what changed in it, what it says to requests | [`template_lint`], [`template_diff`], [`template_suite`] |
+//! | templates: in files, what is wrong with one, what changed in it, what it says to requests | [`template`] |
+//! | keys in files | [`key_file`], [`device_key`] |
 //! | what ssh-keygen's flags mean | [`validity`], [`duration`], [`certificate_options`] |
 //! | what makes a device a certificate authority | [`authority`], [`provision`], [`passphrase`] |
 //! | what was signed and revoked, and what the device says of it | [`ledger`], [`krl`], [`presented_certificate`], [`audit`] |
@@ -57,11 +57,7 @@ mod signature;
 pub mod signer;
 #[cfg(test)]
 mod ssh_keygen;
-pub mod template_diff;
-pub mod template_file;
-pub mod template_lint;
-pub mod template_rules;
-pub mod template_suite;
+pub mod template;
 pub mod timestamp;
 pub mod transport;
 pub mod validity;

@@ -30,7 +30,10 @@ use crate::{
     output::shown,
     private_session::{self, Changed, Moment, Opening, PrivateSessionError, SUCCESSOR, Way},
     signer::{self, SignerError},
-    template_file::{self, TemplateFileError},
+    template::{
+        describe,
+        file::{self, TemplateFileError},
+    },
 };
 
 /// What `sshsm sign` needs: to sign, and to read the template when it explains a refusal.
@@ -306,7 +309,7 @@ struct Checked<'p> {
 impl<'p> Checked<'p> {
     fn new(plan: &'p Plan, passwords: &Passwords) -> Result<Self, ProvisionError> {
         let file = || plan.template_file.clone();
-        let tlv = template_file::load(&plan.template_file)?;
+        let tlv = file::load(&plan.template_file)?;
         let template =
             Template::decode(&tlv).map_err(|source| ProvisionError::Malformed { file: file(), source })?;
         let named: Vec<u16> = template.ca_keys.iter().collect();
@@ -339,7 +342,7 @@ impl<'p> Checked<'p> {
         if signer == Some(&passwords.administrator) {
             return Err(ProvisionError::SamePassword);
         }
-        let allows = template_file::describe(&template);
+        let allows = describe(&template);
         Ok(Self { plan, ca_key, tlv, allows, signer_algorithm: passwords.signer.algorithm() })
     }
 

@@ -35,7 +35,10 @@ use crate::{
     output::{lossy, shown},
     request::Content,
     signer::{DeviceSigner, Signer, SignerError, TimedRequest},
-    template_file::{self, TemplateFileError},
+    template::{
+        describe,
+        file::{self, TemplateFileError},
+    },
     timestamp::{TimestampAuthority, TimestampError},
     transport::{DeviceAddress, TransportError},
     validity::{Validity, ValidityError},
@@ -242,7 +245,7 @@ pub fn run(
     )?;
     let decoded = Template::decode(&template);
     match &decoded {
-        Ok(template) => tale.block(&template_file::describe(template))?,
+        Ok(template) => tale.block(&describe(template))?,
         Err(error) => tale.block(&format!("malformed: {error}\n"))?,
     }
 
@@ -462,7 +465,7 @@ impl Place {
         if !self.path("template.toml").exists() {
             self.write("template.toml", TEMPLATE_TEXT.as_bytes())?;
         }
-        let wanted = template_file::load(&self.path("template.toml"))?;
+        let wanted = file::load(&self.path("template.toml"))?;
         Ok(authority::ensure_template(session, id, label(), Capabilities::NONE, &wanted)?)
     }
 }

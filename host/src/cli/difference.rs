@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, error::CliError, template};
-use crate::template_diff::{self, Change, Direction};
+use crate::template::diff::{self, Change, Direction};
 
 /// Arguments of `template diff`.
 #[derive(Debug, Args)]
@@ -29,8 +29,7 @@ struct Report<'a> {
 impl Diff {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let (old, new) = (template::find(context, &self.old)?, template::find(context, &self.new)?);
-        let changes =
-            template_diff::diff(&template::decode(&self.old, &old)?, &template::decode(&self.new, &new)?);
+        let changes = diff::diff(&template::decode(&self.old, &old)?, &template::decode(&self.new, &new)?);
         let report = Report { old: &self.old, new: &self.new, equal: changes.is_empty(), changes };
         context.format().print(&report, |report| match report.equal {
             true => "both allow the same\n".to_owned(),

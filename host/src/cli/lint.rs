@@ -4,7 +4,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{Context, error::CliError, template};
-use crate::template_lint::{self, Finding, Severity};
+use crate::template::lint::{self, Finding, Severity};
 
 /// Arguments of `template lint`.
 #[derive(Debug, Args)]
@@ -15,7 +15,7 @@ pub(super) struct Lint {
     template: String,
     /// Leave this aside; can be repeated
     #[arg(long, value_name = "LINT", hide_possible_values = false)]
-    allow: Vec<template_lint::Lint>,
+    allow: Vec<lint::Lint>,
     /// Serial number of the last certificate, to see how many are left
     #[arg(long, value_name = "SERIAL")]
     last_serial: Option<u64>,
@@ -36,7 +36,7 @@ impl Lint {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let tlv = template::find(context, &self.template)?;
         let decoded = template::decode(&self.template, &tlv)?;
-        let found = template_lint::lint(&decoded, self.last_serial);
+        let found = lint::lint(&decoded, self.last_serial);
         let (allowed, findings): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|finding| self.allow.contains(&finding.id));
         let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();

@@ -24,7 +24,7 @@ use crate::{
     files, input, key_file, output,
     pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
-    template_diff::{self, Direction},
+    template::diff::{self, Direction},
     timestamp::{SourceAddress, TimestampSource},
     transport::DeviceAddress,
 };
@@ -263,7 +263,7 @@ impl Ca {
         let own = template::load(file)?;
         let [device, own] = [("of the device, as it was last seen,", &seen[..]), ("of the fallback", &own)]
             .map(|(name, tlv)| template::decode(name, tlv));
-        let looser = template_diff::diff(&device?, &own?);
+        let looser = diff::diff(&device?, &own?);
         let looser: Vec<_> = looser
             .iter()
             .filter(|change| change.direction != Direction::Stricter)

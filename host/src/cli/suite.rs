@@ -13,7 +13,7 @@ use super::{
 use crate::{
     files::{self, Kind, Replace},
     output::{lossy, shown, talk},
-    template_suite::{self, Suite, TestResult},
+    template::suite::{self, Suite, TestResult},
 };
 
 /// Arguments of `template test`.
@@ -62,7 +62,7 @@ impl Test {
             let names: Vec<_> = suites.iter().map(|tested| shown(tested.suite).to_string()).collect();
             let all =
                 names.iter().map(String::as_str).zip(suites.iter().map(|tested| tested.tests.as_slice()));
-            let document = template_suite::junit(all)?;
+            let document = suite::junit(all)?;
             files::write(path, &document, Kind::TestReport, self.replace)
                 .map_err(|source| FileError::write(path, source))?;
         }

@@ -21,7 +21,7 @@ use crate::{
     device_key,
     files::{self, Kind, Replace},
     output::{self, Format},
-    template_file,
+    template::{describe, file, rules},
 };
 
 /// The verbs of `template`.
@@ -124,7 +124,7 @@ impl View {
                 .iter()
                 .map(|name| String::from_utf8_lossy(name).into_owned())
                 .collect(),
-            rules: crate::template_rules::describe(&template.rules).into_iter().collect(),
+            rules: rules::describe(&template.rules).into_iter().collect(),
         }
     }
 }
@@ -156,8 +156,8 @@ impl Template {
 }
 
 /// The TLV of a template file.
-pub(super) fn load(file: &Path) -> Result<Vec<u8>, CliError> {
-    template_file::load(file).map_err(|error| CliError::content("no template", error))
+pub(super) fn load(path: &Path) -> Result<Vec<u8>, CliError> {
+    file::load(path).map_err(|error| CliError::content("no template", error))
 }
 
 /// The TLV of a template on the device or in a file: `5` is an id, `./5` a file.
@@ -184,7 +184,7 @@ pub(super) fn decode<'t>(template: &str, tlv: &'t [u8]) -> Result<template::Temp
 fn show(context: &Context, template: &str) -> Result<(), CliError> {
     let tlv = find(context, template)?;
     let decoded = decode(template, &tlv)?;
-    context.format().print(&View::new(&decoded), |_| template_file::describe(&decoded))?;
+    context.format().print(&View::new(&decoded), |_| describe(&decoded))?;
     Ok(())
 }
 
@@ -200,7 +200,7 @@ fn put(context: &Context, tlv: &[u8], object: &NewObject) -> Result<(), CliError
     let decoded = template::Template::decode(tlv).map_err(|error| CliError::content("no template", error))?;
     let mut client = context.client_to_change()?;
     let id = context.session(&mut client)?.put_template(object, tlv)?;
-    output::talk(format_args!("template {id} put\n{}", template_file::describe(&decoded).trim_end()));
+    output::talk(format_args!("template {id} put\n{}", describe(&decoded).trim_end()));
     let put =
         Put { id: id.get(), object_type: ObjectType::Template.name(), algorithm: object.algorithm.name() };
     context.format().print(&put, |_| format!("{id}\n"))?;

@@ -52,9 +52,12 @@ use crate::{
     input,
     output::shown,
     request::{BuildError, Content, SigningRequest},
-    template_file::{self, TemplateFileError, line_and_column, printable},
-    template_rules,
     validity::{Validity, ValidityError},
+};
+
+use super::{
+    file::{self, TemplateFileError, line_and_column, printable},
+    problem, rules,
 };
 
 /// What time it is in a suite that does not say: 2026-01-01 00:00:00 UTC, so that a suite says the same on every day.
@@ -122,7 +125,7 @@ pub enum Problem {
     TimeRange,
     /// A word that means nothing there.
     #[error(transparent)]
-    Word(#[from] template_file::Problem),
+    Word(#[from] problem::Problem),
     /// A certificate option.
     #[error(transparent)]
     Option(#[from] OptionError),
@@ -378,7 +381,7 @@ impl Suite {
     fn compile(file: &SuiteText, folder: &Path, renamed: &mut Vec<Before>) -> Result<Self, Mistake> {
         let place = file.template.span().start;
         let template_file = folder.join(file.template.get_ref());
-        let template = template_file::load(&template_file).map_err(|error| (place, error.into()))?;
+        let template = file::load(&template_file).map_err(|error| (place, error.into()))?;
         let decoded = Template::decode(&template).map_err(|source| {
             let path = template_file.clone();
             (place, TemplateFileError::Tlv { path, source }.into())
@@ -441,11 +444,10 @@ impl Test {
         let usual_now = suite.now.as_ref().map_or(Ok(USUAL_NOW), |now| time(now, USUAL_NOW))?;
         let now = test.now.as_ref().map_or(Ok(usual_now), |now| time(now, usual_now))?;
         let ca_key_id = match test.ca_key.as_ref().or(suite.ca_key.as_ref()) {
-            Some(id) => {
-                u16::try_from(*id.get_ref()).ok().and_then(|id| ObjectId::new(id).ok()).ok_or_else(|| {
-                    (id.span().start, Problem::Word(template_file::Problem::CaKeyId(*id.get_ref())))
-                })?
-            }
+            Some(id) => u16::try_from(*id.get_ref())
+                .ok()
+                .and_then(|id| ObjectId::new(id).ok())
+                .ok_or_else(|| (id.span().start, Problem::Word(problem::Problem::CaKeyId(*id.get_ref()))))?,
             None => template
                 .ca_keys
                 .iter()
@@ -453,7 +455,7 @@ impl Test {
                 .ok_or((suite.template.span().start, Problem::NoCaKey))?,
         };
         let algorithm = match test.signature_algorithm.as_ref().or(suite.signature_algorithm.as_ref()) {
-            Some(name) => at(name.span().start)(template_rules::signature_algorithm(name.get_ref()))?,
+            Some(name) => at(name.span().start)(rules::signature_algorithm(name.get_ref()))?,
             None => template
                 .rules
                 .signature_algorithms
@@ -471,7 +473,7 @@ impl Test {
         let subject = match &test.subject_key {
             None => at(place)(stand_in(SubjectKind::Plain(KeyKind::Ed25519), 0))?,
             Some(name) => {
-                let (kind, bits) = at(name.span().start)(template_rules::subject_kind(name.get_ref()))?;
+                let (kind, bits) = at(name.span().start)(rules::subject_kind(name.get_ref()))?;
                 let bits = bits.unwrap_or(USUAL_RSA_BITS);
                 if !(1024..=16384).contains(&bits) {
                     return Err((name.span().start, Problem::RsaBits(bits)));
@@ -586,7 +588,7 @@ fn expectation(test: &TestText, place: usize, renamed: &mut Vec<Before>) -> Resu
         known().map(Check::name).find(|check| check == name).ok_or_else(|| {
             let known = known().map(Check::name).collect::<Vec<_>>().join(", ");
             let known = format!("allow, {known}");
-            (place, Problem::Word(template_file::Problem::Unknown { name: name.clone(), known }))
+            (place, Problem::Word(problem::Problem::Unknown { name: name.clone(), known }))
         })
     });
     let checks = found.collect::<Result<BTreeSet<_>, _>>()?;

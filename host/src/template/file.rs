@@ -11,45 +11,35 @@
 //!
 //! Nothing is compiled that a device would read differently from what the text says: unknown names, doubled or
 //! impossible values are errors with their line and column. Where a bound is absent, the text has to say
-//! `unbounded`, and [`describe`] says so loudly.
+//! `unbounded`, and [`super::describe`] says so loudly.
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
-use ssh_key::{HashAlg, PublicKey};
+use ssh_key::PublicKey;
 use sshsm_protocol::ObjectId;
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::frame::MAX_INNER_PAYLOAD;
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::ssh::Printable;
-use sshsm_protocol::ssh::network::NetworkError;
-use sshsm_protocol::ssh::pattern::PatternError;
-use sshsm_protocol::ssh::rules::{RuleError, Rules};
+use sshsm_protocol::ssh::rules::{RuleTag, Rules};
 use sshsm_protocol::ssh::template::{
     CaKeys, ForbiddenPrincipals, NotAfterOffset, NotBeforeOffset, Template, TemplateError,
 };
 use sshsm_protocol::ssh::timestamp::TimestampKey;
 use toml::Spanned;
 
-use crate::device_key::{self, DeviceKeyError};
-use crate::duration::{self, DurationError};
+use crate::device_key;
 use crate::input;
-use crate::key_file::{self, KeyFileError, KeyFormatError};
+use crate::key_file;
 use crate::output::shown;
-use crate::template_rules::{self, ClockText, PresenceText, QuotaText, Rule, RulesText, SerialsText};
+
+use super::problem::{Problem, bound};
+use super::rules::{self, Text};
 
 /// The longest template that a PUT TEMPLATE message has room for.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
-
-/// The keys of the parts that every template has, as [`in_words`] tells them.
-pub(crate) const BASE_KEYS: [&str; 5] =
-    ["timestamp-key", "ca-keys", "not-before-offset", "not-after-offset", "forbid-principals"];
-
-/// What stands for an absent bound.
-const UNBOUNDED: &str = "unbounded";
 
 /// A template's content, every part of it valid.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,7 +49,7 @@ pub struct TemplateFile {
     not_after: NotAfterOffset,
     forbidden_principals: Vec<String>,
     timestamp_key: PublicKey,
-    rules: Vec<Rule>,
+    rules: Vec<(RuleTag, Vec<u8>)>,
 }
 
 /// Why a file is no template.
@@ -123,166 +113,6 @@ pub enum TemplateTextError {
     },
 }
 
-/// A value that makes no sense in a template.
-#[derive(Debug, thiserror::Error)]
-pub enum Problem {
-    /// `ca-keys` names no key.
-    #[error("ca-keys is empty; name at least one key id, or nothing can ever be signed")]
-    NoCaKeys,
-    /// An id that no object has.
-    #[error("key id {0:#06x} names no object; ids are 0x0001 to 0xfffe")]
-    CaKeyId(i64),
-    /// A key id twice.
-    #[error("key id {0} stands twice")]
-    CaKeyTwice(ObjectId),
-    /// A bound that is no span of time.
-    #[error("{name} is neither a span of time nor \"unbounded\"")]
-    Duration {
-        /// Which bound.
-        name: &'static str,
-        /// What is wrong with it.
-        source: DurationError,
-    },
-    /// A bound beyond the 32 bits that the device has for it.
-    #[error(
-        "{name} is {seconds} seconds, and at most {most} can be said (about 136 years); or write \"unbounded\""
-    )]
-    TooLong {
-        /// Which bound.
-        name: &'static str,
-        /// What was asked for.
-        seconds: u64,
-        /// The most that can be.
-        most: u32,
-    },
-    /// The not-before offset that means the opposite of what it says.
-    #[error(
-        "not-before-offset cannot be 0: to a device 0 means no bound at all; write \"1s\" to forbid back-dating, or \
-         \"unbounded\" to allow any"
-    )]
-    ZeroNotBefore,
-    /// An empty principal name.
-    #[error("a forbidden principal is empty; requests without principals are refused anyway")]
-    EmptyPrincipal,
-    /// A principal name that cannot be told from two.
-    #[error("a forbidden principal contains a NUL, which ends a name in a template")]
-    NulInPrincipal,
-    /// A principal that no certificate can have, which would forbid nobody.
-    #[error(
-        "the forbidden principal {0:?} contains a comma, and would forbid nobody: no certificate names it; give each \
-         name its own string"
-    )]
-    CommaInPrincipal(String),
-    /// A principal twice.
-    #[error("the forbidden principal {0:?} stands twice")]
-    PrincipalTwice(String),
-    /// A word that means nothing there.
-    #[error("{name:?} is unknown; known are {known}")]
-    Unknown {
-        /// What stands there.
-        name: String,
-        /// What might.
-        known: String,
-    },
-    /// An entry of a list twice.
-    #[error("{0:?} stands twice")]
-    Twice(String),
-    /// A pattern that is none.
-    #[error("the pattern {pattern:?} cannot be used")]
-    Pattern {
-        /// As it stands.
-        pattern: String,
-        /// What is wrong with it.
-        source: PatternError,
-    },
-    /// A network that is none.
-    #[error("the network {network:?} cannot be used")]
-    Network {
-        /// As it stands.
-        network: String,
-        /// What is wrong with it.
-        source: NetworkError,
-    },
-    /// A name that no option has, or a command that cannot be told from two.
-    #[error("a name is empty, or contains a NUL, which ends a name in a template")]
-    Name,
-    /// A number out of its range.
-    #[error("{name} is a number from {least} to {most}")]
-    Range {
-        /// Which number.
-        name: &'static str,
-        /// The least that it can be.
-        least: u64,
-        /// The most that it can be.
-        most: u64,
-    },
-    /// A point in time that no timestamp has.
-    #[error("{name} is a date and time in UTC from 1970 to 2106, such as 2026-03-01T00:00:00Z")]
-    Time {
-        /// Which time.
-        name: &'static str,
-    },
-    /// A beginning of what is not bounded.
-    #[error("since says where the first max-step begins; name max-step, too")]
-    SinceWithoutStep,
-    /// A rule that would be none.
-    #[error("{name} cannot be \"unbounded\"; leave the rule out")]
-    NoRule {
-        /// Which rule.
-        name: &'static str,
-    },
-    /// A rule that the device would refuse, or that another contradicts.
-    #[error("{name} cannot be kept")]
-    Rule {
-        /// Which rule.
-        name: &'static str,
-        /// Why.
-        source: RuleError,
-    },
-    /// The timestamp key's file could not be used.
-    #[error("timestamp-key cannot be used")]
-    TimestampKeyFile(#[from] KeyFileError),
-    /// The timestamp key in the text itself could not be used.
-    #[error("timestamp-key cannot be used")]
-    TimestampKeyText(#[from] KeyFormatError),
-    /// The timestamp key is of a kind that cannot sign timestamps.
-    #[error("timestamp-key cannot be used")]
-    TimestampKeyKind(#[from] DeviceKeyError),
-}
-
-type Entries = Option<Spanned<Vec<Spanned<String>>>>;
-
-/// The file as it is written.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-struct Text {
-    ca_keys: Spanned<Vec<Spanned<i64>>>,
-    not_before_offset: Spanned<String>,
-    not_after_offset: Spanned<String>,
-    #[serde(default)]
-    forbid_principals: Vec<Spanned<String>>,
-    timestamp_key: Spanned<String>,
-    certificate_types: Entries,
-    allow_principals: Entries,
-    max_lifetime: Option<Spanned<String>>,
-    max_principals: Option<Spanned<i64>>,
-    allow_empty_principals: Option<Spanned<bool>>,
-    allow_extensions: Entries,
-    allow_critical_options: Entries,
-    require_critical_options: Entries,
-    force_command: Entries,
-    source_address: Entries,
-    subject_keys: Entries,
-    key_id: Entries,
-    serials: Option<Spanned<SerialsText>>,
-    signature_algorithms: Entries,
-    clock: Option<Spanned<ClockText>>,
-    quota: Option<Spanned<QuotaText>>,
-    presence: Option<Spanned<PresenceText>>,
-    sealed: Option<Spanned<bool>>,
-    host_patterns: Option<Spanned<bool>>,
-}
-
 impl TemplateFile {
     /// Reads a TOML file; a relative `timestamp-key` is looked for beside it.
     pub fn read(path: &Path) -> Result<Self, TemplateFileError> {
@@ -336,38 +166,14 @@ impl TemplateFile {
             .map_err(at(file.not_after_offset.span().start))?;
         let timestamp_key = timestamp_key(file.timestamp_key.get_ref(), folder)
             .map_err(at(file.timestamp_key.span().start))?;
-        let compiled = RulesText {
-            certificate_types: file.certificate_types,
-            allow_principals: file.allow_principals,
-            max_lifetime: file.max_lifetime,
-            max_principals: file.max_principals,
-            allow_empty_principals: file.allow_empty_principals,
-            allow_extensions: file.allow_extensions,
-            allow_critical_options: file.allow_critical_options,
-            require_critical_options: file.require_critical_options,
-            force_command: file.force_command,
-            source_address: file.source_address,
-            subject_keys: file.subject_keys,
-            key_id: file.key_id,
-            serials: file.serials,
-            signature_algorithms: file.signature_algorithms,
-            clock: file.clock,
-            quota: file.quota,
-            presence: file.presence,
-            sealed: file.sealed,
-            host_patterns: file.host_patterns,
-        }
-        .compile()
-        .map_err(|(place, problem)| at(place)(problem))?;
-        let (places, rules): (Vec<_>, Vec<_>) =
-            compiled.into_iter().map(|(place, rule)| ((rule.0, place), rule)).unzip();
+        let compiled = rules::compile(&file).map_err(|(place, problem)| at(place)(problem))?;
         let template = Self {
             ca_keys,
             not_before,
             not_after,
             forbidden_principals: file.forbid_principals.into_iter().map(Spanned::into_inner).collect(),
             timestamp_key,
-            rules,
+            rules: compiled.iter().map(|rule| (rule.tag, rule.value.clone())).collect(),
         };
         let tlv = template.to_tlv();
         if tlv.len() > MAX_TEMPLATE_LENGTH {
@@ -376,7 +182,7 @@ impl TemplateFile {
         // A device has the last word on what the rules mean together.
         match Template::decode(&tlv) {
             Err(TemplateError::Rule { tag, error: source }) => {
-                let place = places.iter().find(|(of, _)| *of == tag).map_or(0, |(_, place)| *place);
+                let place = compiled.iter().find(|rule| rule.tag == tag).map_or(0, |rule| rule.place);
                 Err(at(place)(Problem::Rule { name: tag.name(), source }))
             }
             _ => Ok(template),
@@ -432,70 +238,6 @@ pub fn load(path: &Path) -> Result<Vec<u8>, TemplateFileError> {
     Ok(tlv.to_vec())
 }
 
-/// What a template allows, in words, a line for each of its parts.
-#[must_use]
-pub fn describe(template: &Template<'_>) -> String {
-    let mut text = String::new();
-    for (part, words) in in_words(template) {
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "{:<22}{words}", format!("{part}:"));
-    }
-    text
-}
-
-/// The parts of a template that all have, in [`BASE_KEYS`]' order, and then its rules; each with what it says.
-pub(crate) fn in_words(template: &Template<'_>) -> Vec<(&'static str, String)> {
-    let key = &template.timestamp_key;
-    let fingerprint = device_key::ssh_public(key.algorithm(), key.public()).map_or_else(
-        |_| "INVALID: nothing can be signed".to_owned(),
-        |key| key.fingerprint(HashAlg::Sha256).to_string(),
-    );
-    let list =
-        |items: Vec<String>, none: &str| if items.is_empty() { none.to_owned() } else { items.join(", ") };
-    let ids = template.ca_keys.iter().map(|id| format!("{id:#06x}")).collect();
-    let names = template
-        .forbidden_principals
-        .iter()
-        .map(|name| match name {
-            [] => "\"\" (EMPTY: forbids nobody)".to_owned(),
-            name if name.contains(&b',') => format!("\"{}\" (with a comma: FORBIDS NOBODY)", Printable(name)),
-            name => Printable(name).to_string(),
-        })
-        .collect();
-    let span = |seconds: u32| duration::in_words(seconds.into());
-    let base = [
-        ("timestamp key", format!("{} {fingerprint}", key.algorithm())),
-        ("CA keys", list(ids, "NONE: nothing can be signed")),
-        (
-            "not before",
-            match template.not_before.seconds() {
-                Some(seconds) => format!("now − {}", span(seconds)),
-                None => "UNBOUNDED: a certificate may begin at any time in the past".to_owned(),
-            },
-        ),
-        (
-            "not after",
-            match template.not_after.seconds() {
-                Some(seconds) => format!("now + {}", span(seconds)),
-                None => "UNBOUNDED: a certificate may last for ever".to_owned(),
-            },
-        ),
-        ("forbidden principals", list(names, "none, but a request must name at least one")),
-    ];
-    base.into_iter().chain(template_rules::describe(&template.rules)).collect()
-}
-
-pub(crate) fn bound(name: &'static str, text: &str, most: u32) -> Result<Option<u32>, Problem> {
-    if text == UNBOUNDED {
-        return Ok(None);
-    }
-    let seconds = duration::parse(text).map_err(|source| Problem::Duration { name, source })?;
-    match u32::try_from(seconds) {
-        Ok(fits) if fits <= most => Ok(Some(fits)),
-        _ => Err(Problem::TooLong { name, seconds, most }),
-    }
-}
-
 /// A key that stands in the text itself, or the file that the text names.
 fn timestamp_key(text: &str, folder: &Path) -> Result<PublicKey, Problem> {
     let inline =
@@ -527,6 +269,7 @@ pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
 mod tests {
     use super::*;
     use crate::ssh_keygen::vector;
+    use crate::template::describe;
     use proptest::prelude::*;
     use std::error::Error;
     use std::fs;
