@@ -1,5 +1,6 @@
-//! What documents and sources refer to is there: links and their anchors, files and functions of this repository,
-//! and the sections that a source cites as `docs/NAME.md, "Section"`.
+//! What documents and sources refer to exists: links and their anchors, files and functions of this repository, and
+//! the sections that a source cites as `docs/NAME.md, "Section"`. The pages in `docs/` are also a book, which holds
+//! all of them and nothing else.
 #![allow(clippy::unwrap_used, reason = "a test reports by stopping")]
 
 use regex::Regex;
@@ -59,6 +60,22 @@ fn every_link_of_a_document_leads_somewhere_and_every_file_that_it_names_is_ther
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn the_books_summary_lists_every_page_and_no_page_links_to_a_file_outside_the_book() {
+    let docs = workspace().join("docs");
+    let summary = fs::read_to_string(docs.join("SUMMARY.md")).unwrap();
+    let outside = Regex::new(r"\]\(\.\./[^)]*\)").unwrap();
+    let pages = files(&docs, &[".md"]);
+    let mut wrong = Vec::new();
+    for (page, text) in &pages {
+        let name = Path::new(page).file_name().unwrap().to_string_lossy();
+        let listed = summary.contains(&format!("]({name})")) || name == "SUMMARY.md";
+        wrong.extend((!listed).then(|| format!("{name} is not in docs/SUMMARY.md")));
+        wrong.extend(outside.find_iter(text).map(|link| format!("{name}: {}", link.as_str())));
+    }
+    assert!(pages.len() > 20 && wrong.is_empty(), "{} pages\n{}", pages.len(), wrong.join("\n"));
 }
 
 #[test]

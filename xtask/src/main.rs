@@ -6,6 +6,7 @@
 mod bare_metal;
 mod board;
 mod boards;
+mod book;
 mod ct;
 mod cycles;
 mod dist;
@@ -34,7 +35,7 @@ struct Chore {
     run: fn(&[&str]) -> Result<(), Failure>,
 }
 
-const CHORES: [Chore; 11] = [
+const CHORES: [Chore; 12] = [
     Chore {
         name: "setup",
         summary: "install what the tests need and say what is missing",
@@ -88,6 +89,12 @@ const CHORES: [Chore; 11] = [
         summary: "check that no branch and no address depends on a secret; needs valgrind",
         arguments: "",
         run: |_| ct::chore(),
+    },
+    Chore {
+        name: "book",
+        summary: "build docs/ as a book into target/book and check its links; needs mdbook",
+        arguments: "",
+        run: |_| book::chore(),
     },
     Chore {
         name: "dist",

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crate::{
-    bare_metal, ct, firmware, pico,
+    bare_metal, book, ct, firmware, pico,
     program::{Failure, Run, cargo, ci, target},
     setup::{self, Ready},
     suite, summary,
@@ -90,6 +90,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
         steps.run("ct", ct::chore)?;
     }
     steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
+    book(&mut steps)?;
     deny(&mut steps)?;
     for what in &ready.missing {
         steps.0.push(("missing", format!("{what}: what needs it is skipped")));
@@ -127,6 +128,19 @@ fn families() -> Result<(), Failure> {
         check.env("RUSTFLAGS", "-D warnings").run()?;
     }
     cargo().arg("test").args(FIRMWARE).args(["ssh", "--test", "families"]).run()
+}
+
+/// Builds the book. In CI mdBook is installed where it is missing, which takes about a minute.
+fn book(steps: &mut Steps) -> Result<(), Failure> {
+    if book::installed()?.is_none() {
+        if !ci() {
+            let missing = book::missing();
+            steps.skip("book", &format!("{} is missing; install with: {}", missing.what, missing.install));
+            return Ok(());
+        }
+        steps.run("install mdbook", book::install)?;
+    }
+    steps.run("book", book::chore)
 }
 
 /// Checks the dependency tree. In CI cargo-deny is installed where it is missing, which takes minutes: so it comes after
