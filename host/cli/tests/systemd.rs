@@ -9,7 +9,7 @@ use sshsm_tests::{needs, requirement::program};
 /// A copy of the shipped units that names the binary under test, which systemd looks for.
 fn units() -> (tempfile::TempDir, Vec<std::path::PathBuf>) {
     let copy = tempfile::tempdir().unwrap();
-    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd");
+    let shipped = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd");
     let mut units = Vec::new();
     for name in ["sshsm-timestamp.service", "user/sshsm-agent.service", "user/sshsm-agent.socket"] {
         let text = fs::read_to_string(shipped.join(name)).unwrap();

@@ -9,7 +9,7 @@ use machine::{Machine, ed25519};
 
 /// The documentation's blocks of TOML, in their order.
 fn documented() -> Vec<String> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/templates.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/templates.md");
     let text = fs::read_to_string(path).unwrap();
     let blocks = text.split("```toml\n").skip(1).map(|block| block.split("```").next().unwrap().to_owned());
     blocks.collect()
