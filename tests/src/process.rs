@@ -25,13 +25,19 @@ pub fn wait_for<T>(what: &str, condition: impl FnMut() -> Option<T>) -> T {
     wait_within(PATIENCE, what, condition)
 }
 
-fn wait_within<T>(patience: Duration, what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
+fn wait_within<T>(patience: Duration, what: &str, condition: impl FnMut() -> Option<T>) -> T {
+    watch(patience, condition).unwrap_or_else(|| panic!("waited {patience:?} in vain for {what}"))
+}
+
+fn watch<T>(patience: Duration, mut condition: impl FnMut() -> Option<T>) -> Option<T> {
     let start = Instant::now();
     loop {
         if let Some(value) = condition() {
-            return value;
+            return Some(value);
         }
-        assert!(start.elapsed() < patience, "waited {patience:?} in vain for {what}");
+        if start.elapsed() >= patience {
+            return None;
+        }
         thread::sleep(GLANCE);
     }
 }
@@ -84,12 +90,21 @@ pub fn run(command: &mut Command) -> Finished {
 /// When it cannot be started or takes longer than that.
 pub fn run_within(patience: Duration, command: &mut Command) -> Finished {
     let shown = format!("{command:?}");
+    run_for(patience, command).unwrap_or_else(|| panic!("waited {patience:?} in vain for {shown}"))
+}
+
+/// Runs `command`, and kills it after `patience`; `None` then.
+///
+/// # Panics
+/// When it cannot be started.
+pub fn run_for(patience: Duration, command: &mut Command) -> Option<Finished> {
+    let shown = format!("{command:?}");
     let (mut stdout, mut stderr) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
     let mut child = Running::spawn(
         command.stdin(Stdio::null()).stdout(stdout.try_clone().unwrap()).stderr(stderr.try_clone().unwrap()),
     );
-    let status = wait_within(patience, &shown, || child.ended());
-    Finished { command: shown, status, stdout: contents(&mut stdout), stderr: contents(&mut stderr) }
+    let status = watch(patience, || child.ended())?;
+    Some(Finished { command: shown, status, stdout: contents(&mut stdout), stderr: contents(&mut stderr) })
 }
 
 fn contents(file: &mut File) -> String {

@@ -11,6 +11,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use base64ct::{Base64, Encoding as _};
+use pkcs5::EncryptionScheme;
+use pkcs5::pbes2::{Kdf, Pbkdf2Params, ScryptParams};
 use rsa::pkcs1::DecodeRsaPrivateKey;
 use rsa::pkcs8::SubjectPublicKeyInfoRef;
 use rsa::pkcs8::der::asn1::OctetStringRef;
@@ -138,6 +140,14 @@ pub enum KeyFormatError {
     )]
     PrivateEncryption {
         /// What its reader said.
+        reason: String,
+    },
+    /// Making the cipher's key from the passphrase would take longer, or more memory, than any key needs.
+    #[error("{function} of this encrypted key {reason}; write the key anew with: ssh-keygen -p -f FILE")]
+    Costly {
+        /// The function that makes the cipher's key from the passphrase.
+        function: &'static str,
+        /// Its costs in the file, and the highest that are allowed.
         reason: String,
     },
     /// The passphrase could not be had.
@@ -418,6 +428,9 @@ fn encrypted_pkcs8_private(
             Err(broken) => malformed("encrypted PKCS#8 key", broken),
         }
     })?;
+    if let EncryptionScheme::Pbes2(parameters) = &sealed.encryption_algorithm {
+        affordable(&parameters.kdf)?;
+    }
     let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
     let opened = sealed.decrypt(passphrase.as_bytes()).map_err(|error| match error {
         pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed) => KeyFormatError::WrongPassphrase,
@@ -427,6 +440,48 @@ fn encrypted_pkcs8_private(
         error => malformed("encrypted PKCS#8 key", error),
     })?;
     pkcs8_private(&opened)
+}
+
+/// Iterations of PBKDF2: RFC 8018, section 4.2, thinks of no more.
+const MAX_ITERATIONS: u32 = 10_000_000;
+/// Memory of scrypt in bytes: as much as OpenSSL allows it.
+const MAX_MEMORY: u64 = 32 << 20;
+/// Memory times rounds of scrypt, in bytes: a few seconds.
+const MAX_WORK: u64 = 1 << 30;
+
+/// Whether deriving the cipher's key ends in a reasonable time, with a reasonable amount of memory.
+fn affordable(function: &Kdf) -> Result<(), KeyFormatError> {
+    match function {
+        Kdf::Pbkdf2(Pbkdf2Params { iteration_count, .. }) if *iteration_count > MAX_ITERATIONS => {
+            Err(KeyFormatError::Costly {
+                function: "PBKDF2",
+                reason: format!("has {iteration_count} iterations; at most {MAX_ITERATIONS} are allowed"),
+            })
+        }
+        Kdf::Pbkdf2(_) => Ok(()),
+        Kdf::Scrypt(ScryptParams { cost_parameter: n, block_size: r, parallelization: p, .. }) => {
+            if !n.is_power_of_two() || *n < 2 || *r == 0 || *p == 0 {
+                return Err(malformed(
+                    "encrypted PKCS#8 key",
+                    format_args!("scrypt with N={n}, r={r} and p={p}"),
+                ));
+            }
+            let (block, p) = (128 * u64::from(*r), u64::from(*p));
+            let memory = block.saturating_mul(n.saturating_add(p));
+            let work = block.saturating_mul(*n).saturating_mul(p);
+            if memory > MAX_MEMORY || work > MAX_WORK {
+                return Err(KeyFormatError::Costly {
+                    function: "scrypt",
+                    reason: format!(
+                        "takes {memory} bytes of memory in {p} rounds (N={n}, r={r}, p={p}); at most {MAX_MEMORY} \
+                         bytes, and {MAX_WORK} in all rounds, are allowed"
+                    ),
+                });
+            }
+            Ok(())
+        }
+        function => Err(KeyFormatError::PrivateEncryption { reason: function.oid().to_string() }),
+    }
 }
 
 /// The object identifier of the method that a PKCS#8 key is encrypted with (RFC 5958, section 3).
@@ -827,6 +882,56 @@ Z8AsYpRqS2+8dgerNZqvePNoG2HA3Q8AFNrDpmhoSWsIEWkJxKC65c1ed53GHuHo
                 .key_data()
         );
         assert!(matches!(with("wrong"), Err(KeyFormatError::WrongPassphrase)));
+    }
+
+    /// An encrypted key whose file asks for these costs, and whose passphrase nothing may ask for.
+    fn read_with_costs(kdf: Kdf) -> KeyFormatError {
+        use pkcs5::pbes2::{EncryptionScheme as Cipher, Parameters};
+        use rsa::pkcs8::der::EncodePem as _;
+        let parameters = Parameters { kdf, encryption: Cipher::Aes256Cbc { iv: [0; 16] } };
+        let data = OctetStringRef::new(&[0; 48]).unwrap();
+        let key =
+            EncryptedPrivateKeyInfoRef { encryption_algorithm: parameters.into(), encrypted_data: data };
+        let pem = key.to_pem(pkcs8::LineEnding::LF).unwrap();
+        parse_private(&pem, &mut || panic!("asks for a passphrase")).unwrap_err()
+    }
+
+    #[test]
+    fn a_file_cannot_ask_for_more_time_or_memory_than_a_key_needs() {
+        let pbkdf2 = Pbkdf2Params::hmac_sha256(MAX_ITERATIONS + 1, b"saltsalt").unwrap();
+        let error = read_with_costs(Kdf::Pbkdf2(pbkdf2));
+        assert!(matches!(error, KeyFormatError::Costly { function: "PBKDF2", .. }), "{error}");
+        let salt = pbkdf2.salt;
+        let scrypt = |n, r, p| {
+            read_with_costs(Kdf::Scrypt(ScryptParams {
+                salt,
+                cost_parameter: n,
+                block_size: r,
+                parallelization: p,
+                key_length: None,
+            }))
+        };
+        for (n, r, p) in [(1 << 40, 8, 1), (1 << 15, 8, 1), (1 << 63, u16::MAX, u16::MAX), (1 << 14, 8, 1000)]
+        {
+            let error = scrypt(n, r, p);
+            assert!(
+                matches!(error, KeyFormatError::Costly { function: "scrypt", .. }),
+                "{n} {r} {p}: {error}"
+            );
+        }
+        for (n, r, p) in [(0, 8, 1), (1, 8, 1), (3, 8, 1), (1 << 14, 0, 1), (1 << 14, 8, 0)] {
+            let error = scrypt(n, r, p);
+            assert!(matches!(error, KeyFormatError::Malformed { .. }), "{n} {r} {p}: {error}");
+        }
+    }
+
+    /// What `openssl pkcs8 -scrypt` writes without being told the costs.
+    #[test]
+    fn openssl_s_own_scrypt_is_affordable() {
+        let salt = Pbkdf2Params::hmac_sha256(1, b"saltsalt").unwrap().salt;
+        let (cost_parameter, block_size, parallelization) = (1 << 14, 8, 1);
+        let usual = ScryptParams { salt, cost_parameter, block_size, parallelization, key_length: None };
+        affordable(&Kdf::Scrypt(usual)).unwrap();
     }
 
     /// Damage and an unknown method are different things.

@@ -21,6 +21,8 @@ use crate::{
 const PUBLIC: &str = "OpenSSH public key";
 const PRIVATE: &str = "OpenSSH private key";
 const MAGIC: &[u8] = b"openssh-key-v1\0";
+/// Rounds of bcrypt: more than a minute of work.
+const MAX_ROUNDS: u32 = 10_000;
 
 /// A public key in SSH's encoding.
 ///
@@ -86,13 +88,19 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
         (false, rest) => return Err(bad(EncodingError::TrailingData { remaining: rest.len() })),
     };
     if cipher.is_some() {
-        let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
         let Kdf::Bcrypt { salt, rounds } = &kdf else {
             return Err(malformed(PRIVATE, "a cipher, and nothing that makes its key of a passphrase"));
         };
         if salt.is_empty() || *rounds == 0 {
             return Err(malformed(PRIVATE, "no salt or no rounds to make a key of the passphrase with"));
         }
+        if *rounds > MAX_ROUNDS {
+            return Err(KeyFormatError::Costly {
+                function: "bcrypt",
+                reason: format!("has {rounds} rounds; at most {MAX_ROUNDS} are allowed"),
+            });
+        }
+        let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
         // What is left that it can complain of is a passphrase of no characters.
         let (key, iv) = kdf
             .derive_key_and_iv(cipher, passphrase.as_bytes())
@@ -245,6 +253,28 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
 ",
         "ssh-rsa AAAAB3NzaC1yc2EAAAADAQABAAABAQDNLwxLBsX3WjTIryoOywymj0rdO2xwcbmlfoOPGLIF9tSkIaoWPFD6yZxH9ISt5/wS738GC1PuCiAeUTxfvgV7v3+usMuYXoevHxu7bPMymk22e9oU2sbVMl91rQkEqmc+G6CHKo1E5HBJdP4GHyCqR7GjglckG/kAv3f23Q5V0SRBZW6m+LzzNsylXZ/K2EnCmWIxxo0pCFlA9U/cDCfUCn8mqTHP4fVyxxS25vbo5IaLgd4gMoOgLCoNgrzhrzO/jIfRIFwsuHHDpAkiLmsWRX5I1eqn8bw4LDzVXZBXmaeVXkR1FePTP94H6+UNoFre6sYd4fUjrvYQSbMTocE/",
     ];
+
+    #[test]
+    fn a_file_cannot_ask_for_rounds_without_end() {
+        let public = [field(b"ssh-ed25519"), field(&[9; 32])].concat();
+        let function = [field(&[7; 16]), (MAX_ROUNDS + 1).to_be_bytes().to_vec()].concat();
+        let whole = [
+            MAGIC,
+            &field(b"aes256-ctr"),
+            &field(b"bcrypt"),
+            &field(&function),
+            &[0, 0, 0, 1],
+            &field(&public),
+            &field(&[0; 128]),
+        ];
+        let text = format!(
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+            Base64::encode_string(&whole.concat())
+        );
+        let error = parse_private(&text, &mut || panic!("asks for a passphrase")).unwrap_err();
+        assert!(matches!(error, KeyFormatError::Costly { function: "bcrypt", .. }), "{error}");
+        assert!(error.to_string().contains("has 10001 rounds; at most 10000 are allowed"), "{error}");
+    }
 
     fn no_passphrase() -> io::Result<Zeroizing<String>> {
         Err(io::Error::other("none was expected"))
