@@ -2,11 +2,12 @@
 
 use std::sync::LazyLock;
 
+use sshsm_client::{ClientError, Session};
 use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::object::NewObject;
 use sshsm_protocol::{Algorithm, Capabilities, Command, Domains, Label, ObjectId};
-use sshsm_simulator::{Clock, Session, SessionError, Simulator, Snapshot};
+use sshsm_simulator::{Clock, Simulator, Snapshot};
 
 /// The id of every object in a [`provisioned`] device.
 pub const ID: [u8; 2] = [0, 7];
@@ -71,7 +72,7 @@ fn provision(session: &mut Session<'_>) {
 pub fn ask(session: &mut Session<'_>, command: Command, payload: &[u8]) -> Option<Vec<u8>> {
     match session.command(command, payload) {
         Ok(answer) => Some(answer),
-        Err(SessionError::Device(_)) => None,
+        Err(ClientError::Device { .. }) => None,
         Err(finding) => panic!("{command:?}: {finding}"),
     }
 }

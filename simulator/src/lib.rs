@@ -4,13 +4,13 @@
 //! # Five lines to a running device
 //!
 //! ```
-//! use sshsm_protocol::{Command, ObjectId};
+//! use sshsm_protocol::ObjectId;
 //! use sshsm_simulator::Simulator;
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let mut device = Simulator::memory().start()?;
 //! let mut session = device.session(ObjectId::DEFAULT_AUTHENTICATION_KEY, "password")?;
-//! assert_eq!(session.command(Command::Echo, b"hello")?, b"hello");
+//! assert_eq!(session.echo(b"hello")?, b"hello");
 //! drop(session);
 //!
 //! let served = device.serve()?; // for a client that wants a URL; gone when it is dropped
@@ -23,23 +23,24 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use sshsm_protocol::{Command, DeviceError, ObjectId};
-//! use sshsm_simulator::{Clock, SessionError, Simulator};
+//! use sshsm_client::ClientError;
+//! use sshsm_protocol::{DeviceError, ObjectId};
+//! use sshsm_simulator::{Clock, Simulator};
 //!
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let clock = Clock::held();
 //! let mut device = Simulator::memory().clock(clock.clone()).start()?;
 //! let mut session = device.session(ObjectId::DEFAULT_AUTHENTICATION_KEY, "password")?;
 //! clock.advance(Duration::from_secs(31));
-//! let expired = session.command(Command::Echo, b"hello");
-//! assert!(matches!(expired, Err(SessionError::Device(DeviceError::InvalidSession))));
+//! let expired = session.echo(b"hello");
+//! assert!(matches!(expired, Err(ClientError::Device { error: DeviceError::InvalidSession, .. })));
 //! # Ok(())
 //! # }
 //! ```
 //!
 //! | to learn about | open |
 //! |---|---|
-//! | the device in this process | [`Simulator`], [`Session`] |
+//! | the device in this process | [`Simulator`], and [`sshsm_client::Session`] in it |
 //! | the device behind HTTP in this process | [`Simulator::serve`] |
 //! | the device on a virtual serial port, as a board | [`Simulator::serve_pty`] |
 //! | what a new device shall have in it, as TOML | [`Provision`] |
@@ -73,7 +74,6 @@ pub use platform::{Indicator, Listener, Observer, Played, Touch};
 pub use provision::{Provision, ProvisionError, Provisioned};
 pub use serial_port::SerialPort;
 pub use served::Served;
-pub use session::{Session, SessionError};
 pub use simulator::{Builder, Simulator, SimulatorError, Snapshot};
 pub use sshsm_firmware::platform::Presence;
 pub use state::StateError;

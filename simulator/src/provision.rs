@@ -12,20 +12,17 @@ use std::{
 };
 
 use serde::Deserialize;
+use sshsm_client::{ClientError, Session, found};
 use sshsm_protocol::{
-    Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId, ObjectType,
+    Algorithm, Capabilities, Capability, Command, Domains, Label, ObjectId, ObjectType,
     channel::AuthenticationKey,
-    codec::Reader,
     message,
-    object::{NewObject, ObjectHeader, ObjectInfo, Origin},
+    object::{NewObject, ObjectHeader, Origin},
     option::{DeviceOption, PresenceMode, TemplateMode, UserPresence},
 };
 use zeroize::Zeroizing;
 
-use crate::{
-    session::{Session, SessionError},
-    simulator::Simulator,
-};
+use crate::simulator::Simulator;
 
 /// The password of a new device's key 1.
 const FACTORY_PASSWORD: &str = "password";
@@ -81,7 +78,7 @@ pub enum ProvisionError {
         /// The declared key.
         id: ObjectId,
         /// Why the factory's key opens none.
-        source: SessionError,
+        source: ClientError,
     },
     /// The device has something else than what is declared; nothing was changed.
     #[error(
@@ -103,7 +100,7 @@ pub enum ProvisionError {
         /// What was tried.
         what: String,
         /// The device's answer.
-        source: SessionError,
+        source: ClientError,
     },
 }
 
@@ -274,10 +271,8 @@ impl Simulator {
         }
         if provision.delete_factory_key {
             let name = (ObjectType::AuthenticationKey, factory);
-            match session.send(Command::DeleteObject, &object_name(name)) {
-                Ok(_) | Err(SessionError::Device(DeviceError::ObjectNotFound)) => {}
-                Err(source) => return Err(refused(format!("deleting {}", named(name)), source)),
-            }
+            found(session.delete_object(factory, ObjectType::AuthenticationKey))
+                .map_err(|source| refused(format!("deleting {}", named(name)), source))?;
         }
         Ok(done)
     }
@@ -299,13 +294,8 @@ impl Declared {
     /// The object on the device, if it is as declared as far as the device tells; `None` where there is none.
     fn compare(&self, session: &mut Session<'_>) -> Result<Option<()>, ProvisionError> {
         let reading = || format!("reading {}", self.name());
-        let info = match session.send(Command::GetObjectInfo, &object_name((self.object_type, self.id))) {
-            Ok(info) => info,
-            Err(SessionError::Device(DeviceError::ObjectNotFound)) => return Ok(None),
-            Err(source) => return Err(refused(reading(), source)),
-        };
-        let info = ObjectInfo::decode(&mut Reader::new(&info))
-            .map_err(|_| refused(reading(), SessionError::Answer))?;
+        let info = found(session.object_info(self.id, self.object_type));
+        let Some(info) = info.map_err(|source| refused(reading(), source))? else { return Ok(None) };
         let differs = |field, device: &dyn fmt::Display, declared: &dyn fmt::Display| {
             let (device, declared) = (device.to_string(), declared.to_string());
             if device == declared {
@@ -331,14 +321,12 @@ impl Declared {
         // An object that came back from a backup under a wrap key is still the one that was made.
         let made = Origin::from_code(info.origin.code() & !0x10).unwrap_or(info.origin);
         differs("origin", &made.name(), &origin.name())?;
-        let get = match self.object_type {
-            ObjectType::Opaque => Command::GetOpaque,
-            ObjectType::Template => Command::GetTemplate,
+        let content = match self.object_type {
+            ObjectType::Opaque => session.opaque(self.id),
+            ObjectType::Template => session.template(self.id),
             _ => return Ok(Some(())),
         };
-        let content = session
-            .send(get, &message::Named { id: self.id.get() })
-            .map_err(|source| refused(reading(), source))?;
+        let content = content.map_err(|source| refused(reading(), source))?;
         if let Content::Bytes(bytes) = &self.content
             && **bytes != content
         {
@@ -367,7 +355,7 @@ impl Declared {
         };
         match device.session_with(self.id, &key) {
             Ok(_) => Ok(()),
-            Err(SessionError::Channel(_)) => Err(ProvisionError::Differs {
+            Err(ClientError::WrongPassword(_)) => Err(ProvisionError::Differs {
                 what: self.name(),
                 field: "password",
                 device: "another one".into(),
@@ -441,7 +429,9 @@ impl Declared {
                 | ObjectType::Template
                 | ObjectType::PublicWrapKey,
                 None,
-            ) => Err(SessionError::Device(DeviceError::InvalidCommand)),
+            ) => {
+                return Err(declaration(&self.name(), "the device makes none from its own randomness"));
+            }
         };
         made.map_err(|source| refused(format!("making {}", self.name()), source))?;
         Ok(())
@@ -452,7 +442,7 @@ impl Setting {
     /// Whether the device has another value.
     fn differs(&self, session: &mut Session<'_>) -> Result<bool, ProvisionError> {
         let value = session
-            .send(Command::GetOption, &message::GetOption { option: self.option.code() })
+            .option(self.option)
             .map_err(|source| refused(format!("reading option {}", self.name), source))?;
         let device = match self.key {
             None => Some(value.as_slice()),
@@ -489,24 +479,16 @@ const fn can_be_generated(object_type: ObjectType) -> bool {
 }
 
 fn change_password(session: &mut Session<'_>, id: ObjectId, password: &str) -> Result<(), ProvisionError> {
-    let key = AuthenticationKey::from_password(password.as_bytes());
-    let algorithm = Algorithm::Aes128YubicoAuthentication.code();
-    let message = message::ChangeAuthenticationKey { id: id.get(), algorithm, key: key.as_bytes() };
     session
-        .send(Command::ChangeAuthenticationKey, &message)
-        .map_err(|source| refused(format!("changing the password of key {id}"), source))?;
-    Ok(())
-}
-
-fn object_name((object_type, id): (ObjectType, ObjectId)) -> message::ObjectName {
-    message::ObjectName { id: id.get(), object_type: object_type.code() }
+        .change_authentication_key(id, &AuthenticationKey::from_password(password.as_bytes()))
+        .map_err(|source| refused(format!("changing the password of key {id}"), source))
 }
 
 fn named((object_type, id): (ObjectType, ObjectId)) -> String {
     format!("{object_type} {id}")
 }
 
-fn refused(what: String, source: SessionError) -> ProvisionError {
+fn refused(what: String, source: ClientError) -> ProvisionError {
     ProvisionError::Refused { what, source }
 }
 

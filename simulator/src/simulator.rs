@@ -1,6 +1,9 @@
 //! The device in this process: the firmware core on a desktop, with a power switch.
 
-use std::{fmt, mem, path::PathBuf};
+use std::{
+    fmt, mem,
+    path::{Path, PathBuf},
+};
 
 use sshsm_firmware::{
     Device, MountError,
@@ -284,6 +287,12 @@ impl Simulator {
         let mut platform = mem::replace(device.platform(), nobody);
         platform.powered_up = platform.clock.elapsed();
         self.power_up(platform, flash)
+    }
+
+    /// Where its state is kept, if it is.
+    #[must_use]
+    pub fn directory(&self) -> Option<&Path> {
+        self.state.as_ref().map(State::directory)
     }
 
     /// The device's serial number.

@@ -181,6 +181,10 @@ impl State {
         Ok((state, device))
     }
 
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     pub(crate) fn file(&self) -> &Path {
         &self.file
     }

@@ -4,8 +4,9 @@
 
 use std::{error::Error, fs, path::Path};
 
+use sshsm_client::ClientError;
 use sshsm_protocol::{Command, DeviceError, ObjectId, ObjectType};
-use sshsm_simulator::{Provision, ProvisionError, Provisioned, SessionError, Simulator};
+use sshsm_simulator::{Provision, ProvisionError, Provisioned, Simulator};
 
 const LAB: &str = r#"
 factory-key = "delete"
@@ -105,7 +106,7 @@ fn the_second_time_everything_is_kept() {
     drop(session);
     assert!(matches!(
         device.session(id(1), "password"),
-        Err(SessionError::Device(DeviceError::ObjectNotFound))
+        Err(ClientError::UnknownAuthenticationKey(key)) if key == id(1)
     ));
 }
 
@@ -171,7 +172,7 @@ fn the_factory_key_gets_the_password_of_the_session() {
     let text = "[session]\nid = 1\npassword-file = \"admin.password\"\n";
     let mut device = new_device();
     provision(&mut device, text).unwrap();
-    assert!(matches!(device.session(id(1), "password"), Err(SessionError::Channel(_))));
+    assert!(matches!(device.session(id(1), "password"), Err(ClientError::WrongPassword(_))));
     assert!(device.session(id(1), "open sesame").is_ok());
     provision(&mut device, text).unwrap();
     let stranger = provision(&mut device, "");
@@ -300,10 +301,13 @@ fn declared_algorithms_are_switched_off_and_the_others_work() {
     let mut session = device.session(id(1), "password").unwrap();
     let mut sign = |length| session.command(Command::SignEcdsa, &[&[0, 5][..], &vec![7; length]].concat());
     sign(32).unwrap();
-    assert!(matches!(sign(48), Err(SessionError::Device(DeviceError::AlgorithmDisabled))));
+    assert!(matches!(sign(48), Err(ClientError::Device { error: DeviceError::AlgorithmDisabled, .. })));
     let header = [&[0, 6], &[0; 40][..], &[0, 1], &[0; 8], &[9]].concat();
     let refused = session.command(Command::GenerateAsymmetricKey, &header);
-    assert!(matches!(refused, Err(SessionError::Device(DeviceError::AlgorithmDisabled))), "{refused:?}");
+    assert!(
+        matches!(refused, Err(ClientError::Device { error: DeviceError::AlgorithmDisabled, .. })),
+        "{refused:?}"
+    );
 }
 
 #[test]
@@ -323,7 +327,7 @@ fn declared_commands_are_logged_and_no_others_and_what_is_fixed_stays() {
     // Behind what every log begins with: the reset and the boot.
     assert_eq!(commands[2..], [0x56, 0x53]);
     let mut set = |code| session.command(Command::SetOption, &[3, 0, 2, code, 0]);
-    assert!(matches!(set(0x53), Err(SessionError::Device(DeviceError::InvalidData))));
+    assert!(matches!(set(0x53), Err(ClientError::Device { error: DeviceError::InvalidData, .. })));
     set(0x56).unwrap();
 }
 
@@ -334,7 +338,7 @@ fn declared_force_audit_fills_the_log_and_then_stops_the_device() {
     assert_eq!(option(&mut device, 1), [1]);
     let mut session = device.session(id(1), "password").unwrap();
     let refused = (0..64).find_map(|_| session.command(Command::Echo, &[]).err());
-    assert!(matches!(refused, Some(SessionError::Device(DeviceError::LogFull))), "{refused:?}");
+    assert!(matches!(refused, Some(ClientError::Device { error: DeviceError::LogFull, .. })), "{refused:?}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! A host's end of the link to a board, with nothing of ours behind it but the link's own encoding.
 
 use serde::Serialize;
+use sshsm_client::{Exchange, ExchangeError};
 use sshsm_protocol::{
     Command,
     channel::{AuthenticationKey, Handshake, HandshakeError, HostChannel},
@@ -172,6 +173,16 @@ impl Link {
         let key = AuthenticationKey::from_password(b"password");
         let handshake = Handshake::new(1, &key, [1; 8]);
         handshake.open(|message| Ok::<_, HandshakeError>(self.transact(message))).unwrap()
+    }
+}
+
+impl Exchange for Link {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
+        Ok(Self::transact(self, frame))
+    }
+
+    fn describe(&self) -> String {
+        "a board".to_owned()
     }
 }
 

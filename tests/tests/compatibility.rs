@@ -10,12 +10,13 @@
 
 use std::{collections::BTreeMap, fs};
 
+use sshsm_client::ClientError;
 use sshsm_protocol::{
     Command, DeviceError, ObjectId,
     command::Channel,
     frame::{ERROR_CODE, Frame},
 };
-use sshsm_simulator::{SessionError, Simulator};
+use sshsm_simulator::Simulator;
 use sshsm_tests::requirement::workspace;
 
 /// A row of the document's table of commands.
@@ -53,7 +54,7 @@ fn has(command: Command) -> bool {
     if command.channel() == Channel::Session {
         let mut session = device.session(ObjectId::DEFAULT_AUTHENTICATION_KEY, "password").unwrap();
         let answer = session.command(command, &[]);
-        return !matches!(answer, Err(SessionError::Device(DeviceError::InvalidCommand)));
+        return !matches!(answer, Err(ClientError::Device { error: DeviceError::InvalidCommand, .. }));
     }
     // Lengths are checked first outside of sessions.
     let length = *command.request_length().start();

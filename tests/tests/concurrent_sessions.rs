@@ -11,10 +11,7 @@
 
 use std::{sync::mpsc::channel, thread, time::Duration};
 
-use sshsm::{
-    client::{Client, ClientError, Session},
-    transport::connector::Connector,
-};
+use sshsm_client::{Client, ClientError, Connector, Listener, Session};
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId, ObjectType,
     channel::{AuthenticationKey, MAX_SESSIONS},
@@ -54,7 +51,8 @@ fn key() -> AuthenticationKey {
 }
 
 fn client(device: &Served) -> Client {
-    Client::connect(Box::new(Connector::open(&device.address().to_string()).unwrap())).unwrap()
+    Client::connect(Box::new(Connector::open(&device.address().to_string()).unwrap()), Listener::default())
+        .unwrap()
 }
 
 fn open(client: &mut Client) -> Result<Session<'_>, ClientError> {

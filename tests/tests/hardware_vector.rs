@@ -8,39 +8,22 @@
     reason = "a test reports by stopping"
 )]
 
-use sshsm::{
-    client::{Client, ClientError, Session},
-    transport::{DeviceAddress, Transport, TransportError},
-};
+use sshsm::device_address::DeviceAddress;
+use sshsm_client::{Client, ClientError, Listener, Session};
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
     codec::Writer, object::NewObject, ssh::template::Template, ssh::timestamp::Now,
 };
 use sshsm_tests::{needs, simulator, vector};
 
-/// The device in this process, in memory.
-struct InMemory(sshsm_simulator::Simulator);
-
-impl InMemory {
-    fn client() -> Client {
-        let simulator = sshsm_simulator::Simulator::memory().start().unwrap();
-        Client::connect(Box::new(Self(simulator))).unwrap()
-    }
-}
-
-impl Transport for InMemory {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
-        Ok(self.0.transact(frame).unwrap())
-    }
-
-    fn describe(&self) -> String {
-        "memory".to_owned()
-    }
+fn in_memory() -> Client {
+    let simulator = sshsm_simulator::Simulator::memory().start().unwrap();
+    Client::connect(Box::new(simulator), Listener::default()).unwrap()
 }
 
 fn over_http(simulator: &simulator::Simulator) -> Client {
     let address: DeviceAddress = simulator.url().parse().unwrap();
-    Client::connect(address.open().unwrap()).unwrap()
+    Client::connect(address.open(&Listener::default()).unwrap(), Listener::default()).unwrap()
 }
 
 fn open(client: &mut Client) -> Session<'_> {
@@ -124,7 +107,7 @@ impl<'c> Replay<'c> {
 #[test]
 fn in_process_the_answer_is_the_hardwares_and_no_changed_bit_gets_one() {
     let vector = needs!(vector::signing());
-    let mut client = InMemory::client();
+    let mut client = in_memory();
     Replay::prepare(open(&mut client), &vector).check(&vector, 1);
 }
 

@@ -9,10 +9,7 @@
     reason = "a test reports by stopping"
 )]
 
-use sshsm::{
-    client::{Client, ClientError, Session},
-    transport::{DeviceAddress, TransportError},
-};
+use sshsm_client::{Client, ClientError, ExchangeError, Listener, Serial, Session};
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Domains, Label, ObjectId, ObjectType,
     object::{ListFilter, NewObject},
@@ -163,8 +160,8 @@ fn larger_rsa_authorities_sign_and_log_in() {
 
 /// A client of the board on a port; errors are the caller's to judge.
 fn client(port: &Path) -> Result<Client, ClientError> {
-    let address: DeviceAddress = format!("serial:{}", port.display()).parse().unwrap();
-    Client::connect(address.open()?)
+    let serial = Serial::open(port.to_str().unwrap(), Listener::default())?;
+    Client::connect(Box::new(serial), Listener::default())
 }
 
 fn object(id: u16, capabilities: &[Capability], algorithm: Algorithm) -> NewObject {
@@ -240,7 +237,7 @@ fn a_board_whose_plug_is_pulled_at_random_loses_nothing_that_it_acknowledged() {
             drop(board);
             worker.join().unwrap()
         });
-        assert!(matches!(last, Err(ClientError::Transport(_))), "round {round}: {last:?}");
+        assert!(matches!(last, Err(ClientError::Exchange(_))), "round {round}: {last:?}");
 
         let board = needs!(Board::start(directory.path()));
         let mut client = client(board.port()).unwrap();
@@ -273,7 +270,7 @@ fn a_port_whose_board_died_is_an_interruption_not_a_refusal() {
     let mut session = Session::open(&mut client, ObjectId::DEFAULT_AUTHENTICATION_KEY, "password").unwrap();
     drop(board);
     let error = session.echo(b"anybody?").unwrap_err();
-    assert!(matches!(error, ClientError::Transport(TransportError::Interrupted { .. })), "{error:?}");
+    assert!(matches!(error, ClientError::Exchange(ExchangeError::Interrupted { .. })), "{error:?}");
 }
 
 #[test]

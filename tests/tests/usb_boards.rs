@@ -8,10 +8,7 @@
     reason = "a test reports by stopping"
 )]
 
-use sshsm::{
-    client::{Client, ClientError, Session},
-    transport::{Transport, TransportError},
-};
+use sshsm_client::{Client, ClientError, Exchange, ExchangeError, Listener, Session};
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId, ObjectType,
     link::{Activity, Answer, LinkError, Request, ResetReason},
@@ -118,11 +115,11 @@ fn pressing(board: &UsbBoard, happens: impl FnOnce() -> Finished + Send) -> Fini
     })
 }
 
-/// A transport that asks how the board is all the while that it computes.
+/// An exchange that asks how the board is all the while that it computes.
 struct Watching(Link, Arc<AtomicUsize>);
 
-impl Transport for Watching {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
+impl Exchange for Watching {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
         let (answer, asked) = self.0.transact_and_watch(frame);
         self.1.fetch_max(asked, Ordering::Relaxed);
         Ok(answer)
@@ -133,22 +130,9 @@ impl Transport for Watching {
     }
 }
 
-/// A transport that sends and waits.
-struct Plain(Link);
-
-impl Transport for Plain {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
-        Ok(self.0.transact(frame))
-    }
-
-    fn describe(&self) -> String {
-        "a board".to_owned()
-    }
-}
-
 /// Connects to a factory-new device.
 fn connect(port: &Path) -> Client {
-    Client::connect(Box::new(Plain(Link::open(port)))).unwrap()
+    Client::connect(Box::new(Link::open(port)), Listener::default()).unwrap()
 }
 
 /// A session that may do anything, on a factory-new device.
@@ -249,8 +233,8 @@ fn its_answer_is_the_hardwares_and_it_tells_its_status_while_rsa_computes(board:
     let directory = tempdir().unwrap();
     let running = needs!(UsbBoard::start(board, directory.path()));
     let asked = Arc::new(AtomicUsize::new(0));
-    let transport = Watching(Link::open(running.port()), Arc::clone(&asked));
-    let mut client = Client::connect(Box::new(transport)).unwrap();
+    let watching = Watching(Link::open(running.port()), Arc::clone(&asked));
+    let mut client = Client::connect(Box::new(watching), Listener::default()).unwrap();
     let mut session = session(&mut client);
     let key = &vector.ca_key;
     let ca_key = object(key.object_id, &key.domains, &[Capability::SignSshCertificate], Algorithm::Rsa2048);

@@ -34,11 +34,11 @@ use sshsm_protocol::{
 };
 
 use crate::{
-    client::{ClientError, Session},
     files,
     ledger::{Head, KnownJournal, Ledger, LedgerError, Link, hex, unhex},
     output::shown,
 };
+use sshsm_client::{ClientError, Session};
 
 pub use reconcile::{Gap, Reconciliation, Unmatched};
 

@@ -3,12 +3,12 @@
 
 use serde::Serialize;
 use sshsm_protocol::{
-    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
-    ObjectType, channel::AuthenticationKey, object::NewObject,
+    Algorithm, AsymmetricAlgorithm, Capabilities, Capability, Domains, Label, ObjectId, ObjectType,
+    channel::AuthenticationKey, object::NewObject,
 };
 use zeroize::Zeroizing;
 
-use crate::client::{Client, ClientError, Session};
+use sshsm_client::{Client, ClientError, Session, found};
 
 /// What everybody knows of a device that comes from the factory.
 pub const FACTORY_PASSWORD: &str = "password";
@@ -100,17 +100,5 @@ pub fn ensure_template(
             session.put_template(&object(id, label, Algorithm::TemplateSsh, capabilities), template)?;
             Ok(Outcome::Made)
         }
-    }
-}
-
-/// `None` for an object that is not there.
-///
-/// # Errors
-/// All others than that.
-pub fn found<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => Ok(None),
-        Err(error) => Err(error),
     }
 }

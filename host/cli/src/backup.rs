@@ -26,13 +26,12 @@ use sshsm_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
-    authority::found,
-    client::{self, ClientError, Identity, Session},
     device_key, input,
     output::shown,
-    private_session::is_temporary,
     shares::{self, BackupId, Key, Scheme, Share, ShareError},
-    transport::{TransportError, interruptible::Stop},
+};
+use sshsm_client::{
+    ClientError, ExchangeError, Identity, Session, found, interruptible::Stop, private_session::is_temporary,
 };
 
 /// What a backup file calls itself.
@@ -457,7 +456,7 @@ impl Rights {
             algorithm: Algorithm::Aes256CcmWrap,
         };
         let id = loop {
-            let id = client::random_id()?;
+            let id = sshsm_client::random_id()?;
             object.id = Some(id);
             match session.put_wrap_key(&object, self.delegated, key.as_slice()) {
                 Ok(id) => break id,
@@ -612,7 +611,7 @@ pub fn create(
 /// Ends the work between two objects when the program is told to end.
 fn go_on(session: &Session<'_>, stop: &Stop) -> Result<(), ClientError> {
     match stop.is_told() {
-        true => Err(TransportError::Stopped { address: session.describe() }.into()),
+        true => Err(ExchangeError::Stopped { address: session.describe() }.into()),
         false => Ok(()),
     }
 }

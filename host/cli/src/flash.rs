@@ -21,11 +21,10 @@ use sha2::{Digest, Sha256};
 use sshsm_boards::{self as boards, Boot, BootLoader, DriveId, Start};
 use sshsm_protocol::{device_status::Image, link::Activity, ssh::Printable};
 
-use crate::{
-    client::{Client, ClientError},
-    output::shown,
-    secure_boot,
-    transport::{Transport, TransportError, board, serial::Hello, serial::Serial},
+use crate::{output::shown, secure_boot};
+use sshsm_client::{
+    Client, ClientError, Exchange, ExchangeError, Listener, board,
+    serial::{Hello, Serial},
 };
 
 /// What every UF2 drive has in its root.
@@ -225,7 +224,7 @@ pub enum FlashError {
     #[error("the image was copied, but no device appeared on a serial port")]
     NoPort {
         /// What was there instead.
-        source: TransportError,
+        source: ExchangeError,
     },
     /// The device runs something else than what was copied.
     #[error("the image was copied, but the device at {device} says that it runs {found}, not {wanted}")]
@@ -239,7 +238,7 @@ pub enum FlashError {
     },
     /// A board cannot be talked to.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Exchange(#[from] ExchangeError),
     /// A board does not say what it is.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -384,6 +383,8 @@ pub struct Job<'a> {
     pub patience: Duration,
     /// Ask no board to start its boot loader.
     pub by_hand: bool,
+    /// What is told what the board waits for.
+    pub listener: Listener,
 }
 
 impl Job<'_> {
@@ -466,16 +467,16 @@ impl Job<'_> {
             return Ok(Err(Started::ByHand("start the boot loader")));
         }
         let mut serial = match self.port {
-            Some(path) => match Serial::open(path) {
+            Some(path) => match Serial::open(path, self.listener.clone()) {
                 Ok(serial) => serial,
-                Err(TransportError::Unreachable { .. } | TransportError::NotADevice { .. }) => {
+                Err(ExchangeError::Unreachable { .. } | ExchangeError::NotADevice { .. }) => {
                     return Ok(Err(NONE));
                 }
                 Err(error) => return Err(error.into()),
             },
             None => match board::only_board() {
-                Ok(board) => Serial::open(&board.path)?,
-                Err(TransportError::NoBoard | TransportError::Enumeration(_)) => return Ok(Err(NONE)),
+                Ok(board) => Serial::open(&board.path, self.listener.clone())?,
+                Err(ExchangeError::NoBoard | ExchangeError::Enumeration(_)) => return Ok(Err(NONE)),
                 Err(error) => return Err(error.into()),
             },
         };
@@ -492,16 +493,16 @@ impl Job<'_> {
         if serial.status()?.activity == Activity::Failed {
             return Ok(Err(Started::ByHand("the device failed (`sshsm device log` says why)")));
         }
-        Ok(Ok(Client::connect(Box::new(serial))?))
+        Ok(Ok(Client::connect(Box::new(serial), self.listener.clone())?))
     }
 
     /// The device that runs the new firmware.
     fn wait_for_device(&self) -> Result<(String, Hello), FlashError> {
         let open = || match self.port {
-            Some(path) => Serial::open(path),
-            None => board::only_board().and_then(|board| Serial::open(&board.path)),
+            Some(path) => Serial::open(path, self.listener.clone()),
+            None => board::only_board().and_then(|board| Serial::open(&board.path, self.listener.clone())),
         };
-        let mut last = TransportError::NoBoard;
+        let mut last = ExchangeError::NoBoard;
         let found = self.wait_for(|| match open().and_then(|mut serial| Ok((serial.image()?, serial))) {
             Ok((image, serial)) => {
                 let hello = serial.hello();
@@ -520,7 +521,7 @@ impl Job<'_> {
                 match image {
                     // Its hash is not computed yet.
                     None => {
-                        last = TransportError::NotADevice {
+                        last = ExchangeError::NotADevice {
                             path: serial.describe(),
                             reason: "it does not say which image it runs",
                         };

@@ -2,9 +2,8 @@
 //!
 //! | to learn about | open |
 //! |---|---|
-//! | how a frame reaches a device | [`transport`] |
+//! | where a device is | [`device_address`] |
 //! | keys on PKCS#11 tokens | [`pkcs11`] |
-//! | a device's commands, typed | [`client`] |
 //! | how a certificate is asked for, signed and verified | [`signer`], [`request`], [`timestamp`], [`certificate`] |
 //! | certificates for `ssh-keygen -Us` | [`agent`] |
 //! | why a request is refused | [`explanation`] |
@@ -29,7 +28,7 @@ pub mod certificate;
 pub mod certificate_options;
 pub mod child;
 pub mod cli;
-pub mod client;
+pub mod device_address;
 pub mod device_key;
 pub mod duration;
 pub mod explanation;
@@ -46,7 +45,6 @@ pub mod output;
 pub mod passphrase;
 pub mod pkcs11;
 pub mod presented_certificate;
-pub mod private_session;
 pub mod provision;
 pub mod quickstart;
 pub mod redact;
@@ -59,5 +57,4 @@ pub mod signer;
 mod ssh_keygen;
 pub mod template;
 pub mod timestamp;
-pub mod transport;
 pub mod validity;

@@ -25,15 +25,16 @@ use zeroize::Zeroizing;
 
 use crate::{
     authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
-    client::{Client, ClientError, Credential, NewKey, Session},
-    output,
-    output::shown,
-    private_session::{self, Changed, Moment, Opening, PrivateSessionError, SUCCESSOR, Way},
+    output::{self, shown},
     signer::{self, SignerError},
     template::{
         describe,
         file::{self, TemplateFileError},
     },
+};
+use sshsm_client::{
+    Client, ClientError, Credential, NewKey, Session, found,
+    private_session::{self, Changed, Moment, Opening, PrivateSessionError, SUCCESSOR, Way},
 };
 
 /// What `sshsm sign` needs: to sign, and to read the template when it explains a refusal.
@@ -470,7 +471,7 @@ fn carry_out(
         outcome => step(format!("template {template} put"), outcome),
     }
 
-    let outcome = match authority::found(session.object_info(signer, ObjectType::AuthenticationKey))? {
+    let outcome = match found(session.object_info(signer, ObjectType::AuthenticationKey))? {
         Some(_) => Outcome::Kept,
         None => {
             let object = authority::object(signer, label, *signer_algorithm, plan.with(SIGNER_CAPABILITIES));

@@ -24,7 +24,7 @@ use crate::{
     authority::{self, Outcome},
     certificate_options::{CertificateOptions, OptionError},
     child,
-    client::{Client, ClientError, Session},
+    device_address::{DeviceAddress, OpenError},
     device_key::DeviceKeyError,
     duration,
     explanation::Explanation,
@@ -40,9 +40,9 @@ use crate::{
         file::{self, TemplateFileError},
     },
     timestamp::{TimestampAuthority, TimestampError},
-    transport::{DeviceAddress, TransportError},
     validity::{Validity, ValidityError},
 };
+use sshsm_client::{Client, ClientError, Listener, Session};
 
 /// Says that the directory was made here.
 const MARKER: &str = ".sshsm-quickstart";
@@ -120,7 +120,7 @@ pub enum QuickstartError {
     DeviceKey(#[from] DeviceKeyError),
     /// The simulator does not start.
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Open(#[from] OpenError),
     /// The device refuses a command.
     #[error(transparent)]
     Client(#[from] ClientError),
@@ -176,7 +176,7 @@ pub struct Summary {
 }
 
 /// Makes, or goes on with, the authority in `directory`, and tells what it does on `out`. `program` is how the reader
-/// started this program. The certificate is recorded as any other.
+/// started this program. The certificate is recorded as any other. `listener` is told of what the device waits for.
 ///
 /// # Errors
 /// [`QuickstartError`] says what stopped it; a second run goes on from there.
@@ -184,6 +184,7 @@ pub fn run(
     directory: &Path,
     program: &Path,
     recorder: &Recorder,
+    listener: &Listener,
     out: &mut dyn Write,
 ) -> Result<Summary, QuickstartError> {
     let program = quoted(program);
@@ -192,7 +193,7 @@ pub fn run(
     tale.line(format_args!("A certificate authority for SSH in {}", shown(&place.0)))?;
 
     let device = DeviceAddress::Simulator(Some(place.path("simulator")));
-    let mut client = Client::connect(device.open()?)?;
+    let mut client = Client::connect(device.open(listener)?, listener.clone())?;
     let mut session = place.open_session(&mut client)?;
     tale.step("A device", &[
         "The simulator holds keys and decides, as a board would. It no longer has the factory's password.",
@@ -532,7 +533,13 @@ mod tests {
     fn a_strangers_directory_is_left_alone() {
         let directory = tempfile::tempdir().unwrap();
         fs::write(directory.path().join("diary"), "private").unwrap();
-        let result = run(directory.path(), Path::new("sshsm"), &Recorder::new(None), &mut io::sink());
+        let result = run(
+            directory.path(),
+            Path::new("sshsm"),
+            &Recorder::new(None),
+            &Listener::default(),
+            &mut io::sink(),
+        );
         assert!(matches!(result, Err(QuickstartError::NotOurs(_))), "{result:?}");
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
     }

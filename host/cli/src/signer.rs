@@ -25,7 +25,6 @@ use sshsm_protocol::{
 
 use crate::{
     certificate::{self, CertificateError},
-    client::{ClientError, Session},
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
     ledger::{Answer, LogSpan},
@@ -33,6 +32,7 @@ use crate::{
     request::{BuildError, COMMAND_LENGTH, Content, SigningRequest, StoredRequest},
     timestamp::{TimestampError, TimestampSource},
 };
+use sshsm_client::{ClientError, Session};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -104,26 +104,14 @@ impl SignerError {
         match self {
             // There is a signature; it is the certificate that is wrong.
             Self::Certificate(_) => Answer::Signed,
-            Self::Refused | Self::Client(ClientError::Device { .. } | ClientError::UndefinedError { .. }) => {
-                Answer::Error
-            }
-            // Nothing was asked.
-            Self::Client(
-                ClientError::TooLong { .. }
-                | ClientError::UnknownAuthenticationKey(_)
-                | ClientError::WrongPassword(_)
-                | ClientError::WrongPrivateKey(_)
-                | ClientError::Ended
-                | ClientError::Entropy(_),
-            )
+            Self::Client(error) if error.may_have_run() => Answer::Unknown,
+            Self::Client(_)
+            | Self::Refused
             | Self::Missing { .. }
             | Self::CaKey { .. }
             | Self::Algorithm { .. }
             | Self::Timestamp(_)
             | Self::Explanation(_) => Answer::Error,
-            Self::Client(
-                ClientError::Transport(_) | ClientError::Nonsense { .. } | ClientError::NotAuthentic { .. },
-            ) => Answer::Unknown,
             Self::Build(_) | Self::Pkcs11(_) => Answer::Unknown,
         }
     }

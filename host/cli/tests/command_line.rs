@@ -320,7 +320,7 @@ fn help_and_version_are_data() {
 #[test]
 fn a_locked_or_damaged_state_is_a_broken_device() {
     let machine = Machine::new();
-    let held = sshsm::transport::simulator::InProcess::open(&machine.path("device")).unwrap();
+    let held = sshsm_simulator::Simulator::open(machine.path("device")).start().unwrap();
     let locked = machine.run(&["key", "list"]);
     assert_eq!(locked.code, 3, "{locked:?}");
     drop(held);

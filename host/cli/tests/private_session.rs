@@ -15,12 +15,10 @@ use std::{
 };
 
 use machine::{Machine, Run, ed25519, serve};
-use sshsm::{
-    authority::FACTORY_PASSWORD,
-    client::{Client, ClientError, Credential, NewKey, Session},
+use sshsm::{authority::FACTORY_PASSWORD, provision::SIGNER_CAPABILITIES};
+use sshsm_client::{
+    Client, ClientError, Credential, Exchange, ExchangeError, Listener, NewKey, Session,
     private_session::{Opening, PrivateSessionError, SUCCESSOR},
-    provision::SIGNER_CAPABILITIES,
-    transport::{Transport, TransportError},
 };
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, Command, Domains, Label, ObjectId, ObjectType,
@@ -256,9 +254,9 @@ struct Breaking {
     once: bool,
 }
 
-impl Transport for Breaking {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let broken = || TransportError::Stopped { address: self.describe() };
+impl Exchange for Breaking {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
+        let broken = || ExchangeError::Stopped { address: self.describe() };
         let left = self.left.load(Relaxed);
         if left == 0 {
             return Err(broken());
@@ -304,7 +302,7 @@ fn a_change_of_the_factorys_password_goes_on_wherever_it_was_cut_short() {
             let device = Arc::new(Mutex::new(Simulator::memory().start().unwrap()));
             let left = Arc::new(AtomicUsize::new(WHOLE));
             let road = Breaking { device: Arc::clone(&device), left: Arc::clone(&left), after, once: false };
-            let mut client = Client::connect(Box::new(road)).unwrap();
+            let mut client = Client::connect(Box::new(road), Listener::default()).unwrap();
             let device = client.device_public_key().unwrap();
             let opening = Opening { key, credential: credential.clone(), device, known: true };
             left.store(cut, Relaxed);
@@ -341,7 +339,7 @@ fn a_temporary_key_goes_also_when_the_answer_that_it_is_there_was_lost() {
         let device = Arc::new(Mutex::new(Simulator::memory().start().unwrap()));
         let left = Arc::new(AtomicUsize::new(WHOLE));
         let road = Breaking { device, left: Arc::clone(&left), after: true, once: true };
-        let mut client = Client::connect(Box::new(road)).unwrap();
+        let mut client = Client::connect(Box::new(road), Listener::default()).unwrap();
         let device = client.device_public_key().unwrap();
         let opening = Opening { key, credential: Credential::Key(factory.clone()), device, known: true };
         left.store(cut, Relaxed);
@@ -395,7 +393,7 @@ impl Backend for Meddling {
         {
             let left = Arc::new(AtomicUsize::new(WHOLE));
             let road = Breaking { device: Arc::clone(&self.device), left, after: false, once: false };
-            act(&mut Client::connect(Box::new(road)).unwrap());
+            act(&mut Client::connect(Box::new(road), Listener::default()).unwrap());
         }
         let mut answer = self.device.lock().unwrap().transact(request)?;
         if self.strips && request[0] == Command::GetDeviceInfo.code() {

@@ -143,7 +143,7 @@ fn a_port_that_is_not_there_and_one_that_is_no_port_are_told_apart() {
 fn one_program_at_a_time_has_the_port() {
     let (port, machine) = simulator();
     let path = port.path().to_str().unwrap();
-    let mine = sshsm::transport::serial::Serial::open(path).unwrap();
+    let mine = sshsm_client::serial::Serial::open(path, sshsm_client::Listener::default()).unwrap();
     let run = machine.run(&["key", "list"]);
     assert_eq!(run.code, 3, "{run:?}");
     assert!(run.stderr.contains(&format!("{path} is in use by another program")), "{run:?}");

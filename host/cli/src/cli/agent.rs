@@ -211,7 +211,7 @@ fn at_a_device<T>(
     let mut failed = Vec::new();
     for device in &ca.devices {
         match ca.with_signer(device, &mut used) {
-            Err(error @ CliError::Transport(_)) => failed.push(error),
+            Err(error @ CliError::Open(_)) => failed.push(error),
             result => return result,
         }
     }

@@ -9,15 +9,15 @@ use sshsm_protocol::{Command, ObjectId, option::AuditMode};
 
 use super::{
     Context,
-    error::{CliError, line},
+    error::CliError,
     ledger::{state_file, table, time},
 };
 use crate::{
     audit::{Finding, Journal, Reconciliation, Record, Unmatched, Update},
-    client::{ClientError, Session},
     ledger::{Filter, Ledger},
     output::{self, Format, columns, lossy, shown},
 };
+use sshsm_client::{ClientError, Session};
 
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
@@ -135,11 +135,9 @@ impl Audit {
                     }
                     update.findings.iter().for_each(output::talk);
                 }
-                Err(CliError::Transport(error) | CliError::Client(ClientError::Transport(error)))
-                    if found =>
-                {
+                Err(error @ (CliError::Open(_) | CliError::Client(ClientError::Exchange(_)))) if found => {
                     if !mem::replace(&mut away, true) {
-                        output::talk(format_args!("{}; waiting for it", line(&error)));
+                        output::talk(format_args!("{}; waiting for it", error.line()));
                     }
                 }
                 Err(error) => return Err(error),

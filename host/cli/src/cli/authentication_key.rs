@@ -16,10 +16,9 @@ use super::{
     key::ObjectName,
     password::{self, Existing},
 };
-use crate::{
-    authority::FACTORY_PASSWORD,
-    client::{Client, ClientError, Credential, NewKey, Session},
-    output,
+use crate::{authority::FACTORY_PASSWORD, output};
+use sshsm_client::{
+    Client, ClientError, Credential, NewKey, Session,
     private_session::{self, Changed, Opening, PrivateSessionError, Way},
 };
 
@@ -183,7 +182,7 @@ fn change(
     }
     if let Some(opening) = opening {
         // A public key is no secret; whose device gets it is unknown all the same.
-        opening.tell_what_is_not_checked();
+        opening.warn_if_not_identified(client.listener());
     }
     let changed = Session::open_with(client, own, credential).and_then(|mut session| {
         // A password that is about to end could open what an earlier run left, too.

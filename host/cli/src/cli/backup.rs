@@ -13,17 +13,20 @@ use super::{
     Context,
     authentication_key::{self, Road},
     error::{CliError, FileError},
+    notice::listener,
     prompt, service,
 };
 use crate::{
     backup::{
         self, Backup, BackupError, Created, Description, NotExported, Outcome, Remembered, Stored, WrapKey,
     },
-    client::{Client, Session},
     files, input,
     output::{self, columns, shown},
     shares::{self, Entry, Key, Scheme, Share, ShareError},
-    transport::interruptible::{Interruptible, Stop},
+};
+use sshsm_client::{
+    Client, Session,
+    interruptible::{Interruptible, Stop},
 };
 
 /// The verbs of `backup`.
@@ -224,9 +227,9 @@ impl Create {
 /// A simulator that is not there is made only for what changes it.
 fn connect(context: &Context, stop: &Stop, changes: bool) -> Result<Client, CliError> {
     let device = context.device()?;
-    let transport = if changes { super::open_or_make(device)? } else { device.open_existing()? };
-    let transport = Interruptible::new(transport, stop.clone());
-    Ok(Client::connect(Box::new(transport))?)
+    let exchange = if changes { super::open_or_make(device)? } else { device.open_existing(&listener())? };
+    let exchange = Interruptible::new(exchange, stop.clone());
+    Ok(Client::connect(Box::new(exchange), listener())?)
 }
 
 /// From here on a signal ends the work, and with it the wrap key on the device, and not the program at once.

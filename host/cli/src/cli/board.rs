@@ -9,8 +9,9 @@ use sshsm_protocol::{
     ssh::Printable,
 };
 
-use super::{Context, error::CliError};
+use super::{Context, error::CliError, notice::listener};
 use crate::{
+    device_address::DeviceAddress,
     flash::hexadecimal,
     output::{self, Format, columns},
     pkcs11::{
@@ -18,11 +19,10 @@ use crate::{
         inventory::{self, ListedKey, ListedToken},
         module::Module,
     },
-    transport::{
-        DeviceAddress,
-        board::{self, Board},
-        serial::{LogLine, Serial},
-    },
+};
+use sshsm_client::{
+    board::{self, Board},
+    serial::{LogLine, Serial},
 };
 
 /// How often a log that is followed is asked for more.
@@ -43,7 +43,7 @@ struct Listed {
 impl Listed {
     fn ask(Board { path, usb_serial }: Board) -> Self {
         let device = format!("serial:{path}");
-        match Serial::open(&path) {
+        match Serial::open(&path, listener()) {
             Ok(serial) => {
                 let hello = serial.hello();
                 let (board, firmware) = (Some(hello.board.clone()), Some(version(hello.firmware)));
@@ -161,12 +161,12 @@ struct Health {
 
 /// Shows how the board is.
 pub(super) fn status(context: &Context) -> Result<(), CliError> {
-    let mut serial = context.device()?.open_serial()?;
+    let mut serial = context.device()?.open_serial(&listener())?;
     let Status { activity, reset, uptime, sessions, free_records, free_pages, dropped } = serial.status()?;
     let image = serial.image()?;
     let hello = serial.hello();
     let health = Health {
-        device: crate::transport::Transport::describe(&serial),
+        device: sshsm_client::Exchange::describe(&serial),
         board: hello.board.clone(),
         serial: hello.serial,
         firmware: version(hello.firmware),
@@ -239,7 +239,7 @@ impl Line {
 
 /// Shows the lines that the board still has, and with `follow` those to come, each as a JSON document of its own.
 pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
-    let mut serial = context.device()?.open_serial()?;
+    let mut serial = context.device()?.open_serial(&listener())?;
     let mut next = 0;
     let mut uptime = 0;
     let mut lines = Vec::new();

@@ -21,7 +21,8 @@ use sshsm_protocol::ObjectId;
 
 use super::arguments::{self, LedgerChoice, RsaSignature, TemplateName};
 use crate::{
-    files, output::shown, pkcs11, redact::RedactedAddress, timestamp::SourceAddress, transport::DeviceAddress,
+    device_address::DeviceAddress, files, output::shown, pkcs11, redact::RedactedAddress,
+    timestamp::SourceAddress,
 };
 
 /// The table of certificate authorities; every other table is a command's.

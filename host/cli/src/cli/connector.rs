@@ -11,12 +11,14 @@ use tokio::{net::TcpListener, runtime};
 use super::{
     Context,
     error::{CliError, line},
+    notice::listener,
     service,
 };
 use crate::{
+    device_address::{DeviceAddress, OpenError},
     output::{self, Format},
-    transport::{DeviceAddress, Transport, TransportError},
 };
+use sshsm_client::{Exchange, ExchangeError};
 
 /// Arguments of `connector`.
 #[derive(Debug, Args)]
@@ -37,9 +39,9 @@ pub(super) struct Connector {
 impl Connector {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let listener = bind(&self.listen, self.allow_remote)?;
-        let mut device = Device { address: context.device()?.clone(), transport: None };
+        let mut device = Device { address: context.device()?.clone(), exchange: None };
         // That the device is away later is no error; at the start the address may be wrong.
-        device.transport = Some(super::open_or_make(&device.address)?);
+        device.exchange = Some(super::open_or_make(&device.address)?);
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Service)?;
         runtime.block_on(async {
@@ -57,29 +59,29 @@ impl Connector {
 struct Device {
     address: DeviceAddress,
     /// `None` while it is away.
-    transport: Option<Box<dyn Transport>>,
+    exchange: Option<Box<dyn Exchange>>,
 }
 
 impl Device {
-    fn open(&mut self) -> Result<&mut dyn Transport, TransportError> {
-        let transport = match self.transport.take() {
-            Some(transport) => transport,
-            None => self.address.open()?,
+    fn open(&mut self) -> Result<&mut dyn Exchange, OpenError> {
+        let exchange = match self.exchange.take() {
+            Some(exchange) => exchange,
+            None => self.address.open(&listener())?,
         };
-        Ok(self.transport.insert(transport).as_mut())
+        Ok(self.exchange.insert(exchange).as_mut())
     }
 
     /// Does something with the device; after a failure the road to it is built anew the next time.
     fn with<T>(
         &mut self,
-        act: impl FnOnce(&mut dyn Transport) -> Result<T, TransportError>,
-    ) -> Result<T, TransportError> {
-        let was_there = self.transport.is_some();
-        let done = self.open().and_then(act);
+        act: impl FnOnce(&mut dyn Exchange) -> Result<T, ExchangeError>,
+    ) -> Result<T, OpenError> {
+        let was_there = self.exchange.is_some();
+        let done = self.open().and_then(|device| Ok(act(device)?));
         match &done {
             Ok(_) if !was_there => output::talk(format_args!("{} is there", self.address)),
             Ok(_) => {}
-            Err(_) => self.transport = None,
+            Err(_) => self.exchange = None,
         }
         if was_there && let Err(error) = &done {
             output::talk(line(error));
@@ -89,9 +91,9 @@ impl Device {
 }
 
 impl Backend for Device {
-    type Error = TransportError;
+    type Error = OpenError;
 
-    fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, TransportError> {
+    fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, OpenError> {
         self.with(|device| device.transact(request))
     }
 

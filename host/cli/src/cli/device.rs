@@ -13,7 +13,8 @@ use super::{
     error::{CliError, FileError},
     key,
 };
-use crate::{client::Client, device_key, flash::hexadecimal, input, output};
+use crate::{device_key, flash::hexadecimal, input, output};
+use sshsm_client::Client;
 
 /// The verbs of `device`.
 #[derive(Debug, Subcommand)]

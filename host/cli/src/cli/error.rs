@@ -15,7 +15,7 @@ use sshsm_simulator::connector::BindError;
 use crate::{
     audit::AuditError,
     backup::BackupError,
-    client::ClientError,
+    device_address::OpenError,
     flash::FlashError,
     issue::IssueError,
     key_file::KeyFileError,
@@ -23,7 +23,6 @@ use crate::{
     output::{causes, shown},
     passphrase::Weakness,
     pkcs11::{Pkcs11Error, error::Tries},
-    private_session::{PrivateSessionError, SUCCESSOR},
     provision::ProvisionError,
     quickstart::QuickstartError,
     secure_boot::BootKeyError,
@@ -31,7 +30,10 @@ use crate::{
     signature::VerifyError,
     signer::SignerError,
     timestamp::{TimestampError, agent_key::AgentKeyError, remote::RemoteError, service::ListenError},
-    transport::TransportError,
+};
+use sshsm_client::{
+    ClientError, ExchangeError,
+    private_session::{PrivateSessionError, SUCCESSOR},
 };
 
 pub(crate) use crate::output::line;
@@ -107,7 +109,7 @@ const TOUCH: &str = "repeat the command and touch the device while it waits";
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error(transparent)]
-    Transport(#[from] TransportError),
+    Open(#[from] OpenError),
     #[error(transparent)]
     Client(#[from] ClientError),
     #[error(transparent)]
@@ -221,10 +223,16 @@ impl From<SignerError> for CliError {
     }
 }
 
+impl From<ExchangeError> for CliError {
+    fn from(error: ExchangeError) -> Self {
+        Self::Open(error.into())
+    }
+}
+
 impl From<QuickstartError> for CliError {
     fn from(error: QuickstartError) -> Self {
         match error {
-            QuickstartError::Transport(error) => error.into(),
+            QuickstartError::Open(error) => error.into(),
             QuickstartError::Client(error) => error.into(),
             QuickstartError::Signer(error) => error.into(),
             QuickstartError::Issue(error) => error.into(),
@@ -288,7 +296,7 @@ impl From<AuditError> for CliError {
 impl From<FlashError> for CliError {
     fn from(error: FlashError) -> Self {
         match error {
-            FlashError::Transport(error) => error.into(),
+            FlashError::Exchange(error) => error.into(),
             FlashError::Client(error) => error.into(),
             error => Self::Flash(Box::new(error)),
         }
@@ -315,8 +323,8 @@ impl CliError {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::Transport(TransportError::NotSerial { .. } | TransportError::Token { .. }) => Exit::Usage,
-            Self::Transport(_) => Exit::Device,
+            Self::Open(OpenError::NotSerial { .. } | OpenError::Token { .. }) => Exit::Usage,
+            Self::Open(_) => Exit::Device,
             Self::Client(error) => client_exit(error),
             Self::Pkcs11(error) => pkcs11_exit(error),
             Self::File(_) | Self::Output(_) => Exit::File,
@@ -409,34 +417,36 @@ impl CliError {
     /// What the reader can do about it.
     fn next_step(&self) -> Option<&'static str> {
         Some(match self {
-            Self::Transport(error) | Self::Client(ClientError::Transport(error)) => match error {
-                TransportError::Unreachable { address, .. } if address.starts_with("serial:") => {
-                    "plug the board in; `sshsm device list` shows its port"
+            Self::Open(OpenError::NoSimulator { .. }) => {
+                "check the directory of --device or SSHSM_DEVICE; a command that puts something on the device, such as \
+                 `sshsm key generate` or `sshsm provision`, makes a new one"
+            }
+            Self::Open(OpenError::Exchange(error)) | Self::Client(ClientError::Exchange(error)) => {
+                match error {
+                    ExchangeError::Unreachable { address, .. } if address.starts_with("serial:") => {
+                        "plug the board in; `sshsm device list` shows its port"
+                    }
+                    ExchangeError::Unreachable { .. } => {
+                        "is sshsm-sim or yubihsm-connector running at that address?"
+                    }
+                    ExchangeError::NoBoard => "plug a board in, or name its port: --device serial:PATH",
+                    ExchangeError::PortDenied { .. } => {
+                        "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
+                    }
+                    ExchangeError::PortInUse { .. } => "end the other program, or wait for it",
+                    ExchangeError::NotADevice { .. } => {
+                        "`sshsm device list` shows the boards that are plugged in"
+                    }
+                    ExchangeError::LinkVersion { .. } => "use the sshsm and the firmware of one release",
+                    ExchangeError::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
+                    ExchangeError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
+                    ExchangeError::NoDevice { .. } => "plug the device in, or restart the connector",
+                    ExchangeError::Interrupted { .. } => {
+                        "look with `sshsm key list` before you repeat the command"
+                    }
+                    _ => return None,
                 }
-                TransportError::Unreachable { .. } => {
-                    "is sshsm-sim or yubihsm-connector running at that address?"
-                }
-                TransportError::NoBoard => "plug a board in, or name its port: --device serial:PATH",
-                TransportError::PortDenied { .. } => {
-                    "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
-                }
-                TransportError::PortInUse { .. } => "end the other program, or wait for it",
-                TransportError::NoSimulator { .. } => {
-                    "check the directory of --device or SSHSM_DEVICE; a command that puts something on the device, such as \
-                     `sshsm key generate` or `sshsm provision`, makes a new one"
-                }
-                TransportError::NotADevice { .. } => {
-                    "`sshsm device list` shows the boards that are plugged in"
-                }
-                TransportError::LinkVersion { .. } => "use the sshsm and the firmware of one release",
-                TransportError::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
-                TransportError::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
-                TransportError::NoDevice { .. } => "plug the device in, or restart the connector",
-                TransportError::Interrupted { .. } => {
-                    "look with `sshsm key list` before you repeat the command"
-                }
-                _ => return None,
-            },
+            }
             Self::Unverified(..) => {
                 "revoke by --serial, --key-id or --key what you know of it, or believe the file with --unverified"
             }
@@ -676,7 +686,7 @@ fn client_exit(error: &ClientError) -> Exit {
             DeviceError::StorageFailed => Exit::Device,
             _ => Exit::Failed,
         },
-        ClientError::Transport(_)
+        ClientError::Exchange(_)
         | ClientError::UndefinedError { .. }
         | ClientError::Nonsense { .. }
         | ClientError::NotAuthentic { .. }
@@ -751,7 +761,7 @@ mod tests {
 
     #[test]
     fn exit_codes_are_the_documented_ones() {
-        let lost = TransportError::Unreachable { address: "x".into(), source: io::Error::other("gone") };
+        let lost = ExchangeError::Unreachable { address: "x".into(), source: io::Error::other("gone") };
         let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
         let missing = || io::Error::from(io::ErrorKind::NotFound);
         for (error, code) in [
@@ -776,14 +786,14 @@ mod tests {
 
     #[test]
     fn who_may_not_open_a_port_is_told_of_the_udev_rule() {
-        let report = CliError::from(TransportError::PortDenied { path: "/dev/ttyACM0".into() }).report();
+        let report = CliError::from(ExchangeError::PortDenied { path: "/dev/ttyACM0".into() }).report();
         assert!(report.contains("/dev/ttyACM0") && report.contains("host/udev/70-sshsm.rules"), "{report}");
     }
 
     #[test]
     fn a_report_has_the_causes_and_the_next_step() {
         let source = io::Error::other("connection refused");
-        let error = CliError::from(TransportError::Unreachable { address: "http://h:1".into(), source });
+        let error = CliError::from(ExchangeError::Unreachable { address: "http://h:1".into(), source });
         assert_eq!(
             error.report(),
             "error: no device at http://h:1\n  because: connection refused\n  \

@@ -14,14 +14,15 @@ use sshsm_protocol::DeviceError;
 use super::{
     Context, board,
     error::{CliError, FileError},
+    notice::listener,
 };
 use crate::{
     child,
-    client::{Client, ClientError},
+    device_address::DeviceAddress,
     flash::{Board, Firmware, Job, Started},
     output,
-    transport::DeviceAddress,
 };
+use sshsm_client::{Client, ClientError};
 
 /// No board has more flash than 16 MB, of which a UF2 image says half.
 const MAX_IMAGE: u64 = 32 * 1024 * 1024;
@@ -75,7 +76,8 @@ impl Flash {
         let patience = Duration::from_secs(self.wait);
         let volume = self.volume.as_deref();
         let firmware = Firmware::check(&image, self.board)?;
-        let job = Job { firmware: &firmware, volume, port, patience, by_hand: self.by_hand };
+        let job =
+            Job { firmware: &firmware, volume, port, patience, by_hand: self.by_hand, listener: listener() };
         let start = |client| start_boot_loader(context, client);
         let (device, hello) = job.run::<CliError>(&mut |text| output::talk(text), start)?;
         let firmware = board::version(hello.firmware);

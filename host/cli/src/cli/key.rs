@@ -19,11 +19,11 @@ use super::{
     password,
 };
 use crate::{
-    client::Session,
     device_key, key_file,
     output::{self, columns},
-    private_session, signer,
+    signer,
 };
+use sshsm_client::{Session, private_session};
 
 /// The verbs of `key`.
 #[derive(Debug, Subcommand)]

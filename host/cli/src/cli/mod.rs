@@ -25,6 +25,7 @@ mod hardening;
 mod key;
 mod ledger;
 mod lint;
+mod notice;
 mod password;
 mod prompt;
 mod provision;
@@ -55,15 +56,16 @@ use sshsm_protocol::{AsymmetricAlgorithm, Curve, ObjectId, channel::Point};
 
 use crate::{
     authority::FACTORY_PASSWORD,
-    client::{Client, Credential, Session},
+    device_address::{DeviceAddress, OpenError},
     device_key, key_file,
     output::{self, Format},
-    transport::{DeviceAddress, Transport, TransportError},
 };
 use configuration::Configuration;
 use error::CliError;
 pub use error::Exit;
+use notice::listener;
 use password::PasswordFile;
+use sshsm_client::{Client, Credential, Exchange, Session};
 
 /// An open hardware security module for SSH certificate authorities
 ///
@@ -226,13 +228,13 @@ impl Context {
 
     /// Connects to a device that is there.
     fn client(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(self.device()?.open_existing()?)?)
+        Ok(Client::connect(self.device()?.open_existing(&listener())?, listener())?)
     }
 
     /// Connects to the device, for a command that puts something on it: a simulator that is not there is made, and said to
     /// be new.
     fn client_to_change(&self) -> Result<Client, CliError> {
-        Ok(Client::connect(open_or_make(self.device()?)?)?)
+        Ok(Client::connect(open_or_make(self.device()?)?, listener())?)
     }
 
     /// Opens a session with the authentication key of the global options.
@@ -259,16 +261,16 @@ impl Context {
 }
 
 /// Opens a device; a simulator that is not there is made, and said to be new.
-fn open_or_make(device: &DeviceAddress) -> Result<Box<dyn Transport>, TransportError> {
+fn open_or_make(device: &DeviceAddress) -> Result<Box<dyn Exchange>, OpenError> {
     let missing = device.missing_simulator()?;
-    let transport = device.open()?;
+    let exchange = device.open(&listener())?;
     if let Some(directory) = missing {
         output::talk(format_args!(
             "a new simulated device was made in {}; its authentication key 1 has the password \"{FACTORY_PASSWORD}\"",
             output::shown(&directory)
         ));
     }
-    Ok(transport)
+    Ok(exchange)
 }
 
 /// A private key, together with the public key of the device that it opens sessions with: the one in `file`, or, where

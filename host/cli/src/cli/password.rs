@@ -14,12 +14,12 @@ use super::{
     prompt,
 };
 use crate::{
-    client::ClientError,
     files,
     output::{self, shown},
     passphrase,
     pkcs11::{PinRequest, error::Tries},
 };
+use sshsm_client::ClientError;
 
 /// The file that a password may come from.
 #[derive(Clone, Debug, Default)]

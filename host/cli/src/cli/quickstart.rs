@@ -4,7 +4,7 @@ use std::{env, io, path::PathBuf};
 
 use clap::Args;
 
-use super::{Context, error::CliError};
+use super::{Context, error::CliError, notice::listener};
 use crate::{
     ledger::Recorder,
     output::{Format, TextOut},
@@ -29,9 +29,12 @@ impl Quickstart {
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
         let recorder = Recorder::new(context.ledger()?);
         match context.format() {
-            Format::Text => quickstart::run(&self.directory, &program, &recorder, &mut TextOut::default())?,
+            Format::Text => {
+                quickstart::run(&self.directory, &program, &recorder, &listener(), &mut TextOut::default())?
+            }
             Format::Json => {
-                let summary = quickstart::run(&self.directory, &program, &recorder, &mut io::sink())?;
+                let summary =
+                    quickstart::run(&self.directory, &program, &recorder, &listener(), &mut io::sink())?;
                 context.format().print(&summary, |_| String::new())?;
                 summary
             }

@@ -29,6 +29,7 @@ use super::{
 };
 use crate::{
     certificate_options::OptionList,
+    device_address::DeviceAddress,
     explanation::Explanation,
     files::{self, Kind, Replace},
     input,
@@ -40,7 +41,6 @@ use crate::{
     request::{Content, SigningRequest, StoredRequest},
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{self, TimestampSource},
-    transport::DeviceAddress,
     validity::Validity,
 };
 

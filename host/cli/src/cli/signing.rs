@@ -15,19 +15,20 @@ use super::{
     configuration::Authority,
     error::{CliError, FileError},
     ledger,
+    notice::listener,
     password::{self, PasswordFile},
     template,
     timestamp_source::{self, TermsArguments, TimestampArguments},
 };
 use crate::{
-    client::{Client, ClientError, Credential, Session},
+    device_address::DeviceAddress,
     files, input, key_file, output,
     pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
     template::diff::{self, Direction},
     timestamp::{SourceAddress, TimestampSource},
-    transport::DeviceAddress,
 };
+use sshsm_client::{Client, ClientError, Credential, Session};
 
 /// A CA, and who vouches for the time of its requests.
 #[derive(Debug, Clone, Args)]
@@ -169,7 +170,7 @@ impl Ca {
             }
             None => return Err(CliError::Usage("name the template: -t ID".into())),
         };
-        let mut client = Client::connect(device.open_existing()?)?;
+        let mut client = Client::connect(device.open_existing(&listener())?, listener())?;
         let credential = self.credential(device, &mut client)?;
         let mut session = Session::open_with(&mut client, self.authentication_key, &credential)?;
         // Seen now, for the time when the device is away.
@@ -217,7 +218,7 @@ impl Ca {
         failed: &[&CliError],
         used: impl FnOnce(&mut dyn Signer) -> Result<T, CliError>,
     ) -> Option<Result<T, CliError>> {
-        let absent = |error: &&CliError| matches!(error, CliError::Transport(error) if error.is_absence());
+        let absent = |error: &&CliError| matches!(error, CliError::Open(error) if error.is_absence());
         let (uri, first) = (self.fallback.as_ref()?, failed.first()?);
         if !failed.iter().all(absent) {
             return None;

@@ -1,4 +1,4 @@
-//! A transport that gives up waiting for an answer when the program is told to end, so that what it has begun can be put
+//! An exchange that gives up waiting for an answer when the program is told to end, so that what it has begun can be put
 //! right.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Transport, TransportError};
+use crate::exchange::{Exchange, ExchangeError};
 
 /// How long an answer is waited for once the program is to end.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -34,9 +34,9 @@ impl Stop {
     }
 }
 
-/// Any transport; where there is a road beside it, an exchange on it can be given up.
+/// Any exchange; where there is a road beside it, an exchange on it can be given up.
 pub struct Interruptible {
-    transport: Box<dyn Transport>,
+    exchange: Box<dyn Exchange>,
     stop: Stop,
     /// The exchange that was given up first; those after it put things right.
     given_up: bool,
@@ -45,14 +45,14 @@ pub struct Interruptible {
 impl Interruptible {
     /// Gives up when `stop` is told.
     #[must_use]
-    pub fn new(transport: Box<dyn Transport>, stop: Stop) -> Self {
-        Self { transport, stop, given_up: false }
+    pub fn new(exchange: Box<dyn Exchange>, stop: Stop) -> Self {
+        Self { exchange, stop, given_up: false }
     }
 }
 
-impl Transport for Interruptible {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
-        let Some(mut road) = self.transport.beside() else { return self.transport.transact(frame) };
+impl Exchange for Interruptible {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
+        let Some(mut road) = self.exchange.beside() else { return self.exchange.transact(frame) };
         let frame = frame.to_vec();
         let (answer, answers) = mpsc::channel();
         // Left alone when it is given up: nothing interrupts it, and nothing waits for it.
@@ -62,7 +62,7 @@ impl Transport for Interruptible {
             match answers.recv_timeout(LOOK) {
                 Ok(answer) => return answer,
                 Err(RecvTimeoutError::Disconnected) => {
-                    return Err(TransportError::Stopped { address: self.describe() });
+                    return Err(ExchangeError::Stopped { address: self.describe() });
                 }
                 Err(RecvTimeoutError::Timeout) => {}
             }
@@ -71,21 +71,21 @@ impl Transport for Interruptible {
                 let until = *until.get_or_insert_with(|| Instant::now() + patience);
                 if Instant::now() >= until {
                     self.given_up = true;
-                    return Err(TransportError::Stopped { address: self.describe() });
+                    return Err(ExchangeError::Stopped { address: self.describe() });
                 }
             }
         }
     }
 
     fn describe(&self) -> String {
-        self.transport.describe()
+        self.exchange.describe()
     }
 
-    fn check(&mut self) -> Result<Option<u32>, TransportError> {
-        self.transport.check()
+    fn check(&mut self) -> Result<Option<u32>, ExchangeError> {
+        self.exchange.check()
     }
 
-    fn beside(&self) -> Option<Box<dyn Transport>> {
-        self.transport.beside()
+    fn beside(&self) -> Option<Box<dyn Exchange>> {
+        self.exchange.beside()
     }
 }

@@ -7,11 +7,11 @@ use std::{
     str::FromStr,
 };
 
+use sshsm_client::{Connector, Exchange, ExchangeError, Listener, Notice, Serial, board};
+use sshsm_simulator::{Simulator, SimulatorError};
 use ureq::http::Uri;
 
-use crate::pkcs11;
-
-use super::{Transport, TransportError, board, connector::Connector, serial::Serial, simulator::InProcess};
+use crate::{output::shown, pkcs11};
 
 /// A device's address, as written after `--device`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,26 +30,77 @@ pub enum DeviceAddress {
     Pkcs11(pkcs11::Uri),
 }
 
+/// Why a device cannot be reached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// It is not there, or does not answer as a device.
+    #[error(transparent)]
+    Exchange(#[from] ExchangeError),
+    /// A command for boards on serial ports only.
+    #[error("this needs a board on a serial port (serial: or serial:PATH), and {address} is none")]
+    NotSerial {
+        /// The address given.
+        address: String,
+    },
+    /// A command for devices of YubiHSM 2's protocol only.
+    #[error(
+        "this needs a device with sessions and templates (sim:, serial: or http:), and {address} is a PKCS#11 token; a \
+         token can be used by `sign` and `device list`"
+    )]
+    Token {
+        /// The address given.
+        address: String,
+    },
+    /// `sim:` where no user's data directory is known.
+    #[error(
+        "neither XDG_DATA_HOME nor HOME is set to an absolute path; name the simulator's directory: sim:DIR"
+    )]
+    NoDataHome,
+    /// No simulator is there, and only what changes a device makes one.
+    #[error("there is no simulated device in {}", shown(directory))]
+    NoSimulator {
+        /// Where it was looked for.
+        directory: PathBuf,
+    },
+    /// The in-process simulator did not start.
+    #[error("simulator {}", shown(directory))]
+    Simulator {
+        /// Its state directory.
+        directory: PathBuf,
+        /// What it said.
+        source: SimulatorError,
+    },
+}
+
+impl OpenError {
+    /// Whether nothing was there to be reached.
+    #[must_use]
+    pub const fn is_absence(&self) -> bool {
+        matches!(self, Self::Exchange(error) if error.is_absence())
+    }
+}
+
 impl DeviceAddress {
-    /// Opens the transport to this device.
+    /// Opens the way to this device; `listener` is told what it waits for, and what everyone who uses it must know.
     ///
     /// # Errors
-    /// When nothing, or something else, is there; [`TransportError::Token`] for a token, which none leads to.
-    pub fn open(&self) -> Result<Box<dyn Transport>, TransportError> {
+    /// When nothing, or something else, is there; [`OpenError::Token`] for a token, to which no exchange leads.
+    pub fn open(&self, listener: &Listener) -> Result<Box<dyn Exchange>, OpenError> {
         Ok(match self {
-            Self::Simulator(Some(directory)) => Box::new(InProcess::open(directory)?),
-            Self::Simulator(None) => Box::new(InProcess::open(&default_directory()?)?),
+            Self::Simulator(Some(directory)) => Box::new(simulator(directory, listener)?),
+            Self::Simulator(None) => Box::new(simulator(&default_directory()?, listener)?),
             Self::Connector { authority } => Box::new(Connector::open(authority)?),
-            Self::Serial(_) => Box::new(self.open_serial()?),
-            Self::Pkcs11(uri) => return Err(TransportError::Token { address: uri.identity().to_string() }),
+            Self::Serial(_) => Box::new(self.open_serial(listener)?),
+            Self::Pkcs11(uri) => return Err(OpenError::Token { address: uri.identity().to_string() }),
         })
     }
 
     /// The directory of a simulator that is not there yet, and that [`Self::open`] would make.
     ///
     /// # Errors
-    /// [`TransportError::NoDataHome`].
-    pub fn missing_simulator(&self) -> Result<Option<PathBuf>, TransportError> {
+    /// [`OpenError::NoDataHome`].
+    pub fn missing_simulator(&self) -> Result<Option<PathBuf>, OpenError> {
         let directory = match self {
             Self::Simulator(Some(directory)) => directory.clone(),
             Self::Simulator(None) => default_directory()?,
@@ -63,24 +114,24 @@ impl DeviceAddress {
     /// As [`Self::open`], of a device that is there: no simulator is made.
     ///
     /// # Errors
-    /// [`TransportError::NoSimulator`] when there is none; otherwise as [`Self::open`].
-    pub fn open_existing(&self) -> Result<Box<dyn Transport>, TransportError> {
+    /// [`OpenError::NoSimulator`] when there is none; otherwise as [`Self::open`].
+    pub fn open_existing(&self, listener: &Listener) -> Result<Box<dyn Exchange>, OpenError> {
         match self.missing_simulator()? {
-            Some(directory) => Err(TransportError::NoSimulator { directory }),
-            None => self.open(),
+            Some(directory) => Err(OpenError::NoSimulator { directory }),
+            None => self.open(listener),
         }
     }
 
     /// Opens the serial port of this device.
     ///
     /// # Errors
-    /// [`TransportError::NotSerial`] when it is on none; otherwise as [`Self::open`].
-    pub fn open_serial(&self) -> Result<Serial, TransportError> {
+    /// [`OpenError::NotSerial`] when it is on none; otherwise as [`Self::open`].
+    pub fn open_serial(&self, listener: &Listener) -> Result<Serial, OpenError> {
         match self {
-            Self::Serial(Some(path)) => Serial::open(path),
-            Self::Serial(None) => Serial::open(&board::only_board()?.path),
-            Self::Pkcs11(uri) => Err(TransportError::NotSerial { address: uri.identity().to_string() }),
-            _ => Err(TransportError::NotSerial { address: self.to_string() }),
+            Self::Serial(Some(path)) => Ok(Serial::open(path, listener.clone())?),
+            Self::Serial(None) => Ok(Serial::open(&board::only_board()?.path, listener.clone())?),
+            Self::Pkcs11(uri) => Err(OpenError::NotSerial { address: uri.identity().to_string() }),
+            _ => Err(OpenError::NotSerial { address: self.to_string() }),
         }
     }
 }
@@ -205,13 +256,25 @@ impl FromStr for DeviceAddress {
     }
 }
 
+/// The simulator in this process, with its state in `directory`, which is made when absent. That a seed has ever made its
+/// keys predictable is told each time.
+fn simulator(directory: &Path, listener: &Listener) -> Result<Simulator, OpenError> {
+    let simulator = Simulator::open(directory)
+        .start()
+        .map_err(|source| OpenError::Simulator { directory: directory.to_owned(), source })?;
+    if let Some(warning) = simulator.warning() {
+        listener.tell(&Notice::Warning { device: &shown(directory).to_string(), warning });
+    }
+    Ok(simulator)
+}
+
 /// `$XDG_DATA_HOME/sshsm/simulator`, by the XDG base directory specification.
-fn default_directory() -> Result<PathBuf, TransportError> {
+fn default_directory() -> Result<PathBuf, OpenError> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_DATA_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/share")))
         .map(|data| data.join("sshsm/simulator"))
-        .ok_or(TransportError::NoDataHome)
+        .ok_or(OpenError::NoDataHome)
 }
 
 #[cfg(test)]

@@ -18,8 +18,10 @@ use sshsm_protocol::link::{
     common_version, decode, encode,
 };
 
-use super::{Transport, TransportError, whole_frame};
-use crate::output;
+use crate::{
+    exchange::{Exchange, ExchangeError, whole_frame},
+    notice::{Listener, Notice},
+};
 
 /// A board has this long to answer what it can answer at once.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -61,22 +63,23 @@ pub struct Serial {
     hello: Hello,
     /// The link's, that both ends speak.
     version: u16,
+    listener: Listener,
 }
 
 impl Serial {
-    /// Opens the port for this process alone and checks that a device is there.
+    /// Opens the port for this process alone and checks that a device is there. `listener` is told what the device waits for.
     ///
     /// # Errors
-    /// [`TransportError::Unreachable`], [`TransportError::PortDenied`], [`TransportError::PortInUse`],
-    /// [`TransportError::NotADevice`] or [`TransportError::LinkVersion`].
-    pub fn open(path: &str) -> Result<Self, TransportError> {
+    /// [`ExchangeError::Unreachable`], [`ExchangeError::PortDenied`], [`ExchangeError::PortInUse`],
+    /// [`ExchangeError::NotADevice`] or [`ExchangeError::LinkVersion`].
+    pub fn open(path: &str, listener: Listener) -> Result<Self, ExchangeError> {
         // The speed is an UART's; USB and pseudo-terminals have none. That some have no DTR either is no error.
         let builder = serialport::new(path, 115_200).timeout(PATIENCE).dtr_on_open(true);
         let port = builder.open().map_err(|error| refused(path, error))?;
         port.clear(ClearBuffer::All).map_err(|error| refused(path, error))?;
         let mut wire = Wire::new(port);
         let (version, hello) = greet(&mut wire, path)?;
-        Ok(Self { wire, path: path.to_owned(), hello, version })
+        Ok(Self { wire, path: path.to_owned(), hello, version, listener })
     }
 
     /// Who is there.
@@ -89,7 +92,7 @@ impl Serial {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn status(&mut self) -> Result<Status, TransportError> {
+    pub fn status(&mut self) -> Result<Status, ExchangeError> {
         self.ask(&Request::Status, |answer| match answer {
             Answer::Status(status) => Some(*status),
             _ => None,
@@ -100,7 +103,7 @@ impl Serial {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn log(&mut self, from: u32) -> Result<Option<LogLine>, TransportError> {
+    pub fn log(&mut self, from: u32) -> Result<Option<LogLine>, ExchangeError> {
         self.ask(&Request::Log { from }, |answer| match answer {
             Answer::Log(line) => Some(line.map(|line| LogLine {
                 number: line.number,
@@ -117,7 +120,7 @@ impl Serial {
     ///
     /// # Errors
     /// When it does not answer.
-    pub fn image(&mut self) -> Result<Option<Image>, TransportError> {
+    pub fn image(&mut self) -> Result<Option<Image>, ExchangeError> {
         if self.version < 2 {
             return Ok(None);
         }
@@ -132,7 +135,7 @@ impl Serial {
         &mut self,
         request: &Request<'_>,
         mut read: impl FnMut(&Answer<'_>) -> Option<T>,
-    ) -> Result<T, TransportError> {
+    ) -> Result<T, ExchangeError> {
         let answer = self.wire.send(request).and_then(|number| {
             self.wire.receive(Instant::now() + PATIENCE, |answered, answer| match answer {
                 Some(Answer::Error(error)) if answered == number => Some(Err(*error)),
@@ -170,7 +173,7 @@ impl Serial {
                 Some(Event::TouchWanted(_)) if told => {}
                 Some(Event::TouchWanted(seconds)) => {
                     told = true;
-                    output::talk(format_args!("touch the device (it waits {seconds} s)"));
+                    self.listener.tell(&Notice::TouchWanted { seconds });
                 }
                 Some(Event::Status(Activity::Failed)) => return Ok(Err(LinkError::Failed)),
                 // The answer may have been on its way; the next time it is lost, or the device started again.
@@ -185,12 +188,12 @@ impl Serial {
         }
     }
 
-    fn interrupted(&self, source: io::Error) -> TransportError {
-        TransportError::Interrupted { address: self.describe(), source }
+    fn interrupted(&self, source: io::Error) -> ExchangeError {
+        ExchangeError::Interrupted { address: self.describe(), source }
     }
 
-    fn link(&self, error: LinkError) -> TransportError {
-        TransportError::Link { path: self.path.clone(), error }
+    fn link(&self, error: LinkError) -> ExchangeError {
+        ExchangeError::Link { path: self.path.clone(), error }
     }
 }
 
@@ -210,8 +213,8 @@ fn lost() -> io::Error {
     io::Error::new(ErrorKind::ConnectionReset, "the answer was lost, or the device started again")
 }
 
-impl Transport for Serial {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
+impl Exchange for Serial {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
         let mut waits = false;
         loop {
             match self.carry_out(frame).map_err(|source| self.interrupted(source))? {
@@ -219,7 +222,7 @@ impl Transport for Serial {
                 // It was not begun: somebody who is gone left the device something to do. So it may be sent again.
                 Err(LinkError::Busy) => {
                     if !waits {
-                        output::talk("the device is busy with an earlier command; waiting");
+                        self.listener.tell(&Notice::Busy);
                     }
                     waits = true;
                     let done = [Activity::Idle, Activity::Failed];
@@ -236,16 +239,16 @@ impl Transport for Serial {
         format!("serial:{}", self.path)
     }
 
-    fn check(&mut self) -> Result<Option<u32>, TransportError> {
+    fn check(&mut self) -> Result<Option<u32>, ExchangeError> {
         self.status()?;
         Ok(Some(self.hello.serial))
     }
 }
 
 /// Learns who is at the end of a port that was just opened, and which version of the link it speaks.
-fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), TransportError> {
+fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), ExchangeError> {
     let path = || path.to_owned();
-    let not_a_device = |reason| TransportError::NotADevice { path: path(), reason };
+    let not_a_device = |reason| ExchangeError::NotADevice { path: path(), reason };
     let give_up = Instant::now() + PATIENCE;
     loop {
         let greeting = Request::Hello { minimum: MIN_VERSION, version: VERSION };
@@ -264,31 +267,31 @@ fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), TransportError> {
         return Err(match answer {
             Ok(Some(Ok(found))) if common_version(found.0, found.0).is_some() => return Ok(found),
             Ok(Some(Ok((version, _)))) => {
-                TransportError::LinkVersion { path: path(), minimum: version, version }
+                ExchangeError::LinkVersion { path: path(), minimum: version, version }
             }
             Ok(Some(Err(LinkError::UnsupportedVersion { minimum, version }))) => {
-                TransportError::LinkVersion { path: path(), minimum, version }
+                ExchangeError::LinkVersion { path: path(), minimum, version }
             }
-            Ok(Some(Err(error))) => TransportError::Link { path: path(), error },
+            Ok(Some(Err(error))) => ExchangeError::Link { path: path(), error },
             Ok(None) if Instant::now() < give_up => continue,
             Ok(None) if wire.heard => not_a_device("it says something else"),
             Ok(None) => not_a_device("it does not answer"),
             Err(error) if error.kind() == ErrorKind::TimedOut => not_a_device("it takes nothing in"),
-            Err(source) => TransportError::Unreachable { address: format!("serial:{}", path()), source },
+            Err(source) => ExchangeError::Unreachable { address: format!("serial:{}", path()), source },
         });
     }
 }
 
 /// Why a port could not be opened.
-fn refused(path: &str, error: serialport::Error) -> TransportError {
+fn refused(path: &str, error: serialport::Error) -> ExchangeError {
     let path = path.to_owned();
     match error.kind() {
-        serialport::ErrorKind::NoDevice => TransportError::PortInUse { path },
-        serialport::ErrorKind::Io(ErrorKind::PermissionDenied) => TransportError::PortDenied { path },
+        serialport::ErrorKind::NoDevice => ExchangeError::PortInUse { path },
+        serialport::ErrorKind::Io(ErrorKind::PermissionDenied) => ExchangeError::PortDenied { path },
         serialport::ErrorKind::Io(_) => {
-            TransportError::Unreachable { address: format!("serial:{path}"), source: error.into() }
+            ExchangeError::Unreachable { address: format!("serial:{path}"), source: error.into() }
         }
-        _ => TransportError::NotADevice { path, reason: "it is no serial port" },
+        _ => ExchangeError::NotADevice { path, reason: "it is no serial port" },
     }
 }
 
@@ -364,11 +367,11 @@ mod tests {
     #[test]
     fn each_reason_why_a_port_does_not_open_has_its_own_error() {
         let refused = |kind| refused("/dev/ttyACM0", serialport::Error::new(kind, "as the system says"));
-        assert!(matches!(refused(Kind::NoDevice), TransportError::PortInUse { .. }));
-        assert!(matches!(refused(Kind::Unknown), TransportError::NotADevice { .. }));
+        assert!(matches!(refused(Kind::NoDevice), ExchangeError::PortInUse { .. }));
+        assert!(matches!(refused(Kind::Unknown), ExchangeError::NotADevice { .. }));
         let missing = refused(Kind::Io(ErrorKind::NotFound));
-        assert!(matches!(missing, TransportError::Unreachable { .. }), "{missing:?}");
+        assert!(matches!(missing, ExchangeError::Unreachable { .. }), "{missing:?}");
         let denied = refused(Kind::Io(ErrorKind::PermissionDenied));
-        assert!(matches!(denied, TransportError::PortDenied { .. }), "{denied:?}");
+        assert!(matches!(denied, ExchangeError::PortDenied { .. }), "{denied:?}");
     }
 }

@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
-use sshsm::{
-    client::{Client, ClientError, Session},
-    transport::simulator::InProcess,
-};
+use sshsm_client::{Client, ClientError, Listener, Session};
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,
     ObjectType,
     channel::AuthenticationKey,
     object::{ListFilter, NewObject},
 };
+use sshsm_simulator::Simulator;
 use tempfile::TempDir;
 
 const KEY_1: ObjectId = ObjectId::DEFAULT_AUTHENTICATION_KEY;
@@ -19,8 +17,8 @@ const KEY_1: ObjectId = ObjectId::DEFAULT_AUTHENTICATION_KEY;
 /// A client of a fresh device; the directory lives as long as the device.
 fn device() -> (TempDir, Client) {
     let directory = tempfile::tempdir().unwrap();
-    let transport = InProcess::open(&directory.path().join("device")).unwrap();
-    (directory, Client::connect(Box::new(transport)).unwrap())
+    let simulator = Simulator::open(directory.path().join("device")).start().unwrap();
+    (directory, Client::connect(Box::new(simulator), Listener::default()).unwrap())
 }
 
 fn object(id: u16, algorithm: Algorithm, capabilities: &[Capability]) -> NewObject {

@@ -13,9 +13,13 @@ use sshsm_protocol::{
 };
 
 use crate::{
-    authority::found,
-    client::{self, Client, ClientError, Credential, NewKey, Session},
-    output,
+    client::Client,
+    commands::{found, random_id},
+    credential::{Credential, NewKey},
+    error::ClientError,
+    handshake::ephemeral_key,
+    notice::{Listener, Notice},
+    session::Session,
 };
 
 /// The label of the P-256 key that is on a device only while this is done.
@@ -32,7 +36,6 @@ const _: () = assert!(SUCCESSOR.get() == 0xfffe);
 
 /// Why no secret was sent, or why a change is half done.
 #[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
 pub enum PrivateSessionError {
     /// The factory's password on a network, and nothing says which device answers.
     #[error(
@@ -274,11 +277,11 @@ impl Opening {
         &self,
         session: &mut Session<'_>,
     ) -> Result<Temporary, E> {
-        self.tell_what_is_not_checked();
+        self.warn_if_not_identified(session.listener());
         let kind = ObjectType::AuthenticationKey;
         remove_left_behind(session)?;
         let info = session.object_info(self.key, kind)?;
-        let key = client::ephemeral_key()?;
+        let key = ephemeral_key()?;
         let delegated = info.delegated_capabilities;
         let mut object = NewObject {
             id: None,
@@ -290,7 +293,7 @@ impl Opening {
         let point = key.public_key().to_sec1_bytes();
         let point = point.get(1..).unwrap_or_default();
         let id = loop {
-            let id = client::random_id()?;
+            let id = random_id()?;
             if id == SUCCESSOR {
                 continue;
             }
@@ -306,7 +309,7 @@ impl Opening {
                     if error.ends_session()
                         && let Err(error) = session.delete_surely(id, kind)
                     {
-                        tell_temporary(id, &error);
+                        session.listener().tell(&Notice::TemporaryKeyLeft { id, error: &error });
                     }
                     return Err(error.into());
                 }
@@ -323,28 +326,17 @@ impl Opening {
             session.close()
         });
         if let Err(error) = removed {
-            tell_temporary(id, &error);
+            client.listener().tell(&Notice::TemporaryKeyLeft { id, error: &error });
         }
     }
 
-    /// Says what is left open where keys go to a device whose public key was not known beforehand; before they go.
-    pub fn tell_what_is_not_checked(&self) {
+    /// Tells the listener what is left open where keys go to a device whose public key was not known beforehand; before they
+    /// go.
+    pub fn warn_if_not_identified(&self, listener: &Listener) {
         if !self.known {
-            output::talk(
-                "NOT CHECKED: which device answers. The device has the factory's password: new keys go in a session of their \
-                 own, which no recording opens, but a relay that puts itself in the device's place could read them. To rule \
-                 that out, name the device's public key: --device-key FILE, as `sshsm device public-key` prints it where the \
-                 device is plugged in",
-            );
+            listener.tell(&Notice::NotIdentified);
         }
     }
-}
-
-fn tell_temporary(id: ObjectId, error: &ClientError) {
-    output::talk(format_args!(
-        "WARNING: the temporary authentication key {id} may still be on the device ({error}); its private half is nowhere but \
-         here, and the next run takes the key away"
-    ));
 }
 
 fn half_changed(key: ObjectId) -> impl Fn(ClientError) -> PrivateSessionError {
@@ -477,11 +469,7 @@ pub fn remove_left_behind(session: &mut Session<'_>) -> Result<(), ClientError> 
         match found(session.delete_object(entry.id, entry.object_type)) {
             Ok(_) => {}
             Err(error @ ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
-                output::talk(format_args!(
-                    "WARNING: an earlier run left authentication key {id} on the device, which opens sessions, and this \
-                     session may not delete it ({error}): sshsm key delete {id} --type authentication-key",
-                    id = entry.id
-                ));
+                session.listener().tell(&Notice::KeyLeftBehind { id: entry.id, error: &error });
             }
             Err(error) => return Err(error),
         }

@@ -1,40 +1,29 @@
 //! How a frame reaches a device: one request frame in, one response frame out.
 //!
-//! A transport knows nothing of commands or sessions. It promises that what it returns is exactly one frame of the
+//! An exchange knows nothing of commands or sessions. It promises that what it returns is exactly one frame of the
 //! length its header states, and it never repeats a request: a command may have changed the device already.
 
-pub mod address;
-pub mod board;
-pub mod connector;
-pub mod interruptible;
-pub mod serial;
-pub mod simulator;
-
-use std::{io, path::PathBuf};
+use std::{error::Error, io};
 
 use sshsm_protocol::{
     frame::{Frame, FrameError, MAX_MESSAGE},
     link::{LinkError, MIN_VERSION, VERSION},
 };
 
-pub use address::DeviceAddress;
-
-use crate::output::shown;
-
 /// A road to one device.
-pub trait Transport: Send {
+pub trait Exchange: Send {
     /// Sends one frame (`code u8 ‖ length u16 ‖ payload`) and returns the frame the device answered with.
     ///
     /// # Errors
     /// When no answer came or the answer was not one whole frame. What the device did is then unknown.
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError>;
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError>;
 
     /// Where the device is, in the words of `--device`.
     fn describe(&self) -> String;
 
     /// Another road to the same device, which can be used while an answer is waited for on this one; `None` where there is
     /// only one.
-    fn beside(&self) -> Option<Box<dyn Transport>> {
+    fn beside(&self) -> Option<Box<dyn Exchange>> {
         None
     }
 
@@ -43,7 +32,7 @@ pub trait Transport: Send {
     ///
     /// # Errors
     /// When it is not.
-    fn check(&mut self) -> Result<Option<u32>, TransportError> {
+    fn check(&mut self) -> Result<Option<u32>, ExchangeError> {
         Ok(None)
     }
 }
@@ -51,7 +40,7 @@ pub trait Transport: Send {
 /// Why a frame did not reach a device, or its answer did not come back whole.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum TransportError {
+pub enum ExchangeError {
     /// Nobody answers at that address.
     #[error("no device at {address}")]
     Unreachable {
@@ -114,28 +103,13 @@ pub enum TransportError {
     },
     /// The system does not tell which serial ports there are.
     #[error("cannot list the serial ports")]
-    Enumeration(#[source] serialport::Error),
+    Enumeration(#[source] io::Error),
     /// `serial:` where no board is plugged in.
     #[error("no board is plugged in (USB identity 1209:0001, product \"sshsm\")")]
     NoBoard,
     /// `serial:` where several boards are plugged in.
     #[error("several boards are plugged in: {}; name one", .0.join(", "))]
     ManyBoards(Vec<String>),
-    /// A command for boards on serial ports only.
-    #[error("this needs a board on a serial port (serial: or serial:PATH), and {address} is none")]
-    NotSerial {
-        /// The address given.
-        address: String,
-    },
-    /// A command for devices of YubiHSM 2's protocol only.
-    #[error(
-        "this needs a device with sessions and templates (sim:, serial: or http:), and {address} is a PKCS#11 token; a \
-         token can be used by `sign` and `device list`"
-    )]
-    Token {
-        /// The address given.
-        address: String,
-    },
     /// This user may not open the port.
     #[error("no permission to open the serial port {path}")]
     PortDenied {
@@ -177,28 +151,17 @@ pub enum TransportError {
         #[source]
         error: LinkError,
     },
-    /// `sim:` where no user's data directory is known.
-    #[error(
-        "neither XDG_DATA_HOME nor HOME is set to an absolute path; name the simulator's directory: sim:DIR"
-    )]
-    NoDataHome,
-    /// No simulator is there, and only what changes a device makes one.
-    #[error("there is no simulated device in {}", shown(directory))]
-    NoSimulator {
-        /// Where it was looked for.
-        directory: PathBuf,
-    },
-    /// The in-process simulator did not start or could not keep its state.
-    #[error("simulator {}", shown(directory))]
-    Simulator {
-        /// Its state directory.
-        directory: PathBuf,
+    /// The device is in this process, and did not carry the exchange out.
+    #[error("{device}")]
+    InProcess {
+        /// Which device.
+        device: String,
         /// What it said.
-        source: sshsm_simulator::SimulatorError,
+        source: Box<dyn Error + Send + Sync>,
     },
 }
 
-impl TransportError {
+impl ExchangeError {
     /// Whether nothing was there to be reached. No frame was sent then.
     #[must_use]
     pub const fn is_absence(&self) -> bool {
@@ -207,9 +170,12 @@ impl TransportError {
 }
 
 /// Returns `answer` when it is exactly one frame.
-fn whole_frame(answer: Vec<u8>, address: &str) -> Result<Vec<u8>, TransportError> {
+///
+/// # Errors
+/// [`ExchangeError::Truncated`] when it is not; `address` says where it came from.
+pub fn whole_frame(answer: Vec<u8>, address: &str) -> Result<Vec<u8>, ExchangeError> {
     match Frame::parse(&answer) {
         Ok(_) => Ok(answer),
-        Err(source) => Err(TransportError::Truncated { address: address.to_owned(), source }),
+        Err(source) => Err(ExchangeError::Truncated { address: address.to_owned(), source }),
     }
 }

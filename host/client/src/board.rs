@@ -2,7 +2,7 @@
 
 use serialport::{SerialPortInfo, SerialPortType};
 
-use super::TransportError;
+use crate::exchange::ExchangeError;
 
 /// The test identity of pid.codes: vendor and product.
 pub const USB_IDENTITY: (u16, u16) = (0x1209, 0x0001);
@@ -21,30 +21,30 @@ pub struct Board {
 /// The boards that are plugged in, in the order of their ports.
 ///
 /// # Errors
-/// [`TransportError::Enumeration`] when the system does not tell its serial ports.
-pub fn boards() -> Result<Vec<Board>, TransportError> {
-    serialport::available_ports().map(only_boards).map_err(TransportError::Enumeration)
+/// [`ExchangeError::Enumeration`] when the system does not tell its serial ports.
+pub fn boards() -> Result<Vec<Board>, ExchangeError> {
+    serialport::available_ports().map(only_boards).map_err(|error| ExchangeError::Enumeration(error.into()))
 }
 
 /// The one board that is plugged in.
 ///
 /// # Errors
-/// [`TransportError::NoBoard`] and [`TransportError::ManyBoards`] when it is not one.
-pub fn only_board() -> Result<Board, TransportError> {
+/// [`ExchangeError::NoBoard`] and [`ExchangeError::ManyBoards`] when it is not one.
+pub fn only_board() -> Result<Board, ExchangeError> {
     one(boards()?)
 }
 
-fn one(mut boards: Vec<Board>) -> Result<Board, TransportError> {
+fn one(mut boards: Vec<Board>) -> Result<Board, ExchangeError> {
     match (boards.pop(), boards.is_empty()) {
         (Some(board), true) => Ok(board),
-        (None, _) => Err(TransportError::NoBoard),
+        (None, _) => Err(ExchangeError::NoBoard),
         (Some(last), false) => {
             boards.push(last);
             let names = boards.iter().map(|board| match &board.usb_serial {
                 Some(serial) => format!("serial:{} ({serial})", board.path),
                 None => format!("serial:{}", board.path),
             });
-            Err(TransportError::ManyBoards(names.collect()))
+            Err(ExchangeError::ManyBoards(names.collect()))
         }
     }
 }
@@ -105,7 +105,7 @@ mod tests {
             paths.iter().map(|path| Board { path: (*path).into(), usb_serial: Some("E66".into()) }).collect()
         };
         assert_eq!(one(boards(&["/dev/ttyACM0"])).unwrap().path, "/dev/ttyACM0");
-        assert!(matches!(one(boards(&[])), Err(TransportError::NoBoard)));
+        assert!(matches!(one(boards(&[])), Err(ExchangeError::NoBoard)));
         let several = one(boards(&["/dev/ttyACM0", "/dev/ttyACM1"])).unwrap_err().to_string();
         assert!(several.contains("serial:/dev/ttyACM0 (E66), serial:/dev/ttyACM1 (E66)"), "{several}");
     }

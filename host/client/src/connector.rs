@@ -9,7 +9,7 @@ use std::{io, time::Duration};
 use sshsm_protocol::frame::MAX_MESSAGE;
 use ureq::{Agent, Body, http::Response};
 
-use super::{Transport, TransportError, whole_frame};
+use crate::exchange::{Exchange, ExchangeError, whole_frame};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A connector's status page has at most 256 bytes, or libyubihsm could not read it.
@@ -27,8 +27,8 @@ impl Connector {
     /// Connects to the connector at `authority` (`HOST:PORT`) and checks that it is one and has a device.
     ///
     /// # Errors
-    /// [`TransportError::Unreachable`], [`TransportError::NotAConnector`] or [`TransportError::NoDevice`].
-    pub fn open(authority: &str) -> Result<Self, TransportError> {
+    /// [`ExchangeError::Unreachable`], [`ExchangeError::NotAConnector`] or [`ExchangeError::NoDevice`].
+    pub fn open(authority: &str) -> Result<Self, ExchangeError> {
         let agent = Agent::config_builder()
             .http_status_as_error(false)
             .max_redirects(0)
@@ -42,9 +42,9 @@ impl Connector {
         Ok(connector)
     }
 
-    fn check_status(&self) -> Result<(), TransportError> {
+    fn check_status(&self) -> Result<(), ExchangeError> {
         let address = || self.address.clone();
-        let not_a_connector = |reason: String| TransportError::NotAConnector { address: address(), reason };
+        let not_a_connector = |reason: String| ExchangeError::NotAConnector { address: address(), reason };
         let mut response = self
             .agent
             .get(format!("{}/connector/status", self.address))
@@ -56,7 +56,7 @@ impl Connector {
                 ureq::Error::Protocol(_) | ureq::Error::LargeResponseHeader(..) => {
                     not_a_connector(error.to_string())
                 }
-                error => TransportError::Unreachable { address: address(), source: error.into_io() },
+                error => ExchangeError::Unreachable { address: address(), source: error.into_io() },
             })?;
         if response.status() != 200 {
             return Err(not_a_connector(format!("its /connector/status answered {}", response.status())));
@@ -65,17 +65,17 @@ impl Connector {
         let page = page.map_err(|_| not_a_connector("its /connector/status is not a short text".into()))?;
         match page.lines().find_map(|line| line.strip_prefix("status=")) {
             Some("OK") => Ok(()),
-            Some(status) => Err(TransportError::NoDevice { address: address(), status: status.to_owned() }),
+            Some(status) => Err(ExchangeError::NoDevice { address: address(), status: status.to_owned() }),
             None => Err(not_a_connector("its /connector/status has no line \"status=…\"".into())),
         }
     }
 
-    fn read_frame(&self, mut response: Response<Body>) -> Result<Vec<u8>, TransportError> {
+    fn read_frame(&self, mut response: Response<Body>) -> Result<Vec<u8>, ExchangeError> {
         let answer = response.body_mut().with_config().limit(MAX_MESSAGE as u64).read_to_vec();
         match answer {
             Ok(answer) => whole_frame(answer, &self.address),
             Err(ureq::Error::BodyExceedsLimit(_)) => {
-                Err(TransportError::TooLarge { address: self.address.clone() })
+                Err(ExchangeError::TooLarge { address: self.address.clone() })
             }
             // The body ended before Content-Length bytes had come.
             Err(error) => Err(self.broken(error)),
@@ -83,7 +83,7 @@ impl Connector {
     }
 
     /// Tells a request that never left from one whose answer is lost.
-    fn broken(&self, error: ureq::Error) -> TransportError {
+    fn broken(&self, error: ureq::Error) -> ExchangeError {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
         use ureq::Timeout as Stage;
         let never_sent = match &error {
@@ -93,14 +93,14 @@ impl Connector {
         };
         let (address, source) = (self.address.clone(), error.into_io());
         match never_sent {
-            true => TransportError::Unreachable { address, source },
-            false => TransportError::Interrupted { address, source },
+            true => ExchangeError::Unreachable { address, source },
+            false => ExchangeError::Interrupted { address, source },
         }
     }
 }
 
-impl Transport for Connector {
-    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, TransportError> {
+impl Exchange for Connector {
+    fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError> {
         let response = self
             .agent
             .post(format!("{}/connector/api", self.address))
@@ -109,7 +109,7 @@ impl Transport for Connector {
             .map_err(|error| self.broken(error))?;
         match response.status().as_u16() {
             200 => self.read_frame(response),
-            status => Err(TransportError::Status { address: self.address.clone(), status }),
+            status => Err(ExchangeError::Status { address: self.address.clone(), status }),
         }
     }
 
@@ -118,7 +118,7 @@ impl Transport for Connector {
     }
 
     /// A connection of its own, where this one is in use.
-    fn beside(&self) -> Option<Box<dyn Transport>> {
+    fn beside(&self) -> Option<Box<dyn Exchange>> {
         Some(Box::new(self.clone()))
     }
 }
@@ -162,7 +162,7 @@ mod tests {
         authority
     }
 
-    fn exchange(answer: Vec<u8>) -> Result<Vec<u8>, TransportError> {
+    fn exchange(answer: Vec<u8>) -> Result<Vec<u8>, ExchangeError> {
         Connector::open(&serve(vec![page("200 OK", STATUS.as_bytes()), answer]))?.transact(&[6, 0, 0])
     }
 
@@ -178,7 +178,7 @@ mod tests {
     #[test]
     fn a_port_where_nobody_listens_is_unreachable() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-        assert!(matches!(Connector::open(&free), Err(TransportError::Unreachable { .. })));
+        assert!(matches!(Connector::open(&free), Err(ExchangeError::Unreachable { .. })));
     }
 
     #[test]
@@ -191,21 +191,21 @@ mod tests {
             b"SSH-2.0-OpenSSH_9.2\r\n\r\n".to_vec(),
         ] {
             let opened = Connector::open(&serve(vec![answer])).map(|_| ());
-            assert!(matches!(opened, Err(TransportError::NotAConnector { .. })), "{opened:?}");
+            assert!(matches!(opened, Err(ExchangeError::NotAConnector { .. })), "{opened:?}");
         }
         let opened = Connector::open(&serve(vec![page("200 OK", b"status=NO_DEVICE\n")])).map(|_| ());
-        assert!(matches!(opened, Err(TransportError::NoDevice { .. })), "{opened:?}");
+        assert!(matches!(opened, Err(ExchangeError::NoDevice { .. })), "{opened:?}");
     }
 
     #[test]
     fn an_answer_must_be_one_frame() {
-        assert!(matches!(exchange(page("500 No", b"")), Err(TransportError::Status { status: 500, .. })));
+        assert!(matches!(exchange(page("500 No", b"")), Err(ExchangeError::Status { status: 500, .. })));
         for body in [&b""[..], &[0x86], &[0x86, 0, 2, 9], &[0x86, 0, 0, 9]] {
             let answer = exchange(page("200 OK", body));
-            assert!(matches!(answer, Err(TransportError::Truncated { .. })), "{answer:?}");
+            assert!(matches!(answer, Err(ExchangeError::Truncated { .. })), "{answer:?}");
         }
         let answer = exchange(page("200 OK", &[0x86; MAX_MESSAGE + 1]));
-        assert!(matches!(answer, Err(TransportError::TooLarge { .. })), "{answer:?}");
+        assert!(matches!(answer, Err(ExchangeError::TooLarge { .. })), "{answer:?}");
     }
 
     #[test]
@@ -223,7 +223,7 @@ mod tests {
             let answer = Connector::open(&authority).unwrap().transact(&[6, 0, 0]);
             assert!(matches!(
                 answer,
-                Err(TransportError::Interrupted { .. } | TransportError::Unreachable { .. })
+                Err(ExchangeError::Interrupted { .. } | ExchangeError::Unreachable { .. })
             ));
         }
     }

@@ -1,0 +1,32 @@
+//! What the reader is told while a device works.
+
+use sshsm_client::{Listener, Notice};
+
+use crate::output::talk;
+
+/// Says every notice on stderr.
+pub(super) fn listener() -> Listener {
+    Listener::new(say)
+}
+
+fn say(notice: &Notice<'_>) {
+    match notice {
+        Notice::TouchWanted { seconds } => talk(format_args!("touch the device (it waits {seconds} s)")),
+        Notice::Busy => talk("the device is busy with an earlier command; waiting"),
+        Notice::Warning { device, warning } => talk(format_args!("{device}: {warning}")),
+        Notice::NotIdentified => talk(
+            "NOT CHECKED: which device answers. The device has the factory's password: new keys go in a session of their \
+             own, which no recording opens, but a relay that puts itself in the device's place could read them. To rule \
+             that out, name the device's public key: --device-key FILE, as `sshsm device public-key` prints it where the \
+             device is plugged in",
+        ),
+        Notice::TemporaryKeyLeft { id, error } => talk(format_args!(
+            "WARNING: the temporary authentication key {id} may still be on the device ({error}); its private half is \
+             nowhere but here, and the next run takes the key away"
+        )),
+        Notice::KeyLeftBehind { id, error } => talk(format_args!(
+            "WARNING: an earlier run left authentication key {id} on the device, which opens sessions, and this \
+             session may not delete it ({error}): sshsm key delete {id} --type authentication-key"
+        )),
+    }
+}
