@@ -38,7 +38,7 @@ use crate::{
     ledger::{Head, KnownJournal, Ledger, LedgerError, Link, hex, unhex},
     output::shown,
 };
-use sshsm_client::{ClientError, Session};
+use sshsm_client::{ClientError, Failure, Kind, Session};
 
 pub use reconcile::{Gap, Reconciliation, Unmatched};
 
@@ -340,6 +340,52 @@ pub enum AuditError {
     /// The device.
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+impl Failure for AuditError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::File { .. } | Self::Absent(_) | Self::Locked(_) => Kind::File,
+            Self::LedgerFailed(error) => error.kind(),
+            Self::Client(error) => error.kind(),
+            Self::Line { .. }
+            | Self::Journal { .. }
+            | Self::Link { .. }
+            | Self::Replaced { .. }
+            | Self::Ledger { .. }
+            | Self::OtherDevice { .. }
+            | Self::Log(_)
+            | Self::Contradiction { .. } => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::LedgerFailed(error) => return error.help(),
+            Self::Client(error) => return error.help(),
+            Self::OtherDevice { .. } => "give each device a journal of its own, as without --journal",
+            Self::Absent(_) => "`sshsm audit log` makes it",
+            Self::Replaced { .. } => {
+                "find the journal that was there (--journal FILE); `sshsm audit log --accept-break` goes on with this \
+                 one, and says so in it for ever"
+            }
+            Self::Ledger { .. } => {
+                "find the ledger that was there (--ledger FILE); `sshsm audit log --accept-break` goes on with this \
+                 one, and says so in the journal for ever"
+            }
+            Self::Contradiction { .. } => {
+                "keep the journal as evidence; --accept-break stores the log behind a note of the break"
+            }
+            Self::Locked(_) => "`audit follow` may run; it stores the log already",
+            Self::File { .. }
+            | Self::Line { .. }
+            | Self::Journal { .. }
+            | Self::Link { .. }
+            | Self::Log(_) => {
+                return None;
+            }
+        })
+    }
 }
 
 type Result<T> = std::result::Result<T, AuditError>;

@@ -31,7 +31,8 @@ use crate::{
     shares::{self, BackupId, Key, Scheme, Share, ShareError},
 };
 use sshsm_client::{
-    ClientError, ExchangeError, Identity, Session, found, interruptible::Stop, private_session::is_temporary,
+    ClientError, ExchangeError, Failure, Identity, Kind, Session, found, interruptible::Stop,
+    private_session::is_temporary,
 };
 
 /// What a backup file calls itself.
@@ -118,6 +119,45 @@ pub enum BackupError {
     /// The backup cannot be written down.
     #[error("cannot encode the backup")]
     Encode(#[from] serde_json::Error),
+}
+
+impl Failure for BackupError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => source.into(),
+            Self::NotPermitted { .. } => Kind::Refused,
+            Self::Stopped { source, .. } | Self::WrapKey { source, .. } => source.kind(),
+            Self::Share(error) => error.kind(),
+            Self::Client(error) => error.kind(),
+            Self::NothingExportable(_)
+            | Self::Malformed { .. }
+            | Self::NotAuthentic
+            | Self::Different(_)
+            | Self::Label
+            | Self::Entropy(_)
+            | Self::Encode(_) => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NothingExportable(_) => Some(
+                "make keys that shall have a backup with --exportable; those that are there stay as they are",
+            ),
+            Self::NotPermitted { .. } => Some("name another authentication key with --auth-key"),
+            Self::Different(_) => Some("restore onto another device, or delete them: `sshsm key delete`"),
+            Self::Share(error) => error.help(),
+            Self::Client(error) => error.help(),
+            Self::Read { .. }
+            | Self::Malformed { .. }
+            | Self::NotAuthentic
+            | Self::Stopped { .. }
+            | Self::WrapKey { .. }
+            | Self::Label
+            | Self::Entropy(_)
+            | Self::Encode(_) => None,
+        }
+    }
 }
 
 /// What is wrong with a file that should be a backup.

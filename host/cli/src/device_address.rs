@@ -7,7 +7,7 @@ use std::{
     str::FromStr,
 };
 
-use sshsm_client::{Connector, Exchange, ExchangeError, Listener, Notice, Serial, board};
+use sshsm_client::{Connector, Exchange, ExchangeError, Failure, Kind, Listener, Notice, Serial, board};
 use sshsm_simulator::{Simulator, SimulatorError};
 use ureq::http::Uri;
 
@@ -71,6 +71,27 @@ pub enum OpenError {
         /// What it said.
         source: SimulatorError,
     },
+}
+
+impl Failure for OpenError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Exchange(error) => error.kind(),
+            Self::NotSerial { .. } | Self::Token { .. } => Kind::Usage,
+            Self::NoDataHome | Self::NoSimulator { .. } | Self::Simulator { .. } => Kind::Device,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Exchange(error) => error.help(),
+            Self::NoSimulator { .. } => Some(
+                "check the directory of --device or SSHSM_DEVICE; a command that puts something on the device, such as \
+                 `sshsm key generate` or `sshsm provision`, makes a new one",
+            ),
+            Self::NotSerial { .. } | Self::Token { .. } | Self::NoDataHome | Self::Simulator { .. } => None,
+        }
+    }
 }
 
 impl OpenError {

@@ -8,6 +8,7 @@
 use ssh_key::private::{EcdsaKeypair, KeypairData, RsaKeypair};
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
 use ssh_key::{EcdsaCurve, Mpint, PrivateKey};
+use sshsm_client::{Failure, Kind};
 use sshsm_protocol::ssh::public_key::SshCurve;
 use sshsm_protocol::{AsymmetricAlgorithm, Curve};
 use zeroize::Zeroizing;
@@ -65,6 +66,12 @@ pub enum DeviceKeyError {
         /// What it is.
         algorithm: AsymmetricAlgorithm,
     },
+}
+
+impl Failure for DeviceKeyError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
 }
 
 /// What the device would call this key.

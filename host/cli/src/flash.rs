@@ -23,7 +23,7 @@ use sshsm_protocol::{device_status::Image, link::Activity, ssh::Printable};
 
 use crate::{output::shown, secure_boot};
 use sshsm_client::{
-    Client, ClientError, Exchange, ExchangeError, Listener, board,
+    Client, ClientError, Exchange, ExchangeError, Failure, Kind, Listener, board,
     serial::{Hello, Serial},
 };
 
@@ -242,6 +242,54 @@ pub enum FlashError {
     /// A board does not say what it is.
     #[error(transparent)]
     Client(#[from] ClientError),
+}
+
+impl Failure for FlashError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoVolume { .. } | Self::NoPort { .. } | Self::OtherBoard { .. } => Kind::Device,
+            Self::NotAFile(_) => Kind::File,
+            Self::Write { source, .. } => source.into(),
+            Self::Exchange(error) => error.kind(),
+            Self::Client(error) => error.kind(),
+            Self::NotUf2(_)
+            | Self::OtherFamily { .. }
+            | Self::BootLoaderImage
+            | Self::OutOfRegion { .. }
+            | Self::NoMark
+            | Self::OtherMark { .. }
+            | Self::OtherVolume { .. }
+            | Self::ManyVolumes { .. }
+            | Self::OtherSoftDevice { .. }
+            | Self::OldBootLoader { .. }
+            | Self::OtherImage { .. } => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::ManyVolumes { .. } => "unplug the others, or name the one with --volume",
+            Self::OldBootLoader { .. } => "update the boot loader first; docs/boards.md says how",
+            Self::BootLoaderImage => "copy it to the drive by hand; docs/boards.md says what to heed",
+            Self::OtherImage { .. } => {
+                "start the boot loader by hand and flash again; --by-hand asks no board"
+            }
+            Self::Exchange(error) => return error.help(),
+            Self::Client(error) => return error.help(),
+            Self::NotUf2(_)
+            | Self::OtherFamily { .. }
+            | Self::OutOfRegion { .. }
+            | Self::NoMark
+            | Self::OtherMark { .. }
+            | Self::OtherBoard { .. }
+            | Self::OtherVolume { .. }
+            | Self::OtherSoftDevice { .. }
+            | Self::NoVolume { .. }
+            | Self::Write { .. }
+            | Self::NotAFile(_)
+            | Self::NoPort { .. } => return None,
+        })
+    }
 }
 
 fn listed(volumes: &[PathBuf]) -> String {

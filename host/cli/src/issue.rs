@@ -11,6 +11,7 @@ use crate::{
     request::Content,
     signer::{Signer, SignerError, TimedRequest},
 };
+use sshsm_client::{Failure, Kind};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -19,11 +20,40 @@ pub enum IssueError {
     #[error(transparent)]
     Ledger(LedgerError),
     /// The ledger could not record the certificate, which was thrown away.
-    #[error("the certificate was signed and thrown away, since it cannot be recorded")]
+    #[error("the certificate was signed, but cannot be recorded; it was thrown away")]
     NotRecorded(#[source] LedgerError),
     /// Nothing was signed, or not what was asked for.
     #[error(transparent)]
     Signer(SignerError),
+}
+
+impl IssueError {
+    /// Whether the signer can sign no more, or the ledger record no more.
+    #[must_use]
+    pub const fn ends_signing(&self) -> bool {
+        match self {
+            // What a ledger has no room for, it has none for with the next key.
+            Self::Ledger(_) | Self::NotRecorded(_) => true,
+            Self::Signer(error) => error.ends_signing(),
+        }
+    }
+}
+
+impl Failure for IssueError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Ledger(error) => error.kind(),
+            Self::NotRecorded(_) => Kind::File,
+            Self::Signer(error) => error.kind(),
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Ledger(error) | Self::NotRecorded(error) => error.help(),
+            Self::Signer(error) => error.help(),
+        }
+    }
 }
 
 /// What became of a request that was tried.

@@ -29,6 +29,7 @@ use zeroize::Zeroizing;
 use crate::output::shown;
 use crate::request::decode_base64;
 use crate::{files, input, integer, openssh_key};
+use sshsm_client::{Failure, Kind};
 
 const RSA: ObjectIdentifier = rsa::pkcs1::ALGORITHM_OID;
 /// id-ecPublicKey, RFC 5480.
@@ -59,6 +60,15 @@ pub enum KeyFileError {
         /// What is wrong with it.
         source: KeyFormatError,
     },
+}
+
+impl Failure for KeyFileError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => source.into(),
+            Self::Key { source, .. } => source.kind(),
+        }
+    }
 }
 
 /// Why a text is no key.
@@ -164,6 +174,28 @@ pub enum KeyFormatError {
         /// What its reader said.
         reason: String,
     },
+}
+
+impl Failure for KeyFormatError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoPassphrase(source) => source.into(),
+            Self::NotAKey { .. }
+            | Self::NotText
+            | Self::OtherHalf { .. }
+            | Self::Rfc4716
+            | Self::Prefixed { .. }
+            | Self::Several { .. }
+            | Self::Certificate { .. }
+            | Self::Kind { .. }
+            | Self::LegacyEncryption
+            | Self::Cipher { .. }
+            | Self::PrivateEncryption { .. }
+            | Self::Costly { .. }
+            | Self::WrongPassphrase
+            | Self::Malformed { .. } => Kind::Failed,
+        }
+    }
 }
 
 /// Asks for the passphrase of an encrypted key; called at most once, and only for an encrypted key.

@@ -16,6 +16,7 @@ use crate::{
     request::decode_base64,
     signature::{self, VerifyError},
 };
+use sshsm_client::{Failure, Kind};
 
 /// What the type name of every certificate ends in.
 const SUFFIX: &str = "-cert-v01@openssh.com";
@@ -63,6 +64,12 @@ pub enum PresentedError {
         /// What is wrong with it.
         source: KeyFormatError,
     },
+}
+
+impl Failure for PresentedError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
 }
 
 /// A certificate, in parts.

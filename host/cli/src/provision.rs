@@ -33,7 +33,7 @@ use crate::{
     },
 };
 use sshsm_client::{
-    Client, ClientError, Credential, NewKey, Session, found,
+    Client, ClientError, Credential, Failure, Kind, NewKey, Session, found,
     private_session::{self, Changed, Moment, Opening, PrivateSessionError, SUCCESSOR, Way},
 };
 
@@ -175,6 +175,86 @@ pub enum ProvisionError {
     /// The CA key cannot be written down.
     #[error("cannot encode the CA key")]
     Key(#[from] ssh_key::Error),
+}
+
+impl Failure for ProvisionError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::CaKeyNotAllowed { .. } | Self::WhichCaKey { .. } | Self::CannotFreeze | Self::SignerId => {
+                Kind::Usage
+            }
+            Self::FactoryPassword | Self::SamePassword => Kind::Authentication,
+            Self::NotFresh(_) | Self::Malformed { .. } | Self::OthersInSession { .. } | Self::Key(_) => {
+                Kind::Failed
+            }
+            Self::Stopped { source, .. } => source.kind(),
+            Self::PrivateSession(error) => error.kind(),
+            Self::Template(error) => error.kind(),
+            Self::Client(error) => error.kind(),
+            Self::Signer(error) => error.kind(),
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFresh(_) => {
+                Some("take another device, or delete everything on this one: `sshsm device reset`")
+            }
+            Self::CannotFreeze => Some(
+                "leave --freeze out; who may put templates in the CA key's domain then decides what it signs",
+            ),
+            Self::OthersInSession { .. } => Some(
+                "unplug the device and plug it in again, or wait half a minute; then run the same command again",
+            ),
+            Self::Stopped { source, .. } => source.help_half_way(),
+            Self::PrivateSession(error) => error.help(),
+            Self::Client(error) => error.help(),
+            Self::Signer(error) => error.help(),
+            Self::CaKeyNotAllowed { .. }
+            | Self::WhichCaKey { .. }
+            | Self::Malformed { .. }
+            | Self::SignerId
+            | Self::FactoryPassword
+            | Self::SamePassword
+            | Self::Template(_)
+            | Self::Key(_) => None,
+        }
+    }
+}
+
+impl ProvisionError {
+    /// What to do about it where something was done before. [`Self::Stopped`] says itself that running the command again goes
+    /// on from there.
+    fn help_half_way(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFresh(_) => Some(
+                "what it holds is not of this command, and running that again changes nothing about it: delete everything on \
+                 the device, `sshsm device reset` (with --auth-key 0xfffe where authentication key 1 is gone), or take another",
+            ),
+            Self::PrivateSession(error @ PrivateSessionError::HalfChanged { .. }) => error.help(),
+            Self::OthersInSession { .. } => self.help(),
+            Self::Stopped { source, .. } => source.help_half_way(),
+            Self::PrivateSession(
+                PrivateSessionError::Remote
+                | PrivateSessionError::NoAgreement
+                | PrivateSessionError::CannotShow
+                | PrivateSessionError::Rights { .. }
+                | PrivateSessionError::OtherDevice
+                | PrivateSessionError::OtherKey { .. },
+            )
+            | Self::CaKeyNotAllowed { .. }
+            | Self::WhichCaKey { .. }
+            | Self::Malformed { .. }
+            | Self::SignerId
+            | Self::FactoryPassword
+            | Self::CannotFreeze
+            | Self::SamePassword
+            | Self::Template(_)
+            | Self::Client(_)
+            | Self::Signer(_)
+            | Self::Key(_) => None,
+        }
+    }
 }
 
 fn sessions(count: u8) -> String {

@@ -42,7 +42,10 @@ use crate::{
     timestamp::{TimestampAuthority, TimestampError},
     validity::{Validity, ValidityError},
 };
-use sshsm_client::{Client, ClientError, Listener, Session};
+use sshsm_client::{
+    Client, ClientError, Listener, Session,
+    failure::{self, Failure},
+};
 
 /// Says that the directory was made here.
 const MARKER: &str = ".sshsm-quickstart";
@@ -104,7 +107,7 @@ pub enum QuickstartError {
         source: io::Error,
     },
     /// The story could not be told.
-    #[error("cannot write the output")]
+    #[error("cannot write to standard output")]
     Output(#[source] io::Error),
     /// The operating system gives no random numbers.
     #[error("no random numbers from the operating system: {0}")]
@@ -142,6 +145,56 @@ pub enum QuickstartError {
     /// A fixed text of the quickstart is wrong.
     #[error(transparent)]
     Options(#[from] OptionError),
+}
+
+impl Failure for QuickstartError {
+    fn kind(&self) -> failure::Kind {
+        match self {
+            Self::Locked(_) => failure::Kind::Authentication,
+            Self::Refused(_) => failure::Kind::Refused,
+            Self::NotRefused => failure::Kind::Device,
+            Self::File { source, .. } => source.into(),
+            Self::Output(_) => failure::Kind::File,
+            Self::KeyFile(error) => error.kind(),
+            Self::Open(error) => error.kind(),
+            Self::Client(error) => error.kind(),
+            Self::Signer(error) => error.kind(),
+            Self::Issue(error) => error.kind(),
+            Self::Template(error) => error.kind(),
+            Self::Timestamp(error) => error.kind(),
+            Self::NotOurs(_)
+            | Self::NotPrivate(_)
+            | Self::Entropy(_)
+            | Self::Key(_)
+            | Self::DeviceKey(_)
+            | Self::Validity(_)
+            | Self::Options(_) => failure::Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Open(error) => error.help(),
+            Self::Client(error) => error.help(),
+            Self::Signer(error) => error.help(),
+            Self::Issue(error) => error.help(),
+            Self::NotOurs(_)
+            | Self::NotPrivate(_)
+            | Self::Locked(_)
+            | Self::Refused(_)
+            | Self::NotRefused
+            | Self::File { .. }
+            | Self::Output(_)
+            | Self::Entropy(_)
+            | Self::Key(_)
+            | Self::KeyFile(_)
+            | Self::DeviceKey(_)
+            | Self::Template(_)
+            | Self::Timestamp(_)
+            | Self::Validity(_)
+            | Self::Options(_) => None,
+        }
+    }
 }
 
 /// What there is afterwards.

@@ -21,6 +21,7 @@ use crate::certificate_options::{self, CertificateOptions, DEFAULT_EXTENSIONS, O
 use crate::integer::string;
 use crate::timestamp::SIGNATURE_LENGTHS;
 use crate::validity::{Validity, ValidityError};
+use sshsm_client::{Failure, Kind};
 
 /// Bytes of a nonce, as many as OpenSSH uses.
 const NONCE_LENGTH: usize = 32;
@@ -111,6 +112,12 @@ pub enum BuildError {
     /// An encoder failed, which well-formed content never makes it do.
     #[error("the certificate cannot be encoded")]
     Encoding(#[source] ssh_encoding::Error),
+}
+
+impl Failure for BuildError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
 }
 
 /// The names in a text such as `-n` takes: separated by commas, none of them empty, no more than OpenSSH reads.
@@ -327,6 +334,12 @@ pub enum StoredRequestError {
     /// It begins as a request does, and cannot be read as one: cut short, or with bytes behind its end.
     #[error("the request is malformed")]
     Request(#[source] RequestError),
+}
+
+impl Failure for StoredRequestError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
 }
 
 impl StoredRequest {

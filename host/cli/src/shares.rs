@@ -10,6 +10,7 @@ use std::fmt;
 use base32::Alphabet;
 use getrandom::{SysRng, rand_core::UnwrapErr};
 use sha2::{Digest, Sha256};
+use sshsm_client::{Failure, Kind};
 use vsss_rs::Gf256;
 use zeroize::{Zeroize, Zeroizing};
 
@@ -110,6 +111,33 @@ pub enum ShareError {
     /// The operating system gave no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Entropy(getrandom::Error),
+}
+
+impl Failure for ShareError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::TooFew { .. } => {
+                Some("name files with --share-file, or run it on a terminal, which asks for the shares")
+            }
+            Self::Scheme { .. }
+            | Self::LineLength { .. }
+            | Self::Line { .. }
+            | Self::Check
+            | Self::Ended { .. }
+            | Self::Trailing
+            | Self::Version(_)
+            | Self::Foreign { .. }
+            | Self::OtherScheme { .. }
+            | Self::Repeated(_)
+            | Self::Forged(_)
+            | Self::Sharing(_)
+            | Self::Entropy(_) => None,
+        }
+    }
 }
 
 /// How many shares there are, and how many of them make the key.

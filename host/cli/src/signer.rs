@@ -32,7 +32,7 @@ use crate::{
     request::{BuildError, COMMAND_LENGTH, Content, SigningRequest, StoredRequest},
     timestamp::{TimestampError, TimestampSource},
 };
-use sshsm_client::{ClientError, Session};
+use sshsm_client::{ClientError, Failure, Kind, Session};
 
 /// Why there is no certificate.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +87,35 @@ pub enum SignerError {
     Certificate(#[from] CertificateError),
 }
 
+impl Failure for SignerError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Client(error) => error.kind(),
+            Self::Pkcs11(error) => error.kind(),
+            Self::Timestamp(error) => error.kind(),
+            Self::Algorithm { .. } => Kind::Usage,
+            Self::CaKey { .. } | Self::Certificate(_) => Kind::Device,
+            Self::Refused => Kind::Refused,
+            Self::Missing { .. } | Self::Build(_) | Self::Explanation(_) => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Client(error) => error.help(),
+            Self::Pkcs11(error) => error.help(),
+            Self::Timestamp(error) => error.help(),
+            Self::Missing { .. } => Some("`sshsm key list` shows what this authentication key can see"),
+            Self::CaKey { .. }
+            | Self::Algorithm { .. }
+            | Self::Refused
+            | Self::Build(_)
+            | Self::Explanation(_)
+            | Self::Certificate(_) => None,
+        }
+    }
+}
+
 impl SignerError {
     /// Whether the template refused, on the device or here.
     #[must_use]
@@ -96,6 +125,25 @@ impl SignerError {
             Self::Refused
                 | Self::Client(ClientError::Device { error: DeviceError::SshCaConstraintViolation, .. })
         )
+    }
+
+    /// Whether the signer can sign no more: its session ended, or its token is gone.
+    #[must_use]
+    pub const fn ends_signing(&self) -> bool {
+        match self {
+            Self::Client(error) => error.ends_session(),
+            Self::Pkcs11(error) | Self::Timestamp(TimestampError::Pkcs11(error)) => {
+                matches!(error, Pkcs11Error::Gone { .. })
+            }
+            Self::Missing { .. }
+            | Self::CaKey { .. }
+            | Self::Algorithm { .. }
+            | Self::Refused
+            | Self::Build(_)
+            | Self::Timestamp(_)
+            | Self::Explanation(_)
+            | Self::Certificate(_) => false,
+        }
     }
 
     /// What the signer had answered when [`Signer::sign`] failed with this.

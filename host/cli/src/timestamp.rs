@@ -40,6 +40,7 @@ use crate::{
     device_key::{self, DeviceKeyError},
     pkcs11::{self, Pkcs11Error, UriError},
 };
+use sshsm_client::{Failure, Kind};
 
 /// Why there is no timestamp.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +64,28 @@ pub enum TimestampError {
     /// The service.
     #[error(transparent)]
     Remote(#[from] remote::RemoteError),
+}
+
+impl Failure for TimestampError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Pkcs11(error) => error.kind(),
+            #[cfg(unix)]
+            Self::Agent(error) => error.kind(),
+            Self::Remote(error) => error.kind(),
+            Self::Clock | Self::Key(_) | Self::Signature => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::Pkcs11(error) => error.help(),
+            #[cfg(unix)]
+            Self::Agent(error) => error.help(),
+            Self::Remote(error) => error.help(),
+            Self::Clock | Self::Key(_) | Self::Signature => None,
+        }
+    }
 }
 
 /// The lengths that timestamp signatures have: Ed25519, P-256; P-384; P-521; RSA of 2048, 3072 and 4096 bits.

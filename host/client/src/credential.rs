@@ -1,10 +1,18 @@
 //! What opens a session.
 
 use sshsm_protocol::{
-    Algorithm,
+    Algorithm, ObjectId,
     channel::{AuthenticationKey, Point},
 };
 use zeroize::Zeroizing;
+
+/// The id of the key that has the new password until the real one has it. It is fixed, so that a run that was cut short in
+/// between finds it.
+pub const SUCCESSOR: ObjectId = match ObjectId::new(0xfffe) {
+    Ok(id) => id,
+    Err(_) => ObjectId::DEFAULT_AUTHENTICATION_KEY,
+};
+const _: () = assert!(SUCCESSOR.get() == 0xfffe);
 
 /// What opens a session.
 #[derive(Clone)]

@@ -6,7 +6,14 @@ use sshsm_protocol::{
     frame::AnswerError,
 };
 
-use crate::exchange::ExchangeError;
+use crate::{
+    credential::SUCCESSOR,
+    exchange::ExchangeError,
+    failure::{Failure, Kind},
+};
+
+/// What to do when a touch did not come.
+pub const TOUCH: &str = "repeat the command and touch the device while it waits";
 
 /// Why a command has no result.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +82,117 @@ pub enum ClientError {
     /// The operating system gave no random challenge.
     #[error("no random numbers from the operating system: {0}")]
     Entropy(getrandom::Error),
+}
+
+impl Failure for ClientError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Exchange(error) => error.kind(),
+            Self::UnknownAuthenticationKey(_) | Self::WrongPassword(_) | Self::WrongPrivateKey(_) => {
+                Kind::Authentication
+            }
+            Self::Device { error, .. } => match error {
+                DeviceError::SshCaConstraintViolation
+                | DeviceError::InsufficientPermissions
+                | DeviceError::TemplatesFrozen => Kind::Refused,
+                DeviceError::AuthenticationFailed => Kind::Authentication,
+                DeviceError::PresenceTimeout => Kind::Untouched,
+                DeviceError::InvalidSession
+                | DeviceError::SessionsFull
+                | DeviceError::SessionFailed
+                | DeviceError::StorageFailed => Kind::Device,
+                DeviceError::InvalidCommand
+                | DeviceError::InvalidData
+                | DeviceError::WrongLength
+                | DeviceError::LogFull
+                | DeviceError::ObjectNotFound
+                | DeviceError::InvalidId
+                | DeviceError::InvalidOtp
+                | DeviceError::DemoMode
+                | DeviceError::ObjectExists
+                | DeviceError::AlgorithmDisabled
+                | DeviceError::NothingToTouch
+                | DeviceError::NoBootLoader => Kind::Failed,
+            },
+            Self::UndefinedError { .. } | Self::Nonsense { .. } | Self::NotAuthentic { .. } | Self::Ended => {
+                Kind::Device
+            }
+            Self::TooLong { .. } | Self::Entropy(_) => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Exchange(error) => return error.help(),
+            Self::UnknownAuthenticationKey(ObjectId::DEFAULT_AUTHENTICATION_KEY) => {
+                "name another one with --auth-key. If a change of its password was cut short, authentication key 0xfffe has the \
+                 new password: repeat that `sshsm provision` or `sshsm authentication-key change`, or open the device with \
+                 --auth-key 0xfffe"
+            }
+            Self::UnknownAuthenticationKey(_) => "name another one with --auth-key",
+            Self::WrongPassword(SUCCESSOR) => {
+                "give the new password that an earlier run, which was cut short, was to set"
+            }
+            Self::WrongPassword(_) => {
+                "a fresh device has authentication key 1 with the password \"password\""
+            }
+            Self::Device { command, error } => return refusal_help(*command, *error),
+            Self::WrongPrivateKey(_)
+            | Self::UndefinedError { .. }
+            | Self::Nonsense { .. }
+            | Self::NotAuthentic { .. }
+            | Self::TooLong { .. }
+            | Self::Ended
+            | Self::Entropy(_) => return None,
+        })
+    }
+}
+
+/// What to do when the device refuses a command with `error`.
+const fn refusal_help(command: Command, error: DeviceError) -> Option<&'static str> {
+    Some(match error {
+        DeviceError::SessionsFull => "idle sessions end after 30 seconds; try again then",
+        DeviceError::ObjectNotFound => "`sshsm key list` shows what this authentication key can see",
+        DeviceError::ObjectExists => "choose another --id, or leave it out: the device finds a free one",
+        DeviceError::PresenceTimeout => TOUCH,
+        DeviceError::TemplatesFrozen => {
+            "the templates on it still work; only `sshsm device reset`, which deletes every key, ends the freeze"
+        }
+        DeviceError::NothingToTouch | DeviceError::NoBootLoader
+            if matches!(command, Command::StartBootLoader) =>
+        {
+            "start its boot loader by hand: hold BOOTSEL while you plug it in (nRF52840: press reset twice)"
+        }
+        DeviceError::InvalidCommand
+            if matches!(command, Command::StartBootLoader | Command::RestartDevice) =>
+        {
+            "a YubiHSM 2, and a device that is as strict, know no such command: unplug it"
+        }
+        DeviceError::InvalidCommand if matches!(command, Command::GetDeviceStatus) => {
+            "a YubiHSM 2, and a device that is as strict, do not say which image they run"
+        }
+        DeviceError::StorageFailed => "`sshsm device storage` shows how full the device is",
+        DeviceError::InsufficientPermissions if matches!(command, Command::SignSshCertificate) => {
+            "signing needs the capability sign-ssh-certificate on the CA key and on the authentication key"
+        }
+        DeviceError::InsufficientPermissions => {
+            "the authentication key, or the object, lacks a capability or a domain"
+        }
+        DeviceError::InvalidCommand
+        | DeviceError::InvalidData
+        | DeviceError::InvalidSession
+        | DeviceError::AuthenticationFailed
+        | DeviceError::SessionFailed
+        | DeviceError::WrongLength
+        | DeviceError::LogFull
+        | DeviceError::InvalidId
+        | DeviceError::SshCaConstraintViolation
+        | DeviceError::InvalidOtp
+        | DeviceError::DemoMode
+        | DeviceError::AlgorithmDisabled
+        | DeviceError::NothingToTouch
+        | DeviceError::NoBootLoader => return None,
+    })
 }
 
 impl ClientError {

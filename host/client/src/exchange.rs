@@ -10,6 +10,8 @@ use sshsm_protocol::{
     link::{LinkError, MIN_VERSION, VERSION},
 };
 
+use crate::failure::{Failure, Kind};
+
 /// A road to one device.
 pub trait Exchange: Send {
     /// Sends one frame (`code u8 ‖ length u16 ‖ payload`) and returns the frame the device answered with.
@@ -159,6 +161,48 @@ pub enum ExchangeError {
         /// What it said.
         source: Box<dyn Error + Send + Sync>,
     },
+}
+
+impl Failure for ExchangeError {
+    fn kind(&self) -> Kind {
+        Kind::Device
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unreachable { address, .. } if address.starts_with("serial:") => {
+                "plug the board in; `sshsm device list` shows its port"
+            }
+            Self::Unreachable { .. } => "is sshsm-sim or yubihsm-connector running at that address?",
+            Self::NoBoard => "plug a board in, or name its port: --device serial:PATH",
+            Self::PortDenied { .. } => {
+                "install the udev rule host/udev/70-sshsm.rules, then plug the board in again"
+            }
+            Self::PortInUse { .. } => "end the other program, or wait for it",
+            Self::NotADevice { .. } => "`sshsm device list` shows the boards that are plugged in",
+            Self::LinkVersion { .. } => "use the sshsm and the firmware of one release",
+            Self::Link { error: LinkError::Failed, .. } => "`sshsm device log` shows why",
+            Self::NotAConnector { .. } => "check host and port of --device or SSHSM_DEVICE",
+            Self::NoDevice { .. } => "plug the device in, or restart the connector",
+            Self::Interrupted { .. } => "look with `sshsm key list` before you repeat the command",
+            Self::Link {
+                error:
+                    LinkError::UnsupportedVersion { .. }
+                    | LinkError::UnknownRequest
+                    | LinkError::Busy
+                    | LinkError::WrongLength(_)
+                    | LinkError::Withdrawn(_),
+                ..
+            }
+            | Self::Status { .. }
+            | Self::Stopped { .. }
+            | Self::Truncated { .. }
+            | Self::TooLarge { .. }
+            | Self::Enumeration(_)
+            | Self::ManyBoards(_)
+            | Self::InProcess { .. } => return None,
+        })
+    }
 }
 
 impl ExchangeError {

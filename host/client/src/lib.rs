@@ -19,6 +19,7 @@
 //! | a session and its commands | [`Session`], [`Credential`] |
 //! | secrets for a device whose password everyone knows | [`private_session`] |
 //! | what the caller is told meanwhile | [`Listener`], [`Notice`] |
+//! | whose fault an error is, and what to do next | [`Failure`], [`Kind`] |
 //!
 //! # Features
 //!
@@ -34,6 +35,7 @@ mod connector;
 mod credential;
 mod error;
 pub mod exchange;
+pub mod failure;
 mod handshake;
 mod identity;
 pub mod interruptible;
@@ -49,8 +51,9 @@ pub use commands::{found, random_id};
 #[cfg(feature = "http")]
 pub use connector::Connector;
 pub use credential::{Credential, NewKey};
-pub use error::ClientError;
+pub use error::{ClientError, TOUCH};
 pub use exchange::{Exchange, ExchangeError};
+pub use failure::{Failure, Kind};
 pub use identity::{DevicePublicKey, Identity, Status};
 pub use notice::{Listener, Notice};
 #[cfg(feature = "serial")]

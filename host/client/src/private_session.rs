@@ -17,22 +17,18 @@ use crate::{
     commands::{found, random_id},
     credential::{Credential, NewKey},
     error::ClientError,
+    failure::{Failure, Kind},
     handshake::ephemeral_key,
     notice::{Listener, Notice},
     session::Session,
 };
 
+pub use crate::credential::SUCCESSOR;
+
 /// The label of the P-256 key that is on a device only while this is done.
 const LABEL: &str = "sshsm temporary key";
 /// What the label of [`SUCCESSOR`] begins with; the rest is that of the key that it stands in for, as much as there is room for.
 const SUCCESSOR_LABEL: &[u8] = b"tempfor:";
-/// The id of the key that has the new password until the real one has it. It is fixed, so that a run that was cut short in
-/// between finds it.
-pub const SUCCESSOR: ObjectId = match ObjectId::new(0xfffe) {
-    Ok(id) => id,
-    Err(_) => ObjectId::DEFAULT_AUTHENTICATION_KEY,
-};
-const _: () = assert!(SUCCESSOR.get() == 0xfffe);
 
 /// Why no secret was sent, or why a change is half done.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +89,48 @@ pub enum PrivateSessionError {
         /// What stopped it.
         source: Box<ClientError>,
     },
+}
+
+impl Failure for PrivateSessionError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Remote | Self::NoAgreement => Kind::Usage,
+            Self::Rights { .. } => Kind::Refused,
+            Self::OtherDevice | Self::CannotShow | Self::OtherKey { .. } => Kind::Authentication,
+            Self::HalfChanged { source, .. } => source.kind(),
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Remote => {
+                "name the device's public key with --device-key FILE (`sshsm device public-key` prints it at the computer \
+                 that the device is plugged into), or do it there; --allow-plain-http does it all the same"
+            }
+            Self::NoAgreement => {
+                "do it at the computer that the device is plugged into; --allow-plain-http does it all the same"
+            }
+            Self::Rights { .. } => {
+                "give the device another password first: `sshsm provision`, or `sshsm authentication-key change` with a key \
+                 that may put and delete authentication keys"
+            }
+            Self::OtherDevice => {
+                "at the computer that the device is plugged into, compare `sshsm device public-key` with the file of \
+                 --device-key, and look with `sshsm key list` for authentication keys that you did not put there"
+            }
+            Self::CannotShow => {
+                "do it at the computer that the device is plugged into; without --device-key nothing says which device it is"
+            }
+            Self::OtherKey { .. } => {
+                "do it at the computer that the device is plugged into, and look there with `sshsm key list` first"
+            }
+            Self::HalfChanged { .. } => {
+                "run the same command again, by the same way or another: it goes on from there and deletes 0xfffe. \
+                 Or delete that yourself, with whichever password opens the key now: `sshsm key delete 0xfffe --type \
+                 authentication-key`; where the key is gone, --auth-key 0xfffe opens the device with the new password"
+            }
+        })
+    }
 }
 
 /// How new secrets reach a device that has a password which everyone knows.

@@ -320,7 +320,7 @@ impl Authorities {
         let mut ca = ca.lock().unwrap_or_else(PoisonError::into_inner);
         let (ca, source) = &mut *ca;
         ca.algorithm = order.rsa;
-        let (subject, _) = request.keys().map_err(|error| CliError::content("the request", error))?;
+        let (subject, _) = request.keys().map_err(|error| CliError::because("the request", error))?;
         let serial = Serial::Given(content.serial);
         // Before the ledger hears of it: what comes to no device is nothing that was asked of one.
         let timed = TimedRequest::of(request.clone(), source.as_mut())?;

@@ -9,11 +9,11 @@ use sshsm_protocol::{Command, ObjectId, option::AuditMode};
 
 use super::{
     Context,
-    error::CliError,
+    error::{CliError, Shortfall},
     ledger::{state_file, table, time},
 };
 use crate::{
-    audit::{Finding, Journal, Reconciliation, Record, Unmatched, Update},
+    audit::{AuditError, Finding, Journal, Reconciliation, Record, Unmatched, Update},
     ledger::{Filter, Ledger},
     output::{self, Format, columns, lossy, shown},
 };
@@ -163,8 +163,12 @@ impl Audit {
         }
         let mut journal = Journal::open(&path, serial)?;
         let mut session: Session<'_> = context.session(&mut client)?;
-        let update = journal.update(&mut session, ledger.as_mut(), reading.keep, reading.accept_break)?;
-        Ok((journal, update))
+        match journal.update(&mut session, ledger.as_mut(), reading.keep, reading.accept_break) {
+            Ok(update) => Ok((journal, update)),
+            // As one, so that `follow` sees a device that went away.
+            Err(AuditError::Client(error)) => Err(error.into()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The journal as it is; the device is only asked for its serial number, and not even that with --journal.
@@ -249,7 +253,7 @@ impl Audit {
         if report.agrees() && new == 0 {
             return Ok(());
         }
-        Err(CliError::Findings(format!(
+        Err(Shortfall::Findings(format!(
             "{}, {}, {}, {}",
             output::count(
                 report.signatures_without_entry.len(),
@@ -263,7 +267,8 @@ impl Audit {
             ),
             output::count(report.faults.len(), "fault of the ledger", "faults of the ledger"),
             output::count(new, "new finding in the device's log", "new findings in the device's log"),
-        )))
+        ))
+        .into())
     }
 }
 
@@ -325,10 +330,11 @@ fn found(findings: &[Finding]) -> Result<(), CliError> {
     findings.iter().for_each(output::talk);
     match findings.len() {
         0 => Ok(()),
-        found => Err(CliError::Findings(format!(
+        found => Err(Shortfall::Findings(format!(
             "{} in the device's log",
             output::count(found, "finding", "findings")
-        ))),
+        ))
+        .into()),
     }
 }
 

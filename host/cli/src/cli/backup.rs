@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 use super::{
     Context,
     authentication_key::{self, Road},
-    error::{CliError, FileError},
+    error::{CliError, FileError, PasswordError},
     notice::listener,
     prompt, service,
 };
@@ -434,7 +434,7 @@ fn ask(stored: &Stored, given: &[Share]) -> Result<Option<Share>, CliError> {
     loop {
         let question =
             format!("Share {next} of the {needed} that backup {} needs, line {}: ", stored.id, entry.line());
-        let Some(line) = prompt::secret(&question).map_err(CliError::Terminal)? else {
+        let Some(line) = prompt::secret(&question).map_err(PasswordError::Terminal)? else {
             return Ok(None);
         };
         match entry.enter(&line) {

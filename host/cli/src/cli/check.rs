@@ -12,7 +12,7 @@ use sshsm_protocol::{
 
 use super::{
     Context, arguments,
-    error::{CliError, Exit, FileError},
+    error::{CliError, FileError, Shortfall},
     template,
 };
 use crate::{
@@ -22,6 +22,7 @@ use crate::{
     request::StoredRequest,
     timestamp,
 };
+use sshsm_client::Failure;
 
 /// Arguments of `template check`.
 #[derive(Debug, Args)]
@@ -87,7 +88,7 @@ impl Check {
         let authority = Authority { id, public: ca_key.as_ref().map(|key| key.key_data()), algorithm: None };
         let signature_length = decoded.timestamp_key.signature_length();
         let total = self.requests.len();
-        let (mut requests, mut refused, mut failed, mut exit) = (Vec::new(), 0, 0, Exit::Done);
+        let (mut requests, mut refused, mut kinds) = (Vec::new(), 0, Vec::new());
         for request in &self.requests {
             requests.push(match self.judge(request, &tlv, signature_length, authority) {
                 Ok(explanation) => {
@@ -98,8 +99,7 @@ impl Check {
                 Err(error) if total == 1 => return Err(error),
                 Err(error) => {
                     output::talk(format_args!("{} not judged: {}", shown(request), error.line()));
-                    failed += 1;
-                    exit = exit.worst(error.exit());
+                    kinds.push(error.kind());
                     Judged::Unreadable { request, error: error.line() }
                 }
             });
@@ -113,10 +113,12 @@ impl Check {
                 Judged::Unreadable { .. } => text,
             })
         })?;
-        match (failed, refused) {
-            (0, 0) => Ok(()),
-            (0, refused) => Err(CliError::Refused { refused, total }),
-            (failed, _) => Err(CliError::NotAll { failed, total, done: "judged", exit }),
+        match (kinds.iter().max(), refused) {
+            (None, 0) => Ok(()),
+            (None, refused) => Err(Shortfall::Refused { refused, total }.into()),
+            (Some(&kind), _) => {
+                Err(Shortfall::NotAll { failed: kinds.len(), total, done: "judged", kind }.into())
+            }
         }
     }
 

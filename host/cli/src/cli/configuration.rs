@@ -24,6 +24,7 @@ use crate::{
     device_address::DeviceAddress, files, output::shown, pkcs11, redact::RedactedAddress,
     timestamp::SourceAddress,
 };
+use sshsm_client::{Failure, Kind};
 
 /// The table of certificate authorities; every other table is a command's.
 const AUTHORITIES: &str = "ca";
@@ -107,6 +108,22 @@ pub(crate) enum ConfigurationError {
         shown(path)
     )]
     Fallback { path: PathBuf, ca: String },
+}
+
+impl Failure for ConfigurationError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => match Kind::from(source) {
+                Kind::Failed => Kind::Usage,
+                kind => kind,
+            },
+            Self::Malformed { .. }
+            | Self::Command { .. }
+            | Self::Option { .. }
+            | Self::Value { .. }
+            | Self::Fallback { .. } => Kind::Usage,
+        }
+    }
 }
 
 impl Configuration {

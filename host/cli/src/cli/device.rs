@@ -145,7 +145,7 @@ fn public_key(context: &Context) -> Result<(), CliError> {
     let mut client = context.client()?;
     let point = client.device_public_key()?;
     let algorithm = AsymmetricAlgorithm::Ec(Curve::P256);
-    let unusable = |error: &dyn ToString| CliError::content("the device's public key", error.to_string());
+    let unusable = |error: &dyn ToString| CliError::because("the device's public key", error.to_string());
     let key = device_key::ssh_public(algorithm, point.get(1..).unwrap_or_default())
         .map_err(|error| unusable(&error))?;
     let serial = client.identity().serial;
@@ -165,7 +165,7 @@ fn compare(context: &Context, client: &mut Client, sums: &Path) -> Result<Known,
     let text = input::read_text(sums).map_err(|source| FileError::read(sums, source))?;
     let status = context.session(client)?.device_status()?;
     let Some(image) = status.image else {
-        return Err(CliError::content("the image is not known", "the device does not know which it runs"));
+        return Err(CliError::because("the image is not known", "the device does not know which it runs"));
     };
     let (sha256, wanted) = (hexadecimal(&image.sha256), format!("{}.bin", status.board));
     let known = text
@@ -175,7 +175,7 @@ fn compare(context: &Context, client: &mut Client, sums: &Path) -> Result<Known,
         .find(|(sum, name)| sum.eq_ignore_ascii_case(&sha256) && name.rsplit('/').next() == Some(&wanted));
     match known {
         Some((_, name)) => Ok(Known { name: name.to_owned(), sha256 }),
-        None => Err(CliError::content(
+        None => Err(CliError::because(
             "the device runs another image",
             format!("it says {sha256}, and {} has no {wanted} with that SHA-256", output::shown(sums)),
         )),

@@ -3,7 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, error::CliError, template};
+use super::{
+    Context,
+    error::{CliError, Shortfall},
+    template,
+};
 use crate::template::diff::{self, Change, Direction};
 
 /// Arguments of `template diff`.
@@ -38,11 +42,12 @@ impl Diff {
         let count = |direction| report.changes.iter().filter(|change| change.direction == direction).count();
         match report.equal {
             true => Ok(()),
-            false => Err(CliError::Different {
+            false => Err(Shortfall::Different {
                 stricter: count(Direction::Stricter),
                 looser: count(Direction::Looser),
                 different: count(Direction::Different),
-            }),
+            }
+            .into()),
         }
     }
 }

@@ -13,7 +13,7 @@ use sshsm_protocol::DeviceError;
 
 use super::{
     Context, board,
-    error::{CliError, FileError},
+    error::{CliError, FileError, PasswordError},
     notice::listener,
 };
 use crate::{
@@ -95,7 +95,7 @@ impl Flash {
 /// Has a board that runs start its boot loader, if it can and this user may.
 fn start_boot_loader(context: &Context, mut client: Client) -> Result<Started, CliError> {
     let session = match context.session(&mut client) {
-        Err(CliError::NoPassword) => {
+        Err(CliError::Password(PasswordError::None)) => {
             return Ok(Started::ByHand("no password was given, with which the board could be asked"));
         }
         session => session?,
@@ -211,7 +211,7 @@ fn build(board: Board) -> Result<Vec<u8>, CliError> {
         .status()
         .map_err(|error| CliError::content("cannot start cargo", error))?;
     if !status.success() {
-        return Err(CliError::content("the firmware was not built", format!("cargo xtask: {status}")));
+        return Err(CliError::because("the firmware was not built", format!("cargo xtask: {status}")));
     }
     let built = fs::read_dir(out.path())
         .ok()
@@ -219,6 +219,6 @@ fn build(board: Board) -> Result<Vec<u8>, CliError> {
             let mut paths = entries.filter_map(|entry| entry.ok().map(|entry| entry.path()));
             paths.find(|path| path.extension().is_some_and(|extension| extension == "uf2"))
         })
-        .ok_or_else(|| CliError::content("the firmware was not built", "there is no UF2 image"))?;
+        .ok_or_else(|| CliError::because("the firmware was not built", "there is no UF2 image"))?;
     read(&built)
 }

@@ -222,7 +222,7 @@ impl Key {
 fn refuse_to_lock_out(session: &mut Session<'_>, id: ObjectId, own: ObjectId) -> Result<(), CliError> {
     let refused = |reason: String| {
         let reason = format!("{reason}; --force deletes it all the same");
-        Err(CliError::content(format_args!("authentication key {id} was not deleted"), reason))
+        Err(CliError::because(format_args!("authentication key {id} was not deleted"), reason))
     };
     if id == own {
         return refused("it is the one that opened this session".into());
@@ -260,7 +260,7 @@ fn show(context: &Context, session: &mut Session<'_>, id: ObjectId) -> Result<()
     let (_, key) = signer::public_key(session, id)?;
     let public_key = PublicKey::new(key, Printable(info.label.trimmed()).to_string())
         .to_openssh()
-        .map_err(|error| CliError::content(format_args!("public key {id}"), error))?;
+        .map_err(|error| CliError::because(format_args!("public key {id}"), error))?;
     let view = KeyView { object: (&info).into(), public_key };
     context.format().print(&view, |view| format!("{}\n", view.public_key.trim_end()))?;
     Ok(())

@@ -14,13 +14,14 @@ use sshsm_protocol::ssh::{Printable, timestamp::Now};
 use super::{
     Context,
     arguments::{self, LedgerChoice},
-    error::CliError,
+    error::{CliError, Shortfall},
 };
 use crate::{
     key_file,
     ledger::{self, Answer, Entry, Filter, Ledger, LedgerError, Revocation, State},
     output::{self, Format, columns, names, principals, print_csv, shown},
 };
+use sshsm_client::failure::{self, Failure};
 
 /// The verbs of `ledger`.
 #[derive(Debug, Subcommand)]
@@ -120,7 +121,7 @@ impl Context {
         if let (Some(LedgerChoice::File(path)), true, false) = (&self.globals.ledger, self.ledger_named, new)
             && let Err(LedgerError::Absent(path)) = Ledger::open_to_read(path).map(drop)
         {
-            return Err(CliError::NoSuchLedger(path));
+            return Err(CliError::other(NoSuchLedger(path)));
         }
         Ok(self.ledger()?.ok_or(LedgerError::None)?)
     }
@@ -153,6 +154,21 @@ pub(super) fn authority(ledger: &Ledger, given: Option<&str>) -> Result<KeyData,
     }
 }
 
+/// A name that is perhaps mistyped.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no ledger {}; nothing was recorded", shown(.0))]
+struct NoSuchLedger(PathBuf);
+
+impl Failure for NoSuchLedger {
+    fn kind(&self) -> failure::Kind {
+        failure::Kind::File
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some("check the name; signing makes a new ledger, and so does --new-ledger")
+    }
+}
+
 /// The key in a public key file.
 pub(super) fn public_key(path: &Path) -> Result<KeyData, CliError> {
     let key = key_file::read_public(path).map_err(|error| CliError::content("no public key", error))?;
@@ -176,7 +192,7 @@ impl LedgerVerb {
                 };
                 let entries = ledger.entries(&filter)?;
                 if entries.is_empty() {
-                    return Err(CliError::content(
+                    return Err(CliError::because(
                         shown(ledger.path()),
                         format!("it has no entry with serial number {serial}"),
                     ));
@@ -225,11 +241,12 @@ fn check(context: &Context, ledger: &Ledger) -> Result<(), CliError> {
     })?;
     match verdict.faults.len() {
         0 => Ok(()),
-        faults => Err(CliError::Findings(format!(
+        faults => Err(Shortfall::Findings(format!(
             "{} is not what was recorded: {}",
             shown(ledger.path()),
             output::count(faults, "fault", "faults")
-        ))),
+        ))
+        .into()),
     }
 }
 

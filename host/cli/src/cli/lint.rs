@@ -3,7 +3,11 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{Context, error::CliError, template};
+use super::{
+    Context,
+    error::{CliError, Shortfall},
+    template,
+};
 use crate::template::lint::{self, Finding, Severity};
 
 /// Arguments of `template lint`.
@@ -52,7 +56,7 @@ impl Lint {
         context.format().print(&report, text)?;
         match (errors, warnings) {
             (0, 0) => Ok(()),
-            (errors, warnings) => Err(CliError::Lint { errors, warnings }),
+            (errors, warnings) => Err(Shortfall::Lint { errors, warnings }.into()),
         }
     }
 }

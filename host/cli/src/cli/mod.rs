@@ -304,7 +304,7 @@ fn private_key(file: &Path) -> Result<p256::SecretKey, CliError> {
         .map_err(|error| CliError::content("no private key of the authentication key", error))?;
     match device_key::raw_private(&key).map_err(unusable)? {
         (AsymmetricAlgorithm::Ec(Curve::P256), scalar) => p256::SecretKey::from_slice(&scalar)
-            .map_err(|error| CliError::content(output::shown(file), error)),
+            .map_err(|error| CliError::because(output::shown(file), error.to_string())),
         (found, _) => Err(not_p256(file, found)),
     }
 }

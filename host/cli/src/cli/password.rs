@@ -10,7 +10,7 @@ use sshsm_protocol::ObjectId;
 use zeroize::Zeroizing;
 
 use super::{
-    error::{CliError, FileError},
+    error::{CliError, FileError, PasswordError},
     prompt,
 };
 use crate::{
@@ -35,7 +35,8 @@ pub(super) fn read(file: &PasswordFile, key: ObjectId, device: &str) -> Result<Z
     match from_file_or_environment(file, "SSHSM_PASSWORD")? {
         Some(password) => Ok(password),
         None => {
-            ask(&format!("Password of authentication key {key} on {device}: "))?.ok_or(CliError::NoPassword)
+            let password = ask(&format!("Password of authentication key {key} on {device}: "))?;
+            Ok(password.ok_or(PasswordError::None)?)
         }
     }
 }
@@ -117,7 +118,7 @@ pub(super) fn read_new(
     let password =
         if terms.generate { generate(file.path.as_deref(), existing, new)? } else { given(file, new)? };
     match passphrase::check(&password) {
-        Err(weakness) if !terms.allow_weak_password => Err(CliError::WeakPassword(weakness)),
+        Err(weakness) if !terms.allow_weak_password => Err(PasswordError::Weak(weakness).into()),
         _ => Ok(password),
     }
 }
@@ -127,8 +128,8 @@ fn given(file: &PasswordFile, new: &New) -> Result<Zeroizing<String>, CliError> 
         return Ok(password);
     }
     let [question, again] = new.questions;
-    let password = ask(question)?.ok_or(CliError::NoNewPassword(new.advice))?;
-    if ask(again)?.as_ref() == Some(&password) { Ok(password) } else { Err(CliError::PasswordsDiffer) }
+    let password = ask(question)?.ok_or(PasswordError::NoNew(new.advice))?;
+    if ask(again)?.as_ref() == Some(&password) { Ok(password) } else { Err(PasswordError::Differ.into()) }
 }
 
 /// Makes a password and hands it over before it is any key's, so that no key ever has one that was lost.
@@ -136,7 +137,7 @@ fn generate(file: Option<&Path>, existing: Existing, new: &New) -> Result<Zeroiz
     if from_environment(new.variable)?.is_some() {
         return Err(CliError::Usage(format!("both --generate and {} are there; unset one", new.variable)));
     }
-    let password = passphrase::generate().map_err(|error| CliError::Client(ClientError::Entropy(error)))?;
+    let password = passphrase::generate().map_err(ClientError::Entropy)?;
     let Some(path) = file else {
         let shown = Zeroizing::new(format!("password of {}, shown this once: {}", new.whose, *password));
         output::talk(shown.as_str());
@@ -201,7 +202,7 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     if line.is_empty() {
-        return Err(CliError::EmptySecret(format!("the file {}", shown(path))));
+        return Err(PasswordError::Empty(format!("the file {}", shown(path))).into());
     }
     Ok(Zeroizing::new(line.to_owned()))
 }
@@ -209,15 +210,17 @@ fn from_file(path: &Path) -> Result<Zeroizing<String>, CliError> {
 fn from_environment(name: &'static str) -> Result<Option<Zeroizing<String>>, CliError> {
     match env::var_os(name).map(std::ffi::OsString::into_string) {
         None => Ok(None),
-        Some(Ok(secret)) if secret.is_empty() => Err(CliError::EmptySecret(format!("the variable {name}"))),
+        Some(Ok(secret)) if secret.is_empty() => {
+            Err(PasswordError::Empty(format!("the variable {name}")).into())
+        }
         Some(Ok(secret)) => Ok(Some(Zeroizing::new(secret))),
-        Some(Err(_)) => Err(CliError::NotUtf8(name)),
+        Some(Err(_)) => Err(PasswordError::NotUtf8(name).into()),
     }
 }
 
 fn ask(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
-    match prompt::secret(question).map_err(CliError::Terminal)? {
-        Some(secret) if secret.is_empty() => Err(CliError::EmptySecret("what was typed".into())),
+    match prompt::secret(question).map_err(PasswordError::Terminal)? {
+        Some(secret) if secret.is_empty() => Err(PasswordError::Empty("what was typed".into()).into()),
         secret => Ok(secret),
     }
 }

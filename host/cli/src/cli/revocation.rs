@@ -21,7 +21,9 @@ use crate::{
     ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
     output::{self, lossy, shown},
     presented_certificate::PresentedCertificate,
+    signature::VerifyError,
 };
+use sshsm_client::failure::{self, Failure};
 
 /// The longest file with a certificate, in bytes: a message of SSH has at most 256 KiB, and base64 takes a third more.
 const MAX_CERTIFICATE: usize = 512 * 1024;
@@ -184,6 +186,26 @@ impl Revoke {
     }
 }
 
+/// A certificate that no server would accept.
+#[derive(Debug, thiserror::Error)]
+#[error("the certificate in {} is not one that a server would accept", shown(path))]
+struct Unverified {
+    path: PathBuf,
+    source: VerifyError,
+}
+
+impl Failure for Unverified {
+    fn kind(&self) -> failure::Kind {
+        failure::Kind::Failed
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(
+            "revoke by --serial, --key-id or --key what you know of it, or believe the file with --unverified",
+        )
+    }
+}
+
 impl Revoke {
     /// What revokes the certificate in a file.
     fn presented(&self, path: &Path) -> Result<Revoked, CliError> {
@@ -193,7 +215,9 @@ impl Revoke {
             PresentedCertificate::from_file(&bytes).map_err(|error| CliError::content(shown(path), error))?;
         // No server accepts it otherwise, and who hands over a forgery chooses whose certificates are revoked.
         match certificate.verify() {
-            Err(error) if !self.unverified => return Err(CliError::Unverified(path.to_owned(), error)),
+            Err(error) if !self.unverified => {
+                return Err(CliError::other(Unverified { path: path.to_owned(), source: error }));
+            }
             _ => {}
         }
         let subject = certificate.subject_key();
@@ -318,7 +342,7 @@ impl Krl {
         let mut ledger = context.ledger()?.ok_or(LedgerError::None)?;
         let revocations = ledger.revocations()?.len();
         if revocations == 0 && !allow_empty {
-            return Err(CliError::content(
+            return Err(CliError::because(
                 "nothing was written",
                 "the ledger revokes nothing, and a list that revokes nothing lets every certificate in; --allow-empty \
                  writes it",

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::{
     files::{self, Kind, Replace},
+    key_file::KeyFileError,
     output::{self, columns, hex, shown},
-    secure_boot::{BootKey, Encoding, Image, Plan, SigningKey, Step},
+    secure_boot::{BootKey, BootKeyError, Encoding, Image, Plan, SealError, SigningKey, Step},
 };
 
 /// Verbs of `board`.
@@ -86,7 +87,7 @@ impl Seal {
     fn run(self, context: &Context) -> Result<(), CliError> {
         let image =
             Image::from_uf2(&flash::read(&self.image)?).map_err(|error| unusable(&self.image, error))?;
-        let key = SigningKey::read(&self.key)?;
+        let key = SigningKey::read(&self.key).map_err(wrong_key)?;
         let sealed = image.seal(&key).map_err(|error| unusable(&self.image, error))?;
         files::write(&self.out, &sealed.image.to_uf2(), Kind::Image, self.replace)
             .map_err(|error| FileError::write(&self.out, error))?;
@@ -100,8 +101,17 @@ impl Seal {
     }
 }
 
-fn unusable(image: &Path, error: crate::secure_boot::SealError) -> CliError {
-    CliError::Content { subject: format!("{} cannot be signed", shown(image)), source: Box::new(error) }
+fn wrong_key(error: BootKeyError) -> CliError {
+    match error {
+        BootKeyError::File(KeyFileError::Read { path, source }) => FileError::Read { path, source }.into(),
+        error @ (BootKeyError::File(KeyFileError::Key { .. }) | BootKeyError::Key { .. }) => {
+            CliError::content("the boot key cannot be used", error)
+        }
+    }
+}
+
+fn unusable(image: &Path, error: SealError) -> CliError {
+    CliError::content(format_args!("{} cannot be signed", shown(image)), error)
 }
 
 impl Lock {
@@ -113,7 +123,7 @@ impl Lock {
                     .into(),
             ));
         }
-        let plan = Plan::new(&BootKey::read(&self.key)?, !self.no_updates);
+        let plan = Plan::new(&BootKey::read(&self.key).map_err(wrong_key)?, !self.no_updates);
         if let Some(directory) = &self.out {
             fs::create_dir_all(directory).map_err(|error| FileError::write(directory, error))?;
             for file in plan.files() {

@@ -23,9 +23,9 @@ use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 use super::{
     Context,
     content::ContentArguments,
-    error::{CliError, Exit, FileError},
+    error::{CliError, FileError, Shortfall},
     request,
-    signing::SignerChoice,
+    signing::{CaError, SignerChoice},
 };
 use crate::{
     certificate_options::OptionList,
@@ -43,6 +43,7 @@ use crate::{
     timestamp::{self, TimestampSource},
     validity::Validity,
 };
+use sshsm_client::failure::{self, Failure};
 
 /// Arguments of `sign`; the letters are ssh-keygen's.
 #[derive(Debug, Args)]
@@ -186,7 +187,7 @@ struct State {
     refused: usize,
     failed: usize,
     /// Of the first failure.
-    exit: Option<Exit>,
+    kind: Option<failure::Kind>,
 }
 
 impl Sign {
@@ -200,7 +201,7 @@ impl Sign {
             match input {
                 Ok(subject) => subjects.push((place, subject)),
                 // A file that is not there is a slip of whoever named it, and found before anything is signed.
-                Err(Unreadable { error, .. }) if error.exit() == Exit::File => return Err(*error),
+                Err(Unreadable { error, .. }) if error.kind() == failure::Kind::File => return Err(*error),
                 Err(Unreadable { path, error }) => unreadable.push((place, path, error)),
             }
         }
@@ -216,7 +217,7 @@ impl Sign {
                 Some((.., error)) if one => Err(*error),
                 Some((.., error)) => {
                     output::talk(error.report().trim_end());
-                    Err(CliError::NotSigned { failed: total, total, exit: error.exit() })
+                    Err(Shortfall::NotSigned { failed: total, total, kind: error.kind() }.into())
                 }
             };
         }
@@ -242,7 +243,7 @@ impl Sign {
         for (place, path, error) in unreadable {
             batch.talk(format_args!("{} not signed: {}", output::shown(&path), error.line()));
             let mut state = batch.state();
-            state.exit.get_or_insert(error.exit());
+            state.kind.get_or_insert(error.kind());
             state.failed += 1;
             let fate = Fate::Failed { error: error.line() };
             let (device, request) = (String::new(), None);
@@ -267,17 +268,17 @@ impl Sign {
         let Batch { by, state, content, .. } = batch;
         let Some(by) = by.into_inner() else {
             // Nothing could be opened.
-            let exit = || CliError::NotSigned { failed: total, total, exit: Exit::Failed };
+            let unsigned = Shortfall::NotSigned { failed: total, total, kind: failure::Kind::Failed };
             return match errors.into_iter().next() {
                 Some(error) => Err(error),
                 None if all_signed => Ok(()),
-                None => Err(exit()),
+                None => Err(unsigned.into()),
             };
         };
         let mut state = state.into_inner().unwrap_or_else(PoisonError::into_inner);
         for error in errors {
             output::talk(error.report().trim_end());
-            state.exit.get_or_insert(error.exit());
+            state.kind.get_or_insert(error.kind());
         }
         state.outcomes.sort_unstable_by_key(|(index, _)| *index);
         let report = Report {
@@ -295,9 +296,11 @@ impl Sign {
         match (state.refused, state.failed + total - tried) {
             (0, 0) => Ok(()),
             (0, failed) => {
-                Err(CliError::NotSigned { failed, total, exit: state.exit.unwrap_or(Exit::Failed) })
+                // A device that went away left keys behind without an error of their own.
+                let kind = state.kind.unwrap_or(failure::Kind::Failed);
+                Err(Shortfall::NotSigned { failed, total, kind }.into())
             }
-            (refused, _) => Err(CliError::Refused { refused, total }),
+            (refused, _) => Err(Shortfall::Refused { refused, total }.into()),
         }
     }
 
@@ -317,7 +320,7 @@ impl Sign {
             let key = key_file::read_public(path).map_err(|error| Unreadable {
                 path: path.clone(),
                 error: Box::new(match is_certificate(path) {
-                    true => CliError::content(
+                    true => CliError::because(
                         format!("{} is a certificate, not a key", output::shown(path)),
                         "name the keys only, or leave certificates out with --resume",
                     ),
@@ -333,12 +336,11 @@ impl Sign {
     fn stored(&self) -> Vec<Result<Subject, Unreadable>> {
         let subject = |path: &PathBuf| {
             let StoredRequest { request, timestamp } = request::read(path)?;
-            let broken = |error: Box<dyn std::error::Error + Send + Sync>| {
-                CliError::content(output::shown(path), error)
-            };
-            let request = SigningRequest::from_bytes(request).map_err(|error| broken(error.into()))?;
-            let content = request.content().map_err(|error| broken(error.into()))?;
-            let (key, _) = request.keys().map_err(|error| broken(error.into()))?;
+            let place = output::shown(path);
+            let request =
+                SigningRequest::from_bytes(request).map_err(|error| CliError::content(&place, error))?;
+            let content = request.content().map_err(|error| CliError::content(&place, error))?;
+            let (key, _) = request.keys().map_err(|error| CliError::because(&place, error))?;
             let serial = Serial::Given(content.serial);
             Ok(Subject {
                 path: path.clone(),
@@ -356,6 +358,25 @@ impl Sign {
 struct Unreadable {
     path: PathBuf,
     error: Box<CliError>,
+}
+
+/// Whether no other key can be signed either: the device is away, or the ledger can record no more.
+fn ends_signing(error: &CliError) -> bool {
+    match error {
+        CliError::Client(error) => error.ends_session(),
+        CliError::Pkcs11(error) => matches!(error, Pkcs11Error::Gone { .. }),
+        CliError::Signer(error) => error.ends_signing(),
+        CliError::Issue(error) => error.ends_signing(),
+        CliError::Ledger(_) => true,
+        CliError::Open(_)
+        | CliError::Password(_)
+        | CliError::Other(_)
+        | CliError::Content { .. }
+        | CliError::Bind(_)
+        | CliError::Output(_)
+        | CliError::Service(_)
+        | CliError::Usage(_) => false,
+    }
 }
 
 /// A worker for each device, and more for those that serve several sessions, up to `jobs` or as many as there are keys.
@@ -380,15 +401,8 @@ impl Batch<'_> {
                 Ok(fate) => (fate, false),
                 Err(error) => {
                     self.talk(format_args!("{} not signed: {}", output::shown(&subject.path), error.line()));
-                    self.state().exit.get_or_insert(error.exit());
-                    let end = match &error {
-                        CliError::Client(error) => error.ends_session(),
-                        CliError::Pkcs11(error) => matches!(error, Pkcs11Error::Gone { .. }),
-                        // What a ledger has no room for, it has none for with the next key.
-                        CliError::Ledger(_) | CliError::NotRecorded(_) => true,
-                        _ => false,
-                    };
-                    (Fate::Failed { error: error.line() }, end)
+                    self.state().kind.get_or_insert(error.kind());
+                    (Fate::Failed { error: error.line() }, ends_signing(&error))
                 }
             };
             let mut state = self.state();
@@ -418,12 +432,13 @@ impl Batch<'_> {
             public: signer.ca_key().clone(),
         });
         if by.public != *signer.ca_key() {
-            return Err(CliError::OtherCa {
+            return Err(CaError::Other {
                 device: signer.describe(),
                 key: signer.key(),
                 found: signer.ca_key().fingerprint(HashAlg::Sha256).to_string(),
                 wanted: format!("that at {} is {}", by.device, by.public.fingerprint(HashAlg::Sha256)),
-            });
+            }
+            .into());
         }
         if by.enforced_by != signer.enforced_by() {
             return Err(CliError::Usage(format!(

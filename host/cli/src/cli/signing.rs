@@ -13,7 +13,7 @@ use super::{
     Context,
     arguments::{CaName, RsaSignature, TemplateName},
     configuration::Authority,
-    error::{CliError, FileError},
+    error::{CliError, FileError, PasswordError},
     ledger,
     notice::listener,
     password::{self, PasswordFile},
@@ -28,7 +28,7 @@ use crate::{
     template::diff::{self, Direction},
     timestamp::{SourceAddress, TimestampSource},
 };
-use sshsm_client::{Client, ClientError, Credential, Session};
+use sshsm_client::{Client, ClientError, Credential, Failure, Kind, Session};
 
 /// A CA, and who vouches for the time of its requests.
 #[derive(Debug, Clone, Args)]
@@ -253,11 +253,12 @@ impl Ca {
         let seen = match input::read(&place) {
             Ok(seen) => seen,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(CliError::Fallback(
+                return Err(CaError::Fallback(
                     "the device's template was never seen here, so that the fallback's cannot be compared with it: \
                      sign once with the device, by an authentication key that may read templates"
                         .into(),
-                ));
+                )
+                .into());
             }
             Err(error) => return Err(FileError::read(&place, error).into()),
         };
@@ -273,22 +274,24 @@ impl Ca {
         if looser.is_empty() {
             return Ok(());
         }
-        Err(CliError::Fallback(format!(
+        Err(CaError::Fallback(format!(
             "the fallback's template {} lets pass what the device's did not when it was last seen; {}",
             output::shown(file),
             looser.join("; ")
-        )))
+        ))
+        .into())
     }
 
     /// Refuses a CA key that is not the configured one's.
     fn insist(&self, signer: &dyn Signer) -> Result<(), CliError> {
         match &self.public_key {
-            Some(wanted) if wanted.key_data() != signer.ca_key() => Err(CliError::OtherCa {
+            Some(wanted) if wanted.key_data() != signer.ca_key() => Err(CaError::Other {
                 device: signer.describe(),
                 key: signer.key(),
                 found: signer.ca_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(),
                 wanted: format!("the configuration wants {}", wanted.fingerprint(ssh_key::HashAlg::Sha256)),
-            }),
+            }
+            .into()),
             _ => Ok(()),
         }
     }
@@ -308,7 +311,7 @@ impl Ca {
                 super::known_device(self.device_key.as_deref(), device, client, key.clone())
             }
             Secret::Key(key) => Ok(Credential::Key(key.clone())),
-            Secret::PasswordIn(_) | Secret::PrivateKeyIn(_) => Err(CliError::NoPassword),
+            Secret::PasswordIn(_) | Secret::PrivateKeyIn(_) => Err(PasswordError::None.into()),
         }
     }
 
@@ -322,6 +325,32 @@ impl Ca {
             .as_ref()
             .ok_or_else(|| CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()))?;
         timestamp_source::open(address, &self.terms)
+    }
+}
+
+/// Why a CA key was not used.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum CaError {
+    /// The key is another than the configuration's, or another device's.
+    #[error("CA key {key} at {device} is {found}, and {wanted}; nothing was signed with it")]
+    Other { device: String, key: String, found: String, wanted: String },
+    /// The fallback may not be used.
+    #[error("{0}")]
+    Fallback(String),
+}
+
+impl Failure for CaError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Other { .. } => Kind::Failed,
+            Self::Fallback(_) => Kind::Refused,
+        }
+    }
+}
+
+impl From<CaError> for CliError {
+    fn from(error: CaError) -> Self {
+        Self::other(error)
     }
 }
 
@@ -340,7 +369,7 @@ fn readable(template: Result<Vec<u8>, ClientError>) -> Result<Option<Vec<u8>>, C
 
 /// Where the template is kept that a CA key was last seen to sign under.
 fn seen_template(ca: &KeyData) -> Result<PathBuf, CliError> {
-    let blob = ca.encode_vec().map_err(|error| CliError::content("the CA's public key", error))?;
+    let blob = ca.encode_vec().map_err(|error| CliError::because("the CA's public key", error))?;
     let name = format!("templates/{}.tlv", output::hex(&Sha256::digest(&blob)));
     ledger::state_file(&name, "XDG_STATE_HOME or HOME")
 }

@@ -8,7 +8,7 @@ use sshsm_protocol::ssh::Printable;
 
 use super::{
     Context,
-    error::{CliError, FileError},
+    error::{CliError, FileError, Shortfall},
 };
 use crate::{
     files::{self, Kind, Replace},
@@ -70,7 +70,7 @@ impl Test {
         context.format().print(&report, text)?;
         match failed {
             0 => Ok(()),
-            failed => Err(CliError::Tests { failed, total }),
+            failed => Err(Shortfall::Tests { failed, total }.into()),
         }
     }
 }

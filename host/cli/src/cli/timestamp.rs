@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, runtime};
 use super::{
     Context,
     arguments::Address,
-    error::{CliError, Exit, FileError},
+    error::{CliError, FileError, Shortfall},
     request::{self, Summary, utc},
     service, template, timestamp_source,
 };
@@ -33,6 +33,7 @@ use crate::{
         tls::{self, Clients},
     },
 };
+use sshsm_client::failure::{self, Failure};
 
 /// The verbs of `timestamp`.
 #[derive(Debug, Subcommand)]
@@ -156,7 +157,7 @@ impl Sign {
         let read: Vec<_> = self.requests.iter().map(|path| (path, request::read(path))).collect();
         let readable = read.iter().any(|(_, request)| request.is_ok());
         let mut key = readable.then(|| timestamp_source::open_key(&self.key)).transpose()?;
-        let (mut fates, mut failed, mut exit) = (Vec::new(), 0, Exit::Done);
+        let (mut fates, mut kinds) = (Vec::new(), Vec::new());
         for (path, request) in read {
             let fate = match (request, &mut key) {
                 (Ok(request), Some(key)) => self.vouch(path, request, key.as_mut()),
@@ -169,16 +170,15 @@ impl Sign {
                 Err(error) if total == 1 => return Err(error),
                 Err(error) => {
                     output::talk(format_args!("{} not signed: {}", output::shown(path), error.line()));
-                    failed += 1;
-                    exit = exit.worst(error.exit());
+                    kinds.push(error.kind());
                     Fate::Failed { request: path.clone(), error: error.line() }
                 }
             });
         }
         context.format().print(&fates, |_| String::new())?;
-        match failed {
-            0 => Ok(()),
-            failed => Err(CliError::NotAll { failed, total, done: "signed", exit }),
+        match kinds.iter().max() {
+            None => Ok(()),
+            Some(&kind) => Err(Shortfall::NotAll { failed: kinds.len(), total, done: "signed", kind }.into()),
         }
     }
 
@@ -245,10 +245,10 @@ impl Verify {
         };
         let stored = request::read(&self.request)?;
         let Some((now, signature)) = &stored.timestamp else {
-            return Err(CliError::Content {
-                subject: output::shown(&self.request).to_string(),
-                source: "nobody vouches for its time yet; have it signed with `sshsm timestamp sign`".into(),
-            });
+            return Err(CliError::because(
+                output::shown(&self.request),
+                "nobody vouches for its time yet; have it signed with `sshsm timestamp sign`",
+            ));
         };
         let valid = timestamp::verify(key.key_data(), &stored.request, *now, signature)
             .map_err(|error| CliError::content("no timestamp key", error))?;
@@ -272,19 +272,34 @@ impl Verify {
         })?;
         match valid {
             true => Ok(()),
-            false => Err(CliError::Vouched { request: self.request.clone(), authority: verified.authority }),
+            false => {
+                let (request, authority) = (self.request.clone(), verified.authority);
+                Err(CliError::other(NotVouched { request, authority }))
+            }
         }
+    }
+}
+
+/// A timestamp that another authority signed, or none.
+#[derive(Debug, thiserror::Error)]
+#[error("the timestamp of {} is not signed by {authority}", output::shown(request))]
+struct NotVouched {
+    request: PathBuf,
+    authority: String,
+}
+
+impl Failure for NotVouched {
+    fn kind(&self) -> failure::Kind {
+        failure::Kind::Failed
     }
 }
 
 fn template_authority(path: &Path) -> Result<PublicKey, CliError> {
     let tlv = template::load(path)?;
-    let broken =
-        |error: Box<dyn std::error::Error + Send + Sync>| CliError::content(output::shown(path), error);
-    let template = Template::decode(&tlv).map_err(|error| broken(error.into()))?;
+    let template = Template::decode(&tlv).map_err(|error| CliError::content(output::shown(path), error))?;
     let key = &template.timestamp_key;
-    let public =
-        device_key::ssh_public(key.algorithm(), key.public()).map_err(|error| broken(error.into()))?;
+    let public = device_key::ssh_public(key.algorithm(), key.public())
+        .map_err(|error| CliError::content(output::shown(path), error))?;
     Ok(public.into())
 }
 

@@ -41,6 +41,7 @@ pub use revocation::{Revocation, Revoked, sha256};
 
 use self::events::About;
 use crate::{files, krl::KrlError, output::shown};
+use sshsm_client::{Failure, Kind};
 
 /// `sshL`, in the file's header.
 const APPLICATION_ID: i32 = 0x7373_684c;
@@ -227,6 +228,45 @@ pub enum LedgerError {
     /// A key that SSH cannot encode.
     #[error("the key cannot be encoded")]
     Key(#[from] ssh_encoding::Error),
+}
+
+impl Failure for LedgerError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::WhichCa { .. } | Self::Krl(_) | Self::None | Self::NoRevocation(_) => Kind::Usage,
+            Self::Exhausted(_) | Self::Key(_) => Kind::Failed,
+            Self::Locked(_)
+            | Self::Full(_)
+            | Self::ReadOnly(_)
+            | Self::Damaged { .. }
+            | Self::NotALedger(_)
+            | Self::Version { .. }
+            | Self::Absent(_)
+            | Self::Open { .. }
+            | Self::Failed { .. }
+            | Self::Nonsense(_) => Kind::File,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Locked(_) => "wait until the other process has ended",
+            Self::Full(_) => "make room on its disk",
+            Self::ReadOnly(_) | Self::Open { .. } => {
+                "name a ledger that you may write with --ledger or SSHSM_LEDGER; none works without one"
+            }
+            Self::Damaged { .. } => "put a copy in its place; `sqlite3 FILE .recover` saves what can be read",
+            Self::NotALedger(_) => "name another file with --ledger; this one was left alone",
+            Self::Version { .. } => "use the sshsm that wrote it, or name another with --ledger",
+            Self::Absent(_) => "the first `sshsm sign` makes it; --ledger names another",
+            Self::NoRevocation(_) => "`sshsm ledger revocations` lists them with their numbers",
+            Self::None => "name one with --ledger, or the serial number with -z N",
+            Self::WhichCa { .. } => "name the CA with --ca: its fingerprint or its public key file",
+            Self::Failed { .. } | Self::Nonsense(_) | Self::Exhausted(_) | Self::Krl(_) | Self::Key(_) => {
+                return None;
+            }
+        })
+    }
 }
 
 type Result<T> = std::result::Result<T, LedgerError>;

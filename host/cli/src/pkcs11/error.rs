@@ -6,6 +6,7 @@ use cryptoki::error::{Error, RvError};
 use sshsm_protocol::{AsymmetricAlgorithm, ssh::signature::SignatureAlgorithm};
 
 use crate::{device_key::DeviceKeyError, output::shown};
+use sshsm_client::{Failure, Kind};
 
 /// How many times the token still takes a wrong PIN; it tells no number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -268,6 +269,79 @@ pub enum Pkcs11Error {
         /// The function that failed and the code it returned.
         code: String,
     },
+}
+
+impl Failure for Pkcs11Error {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::NoModule | Self::Algorithm { .. } => Kind::Usage,
+            Self::NoUserPin { .. }
+            | Self::Locked { .. }
+            | Self::FinalTry { .. }
+            | Self::WrongPin { .. }
+            | Self::PinLength { .. }
+            | Self::EmptyPinFile { .. }
+            | Self::NoPin { .. } => Kind::Authentication,
+            Self::PinFile { .. } => Kind::File,
+            Self::MayNotSign { .. } => Kind::Refused,
+            Self::NoKey { .. } | Self::ManyKeys { .. } | Self::Kind { .. } => Kind::Failed,
+            Self::ModuleName { .. }
+            | Self::Untrusted { .. }
+            | Self::Load { .. }
+            | Self::NotAModule { .. }
+            | Self::Start { .. }
+            | Self::NoToken { .. }
+            | Self::ManyTokens { .. }
+            | Self::NoPublicKey { .. }
+            | Self::PublicKey { .. }
+            | Self::Mechanism { .. }
+            | Self::NotInParts { .. }
+            | Self::Signature { .. }
+            | Self::Gone { .. }
+            | Self::Token { .. } => Kind::Device,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::NoModule => {
+                "set PKCS11_MODULE_PATH, or end the URI with ?module-path=/usr/lib/softhsm/libsofthsm2.so or your token's"
+            }
+            Self::ModuleName { .. } => "name its file with module-path",
+            Self::Load { .. } | Self::NotAModule { .. } => {
+                "check module-path or PKCS11_MODULE_PATH; SoftHSM's is libsofthsm2.so, a YubiKey's libykcs11.so"
+            }
+            Self::NoToken { .. } => "plug the token in; `sshsm device list` shows the tokens of the module",
+            Self::NoKey { .. } | Self::NoPublicKey { .. } => {
+                "`sshsm device list` shows the tokens of the module and their keys"
+            }
+            Self::NoPin { .. } => "set SSHSM_PIN, or name a file with ?pin-source=FILE",
+            Self::WrongPin { tries: Tries::Locked, .. } | Self::Locked { .. } => {
+                "unlock it with the security officer's PIN (the PUK), with its maker's tool"
+            }
+            Self::WrongPin { tries: Tries::Unknown | Tries::Low | Tries::Final, .. } => {
+                "look where the PIN comes from before you repeat the command: it was tried once"
+            }
+            Self::FinalTry { .. } => "unset SSHSM_PIN and leave out pin-source: then you are asked for it",
+            Self::MayNotSign { .. } => "make a key with CKA_SIGN, or name another one",
+            Self::Gone { .. } => "plug the token in again and repeat the command",
+            Self::Untrusted { .. }
+            | Self::Start { .. }
+            | Self::ManyTokens { .. }
+            | Self::NoUserPin { .. }
+            | Self::PinLength { .. }
+            | Self::PinFile { .. }
+            | Self::EmptyPinFile { .. }
+            | Self::ManyKeys { .. }
+            | Self::Kind { .. }
+            | Self::PublicKey { .. }
+            | Self::Algorithm { .. }
+            | Self::Mechanism { .. }
+            | Self::NotInParts { .. }
+            | Self::Signature { .. }
+            | Self::Token { .. } => return None,
+        })
+    }
 }
 
 /// The function that failed and the code that it returned, without the essay that the specification has about it.

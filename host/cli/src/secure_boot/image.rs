@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::key::{BootKey, SigningKey};
 use crate::flash::{Board, Firmware, FlashError};
+use sshsm_client::{Failure, Kind};
 
 const BLOCK_START: u32 = 0xffff_ded3;
 const BLOCK_END: u32 = 0xab12_3579;
@@ -46,6 +47,15 @@ pub enum SealError {
     /// The key makes no signature.
     #[error("the key cannot sign the image")]
     Sign(#[source] k256::ecdsa::Error),
+}
+
+impl Failure for SealError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Uf2(error) => error.kind(),
+            Self::Long | Self::NoDefinition | Self::AlreadySealed | Self::Sign(_) => Kind::Failed,
+        }
+    }
 }
 
 /// An image in one piece, as it is in flash from its first byte on.

@@ -13,6 +13,7 @@ use rsa::pkcs8::{Document, PrivateKeyInfoRef, SecretDocument, SubjectPublicKeyIn
 use sha2::{Digest, Sha256};
 
 use crate::key_file::{self, KeyFileError};
+use sshsm_client::{Failure, Kind};
 
 /// Why a file gave no boot key.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,15 @@ pub enum BootKeyError {
         /// Which half was asked for.
         wanted: &'static str,
     },
+}
+
+impl Failure for BootKeyError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::File(error) => error.kind(),
+            Self::Key { .. } => Kind::Failed,
+        }
+    }
 }
 
 /// A private boot key.

@@ -37,6 +37,7 @@ use crate::output::shown;
 
 use super::problem::{Problem, bound};
 use super::rules::{self, Text};
+use sshsm_client::{Failure, Kind};
 
 /// The longest template that a PUT TEMPLATE message has room for.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
@@ -84,6 +85,16 @@ pub enum TemplateFileError {
     },
 }
 
+impl Failure for TemplateFileError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => source.into(),
+            Self::Toml { source, .. } => source.kind(),
+            Self::Tlv { .. } => Kind::Failed,
+        }
+    }
+}
+
 /// A mistake in the text of a template.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateTextError {
@@ -111,6 +122,15 @@ pub enum TemplateTextError {
         /// Bytes that it would take.
         length: usize,
     },
+}
+
+impl Failure for TemplateTextError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Value { problem, .. } => problem.kind(),
+            Self::Syntax(_) | Self::TooLong { .. } => Kind::Failed,
+        }
+    }
 }
 
 impl TemplateFile {

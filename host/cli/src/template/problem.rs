@@ -10,6 +10,7 @@ use crate::{
     duration::{self, DurationError},
     key_file::{KeyFileError, KeyFormatError},
 };
+use sshsm_client::{Failure, Kind};
 
 /// What stands for an absent bound.
 const UNBOUNDED: &str = "unbounded";
@@ -142,6 +143,36 @@ pub enum Problem {
     /// The timestamp key is of a kind that cannot sign timestamps.
     #[error("timestamp-key cannot be used")]
     TimestampKeyKind(#[from] DeviceKeyError),
+}
+
+impl Failure for Problem {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::TimestampKeyFile(error) => error.kind(),
+            Self::TimestampKeyText(error) => error.kind(),
+            Self::NoCaKeys
+            | Self::CaKeyId(_)
+            | Self::CaKeyTwice(_)
+            | Self::Duration { .. }
+            | Self::TooLong { .. }
+            | Self::ZeroNotBefore
+            | Self::EmptyPrincipal
+            | Self::NulInPrincipal
+            | Self::CommaInPrincipal(_)
+            | Self::PrincipalTwice(_)
+            | Self::Unknown { .. }
+            | Self::Twice(_)
+            | Self::Pattern { .. }
+            | Self::Network { .. }
+            | Self::Name
+            | Self::Range { .. }
+            | Self::Time { .. }
+            | Self::SinceWithoutStep
+            | Self::NoRule { .. }
+            | Self::Rule { .. }
+            | Self::TimestampKeyKind(_) => Kind::Failed,
+        }
+    }
 }
 
 /// A bound of time; `None` for one that is said to be absent.

@@ -59,6 +59,7 @@ use super::{
     file::{self, TemplateFileError, line_and_column, printable},
     problem, rules,
 };
+use sshsm_client::{Failure, Kind};
 
 /// What time it is in a suite that does not say: 2026-01-01 00:00:00 UTC, so that a suite says the same on every day.
 pub const USUAL_NOW: u32 = 1_767_225_600;
@@ -105,6 +106,16 @@ pub enum SuiteError {
     },
 }
 
+impl Failure for SuiteError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => source.into(),
+            Self::Value { problem, .. } => problem.kind(),
+            Self::Syntax { .. } => Kind::Failed,
+        }
+    }
+}
+
 /// A value that makes no sense in a suite.
 #[derive(Debug, thiserror::Error)]
 pub enum Problem {
@@ -146,6 +157,25 @@ pub enum Problem {
         "a test has one of expect = \"allow\", expect = [\"CHECK\", …] and expect-at-least = [\"CHECK\", …]"
     )]
     Expectation,
+}
+
+impl Failure for Problem {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Template(error) => error.kind(),
+            Self::Word(problem) => problem.kind(),
+            Self::NoTests
+            | Self::Twice(_)
+            | Self::Time(_)
+            | Self::TimeRange
+            | Self::Option(_)
+            | Self::Request(_)
+            | Self::RsaBits(_)
+            | Self::Key(_)
+            | Self::NoCaKey
+            | Self::Expectation => Kind::Failed,
+        }
+    }
 }
 
 /// A mistake and where it stands, in bytes from the beginning of the file.

@@ -3,6 +3,7 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use sha2::{Digest, Sha256};
+use sshsm_client::{Failure, Kind};
 use subtle::ConstantTimeEq;
 
 /// Why a list of tokens is none.
@@ -23,6 +24,12 @@ pub enum TokensError {
         /// Where, from 1.
         line: usize,
     },
+}
+
+impl Failure for TokensError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
 }
 
 /// Characters that a token has at least: 128 bits in hexadecimal have twice as many.

@@ -24,6 +24,7 @@ use crate::{
     output::shown,
     signature,
 };
+use sshsm_client::{Failure, Kind};
 
 /// The variable that names the agent's socket.
 pub const SOCKET: &str = "SSH_AUTH_SOCK";
@@ -74,6 +75,21 @@ pub enum AgentKeyError {
         /// The key's, SHA-256.
         fingerprint: String,
     },
+}
+
+impl Failure for AgentKeyError {
+    fn kind(&self) -> Kind {
+        Kind::Failed
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        match self {
+            Self::NoAgent | Self::Unreachable { .. } => Some("start an ssh-agent, or name the key's file"),
+            Self::Absent { .. } => Some("add the key with ssh-add; `ssh-add -l` shows what the agent holds"),
+            Self::Refused { .. } => Some("unlock the agent, or confirm the use of the key"),
+            Self::Protocol { .. } | Self::Signature { .. } => None,
+        }
+    }
 }
 
 /// Why an answer is not one of the agent protocol.

@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 
 use super::{TimestampError, TimestampSource, tls, verify};
 use crate::{device_key, redact::RedactedAddress};
+use sshsm_client::{Failure, Kind};
 
 /// How long one exchange may take.
 pub const PATIENCE: Duration = Duration::from_secs(10);
@@ -141,6 +142,45 @@ pub enum RemoteError {
         /// How far they may be apart.
         allowed: Duration,
     },
+}
+
+impl Failure for RemoteError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Url { .. } | Self::TokenInTheClear { .. } | Self::Token { .. } => Kind::Usage,
+            Self::NotLetIn { .. } => Kind::Authentication,
+            Self::Unreachable { .. }
+            | Self::Tls { .. }
+            | Self::Slow { .. }
+            | Self::TooOften { .. }
+            | Self::Unavailable { .. }
+            | Self::Status { .. }
+            | Self::Nonsense { .. }
+            | Self::Signature { .. }
+            | Self::Skew { .. } => Kind::Failed,
+        }
+    }
+
+    fn help(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Unreachable { .. } | Self::Slow { .. } => "is `sshsm timestamp serve` running there?",
+            Self::Tls { .. } => {
+                "name whom to trust with --timestamp-ca, and who you are with --timestamp-cert"
+            }
+            Self::NotLetIn { .. } => {
+                "show a token with --timestamp-token-file, or a certificate with --timestamp-cert"
+            }
+            Self::TooOften { .. } => "wait, and try again",
+            Self::Status { .. } | Self::Nonsense { .. } => "check the URL of --timestamp",
+            Self::Unavailable { .. } => "have its operator look at its clock",
+            Self::Skew { .. } => {
+                "set the clock that is wrong; a difference that is known can be allowed with --max-clock-skew"
+            }
+            Self::Url { .. } | Self::TokenInTheClear { .. } | Self::Token { .. } | Self::Signature { .. } => {
+                return None;
+            }
+        })
+    }
 }
 
 /// Why there is no secure connection.

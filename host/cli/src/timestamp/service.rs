@@ -58,6 +58,7 @@ use super::{
     rate::{Client, Limiter, Rate},
 };
 use crate::{device_key, output};
+use sshsm_client::{Failure, Kind};
 
 /// What a client may take; unlike a connector's, it does not keep its connection for minutes.
 const TIMEOUTS: Timeouts = Timeouts {
@@ -107,6 +108,15 @@ pub enum ListenError {
          clients (--tls-client-ca or --token-file), listen on 127.0.0.1, or add --allow-insecure"
     )]
     Insecure(SocketAddr),
+}
+
+impl Failure for ListenError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Insecure(_) => Kind::Usage,
+            Self::Io { .. } => Kind::Failed,
+        }
+    }
 }
 
 /// Listens on `HOST:PORT`; port 0 takes a free one. What other computers can reach is refused unless `secure`.

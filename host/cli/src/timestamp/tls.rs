@@ -17,6 +17,7 @@ use rustls::{
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
 use crate::{files, input, output::shown};
+use sshsm_client::{Failure, Kind};
 
 /// Why there is no TLS.
 #[derive(Debug, thiserror::Error)]
@@ -56,6 +57,17 @@ pub enum TlsError {
     /// The system trusts nobody.
     #[error("the system has no list of trusted authorities; name a file")]
     NoRoots,
+}
+
+impl Failure for TlsError {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Read { source, .. } => source.into(),
+            Self::Absent { .. } | Self::Certificate { .. } | Self::Authority { .. } | Self::NoRoots => {
+                Kind::Failed
+            }
+        }
+    }
 }
 
 /// Why TLS fails, in words. rustls has its own for a few reasons, and Rust's names for the others.
