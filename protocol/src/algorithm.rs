@@ -1,4 +1,4 @@
-//! Algorithm numbers, and what the asymmetric ones mean for the length of keys.
+//! Algorithm numbers, and the key lengths of the asymmetric algorithms.
 
 macro_rules! algorithms {
     ($($code:literal $name:ident $text:literal,)*) => {
@@ -154,9 +154,9 @@ impl Curve {
     }
 }
 
-/// What an asymmetric key is.
+/// The type of an asymmetric key.
 ///
-/// SSH has names for RSA, Ed25519 and the curves P-256, P-384 and P-521 only: see
+/// SSH has names only for RSA, Ed25519 and the curves P-256, P-384 and P-521: see
 /// [`SignatureAlgorithm`](crate::ssh::signature::SignatureAlgorithm).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AsymmetricAlgorithm {

@@ -1,6 +1,6 @@
-//! The audit log: what an entry says, and the chain of digests that ties it to every entry before it.
+//! The audit log: the contents of an entry, and the chain of digests that links it to all earlier entries.
 //!
-//! Whoever holds one entry that they trust can tell whether those that follow are complete and unchanged
+//! Given one trusted entry, a reader can check that the entries after it are complete and unchanged
 //! ([`LogEntry::follows`]). Layout and vectors: YubiHSM 2's (docs/protocol.md, "Audit log").
 
 use sha2::{Digest as _, Sha256};
@@ -48,7 +48,7 @@ impl LogEntry {
     pub const LENGTH: usize = 32;
     /// In place of an id: no key.
     pub const NO_KEY: u16 = 0xffff;
-    /// The result of a command that was logged but has not been completed.
+    /// The result of a command that was logged but has not completed.
     pub const UNEXECUTED: u8 = 0xff;
 
     /// The first entry after a reset.
@@ -107,7 +107,8 @@ impl LogEntry {
         }
     }
 
-    /// Links the entry to the digest of the one before, or to the 32 random bytes that stand before the first.
+    /// Links the entry to the digest of the previous one, or to the 32 random bytes that precede the first
+    /// entry.
     #[must_use]
     pub fn linked(self, previous: &[u8]) -> Self {
         Self { digest: self.digest_after(previous), ..self }
@@ -119,7 +120,7 @@ impl LogEntry {
         LogMark { number: self.number, digest: self.digest }
     }
 
-    /// Whether the entry is what the device wrote after the one with digest `previous`.
+    /// Whether this entry directly follows the one with digest `previous` in a device's log.
     #[must_use]
     pub fn follows(&self, previous: &Digest) -> bool {
         self.digest == self.digest_after(previous)
@@ -171,13 +172,13 @@ fn id_at(bytes: &[u8], at: usize) -> Option<u16> {
     Reader::new(bytes.get(at..)?).u16().ok()
 }
 
-/// What opens the reply of GET LOG ENTRIES: `unlogged boots u16 ‖ unlogged authentications u16 ‖ entries u8`; as many
-/// entries follow.
+/// The start of the reply to GET LOG ENTRIES: `unlogged boots u16 ‖ unlogged authentications u16 ‖ entries
+/// u8`, followed by that many entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogHeader {
-    /// Boots that found a log that was full and must not lose entries.
+    /// Boots not logged because the log was full and must not lose entries.
     pub unlogged_boots: u16,
-    /// Authentications likewise.
+    /// Authentications not logged for the same reason.
     pub unlogged_authentications: u16,
     /// Entries that follow.
     pub entries: u8,
@@ -221,7 +222,8 @@ mod tests {
         }
     }
 
-    /// docs/protocol.md, "Audit log": two stretches of a log that a YubiHSM 2 wrote, each with the digest before it.
+    /// docs/protocol.md, "Audit log": two excerpts of a log written by a YubiHSM 2, each with the preceding
+    /// digest.
     #[test]
     fn entries_are_linked_as_the_hardware_links_them() {
         let none = LogEntry::NO_KEY;

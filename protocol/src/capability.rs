@@ -1,4 +1,4 @@
-//! Capabilities: the rights of a session, an object, or what a session may give to objects.
+//! Capabilities: the rights of a session or an object, and those that a session may give to objects.
 
 macro_rules! capabilities {
     ($($bit:literal $name:ident $text:literal,)*) => {

@@ -2,15 +2,15 @@
 //!
 //! An SCP03-like channel on AES-128: both sides derive session keys from a shared authentication key and two
 //! challenges, prove it with cryptograms, then encrypt every message in CBC mode and authenticate it with a
-//! CMAC that chains over all commands. Derivation constants and MAC layout:
-//! docs/protocol.md, "Session keys" and docs/protocol.md, "Session messages"; the vector there is a test here.
+//! CMAC that chains over all commands. Derivation constants and MAC layout: docs/protocol.md, "Session keys"
+//! and docs/protocol.md, "Session messages"; the vector there is a test here.
 //!
-//! Sessions of P-256 authentication keys are keyed by two Diffie-Hellman secrets instead (docs/protocol.md,
-//! "P-256 sessions"); from their first message on they are the same. Who computes those secrets is not decided here: a board may have faster
-//! arithmetic than a desktop's, and this crate stays free of curves.
+//! Sessions with P-256 authentication keys derive their keys from two Diffie-Hellman secrets instead
+//! (docs/protocol.md, "P-256 sessions"); from the first message on they work the same. The caller computes
+//! those secrets: a board may have faster arithmetic than a desktop, and this crate stays free of curves.
 //!
-//! [`HostChannel`] and [`DeviceChannel`] are the two roles; what they share is private. [`Handshake`] is how a host comes
-//! to the first with a password.
+//! [`HostChannel`] and [`DeviceChannel`] are the two roles; their common part is private. [`Handshake`] opens
+//! the first with a password.
 
 use aes::Aes128;
 use cbc::cipher::block_padding::NoPadding;
@@ -53,11 +53,11 @@ pub type Receipt = [u8; RECEIPT_LENGTH];
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ChannelError {
     /// The other side's cryptogram is not the expected one: it does not know the authentication key.
-    #[error("wrong cryptogram: the other side holds another authentication key")]
+    #[error("wrong cryptogram: the other side holds a different authentication key")]
     WrongCryptogram,
-    /// The device's receipt is not the expected one: it holds another private key than the one it is known by, or
-    /// another authentication key.
-    #[error("wrong receipt: the device holds another private key or another authentication key")]
+    /// The device's receipt is not the expected one: it holds a different private key from the one it is
+    /// known by, or a different authentication key.
+    #[error("wrong receipt: the device holds a different private key or authentication key")]
     WrongReceipt,
     /// The MAC does not match: the message was changed, replayed, or meant for another session.
     #[error("wrong message authentication code")]
@@ -120,8 +120,8 @@ impl core::fmt::Debug for AuthenticationKey {
     }
 }
 
-/// What the two ends of a P-256 session have agreed on (docs/protocol.md, "P-256 sessions"). Secrets are x-coordinates of
-/// ECDH.
+/// The values that the two ends of a P-256 session agree on (docs/protocol.md, "P-256 sessions"). Secrets are
+/// x-coordinates of ECDH.
 pub struct Agreement<'a> {
     /// Of the two ephemeral keys.
     pub ephemeral_secret: &'a [u8; 32],
@@ -242,7 +242,7 @@ impl Keys {
     }
 
     /// Turns the inner frame at `message[4..4 + inner]` into a whole session message and returns its length
-    /// without the MAC, whose room is left at the end.
+    /// without the MAC, for which there is room at the end.
     fn encrypt(&self, code: u8, inner: usize, message: &mut [u8]) -> Result<usize, ChannelError> {
         let padded = (inner / BLOCK + 1) * BLOCK;
         let needed = padded + SESSION_OVERHEAD;
@@ -266,7 +266,8 @@ impl Keys {
         Ok(needed - MAC_LENGTH)
     }
 
-    /// Splits a whole session message into what the MAC covers and the MAC; checks framing and session.
+    /// Splits a whole session message into the bytes that the MAC covers and the MAC; checks framing and
+    /// session.
     fn split<'m>(&self, code: u8, message: &'m mut [u8]) -> Result<(&'m mut [u8], [u8; 8]), ChannelError> {
         let length = message.len();
         let payload = Frame::parse(message).map_err(|_| ChannelError::Malformed(length))?;
@@ -326,10 +327,10 @@ pub enum HandshakeError {
     /// The device refused, or its answer is to something else.
     #[error(transparent)]
     Answer(#[from] AnswerError),
-    /// The answer is not laid out as one of its command.
+    /// The answer does not have the layout of its command.
     #[error(transparent)]
     Layout(#[from] CodecError),
-    /// The device named a session that none has.
+    /// The device named a session number that does not exist.
     #[error("it names session {0}")]
     NoSuchSession(u8),
     /// The device does not know the authentication key.
@@ -337,7 +338,8 @@ pub enum HandshakeError {
     Channel(#[from] ChannelError),
 }
 
-/// Opening a session with the authentication key of a password, for whoever can have a message carried to a device.
+/// Opens a session with an authentication key derived from a password, over any way of sending a message to a
+/// device.
 pub struct Handshake<'k> {
     id: u16,
     key: &'k AuthenticationKey,
@@ -351,7 +353,7 @@ impl<'k> Handshake<'k> {
         Self { id, key, challenge }
     }
 
-    /// Opens the session; `exchange` has a message carried to the device and returns its answer.
+    /// Opens the session; `exchange` sends a message to the device and returns its answer.
     pub fn open<A: AsRef<[u8]>, E: From<HandshakeError>>(
         &self,
         mut exchange: impl FnMut(&[u8]) -> Result<A, E>,
@@ -420,8 +422,9 @@ impl HostChannel {
         }
     }
 
-    /// Agrees on a session from the device's answer to CREATE SESSION with a P-256 key and checks that the device
-    /// holds its private keys. There is nothing to authenticate: the first command shows that the host holds its own.
+    /// Agrees on a session from the device's answer to CREATE SESSION with a P-256 key and checks that the
+    /// device holds its private keys. There is no authentication message: the host's first command proves
+    /// that it holds its own.
     pub fn agree(session_id: u8, agreement: &Agreement<'_>, receipt: Receipt) -> Result<Self, ChannelError> {
         let keys = Keys::agree(session_id, agreement);
         if bool::from(keys.chain.ct_eq(&receipt)) { Ok(Self(keys)) } else { Err(ChannelError::WrongReceipt) }
@@ -481,8 +484,8 @@ impl HostChannel {
 }
 
 impl HostChannel {
-    /// Counts on without the answer to the last command, which was lost. If the device had that command, the next one
-    /// follows it; if not, the device refuses the next one.
+    /// Advances past the answer to the last command, which was lost. If the device received that command, the
+    /// next one continues from it; if not, the device refuses the next one.
     pub fn skip_answer(&mut self) {
         self.0.counter = self.0.counter.wrapping_add(1);
     }
@@ -504,8 +507,8 @@ impl DeviceChannel {
         Self(Keys::derive(session_id, key, host_challenge, card_challenge))
     }
 
-    /// Agrees on a session with the holder of a P-256 key, and the receipt for the host. Nothing is known of the
-    /// host before [`DeviceChannel::open`] has accepted its first message.
+    /// Agrees on a session with the holder of a P-256 key, and computes the receipt for the host. The host is
+    /// not authenticated until [`DeviceChannel::open`] has accepted its first message.
     #[must_use]
     pub fn agree(session_id: u8, agreement: &Agreement<'_>) -> (Self, Receipt) {
         let keys = Keys::agree(session_id, agreement);
@@ -536,8 +539,9 @@ impl DeviceChannel {
 
     /// Checks and decrypts a whole SESSION MESSAGE in place; returns the inner command frame.
     ///
-    /// After `InnerFrame` the message was authentic, and [`DeviceChannel::seal`] answers it; after the others nothing has
-    /// changed. How often `WrongMac` may come is for the device to bound: a MAC on the wire has 64 bits.
+    /// With `InnerFrame` the message was authentic, and [`DeviceChannel::seal`] answers it; with any other
+    /// error nothing has changed. The device has to limit how often `WrongMac` may occur: a MAC on the wire
+    /// has 64 bits.
     pub fn open<'m>(&mut self, message: &'m mut [u8]) -> Result<Frame<'m>, ChannelError> {
         let (covered, mac) = self.0.split(Command::SessionMessage.code(), message)?;
         let expected = self.0.mac(&self.0.command_mac, covered);
@@ -548,8 +552,8 @@ impl DeviceChannel {
         self.0.decrypt(covered)
     }
 
-    /// Encrypts the answer, the inner frame of `inner` bytes that stands at `message[4..]`, and returns the
-    /// length of the whole message.
+    /// Encrypts the answer, the inner frame of `inner` bytes at `message[4..]`, and returns the length of the
+    /// whole message.
     pub fn seal(&mut self, inner: usize, message: &mut [u8]) -> Result<usize, ChannelError> {
         let covered = self.0.encrypt(Command::SessionMessage.code() | RESPONSE_FLAG, inner, message)?;
         let mac = self.0.mac(&self.0.response_mac, message.get(..covered).unwrap_or_default());

@@ -1,9 +1,10 @@
 //! The command table: every command of the protocol, declared once.
 //!
-//! A row gives the code, the name, the family, the channel it is legal on, the capability a session needs, the
-//! [message](crate::message) that is its payload, and the reply where that names keys. The lengths of payloads and the
-//! keys that an audit entry names follow from the messages. Device, clients and tests all read this table; what a command
-//! *does* is in the device, and its payload in words in docs/protocol.md, "Commands".
+//! A row gives the code, the name, the family, the channel it is allowed on, the capability a session needs,
+//! the [message](crate::message) that is its payload, and the reply if that names keys. The lengths of
+//! payloads and the keys that an audit entry names follow from the messages. Device, clients and tests all
+//! read this table. The device implements what a command *does*; docs/protocol.md, "Commands" describes its
+//! payload in words.
 
 use crate::capability::Capability;
 use crate::message::{self, Layout, reply};
@@ -19,7 +20,7 @@ pub enum Channel {
     Both,
 }
 
-/// What a command asks of the session that sends it, before any object is looked at.
+/// The rights that a command requires of the session that sends it, before any object is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Requirement {
     /// Nothing.
@@ -32,7 +33,8 @@ pub enum Requirement {
     Both(Capability, Capability),
 }
 
-/// Commands that a device has all of, or none: what a small board can be built without.
+/// Groups of commands that a device has entirely or not at all, so that a small board can be built without
+/// them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     /// Sessions, objects, authentication keys and asymmetric keys: every device has it.
@@ -61,14 +63,14 @@ pub enum Family {
     Audit,
 }
 
-/// Where an audit entry finds the ids that it names, in bytes from the front.
+/// Offsets in bytes of the ids that an audit entry names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogKeys {
-    /// The target's id in the request; 0 there stands for the id that the reply assigns.
+    /// The target's id in the request; 0 there means the id that the reply assigns.
     pub target: Option<usize>,
     /// A second id in the request.
     pub second: Option<usize>,
-    /// The id in the reply that is the target's where the request leaves it open.
+    /// The id in the reply that is the target's if the request leaves it open.
     pub assigned: Option<usize>,
     /// The id in the reply that is the second.
     pub replied: Option<usize>,
@@ -116,7 +118,7 @@ macro_rules! commands {
                 match self { $(Self::$name => $text,)* }
             }
 
-            /// What a device must have been built with to know it.
+            /// The family that a device must be built with to know it.
             #[must_use]
             pub const fn family(self) -> Family {
                 match self { $(Self::$name => Family::$family,)* }
@@ -138,7 +140,7 @@ macro_rules! commands {
                 match self { $(Self::$name => Channel::$channel,)* }
             }
 
-            /// What it asks of the session.
+            /// The rights that it requires of the session.
             #[must_use]
             pub const fn requirement(self) -> Requirement {
                 match self { $(Self::$name => commands!(@need $($need)+),)* }
@@ -256,7 +258,7 @@ impl Command {
         self as u8
     }
 
-    /// Whether it is one of ours, which YubiHSM 2 does not have.
+    /// Whether it is an extension, which YubiHSM 2 does not have.
     #[must_use]
     pub const fn is_extension(self) -> bool {
         matches!(
@@ -293,8 +295,8 @@ mod tests {
         );
     }
 
-    /// YubiHSM 2's header of a new object (docs/protocol.md, "Headers of new objects"), perhaps with delegated capabilities;
-    /// and what names the keys of RSA wrapping.
+    /// YubiHSM 2's header of a new object (docs/protocol.md, "Headers of new objects"), with and without
+    /// delegated capabilities; and the part that names the keys of RSA wrapping.
     #[test]
     fn headers_have_their_length() {
         assert_eq!(Command::GenerateAsymmetricKey.request_length(), 53..=53);
@@ -302,7 +304,8 @@ mod tests {
         assert_eq!(Command::ExportRsaWrapped.request_length(), 5 + 3 + 20..=5 + 3 + 64);
     }
 
-    /// Every payload of a length that the table allows is a message, and no other; and it is written as it was read.
+    /// Every payload of a length that the table allows decodes as a message, no other does, and encoding
+    /// gives the same bytes back.
     #[test]
     fn a_message_takes_the_lengths_of_its_command_and_no_others() {
         let payload: std::vec::Vec<u8> = (0..=u8::MAX).cycle().take(4000).collect();

@@ -1,4 +1,4 @@
-//! What a device says of itself: identity, algorithms and how full its storage is.
+//! What a device reports about itself: identity, algorithms and storage usage.
 
 use crate::codec::{CodecError, Reader, Writer};
 
@@ -17,7 +17,7 @@ impl Version {
     /// The first version with 3136-byte messages and a second page of device info.
     pub const LARGE_MESSAGES: Self = Self { major: 2, minor: 4, patch: 0 };
 
-    /// The largest whole message, in bytes, that a device of this version takes.
+    /// The largest whole message, in bytes, that a device of this version accepts.
     #[must_use]
     pub fn max_message(self) -> usize {
         if self >= Self::LARGE_MESSAGES {
@@ -38,7 +38,7 @@ impl core::fmt::Display for Version {
 /// algorithm u8 …`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInfo<'a> {
-    /// The YubiHSM 2 firmware whose behaviour the device has.
+    /// The YubiHSM 2 firmware whose behaviour the device reproduces.
     pub version: Version,
     /// Serial number, not 0.
     pub serial: u32,

@@ -1,4 +1,5 @@
-//! What a device says of itself and of its sessions to those who have one: GET DEVICE STATUS, a command of our own.
+//! What a device reports about itself and its sessions to clients in a session: GET DEVICE STATUS, an
+//! extension command.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,10 +10,10 @@ use crate::option::{AuditMode, UserPresence};
 /// Bytes of the longest board name.
 pub const MAX_BOARD: usize = 32;
 
-/// The firmware image that runs, as it lies in flash from its first byte to its last: what the blocks of its UF2 file hold,
-/// and what `cargo xtask firmware` writes to `BOARD.bin`.
+/// The running firmware image, as stored in flash from its first byte to its last: the blocks of its UF2
+/// file, and the bytes that `cargo xtask firmware` writes to `BOARD.bin`.
 ///
-/// It is the firmware that says this of itself. See docs/boards.md for what that is worth.
+/// This is a statement by the firmware about itself. See docs/boards.md for what it proves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Image {
     /// SHA-256.
@@ -21,9 +22,10 @@ pub struct Image {
     pub length: u32,
 }
 
-/// The answer to GET DEVICE STATUS; fields in this order on the wire, behind the byte [`DeviceStatus::LAYOUT`].
+/// The answer to GET DEVICE STATUS; fields in this order on the wire, after the byte
+/// [`DeviceStatus::LAYOUT`].
 ///
-/// A later layout adds fields at the end and changes none: a reader takes what it knows and leaves the rest.
+/// A later layout only adds fields at the end: a reader takes the fields that it knows and ignores the rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceStatus<'a> {
     /// The version of the sshsm firmware: major, minor, patch.
@@ -34,31 +36,31 @@ pub struct DeviceStatus<'a> {
     pub boot_loader: bool,
     /// Whether templates are frozen: bit 3 of that byte.
     pub templates_frozen: bool,
-    /// Sessions whose host has authenticated, the one that asks among them: one byte.
+    /// Sessions whose host has authenticated, including the one that asks: one byte.
     pub sessions: u8,
-    /// Sessions that were begun and not authenticated: one byte. Anybody can begin one.
+    /// Sessions created but not authenticated: one byte. Anyone can create one.
     pub half_open: u8,
     /// Whether every command is logged: one byte.
     pub force_audit: AuditMode,
-    /// What has to be confirmed by a touch: two bytes.
+    /// The operations that need a touch: two bytes.
     pub presence: UserPresence,
-    /// The image that runs, `length u32 ‖ SHA-256[32]`; `None`, and zeros, where it is not known: bit 2 of the byte of
-    /// flags.
+    /// The running image, `length u32 ‖ SHA-256[32]`; `None`, and zeros, if it is not known: bit 2 of the
+    /// byte of flags.
     pub image: Option<Image>,
     /// The board's name, at most [`MAX_BOARD`] bytes: its length, one byte, and the name.
     pub board: &'a str,
-    /// The newest entry of the audit log, read or not: `number u16 ‖ digest[16]`, since layout 2; `None` in an earlier
-    /// one, and written as zeros. The log never has an entry about this command.
+    /// The newest entry of the audit log, whether read or not: `number u16 ‖ digest[16]`, since layout 2;
+    /// `None` in an earlier one, and written as zeros. The log never has an entry about this command.
     ///
-    /// A session that may sign and not read the log learns from it, asked before and after, which entries can be about
-    /// its own command.
+    /// A session that may sign but not read the log asks for it before and after a command, and so learns
+    /// which entries can be about that command.
     pub log: Option<LogMark>,
 }
 
 impl<'a> DeviceStatus<'a> {
     /// The layout of this type, the first byte.
     pub const LAYOUT: u8 = 2;
-    /// Bytes on the wire at the most.
+    /// The maximum number of bytes on the wire.
     pub const MAX_LENGTH: usize =
         1 + 3 + 1 + 1 + 1 + 1 + UserPresence::LENGTH + 4 + 32 + 1 + MAX_BOARD + 2 + size_of::<Digest>();
 
@@ -67,7 +69,7 @@ impl<'a> DeviceStatus<'a> {
     const IMAGE: u8 = 4;
     const FROZEN: u8 = 8;
 
-    /// Writes all of it.
+    /// Writes all fields.
     ///
     /// # Errors
     /// When there is no room.
@@ -95,7 +97,7 @@ impl<'a> DeviceStatus<'a> {
         writer.bytes(&log.digest)
     }
 
-    /// Reads it, whatever a later layout has behind it.
+    /// Decodes the status and ignores any fields that a later layout adds.
     ///
     /// # Errors
     /// [`StatusError`].
@@ -145,7 +147,7 @@ pub enum StatusError {
     /// It ends before its last field.
     #[error(transparent)]
     Codec(#[from] CodecError),
-    /// A field has a value that no version gives it.
+    /// A field has a value that no version assigns to it.
     #[error("its {0} is {1}")]
     Field(&'static str, u8),
     /// The board's name is not UTF-8, or longer than [`MAX_BOARD`].

@@ -1,6 +1,7 @@
 //! The single error byte that a device answers with.
 
-/// A device error code (YubiHSM 2's numbering up to 0x3f, where 0x0d is undefined and never sent; ours from there on).
+/// A device error code (YubiHSM 2's numbering up to 0x3f, where 0x0d is undefined and never sent; extensions
+/// above that).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[repr(u8)]
 pub enum DeviceError {
@@ -46,7 +47,7 @@ pub enum DeviceError {
     /// The one-time password could not be decrypted or does not match.
     #[error("invalid OTP")]
     InvalidOtp = 0x0f,
-    /// The device is in demo mode and wants a power cycle.
+    /// The device is in demo mode and needs a power cycle.
     #[error("demo mode")]
     DemoMode = 0x10,
     /// An object with this type and id exists.
@@ -56,12 +57,13 @@ pub enum DeviceError {
     #[error("algorithm disabled")]
     AlgorithmDisabled = 0x12,
     /// The option `user-presence` asks for a touch, and none came in time; nothing was done.
-    #[error("nobody touched the device in time")]
+    #[error("the device was not touched in time")]
     PresenceTimeout = 0x40,
-    /// The option `templates` has frozen the templates: none is put, imported or deleted until the device is reset.
+    /// The option `templates` has frozen the templates: none can be put, imported or deleted until the device
+    /// is reset.
     #[error("templates are frozen until the device is reset")]
     TemplatesFrozen = 0x41,
-    /// The command always wants a touch, and this device has nothing to touch.
+    /// The command always requires a touch, and this device has no button.
     #[error("this device has no button")]
     NothingToTouch = 0x42,
     /// This device has no boot loader that it could start.

@@ -44,7 +44,7 @@ pub enum FrameError {
     /// The header's length and the bytes received differ.
     #[error("frame header says {stated} payload bytes, {received} received")]
     LengthMismatch {
-        /// What the header says.
+        /// The length in the header.
         stated: usize,
         /// What followed it.
         received: usize,
@@ -118,7 +118,7 @@ impl<'a> Frame<'a> {
     }
 }
 
-/// Writes the header of a payload that already stands at `out[3..]`; returns the whole frame's length.
+/// Writes the header for a payload that is already at `out[3..]`; returns the whole frame's length.
 pub fn write_header(code: u8, payload_length: usize, out: &mut [u8]) -> Result<usize, CodecError> {
     let available = out.len();
     let needed = HEADER_LENGTH + payload_length;

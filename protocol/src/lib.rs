@@ -1,19 +1,19 @@
-//! What both ends of an sshsm connection agree on.
+//! The protocol that both ends of an sshsm connection share.
 //!
-//! The messages are YubiHSM 2's, byte for byte; the SSH part is the template that a certificate request is
-//! judged by and the request itself. Everything is `no_std`, allocates nothing, forbids `unsafe`, and never
-//! panics on input: readers check bounds, and leftovers are an error.
+//! The messages are YubiHSM 2's, byte for byte; the SSH part consists of certificate requests and of the
+//! templates that they are checked against. Everything is `no_std`, allocates nothing, forbids `unsafe`, and
+//! never panics on input: readers check bounds, and trailing bytes are an error.
 //!
 //! | to learn about | open |
 //! |---|---|
-//! | which commands exist, and what each demands | [`command`] |
-//! | how a command's payload is laid out | [`message`] |
+//! | which commands exist, and what each requires | [`command`] |
+//! | the layout of a command's payload | [`message`] |
 //! | messages on the wire | [`frame`], [`channel`] |
 //! | messages over a byte stream | [`link`] |
-//! | what a device says of itself | [`device_info`], [`device_status`] |
+//! | what a device reports about itself | [`device_info`], [`device_status`] |
 //! | objects and who may use them | [`object`], [`capability`], [`domain`], [`algorithm`] |
 //! | the audit log and what is logged | [`audit`], [`option`] |
-//! | objects on their way between devices | [`wrapped`] |
+//! | objects in transit between devices | [`wrapped`] |
 //! | SSH templates, certificate requests, timestamps | [`ssh`] |
 
 #![no_std]

@@ -1,29 +1,30 @@
 //! The link: how messages travel over a byte stream (USB CDC, UART, pseudo-terminal).
 //!
-//! A frame on the wire is `00 ‖ COBS(postcard(number u32, body) ‖ CRC-32) ‖ 00`, where the checksum is CRC-32/ISO-HDLC,
-//! little-endian, over everything before it. Zero appears nowhere else, so a reader that joins in the middle or meets
-//! noise is in step again at the next one; the leading zero ends whatever noise came before. A frame that is too long,
-//! badly stuffed, or has the wrong checksum is dropped whole.
+//! A frame on the wire is `00 ‖ COBS(postcard(number u32, body) ‖ CRC-32) ‖ 00`, where the checksum is
+//! CRC-32/ISO-HDLC, little-endian, over everything before it. Zero appears nowhere else, so a reader that
+//! joins in the middle or receives noise resynchronises at the next one; the leading zero ends any noise
+//! before it. A frame that is too long, badly stuffed, or has the wrong checksum is dropped whole.
 //!
-//! The host asks, and each [`Answer`] carries the number of the [`Request`] that it answers, so that an answer which
-//! comes after its asker has gone away is not taken for another's.
+//! The host asks, and each [`Answer`] carries the number of the [`Request`] that it answers, so that a late
+//! answer, whose requester has gone away, is not mistaken for the answer to another request.
 //!
 //! # Rules of evolution
 //!
-//! - Any process that can open the port can send any frame, so **no request does more than tell** ([`Effect`]). What
-//!   changes a device is an HSM message inside a session. There is no version in which this is not so: a request that
-//!   breaks the rule is withdrawn from all of them.
-//! - [`Request::Hello`], [`Answer::Hello`], [`Answer::Error`] and [`LinkError::UnsupportedVersion`] keep their numbers and
-//!   their encoding in every version.
-//! - Variants are added at the end. A variant that is withdrawn leaves [`Withdrawn`] in its place, so that its number is
-//!   never given to another; a frame with it is an [`LinkError::UnknownRequest`].
-//! - The fields of a variant, and of what is in it, never change: postcard does not mark them. More is told by a new request.
-//! - [`VERSION`] grows with every variant that is added or withdrawn. Both sides speak a range; they use the newest version
-//!   that both know, and ask nothing that it does not have.
+//! - Any process that can open the port can send any frame, so **no request does more than return
+//!   information** ([`Effect`]). A device is changed only by an HSM message inside a session. This holds in
+//!   every version: a request that breaks the rule is withdrawn from all of them.
+//! - [`Request::Hello`], [`Answer::Hello`], [`Answer::Error`] and [`LinkError::UnsupportedVersion`] keep
+//!   their numbers and their encoding in every version.
+//! - Variants are added at the end. A withdrawn variant is replaced by [`Withdrawn`], so that its number is
+//!   never reused; a frame with that number is an [`LinkError::UnknownRequest`].
+//! - The fields of a variant, and of the types in it, never change, because postcard does not mark them. New
+//!   information needs a new request.
+//! - [`VERSION`] grows with every variant that is added or withdrawn. Both sides support a range; they use
+//!   the newest version that both know, and send only requests that this version has.
 //!
 //! | version | what is new |
 //! |---|---|
-//! | 1 | hello, transact, status, log; reboot, which is withdrawn |
+//! | 1 | hello, transact, status, log; reboot, since withdrawn |
 //! | 2 | [`Request::Image`]; no reboot: RESTART DEVICE and START BOOT LOADER, inside a session, take its place |
 
 use core::fmt;
@@ -57,42 +58,44 @@ static CRC: Crc<u32, Table<1>> = Crc::<u32, Table<1>>::new(&CRC_32_ISO_HDLC);
 const _: () = assert!(MAX_MESSAGE < 1 << 14, "a message's length takes two bytes");
 const _: () = assert!(MAX_BOARD < MAX_LINE, "a log line is the longest short content");
 
-/// In place of a variant that no version has any more. There is no value of this type, so none is ever sent or read.
+/// Takes the place of a withdrawn variant. This type has no value, so none is ever sent or decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Withdrawn {}
 
-/// What a request does. The port is open to every process that the system lets at it, so this is all there is.
+/// The effect of a request. The port is open to every process that the system allows to use it, so these are
+/// the only effects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
-    /// It tells what everybody may know, and changes nothing.
+    /// Returns information that anyone may have, and changes nothing.
     Tells,
-    /// It hands a message to the device, which asks for a session before it does more than tell.
+    /// Passes a message to the device, which requires a session for anything but returning information.
     Carries,
 }
 
-/// What a host asks of a device.
+/// The requests of a host.
 ///
-/// Everybody may ask, without a password. This is what each learns or brings about; [`Request::effect`] says it in code.
+/// Anyone may send them, without a password. The table lists what each one returns or causes;
+/// [`Request::effect`] says it in code.
 ///
-/// | number | request | what it tells |
+/// | number | request | what it returns |
 /// |---|---|---|
 /// | 0 | [`Hello`](Self::Hello) | the board's name, the device's serial number, the firmware's version |
-/// | 1 | [`Transact`](Self::Transact) | what the device answers: outside a session ECHO, GET DEVICE INFO, GET DEVICE PUBLIC KEY, and the two messages that open a session |
-/// | 2 | [`Status`](Self::Status) | what it does now, why it started, how many sessions and how much room there are; see [`Status`] |
+/// | 1 | [`Transact`](Self::Transact) | the device's answer: outside a session ECHO, GET DEVICE INFO, GET DEVICE PUBLIC KEY, and the two messages that open a session |
+/// | 2 | [`Status`](Self::Status) | current activity, reason of the last start, number of sessions, free storage; see [`Status`] |
 /// | 3 | [`Log`](Self::Log) | commands that were refused, and faults of the device; see [`Line`] |
 /// | 4 | | withdrawn |
-/// | 5 | [`Image`](Self::Image) | which firmware image runs |
+/// | 5 | [`Image`](Self::Image) | the running firmware image |
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Request<'a> {
-    /// Who is there? Answered by [`Answer::Hello`], or [`LinkError::UnsupportedVersion`].
+    /// Identifies the device. Answered by [`Answer::Hello`], or [`LinkError::UnsupportedVersion`].
     Hello {
         /// The oldest version of the link that the host speaks.
         minimum: u16,
         /// The newest.
         version: u16,
     },
-    /// Carry out one HSM message, 1 to [`MAX_MESSAGE`] bytes. Answered by [`Answer::Transact`], before which any number of
-    /// [`Answer::TouchWanted`] may come; [`LinkError::Busy`] while another is carried out.
+    /// Carry out one HSM message, 1 to [`MAX_MESSAGE`] bytes. Answered by [`Answer::Transact`], possibly
+    /// after any number of [`Answer::TouchWanted`]; [`LinkError::Busy`] while another message is carried out.
     Transact(&'a [u8]),
     /// How is the device? Answered at once, also while it computes.
     Status,
@@ -109,7 +112,7 @@ pub enum Request<'a> {
 }
 
 impl Request<'_> {
-    /// What it does.
+    /// Its effect.
     #[must_use]
     pub const fn effect(&self) -> Effect {
         match self {
@@ -120,7 +123,7 @@ impl Request<'_> {
     }
 }
 
-/// What a device answers.
+/// The answers of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer<'a> {
     /// To [`Request::Hello`].
@@ -137,7 +140,7 @@ pub enum Answer<'a> {
     },
     /// The answer to an HSM message.
     Transact(&'a [u8]),
-    /// The device waits for somebody to touch it before it goes on with a transaction.
+    /// The device waits for a touch before it continues a transaction.
     TouchWanted {
         /// How long it waits.
         seconds: u8,
@@ -149,7 +152,7 @@ pub enum Answer<'a> {
     /// Version 1 answered a reboot here.
     #[doc(hidden)]
     Withdrawn(Withdrawn),
-    /// Why there is no other answer.
+    /// Why the request was not answered.
     Error(LinkError),
     /// To [`Request::Image`]; `None` while the device computes its hash, and on platforms that do not know their image.
     Image(Option<Image>),
@@ -168,7 +171,7 @@ pub enum ResetReason {
     Watchdog,
     /// The firmware failed and restarted itself.
     Panic,
-    /// The hardware does not tell.
+    /// The hardware does not say.
     Unknown,
 }
 
@@ -185,7 +188,7 @@ impl fmt::Display for ResetReason {
     }
 }
 
-/// What a device does.
+/// The device's current activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Activity {
     /// It waits for a message.
@@ -194,18 +197,18 @@ pub enum Activity {
     Busy,
     /// It carries one out and waits to be touched.
     TouchWanted,
-    /// It cannot carry out any: its log says why.
+    /// It failed and cannot carry out any message: its log says why.
     Failed,
-    /// It starts: a message that comes now is carried out when it has started.
+    /// It is starting: a message that arrives now is carried out when the start has ended.
     Starting,
 }
 
-/// How a device is.
+/// The state of a device.
 ///
-/// All of it may be known to everybody. That an object was put or deleted shows in the room that is left; which one does not.
+/// All of it may be public. The free storage reveals that an object was created or deleted, but not which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// What it does.
+    /// Its current activity.
     pub activity: Activity,
     /// Why it started.
     pub reset: ResetReason,
@@ -226,7 +229,7 @@ pub struct Status {
 pub enum Level {
     /// As expected.
     Info,
-    /// Somebody was refused something.
+    /// A request was refused.
     Warning,
     /// The device is at fault.
     Error,
@@ -234,9 +237,9 @@ pub enum Level {
 
 /// A line of a device's log.
 ///
-/// Everybody may read it. So a line names commands, error codes and faults of the device, and **never anything of a message**:
-/// no object, no template, no principal. Why a command was refused stands there only where the reason does not depend on
-/// a secret; see `Refusal` in the firmware.
+/// Anyone may read it. A line therefore names commands, error codes and faults of the device, and **never any
+/// content of a message**: no object, no template, no principal. It gives the reason for a refusal only if
+/// the reason does not depend on a secret; see `Refusal` in the firmware.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Line<'a> {
     /// Its number, from 0 at each start.
@@ -260,10 +263,10 @@ pub enum LinkError {
         /// The newest.
         version: u16,
     },
-    /// The frame is whole, but what it asks is not known to this version.
+    /// The frame is whole, but this version does not know the request.
     #[error("the device does not know this request")]
     UnknownRequest,
-    /// A message is being carried out for somebody.
+    /// A message is already being carried out.
     #[error("the device is busy with another message")]
     Busy,
     /// Messages have at least one byte and at most this many.
@@ -272,7 +275,7 @@ pub enum LinkError {
     /// The device cannot carry out any message: its log says why.
     #[error("the device failed; its log says why")]
     Failed,
-    /// Version 1 said here that it could not reboot into a boot loader.
+    /// In version 1: it could not reboot into a boot loader.
     #[doc(hidden)]
     #[error("withdrawn")]
     Withdrawn(Withdrawn),
@@ -290,8 +293,8 @@ pub fn common_version(minimum: u16, version: u16) -> Option<u16> {
 #[error("a link frame does not fit {0} bytes")]
 pub struct NoSpace(pub usize);
 
-/// Writes one whole frame (both zeros included) to the front of `out` and returns its length. [`MAX_FRAME`] bytes hold
-/// any; [`MAX_SHORT_FRAME`] any without an HSM message.
+/// Writes one whole frame (both zeros included) to the front of `out` and returns its length. [`MAX_FRAME`]
+/// bytes suffice for any frame, [`MAX_SHORT_FRAME`] for any without an HSM message.
 ///
 /// # Errors
 /// [`NoSpace`] when the frame does not fit.
@@ -368,14 +371,14 @@ impl Deframer {
         self.dropped
     }
 
-    /// Forgets what was begun: the stream ended, and another begins.
+    /// Discards a partial frame: the stream ended, and another begins.
     pub fn restart(&mut self) {
         self.length = 0;
         self.overlong = false;
     }
 }
 
-/// The content of a stuffed frame whose checksum is right.
+/// The content of a stuffed frame with a valid checksum.
 fn content(stuffed: &mut [u8]) -> Option<&[u8]> {
     let length = cobs::decode_in_place(stuffed).ok()?;
     let (content, checksum) = stuffed.get(..length)?.split_last_chunk::<CHECKSUM>()?;
@@ -457,13 +460,14 @@ mod tests {
         assert_eq!(decode::<Request<'_>>(content(&mut stuffed).unwrap()), Some((1, None)));
     }
 
-    /// The bodies that a number can have: nothing, or up to 12 bytes that are no number of a later one.
+    /// The possible bodies for a number: nothing, or up to 12 bytes that do not encode a later request.
     fn bodies(number: u8) -> impl Iterator<Item = Vec<u8>> {
         let fills = [0_u8, 1, 2, 3, 0x7f];
         (0..12).flat_map(move |length| fills.map(|fill| [&[number][..], &std::vec![fill; length]].concat()))
     }
 
-    /// Nobody has authenticated: what the link has is listed here, and a request that is added must be, too.
+    /// Requires no authentication: this lists everything the link can do, and a new request must be added
+    /// here too.
     #[test]
     fn no_link_frame_does_more_than_tell_or_carry_a_message() {
         let mut found = Vec::new();
@@ -491,7 +495,8 @@ mod tests {
         );
     }
 
-    /// Version 1's reboot into the boot loader, and its kind: a number that was withdrawn is not a request of any version.
+    /// Version 1's reboot into the boot loader, and its parameter: a withdrawn number is not a request in any
+    /// version.
     #[test]
     fn a_withdrawn_number_is_an_unknown_request_and_stands_for_no_other() {
         for body in [[4, 0], [4, 1]] {
@@ -524,7 +529,7 @@ mod tests {
             let mut stream = Vec::new();
             let mut sent = Vec::new();
             for (noise, message, number) in &parts {
-                // Noise before the frame, and a frame that was cut off inside.
+                // Noise before the frame, and a truncated frame.
                 stream.extend(noise);
                 let whole = frame(number.wrapping_add(1), &Request::Transact(message));
                 stream.extend(&whole[..cut.index(whole.len() - 1)]);

@@ -1,4 +1,4 @@
-//! Objects: what a device stores, how it is named, and how it is described on the wire.
+//! Objects: what a device stores, and how it is named and described on the wire.
 
 use crate::algorithm::Algorithm;
 use crate::capability::{Capabilities, Capability};
@@ -66,7 +66,7 @@ macro_rules! object_types {
                 match code { $($code => Some(Self::$name),)* _ => None }
             }
 
-            /// What a session needs to delete an object of this type.
+            /// The capability that a session needs to delete an object of this type.
             #[must_use]
             pub const fn delete_capability(self) -> Capability {
                 match self { $(Self::$name => Capability::$delete,)* }
@@ -113,7 +113,7 @@ impl core::fmt::Display for ObjectType {
     }
 }
 
-/// Where an object's secret came from; `WRAPPED` is or-ed in when it arrived in a wrapped export.
+/// The origin of an object's secret; `WRAPPED` is or-ed in if it was imported from a wrapped export.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Origin(u8);
 
@@ -156,7 +156,7 @@ impl Origin {
     }
 }
 
-/// What the creator of an object says of it: the 53 bytes that open every put and generate command.
+/// The attributes that the creator gives an object: the first 53 bytes of every put and generate command.
 ///
 /// On the wire: `id u16 ‖ label[40] ‖ domains u16 ‖ capabilities[8] ‖ algorithm u8`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,11 +165,11 @@ pub struct NewObject {
     pub id: Option<ObjectId>,
     /// Free text.
     pub label: Label,
-    /// Where the object is visible.
+    /// The domains in which the object is visible.
     pub domains: Domains,
     /// What the object may be used for.
     pub capabilities: Capabilities,
-    /// What it is.
+    /// Its algorithm.
     pub algorithm: Algorithm,
 }
 
@@ -195,11 +195,11 @@ pub struct ObjectHeader {
     pub id: u16,
     /// Free text.
     pub label: Label,
-    /// Where the object is visible.
+    /// The domains in which the object is visible.
     pub domains: Domains,
     /// What the object may be used for.
     pub capabilities: Capabilities,
-    /// What it is.
+    /// Its algorithm.
     pub algorithm: u8,
 }
 
@@ -227,7 +227,7 @@ impl ObjectHeader {
         writer.u8(self.algorithm)
     }
 
-    /// What the numbers mean; an id of 0xffff is `InvalidId`, an unknown algorithm `InvalidData`.
+    /// Interprets the numbers; an id of 0xffff is `InvalidId`, an unknown algorithm `InvalidData`.
     pub fn interpret(&self) -> Result<NewObject, DeviceError> {
         Ok(NewObject {
             id: match self.id {
@@ -266,19 +266,19 @@ pub struct ObjectInfo {
     pub id: ObjectId,
     /// Bytes of its content as YubiHSM 2 counts them.
     pub length: u16,
-    /// Where it is visible.
+    /// The domains in which it is visible.
     pub domains: Domains,
     /// Its type.
     pub object_type: ObjectType,
-    /// What it is.
+    /// Its algorithm.
     pub algorithm: Algorithm,
     /// How often an object of this name has been created before, modulo 256.
     pub sequence: u8,
-    /// Where its content came from.
+    /// The origin of its content.
     pub origin: Origin,
     /// Free text.
     pub label: Label,
-    /// What it may pass on; empty for types that pass nothing on.
+    /// The capabilities that it may pass on; empty for types that do not delegate.
     pub delegated_capabilities: Capabilities,
 }
 

@@ -1,5 +1,5 @@
-//! Options: settings of the whole device, and what their values say. Numbers and the order of the commands are
-//! YubiHSM 2's (docs/protocol.md, "Options"), but for those from 0x80, which are our own.
+//! Options: settings of the whole device, and the meaning of their values. Numbers and the order of the
+//! commands are YubiHSM 2's (docs/protocol.md, "Options"), except that options from 0x80 are extensions.
 
 /// An option's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,7 +13,7 @@ pub enum DeviceOption {
     AlgorithmToggle = 4,
     /// FIPS mode.
     Fips = 5,
-    /// When somebody has to touch the device: a [`UserPresence`].
+    /// When the device has to be touched: a [`UserPresence`].
     UserPresence = 0x80,
     /// Whether templates may still be put and deleted: one [`TemplateMode`].
     Templates = 0x81,
@@ -34,7 +34,7 @@ impl DeviceOption {
         }
     }
 
-    /// Whether it is one of ours, which YubiHSM 2 does not have.
+    /// Whether it is an extension, which YubiHSM 2 does not have.
     #[must_use]
     pub const fn is_extension(self) -> bool {
         self.code() >= 0x80
@@ -110,7 +110,7 @@ impl AlgorithmMode {
     }
 }
 
-/// What somebody has to touch the device for; each takes in the one before.
+/// The operations for which the device has to be touched; each mode includes the previous one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum PresenceMode {
@@ -119,8 +119,8 @@ pub enum PresenceMode {
     Off = 0,
     /// Each SSH certificate, and RESET DEVICE, which would end the option.
     Certificates = 1,
-    /// Each use of a private key too: signatures, decryptions, key agreements, attestations and imports under an RSA wrap
-    /// key; and each export.
+    /// Also each use of a private key: signatures, decryptions, key agreements, attestations and imports
+    /// under an RSA wrap key; and each export.
     All = 2,
 }
 
@@ -157,11 +157,11 @@ impl PresenceMode {
     }
 }
 
-/// The value of [`DeviceOption::UserPresence`], `mode u8 ‖ timeout u8`. A change to it or from it wants a touch itself,
+/// The value of [`DeviceOption::UserPresence`], `mode u8 ‖ timeout u8`. Changing it requires a touch as well,
 /// unless both modes are off or nothing changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct UserPresence {
-    /// What has to be confirmed.
+    /// The operations that need a touch.
     pub mode: PresenceMode,
     /// Seconds that the device waits; not 0 unless the mode is off.
     pub timeout: u8,
@@ -170,10 +170,10 @@ pub struct UserPresence {
 impl UserPresence {
     /// Bytes on the wire.
     pub const LENGTH: usize = 2;
-    /// What a fresh device has.
+    /// The setting of a fresh device.
     pub const DEFAULT: Self = Self { mode: PresenceMode::Off, timeout: 15 };
 
-    /// Reads a value; `None` if there is no such mode, or no time to touch the device.
+    /// Reads a value; `None` if the mode is unknown or the time is zero.
     #[must_use]
     pub fn decode([mode, timeout]: [u8; Self::LENGTH]) -> Option<Self> {
         let mode = PresenceMode::from_code(mode)?;
@@ -191,10 +191,10 @@ impl UserPresence {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum TemplateMode {
-    /// Whoever has the right puts and deletes templates.
+    /// Anyone with the right capability may put and delete templates.
     #[default]
     Open = 0,
-    /// No template is put, imported, replaced or deleted any more; only a reset of the device ends that.
+    /// Templates can no longer be put, imported, replaced or deleted; only a reset of the device ends that.
     Frozen = 1,
 }
 

@@ -1,8 +1,9 @@
-//! Objects on their way from one device to another: what the plaintext of a wrapped export says of an object.
+//! Objects in transit from one device to another: the plaintext of a wrapped export.
 //!
-//! The layout is YubiHSM 2's, byte for byte (docs/protocol.md, "Wrapped objects"), so that blobs of its tools import and
-//! ours can be read by them. [`WrappedObject::decode`] accepts only an object that could exist: a type, an algorithm of that
-//! type and a body as long as the algorithm demands. What is *in* the body is the device's to check.
+//! The layout is YubiHSM 2's, byte for byte (docs/protocol.md, "Wrapped objects"), so that its tools and ours
+//! can read each other's blobs. [`WrappedObject::decode`] accepts only an object that could exist: a type, an
+//! algorithm of that type and a body as long as the algorithm requires. The device has to check the
+//! *contents* of the body.
 
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm};
 use crate::capability::Capabilities;
@@ -14,11 +15,11 @@ use crate::object::{NewObject, ObjectId, ObjectType, Origin};
 
 /// Bytes of the nonce in front of everything that an AES wrap key sealed.
 pub const NONCE_LENGTH: usize = 13;
-/// Bytes of the tag behind it.
+/// Bytes of the tag after it.
 pub const TAG_LENGTH: usize = 16;
 /// Bytes of an Ed25519 body without the seed: `scalar (big-endian, clamped)[32] ‖ prefix[32] ‖ public key[32]`.
 pub const ED25519_WITHOUT_SEED: usize = 96;
-/// What opens the plaintext of WRAP DATA; no object begins with it, so neither can be taken for the other.
+/// The first byte of the plaintext of WRAP DATA; no object begins with it, so the two cannot be confused.
 pub const DATA_MARK: u8 = 0;
 
 /// An object, ready to be sealed or just opened.
@@ -35,11 +36,11 @@ pub struct WrappedObject<'a> {
     pub object_type: ObjectType,
     /// Id, label, domains, capabilities and algorithm; without an id the importing device chooses one.
     pub object: NewObject,
-    /// Where the content came from.
+    /// The origin of the content.
     pub origin: Origin,
-    /// What the object may pass on; empty for types that pass nothing on.
+    /// The capabilities that the object may pass on; empty for types that do not delegate.
     pub delegated_capabilities: Capabilities,
-    /// The content as it is stored.
+    /// The content as stored.
     pub body: &'a [u8],
 }
 
@@ -47,7 +48,8 @@ impl<'a> WrappedObject<'a> {
     /// Bytes before the delegated capabilities and the body.
     pub const HEADER_LENGTH: usize = 19 + Label::LENGTH;
 
-    /// Reads a whole plaintext. An id of 0xffff is `InvalidId`; everything else that is no object is `InvalidData`.
+    /// Reads a whole plaintext. An id of 0xffff is `InvalidId`; anything else that is not an object is
+    /// `InvalidData`.
     pub fn decode(plaintext: &'a [u8]) -> Result<Self, DeviceError> {
         let wrapped = Self::read(Reader::new(plaintext)).map_err(|error| match error {
             // The length of the message was right; it is the content that is not.
@@ -137,8 +139,8 @@ pub const fn aes_wrap_key_length(algorithm: Algorithm) -> Option<usize> {
     }
 }
 
-/// Whether an object of this type and algorithm can have a body of so many bytes, delegated capabilities not counted
-/// (docs/protocol.md, "Lengths of objects").
+/// Whether an object of this type and algorithm can have a body of this many bytes, delegated capabilities
+/// not counted (docs/protocol.md, "Lengths of objects").
 #[must_use]
 pub fn is_body_length(object_type: ObjectType, algorithm: Algorithm, length: usize) -> bool {
     let asymmetric = AsymmetricAlgorithm::from_algorithm(algorithm);

@@ -1,13 +1,14 @@
-//! The layout of every command's payload, each declared once: [`request`] has what commands are sent with, [`reply`]
-//! the answers that more than one place reads.
+//! The layout of every command's payload, each declared once: [`request`] has the payloads of commands,
+//! [`reply`] the answers that are parsed in more than one place.
 //!
-//! A message is fields of fixed size in wire order, big-endian, and perhaps a tail: the rest of the payload, between a
-//! shortest and a longest length. Encoding, decoding, the lengths that the [command table](crate::command) names, and
-//! where the audit log finds the ids of keys all follow from the declaration; so does what a command does with a key
-//! that the device's options may forbid ([`Message::algorithms`]). Bytes behind the last field are an error.
+//! A message consists of fixed-size fields in wire order, big-endian, and possibly a tail: the rest of the
+//! payload, between a minimum and a maximum length. Encoding, decoding, the lengths in the [command
+//! table](crate::command), and the offsets at which the audit log finds key ids all follow from the
+//! declaration. So do the algorithms that a command uses with a key, which the device's options may forbid
+//! ([`Message::algorithms`]). Bytes after the last field are an error.
 //!
-//! Numbers are what is on the wire, not what they mean: one that names no object or no algorithm is an error of its
-//! own, and which error comes first is the device's to say. Secrets stay where they are: a tail is borrowed.
+//! Numbers are those on the wire, uninterpreted: a number that names no object or algorithm is a separate
+//! error, and the device decides which error comes first. Secrets are not copied: a tail is borrowed.
 
 mod request;
 
@@ -29,13 +30,13 @@ pub type Algorithms = [Option<Algorithm>; 4];
 
 /// A payload with its own layout.
 pub trait Message<'p>: Sized {
-    /// Reads a whole payload. It fails for the length alone, never for what is in it.
+    /// Reads a whole payload. It fails only because of the length, never because of the content.
     ///
     /// # Errors
     /// [`CodecError::Truncated`] and [`CodecError::Trailing`].
     fn decode(payload: &'p [u8]) -> Result<Self, CodecError>;
 
-    /// Writes the payload, a tail as long as it is.
+    /// Writes the payload, including the whole tail.
     ///
     /// # Errors
     /// [`CodecError::NoSpace`].
@@ -44,7 +45,7 @@ pub trait Message<'p>: Sized {
     /// Bytes that [`Message::encode`] writes.
     fn length(&self) -> usize;
 
-    /// The key that the operation uses, of messages whose operation uses algorithms besides its key's own.
+    /// The key that the operation uses, for messages whose operation uses algorithms besides its key's own.
     fn key(&self) -> Option<(ObjectType, u16)> {
         None
     }
@@ -56,7 +57,7 @@ pub trait Message<'p>: Sized {
     }
 }
 
-/// What a message's declaration says of its bytes.
+/// What a message's declaration says about its bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Layout {
     /// Bytes before the tail.
@@ -65,9 +66,9 @@ pub struct Layout {
     pub shortest: usize,
     /// Bytes of the longest payload.
     pub longest: usize,
-    /// Where the id of the key or object stands that the command is about.
+    /// Offset of the id of the target key or object.
     pub target: Option<usize>,
-    /// Where the id of a second one stands.
+    /// Offset of the id of a second one.
     pub second: Option<usize>,
 }
 
@@ -178,9 +179,9 @@ impl Wire for ObjectHeader {
     }
 }
 
-/// Declares messages. `as target` and `as second` mark the ids that an audit entry names, in a header that it opens
-/// with; behind `..` stands the tail with its shortest and longest length; and `uses`, the key's type, its field and
-/// the algorithms.
+/// Declares messages. `as target` and `as second` mark the ids that an audit entry names, in a header at the
+/// start of the message; the tail follows `..` with its minimum and maximum length; `uses` gives the key's
+/// type, its field and the algorithms.
 macro_rules! messages {
     (@role) => { $crate::message::Role::None };
     (@role target) => { $crate::message::Role::Target };
@@ -205,7 +206,7 @@ macro_rules! messages {
         }
 
         impl $(<$life>)? $name $(<$life>)? {
-            /// Lengths, and where the ids of keys stand.
+            /// Lengths, and the offsets of key ids.
             pub const LAYOUT: $crate::message::Layout = $crate::message::Layout::of(
                 &[$((<$wire as $crate::message::Wire>::LENGTH, messages!(@role $($role)?))),*],
                 messages!(@least $($bounds)?),

@@ -1,4 +1,4 @@
-//! What commands are sent with. Commands that are laid out alike share a struct.
+//! The payloads of commands. Commands with the same layout share a struct.
 
 use super::{REST, messages};
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm};
@@ -15,19 +15,19 @@ const BLOCK: usize = 16;
 const MODULUS: core::ops::RangeInclusive<usize> = 256..=512;
 /// Bytes of digests: SHA-1 and SHA-512.
 const DIGEST: core::ops::RangeInclusive<usize> = 20..=64;
-/// Bytes of the shortest key under AES-KWP: two blocks of eight, and what is put before them.
+/// Bytes of the shortest key under AES-KWP: two blocks of eight, and an eight-byte prefix.
 const WRAPPED_KEY: usize = 24;
 /// Bytes of a Yubico OTP credential that is sealed: random, ciphertext and tag.
 const AEAD: usize = 6 + 22 + 8;
 
 messages! {
-    /// Of commands that say nothing else.
+    /// For commands without a payload.
     struct Nothing {}
 
     /// ECHO.
     struct Echo<'a> {
         ..
-        /// What comes back.
+        /// The data to be echoed.
         data: 0..=MAX_PAYLOAD,
     }
 
@@ -93,7 +93,7 @@ messages! {
         object_type: u8,
     }
 
-    /// Of commands about an object whose type they know: GET OPAQUE, GET TEMPLATE, RANDOMIZE OTP AEAD.
+    /// For commands about an object whose type they know: GET OPAQUE, GET TEMPLATE, RANDOMIZE OTP AEAD.
     struct Named {
         /// The object.
         id: u16 as target,
@@ -101,13 +101,13 @@ messages! {
 
     /// Of commands that make a key: GENERATE ASYMMETRIC KEY, GENERATE HMAC KEY, GENERATE SYMMETRIC KEY.
     struct Generate {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
     }
 
     /// PUT AUTHENTICATION KEY.
     struct PutAuthenticationKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         /// What its sessions may pass on.
         delegated: Capabilities,
@@ -120,7 +120,7 @@ messages! {
     struct ChangeAuthenticationKey<'a> {
         /// The session's own authentication key.
         id: u16 as target,
-        /// What it becomes.
+        /// The new key's algorithm.
         algorithm: u8,
         ..
         /// As in PUT AUTHENTICATION KEY.
@@ -130,7 +130,7 @@ messages! {
 
     /// PUT ASYMMETRIC KEY.
     struct PutAsymmetricKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         ..
         /// RSA `p‖q`, an EC scalar or an Ed25519 seed.
@@ -148,7 +148,7 @@ messages! {
 
     /// PUT TEMPLATE.
     struct PutTemplate<'a> {
-        /// What the new object is.
+        /// The new object's header.
         object: ObjectHeader as target,
         ..
         /// [`Template`](crate::ssh::template::Template).
@@ -166,7 +166,8 @@ messages! {
         /// When the timestamp authority signed, in seconds since 1970.
         now: u32,
         ..
-        /// `timestamp signature ‖ certificate to be signed`; the template's timestamp key says how long the first is.
+        /// `timestamp signature ‖ certificate to be signed`; the length of the former follows from the
+        /// template's timestamp key.
         request: 1..=REST,
     }
     uses AsymmetricKey ca_key: |message, _| [named(message.algorithm), None, None, None];
@@ -176,7 +177,7 @@ messages! {
         /// The key.
         key: u16 as target,
         ..
-        /// A digest, or an encoded message as long as it comes.
+        /// A digest, or an encoded message of any length.
         digest: 1..=512,
     }
     uses AsymmetricKey key: |message, _| match by_digest(message.digest.len(), PKCS1) {
@@ -194,7 +195,7 @@ messages! {
         /// Bytes of salt.
         salt_length: u16,
         ..
-        /// Its length says which hash made it.
+        /// Its length determines the hash.
         digest: DIGEST,
     }
     uses AsymmetricKey key: |message, _| [by_digest(message.digest.len(), PSS), named(message.mgf), None, None];
@@ -204,7 +205,7 @@ messages! {
         /// The key.
         key: u16 as target,
         ..
-        /// Its length says which hash made it; up to that of a P-521 scalar.
+        /// Its length determines the hash; at most that of a P-521 scalar.
         digest: 20..=66,
     }
     uses AsymmetricKey key: |message, _| [by_digest(message.digest.len(), ECDSA), None, None, None];
@@ -214,7 +215,7 @@ messages! {
         /// The key.
         key: u16 as target,
         ..
-        /// What is signed.
+        /// The message to sign.
         message: 0..=REST,
     }
 
@@ -235,7 +236,8 @@ messages! {
         /// The algorithm of the mask generation function.
         mgf: u8,
         ..
-        /// `ciphertext ‖ hash of the label`: the first is as long as the modulus, the second says which hash OAEP uses.
+        /// `ciphertext ‖ hash of the label`: the ciphertext is as long as the modulus; the length of the hash
+        /// determines OAEP's hash.
         sealed: *MODULUS.start() + *DIGEST.start()..=*MODULUS.end() + *DIGEST.end(),
     }
     uses AsymmetricKey key: |message, _| {
@@ -267,7 +269,7 @@ messages! {
 
     /// PUT OPAQUE.
     struct PutOpaque<'a> {
-        /// What the new object is.
+        /// The new object's header.
         object: ObjectHeader as target,
         ..
         /// Its content.
@@ -276,7 +278,7 @@ messages! {
 
     /// PUT HMAC KEY.
     struct PutHmacKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         ..
         /// At most as long as a block of the hash.
@@ -288,7 +290,7 @@ messages! {
         /// The key.
         key: u16 as target,
         ..
-        /// What is authenticated.
+        /// The data to authenticate.
         data: 0..=REST,
     }
 
@@ -303,7 +305,7 @@ messages! {
 
     /// PUT SYMMETRIC KEY.
     struct PutSymmetricKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         ..
         /// 16, 24 or 32 bytes.
@@ -334,7 +336,7 @@ messages! {
 
     /// PUT OTP AEAD KEY.
     struct PutOtpAeadKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         ..
         /// `nonce id[4] ‖ key`, the key of 16, 24 or 32 bytes.
@@ -343,7 +345,7 @@ messages! {
 
     /// GENERATE OTP AEAD KEY.
     struct GenerateOtpAeadKey {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         /// What its nonces begin with.
         nonce_id: [u8; 4],
@@ -403,7 +405,7 @@ messages! {
 
     /// PUT WRAP KEY.
     struct PutWrapKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         /// What objects may do that pass under it.
         delegated: Capabilities,
@@ -414,7 +416,7 @@ messages! {
 
     /// GENERATE WRAP KEY.
     struct GenerateWrapKey {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         /// What objects may do that pass under it.
         delegated: Capabilities,
@@ -447,7 +449,7 @@ messages! {
         /// The wrap key.
         key: u16 as target,
         ..
-        /// What is sealed.
+        /// The data to seal.
         data: 1..=REST,
     }
 
@@ -462,7 +464,7 @@ messages! {
 
     /// PUT PUBLIC WRAP KEY.
     struct PutPublicWrapKey<'a> {
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader as target,
         /// What objects may do that pass under it.
         delegated: Capabilities,
@@ -499,7 +501,7 @@ messages! {
         wrap_key: u16 as target,
         /// The type of the new key.
         object_type: u8,
-        /// What the new key is.
+        /// The new key's header.
         object: ObjectHeader,
         /// OAEP with its hash.
         oaep: u8,

@@ -1,5 +1,5 @@
-//! The answer of EXPLAIN SSH REQUEST: a verdict in words, which crosses the wire as `postcard` of
-//! `{ now: u32, findings: [{ check, outcome, asked, allowed: string }] }`.
+//! The answer to EXPLAIN SSH REQUEST: a verdict in words, encoded with `postcard` as `{ now: u32, findings:
+//! [{ check, outcome, asked, allowed: string }] }`.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,9 +12,9 @@ pub struct Finding<'a> {
     pub check: &'a str,
     /// `allowed`, `refused` or `undecided`.
     pub outcome: &'a str,
-    /// What was asked; one that ends in `…` was cut, since the answer has no more room.
+    /// What was asked; a trailing `…` means that it was truncated because the answer has no more room.
     pub asked: &'a str,
-    /// What is allowed, as above.
+    /// What is allowed, truncated in the same way.
     pub allowed: &'a str,
 }
 
@@ -23,10 +23,11 @@ const LONGEST: usize = 1024;
 
 /// Why an answer is none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the answer is no verdict")]
+#[error("the answer is not a verdict")]
 pub struct ExplanationError;
 
-/// Begins a verdict of so many findings, which follow one by one ([`Finding::encode`]). `now` is UNIX seconds.
+/// Begins a verdict with this number of findings, which follow one by one ([`Finding::encode`]). `now` is in
+/// UNIX seconds.
 ///
 /// # Errors
 /// When there is no room for it.
@@ -54,7 +55,7 @@ fn write(value: &impl Serialize, writer: &mut Writer<'_>) -> Result<(), CodecErr
 /// Reads what [`begin`] and [`Finding::encode`] wrote: the time, and the findings one by one.
 ///
 /// # Errors
-/// When it does not begin as a verdict; each finding may turn out to be none, too.
+/// When it does not begin like a verdict; each finding may be invalid too.
 pub fn decode(
     bytes: &[u8],
 ) -> Result<(u32, impl Iterator<Item = Result<Finding<'_>, ExplanationError>>), ExplanationError> {

@@ -1,10 +1,11 @@
 //! The principals of a host certificate, as `ssh` reads them: patterns of host names.
 //!
-//! OpenSSH 10.3 and later pass the host's name and each principal to `match_pattern` (`sshkey_cert_check_authority` in
-//! `sshkey.c`, `match.c`): `*` stands for any bytes, none included, `?` for exactly one, and every other byte for itself.
-//! There is no escape and no negation. Older releases compare whole names. `ssh` turns a host's name into lower case
-//! before it compares (`ssh_login` in `sshconnect.c`), but not the `HostKeyAlias` that may stand in its place. The
-//! principals of user certificates are names in every release.
+//! OpenSSH 10.3 and later pass the host's name and each principal to `match_pattern`
+//! (`sshkey_cert_check_authority` in `sshkey.c`, `match.c`): `*` matches any bytes, including none, `?`
+//! matches exactly one, and every other byte matches itself. There is no escape and no negation. Older
+//! releases compare whole names. `ssh` converts a host's name to lower case before it compares (`ssh_login`
+//! in `sshconnect.c`), but not the `HostKeyAlias` that may replace it. The principals of user certificates
+//! are names in every release.
 
 /// One principal of a host certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,29 +18,30 @@ impl<'a> HostPattern<'a> {
         Self(principal)
     }
 
-    /// Whether it stands for itself only.
+    /// Whether it matches only itself.
     #[must_use]
     pub fn is_name(&self) -> bool {
         !self.0.iter().any(is_wildcard)
     }
 
-    /// What stands before its first wildcard: every host that it stands for begins so.
+    /// The part before its first wildcard: every matching host begins with it.
     #[must_use]
     pub fn beginning(&self) -> &'a [u8] {
         self.0.split(is_wildcard).next().unwrap_or(self.0)
     }
 
-    /// What stands after its last wildcard: every host that it stands for ends so.
+    /// The part after its last wildcard: every matching host ends with it.
     #[must_use]
     pub fn end(&self) -> &'a [u8] {
         self.0.rsplit(is_wildcard).next().unwrap_or(self.0)
     }
 
-    /// Whether it stands for this host, in whatever case the two are written: `ssh` reaches `Web` as `web`.
+    /// Whether it matches this host, ignoring case: `ssh` reaches `Web` as `web`.
     #[must_use]
     pub fn stands_for(&self, host: &[u8]) -> bool {
         let (mut pattern, mut rest) = (self.0, host);
-        // Behind the last `*`, and where the bytes that it stands for end: one further with every attempt.
+        // The position after the last `*`, and the end of the bytes that it matches: one further with every
+        // attempt.
         let mut last: Option<(&[u8], &[u8])> = None;
         loop {
             (pattern, rest) = match (pattern, rest) {
@@ -130,7 +132,7 @@ mod tests {
         }
     }
 
-    /// OpenSSH's function, as it is written there.
+    /// A transcription of OpenSSH's function.
     fn match_pattern(host: &[u8], pattern: &[u8]) -> bool {
         match (pattern, host) {
             ([], host) => host.is_empty(),

@@ -1,8 +1,8 @@
 //! OpenSSH certificates as a signing device sees them.
 //!
-//! A [`request`] is the certificate without its signature; a [`template`] says which requests may be signed; a
-//! [`timestamp`] is the signed clock that the template's window is measured from; the [`signature`] is what
-//! turns a request into a certificate.
+//! A [`request`] is the certificate without its signature; a [`template`] says which requests may be signed;
+//! a [`timestamp`] is the signed clock from which the template's window is measured; the [`signature`]
+//! completes a request to a certificate.
 
 pub mod explanation;
 pub mod host_pattern;
@@ -27,13 +27,14 @@ fn integer<T: Decode<Error = ssh_encoding::Error>>(reader: &mut &[u8]) -> ssh_en
     T::decode(reader)
 }
 
-/// The entries of a list, each of which has a NUL behind it.
+/// The entries of a list, each followed by a NUL.
 fn nul_terminated(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     list.split_inclusive(|&byte| byte == 0).filter_map(|entry| entry.strip_suffix(&[0]))
 }
 
-/// Bytes that are printed as text. Whatever could make a line lie is escaped: control characters, what turns writing
-/// direction or takes no room, and all but letters and digits outside ASCII.
+/// Bytes printed as text. Anything that could make a line misleading is escaped: control characters,
+/// characters that change writing direction or have no width, and everything but letters and digits outside
+/// ASCII.
 pub struct Printable<'a>(pub &'a [u8]);
 
 impl core::fmt::Display for Printable<'_> {

@@ -2,24 +2,24 @@
 
 use core::{fmt, net::IpAddr};
 
-/// Why a text or bytes are no network.
+/// Why a text or bytes are not a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum NetworkError {
     /// Not `ADDRESS` or `ADDRESS/LENGTH`.
-    #[error("not an IPv4 or IPv6 address, with a prefix length behind a / or without")]
+    #[error("not an IPv4 or IPv6 address, optionally followed by / and a prefix length")]
     Syntax,
     /// More bits than the address has.
     #[error("a prefix of {0} bits is longer than the address")]
     PrefixLength(u8),
     /// Bits set that do not count.
-    #[error("bits of the address are set behind its prefix")]
+    #[error("the address has bits set after its prefix")]
     HostBits,
     /// Neither 4 nor 6.
     #[error("unknown address family {0}")]
     Family(u8),
 }
 
-/// A network of IPv4 or IPv6 addresses, with no bit set behind its prefix.
+/// A network of IPv4 or IPv6 addresses, with no bits set after its prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Network {
     address: IpAddr,
@@ -81,8 +81,8 @@ impl Network {
         length == their_length && self.prefix <= other.prefix && leading(theirs, self.prefix) == mine
     }
 
-    /// Reads a network from the front of `bytes`: `family u8 (4 or 6) ‖ prefix length u8 ‖ address`, of 4 or 16 bytes.
-    /// `None` when they end inside.
+    /// Reads a network from the front of `bytes`: `family u8 (4 or 6) ‖ prefix length u8 ‖ address`, of 4 or
+    /// 16 bytes. `None` when it is truncated.
     pub(super) fn decode(bytes: &mut &[u8]) -> Option<Result<Self, NetworkError>> {
         let (&[family, prefix], rest) = bytes.split_first_chunk()?;
         let (address, rest) = match family {

@@ -1,15 +1,16 @@
-//! Patterns for names: a literal, or one `*` at the beginning or at the end for any bytes, none included.
+//! Patterns for names: a literal, optionally with one `*` at the beginning or the end, which matches any
+//! bytes, including none.
 //!
-//! `\*` and `\\` stand for a `*` and a `\` of the name itself; a `*` elsewhere, or a `\` before anything else, makes no
-//! pattern. Bytes are compared as they are. There are no regular expressions on a device: what a pattern matches can be
-//! seen by looking at it, and takes one comparison to decide.
+//! `\*` and `\\` match a literal `*` and `\`; a `*` elsewhere, or a `\` before anything else, is not allowed.
+//! Bytes are compared exactly. There are no regular expressions on a device: anyone can see what a pattern
+//! matches, and matching takes one comparison.
 
 use super::host_pattern::HostPattern;
 
 /// Bytes of the longest pattern.
 pub const MAX_PATTERN: usize = 255;
 
-/// Why bytes are no pattern.
+/// Why bytes are not a pattern.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PatternError {
     /// Nothing would match it.
@@ -18,12 +19,12 @@ pub enum PatternError {
     /// Longer than [`MAX_PATTERN`].
     #[error("a pattern has {0} bytes, and {MAX_PATTERN} is the most")]
     TooLong(usize),
-    /// A wildcard where there may be none.
+    /// A wildcard in a place where it is not allowed.
     #[error(
         "a pattern has a * that is neither its first nor its last character, or two of them; \\* is a literal one"
     )]
     Wildcard,
-    /// An escape that is none.
+    /// An invalid escape.
     #[error("a pattern has a \\ that is followed by neither * nor \\")]
     Escape,
     /// It would end the pattern in a list.
@@ -39,7 +40,7 @@ enum Wildcard {
     Last,
 }
 
-/// A pattern, borrowed as it is written.
+/// A pattern, borrowed in its written form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pattern<'a> {
     text: &'a [u8],
@@ -49,7 +50,7 @@ pub struct Pattern<'a> {
 }
 
 impl<'a> Pattern<'a> {
-    /// Reads a pattern as it is written.
+    /// Parses a pattern.
     pub const fn new(text: &'a [u8]) -> Result<Self, PatternError> {
         if text.len() > MAX_PATTERN {
             return Err(PatternError::TooLong(text.len()));
@@ -77,7 +78,7 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// As it is written.
+    /// The pattern in its written form.
     #[must_use]
     pub const fn as_bytes(&self) -> &'a [u8] {
         self.text
@@ -117,7 +118,8 @@ impl<'a> Pattern<'a> {
         }
     }
 
-    /// Whether every host that a host certificate's principal stands for matches, in the case that it is written in.
+    /// Whether every host that a host certificate's principal matches also matches this pattern, in the
+    /// principal's own case.
     #[must_use]
     pub fn covers(&self, principal: &HostPattern<'_>) -> bool {
         match self.wildcard {
@@ -278,7 +280,7 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// No host that a covered principal stands for is left out.
+        /// A covered principal matches no host outside the pattern.
         #[test]
         fn a_covered_principal_stands_for_no_host_that_does_not_match(
             pattern in "[*\\\\ab]{0,3}", principal in "[*?ab]{0,4}", host in "[ab*?]{0,5}",
@@ -290,7 +292,7 @@ mod tests {
             }
         }
 
-        /// What a pattern that is contained matches, the other matches, too.
+        /// Everything that a contained pattern matches, the other matches too.
         #[test]
         fn a_pattern_that_is_contained_matches_no_more(
             outer in "[*\\\\ab]{0,3}", inner in "[*\\\\ab]{0,3}", name in "[*ab]{0,4}",

@@ -83,7 +83,7 @@ impl SshCurve {
     }
 }
 
-/// The kind of a public key: what its type name says.
+/// The kind of a public key, according to its type name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum KeyKind {
     /// `ssh-rsa`
@@ -231,7 +231,7 @@ impl<'a> PublicKey<'a> {
         }
     }
 
-    /// Reads a whole key, type name first; bytes left over are an error.
+    /// Reads a whole key, type name first; trailing bytes are an error.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, PublicKeyError> {
         let kind = KeyKind::from_name(string(&mut bytes)?).ok_or(PublicKeyError::UnknownType)?;
         let key = Self::decode_fields(kind, &mut bytes)?;

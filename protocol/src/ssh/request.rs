@@ -1,10 +1,10 @@
 //! A certificate request: the OpenSSH certificate up to and including the CA's public key, without signature.
 //!
-//! The layout is OpenSSH's PROTOCOL.certkeys. Reading copies nothing and is stricter than OpenSSH where a
-//! difference between what is checked here and what `sshd` later reads could be used: names with a NUL in them
-//! (OpenSSH cuts one at the end off, so `root\0` would log in as `root`), principals with a comma in them (OpenSSH
-//! before 10.3 splits there when it matches `principals=` in `authorized_keys`, CVE-2026-35414), options out of
-//! order, leftovers.
+//! The layout is OpenSSH's PROTOCOL.certkeys. Parsing copies nothing and is stricter than OpenSSH wherever a
+//! difference between what is checked here and what `sshd` later reads could be exploited: names with a NUL
+//! (OpenSSH cuts a trailing one off, so `root\0` would log in as `root`), principals with a comma (OpenSSH
+//! before 10.3 splits there when it matches `principals=` in `authorized_keys`, CVE-2026-35414), options out
+//! of order, trailing bytes.
 
 use ssh_encoding::{Encode, Error as EncodingError, Writer};
 
@@ -72,12 +72,12 @@ impl core::fmt::Display for Field {
 /// Why bytes are not a certificate request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum RequestError {
-    /// A field is cut off or nested wrongly.
+    /// A field is truncated or wrongly nested.
     #[error("{field}: {error}")]
     Encoding {
-        /// Where.
+        /// The field.
         field: Field,
-        /// What the encoding lacks.
+        /// The defect in the encoding.
         error: EncodingError,
     },
     /// The first string is none of OpenSSH's seven certificate types.
@@ -91,7 +91,7 @@ pub enum RequestError {
     PublicKey {
         /// Which key.
         field: Field,
-        /// What is wrong with it.
+        /// The defect.
         error: PublicKeyError,
     },
     /// Neither user (1) nor host (2).
@@ -109,7 +109,7 @@ pub enum RequestError {
     /// More principals than OpenSSH reads.
     #[error("more than {MAX_PRINCIPALS} principals")]
     TooManyPrincipals,
-    /// Options out of byte order, or one that stands twice.
+    /// Options out of byte order, or repeated.
     #[error("{0} are not sorted by name, each name once")]
     Unsorted(Field),
     /// An option without a name.
@@ -126,7 +126,7 @@ pub enum RequestError {
     Trailing(usize),
 }
 
-/// What a certificate is for.
+/// The type of a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u32)]
 pub enum CertificateKind {
@@ -168,7 +168,7 @@ impl SubjectKind {
         Self::SecurityKeyEd25519,
     ];
 
-    /// Its number in a template. Templates are stored: a number never changes, and is never given to another kind.
+    /// Its number in a template. Templates are stored, so a number never changes and is never reused.
     #[must_use]
     pub const fn code(self) -> u8 {
         match self {
@@ -278,7 +278,7 @@ fn without_nul(field: Field, name: &[u8]) -> Result<&[u8], RequestError> {
 pub struct Principals<'a>(&'a [u8]);
 
 impl<'a> Principals<'a> {
-    /// Checks that the bytes are whole strings, not too many, each a name that OpenSSH reads as it stands.
+    /// Checks that the bytes are whole strings, not too many, each a name that OpenSSH reads unchanged.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, RequestError> {
         let mut rest = bytes;
         let mut count = 0;
@@ -368,8 +368,8 @@ pub struct Request<'a> {
     pub principals: Principals<'a>,
     /// First second of validity, UNIX time.
     pub valid_after: u64,
-    /// First second after validity, UNIX time; `u64::MAX` is forever. One that is not after `valid_after` makes a
-    /// certificate that is never valid, which is harmless.
+    /// First second after validity, UNIX time; `u64::MAX` is forever. If it is not after `valid_after`, the
+    /// certificate is never valid, which is harmless.
     pub valid_before: u64,
     /// Options that must be understood.
     pub critical_options: Options<'a>,
@@ -380,7 +380,7 @@ pub struct Request<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a whole request; bytes left over are an error.
+    /// Reads a whole request; trailing bytes are an error.
     pub fn decode(mut bytes: &'a [u8]) -> Result<Self, RequestError> {
         let request = Self::decode_front(&mut bytes)?;
         match bytes.len() {

@@ -1,7 +1,7 @@
 //! The signature field of a certificate, and the algorithms that can make it.
 //!
-//! `u32 length ‖ string algorithm ‖ string signature` (OpenSSH's PROTOCOL.certkeys, RFC 4253 section 6.6,
-//! RFC 5656 section 3.1.2, RFC 8332, RFC 8709). A certificate is a request with this behind it.
+//! `u32 length ‖ string algorithm ‖ string signature` (OpenSSH's PROTOCOL.certkeys, RFC 4253 section 6.6, RFC
+//! 5656 section 3.1.2, RFC 8332, RFC 8709). A certificate is a request followed by this field.
 
 use ssh_encoding::{Encode, Writer};
 
@@ -11,8 +11,9 @@ use crate::algorithm::{Algorithm, AsymmetricAlgorithm, Curve};
 /// How a CA key signs a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SignatureAlgorithm {
-    /// RSASSA-PKCS1-v1_5 with SHA-1. OpenSSH has not accepted it since 8.2, and whoever chooses a request's nonce
-    /// could have two requests collide; it is here because YubiHSM 2 has it and its published vector uses it.
+    /// RSASSA-PKCS1-v1_5 with SHA-1. OpenSSH has not accepted it since 8.2, and an attacker who chooses a
+    /// request's nonce could make two requests collide; it is here because YubiHSM 2 has it and its published
+    /// vector uses it.
     RsaSha1,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     RsaSha256,

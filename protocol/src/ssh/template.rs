@@ -1,4 +1,4 @@
-//! SSH templates: the TLV that a device judges every certificate request by.
+//! SSH templates: the TLV structure against which a device judges every certificate request.
 //!
 //! `tag u8 ‖ length u16 ‖ value`, each of the six tags exactly once, and each extension tag of [`super::rules`] at most
 //! once, in any order:
@@ -72,18 +72,18 @@ pub enum TemplateError {
     /// A tag that no version of the format defines.
     #[error("unknown tag {0:#04x}")]
     UnknownTag(u8),
-    /// A tag that stands twice.
+    /// A repeated tag.
     #[error("{0} stands twice")]
     DuplicateTag(Tag),
     /// A tag that is not there.
     #[error("{0} is missing")]
     MissingTag(Tag),
-    /// A value whose length is not the tag's.
+    /// A value whose length does not match the tag.
     #[error("{tag} has {found} bytes, not {expected}")]
     WrongLength {
         /// The tag.
         tag: Tag,
-        /// What the tag wants.
+        /// The length that the tag requires.
         expected: &'static str,
         /// Bytes in the template.
         found: usize,
@@ -91,7 +91,7 @@ pub enum TemplateError {
     /// Tags 1 and 2 are not a key.
     #[error(transparent)]
     TimestampKey(#[from] TimestampKeyError),
-    /// An extension tag that stands twice.
+    /// A repeated extension tag.
     #[error("tag {:#04x} ({}) stands twice", .0.code(), .0.name())]
     DuplicateRule(RuleTag),
     /// The value of an extension tag.
@@ -99,10 +99,10 @@ pub enum TemplateError {
     Rule {
         /// The tag.
         tag: RuleTag,
-        /// What is wrong with it.
+        /// The defect.
         error: RuleError,
     },
-    /// The last forbidden principal has no NUL behind it.
+    /// The last forbidden principal is not followed by a NUL.
     #[error("the last forbidden principal is not NUL-terminated")]
     UnterminatedPrincipal,
 }
@@ -130,7 +130,7 @@ impl<'a> CaKeys<'a> {
         self.iter().any(|allowed| allowed == id.get())
     }
 
-    /// The ids as they stand; a template may hold numbers that name no object.
+    /// The ids as stored; a template may hold numbers that name no object.
     pub fn iter(&self) -> impl Iterator<Item = u16> + use<'a> {
         self.0.iter().map(|&id| u16::from_be_bytes(id))
     }
@@ -236,7 +236,7 @@ impl NotAfterOffset {
 /// A well-formed template, borrowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Template<'a> {
-    /// Who may say what time it is.
+    /// The timestamp authority's key.
     pub timestamp_key: TimestampKey<'a>,
     /// Which CA keys may sign.
     pub ca_keys: CaKeys<'a>,
@@ -244,9 +244,9 @@ pub struct Template<'a> {
     pub not_before: NotBeforeOffset,
     /// How late it may end.
     pub not_after: NotAfterOffset,
-    /// Whom it must not name.
+    /// Principals that a certificate must not name.
     pub forbidden_principals: ForbiddenPrincipals<'a>,
-    /// What the extension tags say.
+    /// The extension tags.
     pub rules: Rules<'a>,
 }
 
@@ -264,7 +264,7 @@ fn exactly<const N: usize>(tag: Tag, expected: &'static str, value: &[u8]) -> Re
     value.try_into().map_err(|_| TemplateError::WrongLength { tag, expected, found: value.len() })
 }
 
-/// The fields of a template, `(tag, value)`, whatever the tags mean; what is cut off is the last.
+/// The fields of a template, `(tag, value)`, whatever the tags mean; a truncated field is the last.
 fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), TemplateError>> {
     let mut reader = Reader::new(bytes);
     let mut field = move || -> Result<Option<(u8, &[u8])>, CodecError> {
@@ -286,9 +286,9 @@ fn fields(bytes: &[u8]) -> impl Iterator<Item = Result<(u8, &[u8]), TemplateErro
     })
 }
 
-/// Whether a template says that it stays, in whichever dialect it is read, and be it malformed otherwise: its bytes are
-/// whole fields, and one of them is [`RuleTag::Sealed`] with no value. An image that knows no extension tags cannot
-/// judge by such a template; it can still keep it.
+/// Whether a template is sealed, in either dialect and even if it is otherwise malformed: its bytes are whole
+/// fields, and one of them is [`RuleTag::Sealed`] without a value. An image that knows no extension tags
+/// cannot judge by such a template, but can still preserve it.
 #[must_use]
 pub fn is_sealed(bytes: &[u8]) -> bool {
     let sealed = fields(bytes).try_fold(false, |sealed, field| {
@@ -298,7 +298,8 @@ pub fn is_sealed(bytes: &[u8]) -> bool {
 }
 
 impl<'a> Template<'a> {
-    /// Reads a whole template: no unknown, duplicate or missing tag, no leftovers, no rule that another contradicts.
+    /// Reads a whole template: no unknown, duplicate or missing tags, no trailing bytes, no contradicting
+    /// rules.
     pub fn decode(bytes: &'a [u8]) -> Result<Self, TemplateError> {
         Self::decode_dialect(bytes, Dialect::Extended)
     }
@@ -501,13 +502,13 @@ mod tests {
         assert!(is_sealed(good) && is_sealed(&good[length - 3..]));
         let (plain, plain_length) = encoded(&sample());
         assert!(!is_sealed(&plain[..plain_length]) && !is_sealed(&[]));
-        // Malformed otherwise: a tag that nobody knows, a rule that makes no sense, a tag that stands twice.
+        // Malformed otherwise: an unknown tag, an invalid rule, a repeated tag.
         for defect in [&[0x7f, 0, 0][..], &[0x82, 0, 1, 0], &[0x92, 0, 0], &[1, 0, 1, 46]] {
             let [before, after] = [[defect, good].concat(), [good, defect].concat()];
             assert!(Template::decode(&after).is_err());
             assert!(is_sealed(&before) && is_sealed(&after), "{defect:?}");
         }
-        // Bytes that are no list of fields seal nothing, and a seal has no value.
+        // Bytes that are not a list of fields seal nothing, and a seal has no value.
         assert!(!is_sealed(&good[..length - 1]) && !is_sealed(&[good, &[0x92]].concat()));
         assert!(!is_sealed(&[0x92, 0, 1, 0]) && !is_sealed(&[0x7f, 0, 3, 0x92, 0, 0]));
     }

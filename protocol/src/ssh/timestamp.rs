@@ -1,14 +1,15 @@
-//! The signed clock: what a timestamp authority says about a request.
+//! The signed clock: a timestamp authority's statement about a request.
 //!
-//! A device has no clock that it can trust, so somebody who is trusted says when a request was made. The
-//! signature covers `SHA-256(request) ‖ now u32`: it cannot be moved to another request or another time.
+//! A device has no clock that it can trust, so a trusted authority states when a request was made. The
+//! signature covers `SHA-256(request) ‖ now u32`, so it cannot be transferred to another request or another
+//! time.
 
 use sha2::{Digest, Sha256};
 
 use super::public_key::SshCurve;
 use crate::algorithm::{Algorithm, AsymmetricAlgorithm};
 
-/// The time a timestamp authority vouches for: UNIX seconds.
+/// The time that a timestamp authority states: UNIX seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now(u32);
 
@@ -29,15 +30,15 @@ impl Now {
 /// Bytes of a signed message.
 pub const MESSAGE_LENGTH: usize = 36;
 
-/// What the authority signs: `SHA-256(request) ‖ now u32`.
+/// The message that the authority signs: `SHA-256(request) ‖ now u32`.
 ///
-/// RSA signs it with PKCS#1 v1.5 and SHA-256, ECDSA with the curve's own hash, Ed25519 as it is.
+/// RSA signs it with PKCS#1 v1.5 and SHA-256, ECDSA with the curve's own hash, Ed25519 directly.
 #[must_use]
 pub fn message(request: &[u8], now: Now) -> [u8; MESSAGE_LENGTH] {
     message_of_digest(Sha256::digest(request).into(), now)
 }
 
-/// The same for an authority that is only told the request's SHA-256.
+/// The same for an authority that receives only the request's SHA-256.
 #[must_use]
 pub fn message_of_digest(request_digest: [u8; 32], now: Now) -> [u8; MESSAGE_LENGTH] {
     let mut message = [0; MESSAGE_LENGTH];
@@ -71,7 +72,7 @@ pub enum TimestampKeyError {
         found: usize,
     },
     /// An RSA modulus that starts with a zero byte.
-    #[error("the RSA modulus of the timestamp key is shorter than its algorithm says")]
+    #[error("the RSA modulus of the timestamp key is shorter than its algorithm requires")]
     ShortModulus,
 }
 

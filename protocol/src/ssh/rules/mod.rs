@@ -1,24 +1,26 @@
 //! What a template can say beyond YubiHSM 2's six tags: the extension tags, from 0x80 up.
 //!
-//! Each stands at most once, and a template without one is not restricted by it. Lists are entries one after another; names
-//! and patterns end in a NUL, as forbidden principals do. All numbers are big-endian.
+//! Each occurs at most once, and a template without one is not restricted by it. Lists are entries one after
+//! another; names and patterns end in a NUL, as forbidden principals do. All numbers are big-endian.
 //!
-//! [`rules!`] is the one table of them: a row gives the number, the key in template files, which is also the name of its
-//! check in a verdict, and the type that holds, reads and writes the value. What a rule *allows* is decided in the device's
-//! policy.
+//! [`rules!`] is the only table of them: a row gives the number, the key in template files, which is also the
+//! name of its check in a verdict, and the type that holds, reads and writes the value. The device's policy
+//! decides what a rule *allows*.
 //!
 //! # Rules of evolution
 //!
-//! A template outlives the firmware that it was put into: it is on devices, in backups and in files.
+//! A template outlives the firmware of the device that stores it: it is on devices, in backups and in files.
 //!
-//! - A row's number, key and encoding never change, and what a stored template allows never grows. A rule that is to mean
-//!   something else is a new row; the number of a row that is withdrawn is never given to another.
-//! - A new row takes the next free number. To a device that does not know it the template is malformed, so that nothing is
-//!   signed under it: an older device is stricter, never looser.
-//! - A template without a row means what it meant before there was that row.
-//! - A value may get one more form if older devices take that for malformed, as a longer value is. The numbers inside values
-//!   (certificate types, [`SubjectKind::code`](super::request::SubjectKind::code), algorithms) are explicit, too, and only added to.
-//! - A key that is renamed in verdicts is still understood in files that name it, such as suites of template tests.
+//! - A row's number, key and encoding never change, and a stored template never comes to allow more. A rule
+//!   with a different meaning is a new row; the number of a withdrawn row is never reused.
+//! - A new row takes the next free number. To a device that does not know it the template is malformed, so
+//!   nothing is signed under it: an older device is stricter, never looser.
+//! - A template without a row means the same as before that row existed.
+//! - A value may get one more form if older devices treat that form as malformed, as they do a longer value.
+//!   The numbers inside values (certificate types, [`SubjectKind::code`](super::request::SubjectKind::code),
+//!   algorithms) are explicit too, and only added to.
+//! - The old name of a key that was renamed in verdicts is still understood in files that use it, such as
+//!   template test suites.
 
 use core::num::{NonZeroU16, NonZeroU64};
 
@@ -59,27 +61,27 @@ macro_rules! rules {
             }
         }
 
-        /// What the extension tags of a template say; `None` and `false` where it has no such tag.
+        /// The extension tags of a template; `None` and `false` for tags that it does not have.
         #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
         pub struct Rules<'a> {
             $($(#[$what])+ pub $field: $value,)*
         }
 
-        /// What a template says by one of its extension tags; `None` and `false` where it has no such tag. Who matches on
-        /// it has to look at every rule.
+        /// One extension tag of a template; `None` and `false` if the template does not have it. A match on
+        /// it has to handle every rule.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub enum Rule<'a> {
             $($(#[$what])+ $tag($value),)*
         }
 
         impl<'a> Rules<'a> {
-            /// What the template says by this tag.
+            /// The template's value for this tag.
             #[must_use]
             pub const fn rule(&self, tag: RuleTag) -> Rule<'a> {
                 match tag { $(RuleTag::$tag => Rule::$tag(self.$field),)* }
             }
 
-            /// Takes in the value of one tag.
+            /// Adds the value of one tag.
             pub(super) fn set(&mut self, tag: RuleTag, value: &'a [u8]) -> Result<(), RuleError> {
                 match tag { $(RuleTag::$tag => self.$field = Field::decode(value)?,)* }
                 Ok(())
@@ -96,13 +98,13 @@ macro_rules! rules {
 rules! {
     /// User or host certificates: u8, 1 user, 2 host, 3 both.
     0x80 CertificateTypes certificate_types "certificate-types": Option<CertificateTypes>;
-    /// Whom a certificate may name: patterns; every principal must match one.
+    /// The principals that a certificate may name: patterns; every principal must match one.
     0x81 AllowPrincipals allow_principals "allow-principals": Option<Patterns<'a>>;
     /// The longest lifetime: u32 seconds, valid-before − valid-after.
     0x82 MaxLifetime max_lifetime "max-lifetime": Option<u32>;
     /// How many principals a certificate may name: u16.
     0x83 MaxPrincipals max_principals "max-principals": Option<NonZeroU16>;
-    /// A certificate may name nobody: no value.
+    /// A certificate may have no principals: no value.
     0x84 AllowEmptyPrincipals allow_empty_principals "allow-empty-principals": bool;
     /// Which extensions it may have: names, perhaps none.
     0x85 AllowExtensions allow_extensions "allow-extensions": Option<Names<'a>>;
@@ -110,15 +112,16 @@ rules! {
     0x86 AllowCriticalOptions allow_critical_options "allow-critical-options": Option<Names<'a>>;
     /// Which critical options it must have: names.
     0x87 RequireCriticalOptions require_critical_options "require-critical-options": Option<SomeNames<'a>>;
-    /// What `force-command` may say: the values that it may have.
+    /// The values that `force-command` may have.
     0x88 ForceCommand force_command "force-command": Option<SomeNames<'a>>;
-    /// Where `source-address` may lie: networks, `family u8 (4, 6) ‖ prefix length u8 ‖ address`.
+    /// The networks in which `source-address` may lie: `family u8 (4, 6) ‖ prefix length u8 ‖ address` each.
     0x89 SourceAddress source_address "source-address": Option<Networks<'a>>;
-    /// Which keys may be certified: u16 least bits of an RSA key ‖ kinds, u8 each ([`SubjectKind::code`](super::request::SubjectKind::code)).
+    /// The keys that may be certified: u16 minimum RSA size in bits ‖ kinds, u8 each
+    /// ([`SubjectKind::code`](super::request::SubjectKind::code)).
     0x8a SubjectKeys subject_keys "subject-keys": Option<SubjectKeys<'a>>;
-    /// What the key id may be: patterns, one of which it must match.
+    /// The patterns of which the key id must match one.
     0x8b KeyId key_id "key-id": Option<Patterns<'a>>;
-    /// Between which numbers the serial number lies: u64 first ‖ u64 last.
+    /// The range of the serial number: u64 first ‖ u64 last.
     0x8c Serials serials "serials": Option<Serials>;
     /// Serial numbers only increase: no value.
     0x8d IncreasingSerials increasing_serials "increasing-serials": bool;
@@ -128,16 +131,17 @@ rules! {
     0x8f Clock clock "clock": Option<u32>;
     /// How many signatures in how long a time: u8 signatures ‖ u32 seconds of now in which they are counted.
     0x90 Quota quota "quota": Option<Quota>;
-    /// When somebody has to touch the device: no value, for every signature; or u32 seconds, for a certificate that lasts,
-    /// or reaches ahead of now, longer.
+    /// When the device has to be touched: no value, for every signature; or u32 seconds, for a certificate
+    /// that lasts, or reaches ahead of now, longer than that.
     0x91 Presence presence "presence": Option<Presence>;
     /// The template stays, neither replaced nor deleted: no value.
     0x92 Sealed sealed "sealed": bool;
     /// A host certificate's principals may be patterns: no value.
     0x97 HostPatterns host_patterns "host-patterns": bool;
-    /// How far a serial number may lie above the last: u64, at least 1.
+    /// How far a serial number may exceed the last: u64, at least 1.
     0x98 SerialsMaxStep serials_max_step "serials-max-step": Option<NonZeroU64>;
-    /// How far a now may lie ahead of the highest: u32 seconds, at least 1; or those ‖ u32 the first now, UNIX seconds.
+    /// How far a now may exceed the highest: u32 seconds, at least 1; or those ‖ u32 the first now, UNIX
+    /// seconds.
     0x99 ClockMaxStep clock_max_step "clock-max-step": Option<ClockStep>;
 }
 
@@ -155,7 +159,7 @@ pub enum RuleError {
     /// Not as long as the tag's values are.
     #[error("it has {found} bytes, not {expected}")]
     WrongLength {
-        /// What the tag wants.
+        /// The value that the tag requires.
         expected: &'static str,
         /// Bytes in the template.
         found: usize,
@@ -163,14 +167,14 @@ pub enum RuleError {
     /// A list that allows nothing at all.
     #[error("its list is empty, so nothing could ever be signed")]
     Empty,
-    /// The last name has no NUL behind it, or the last network is cut.
-    #[error("its last entry is cut short")]
+    /// The last name is not followed by a NUL, or the last network is truncated.
+    #[error("its last entry is truncated")]
     Cut,
     /// A name of no bytes.
     #[error("it has an empty name")]
     EmptyName,
-    /// A number that stands for nothing.
-    #[error("{0} stands for nothing there")]
+    /// A number without a meaning.
+    #[error("{0} has no meaning there")]
     Unknown(u8),
     /// A number that nothing could satisfy.
     #[error("0 would allow nothing")]
@@ -187,10 +191,10 @@ pub enum RuleError {
     /// A network.
     #[error(transparent)]
     Network(#[from] NetworkError),
-    /// What is required is not allowed.
+    /// A required option is not allowed.
     #[error("it needs a critical option that allow-critical-options does not allow")]
     NotAllowed,
-    /// A bound on what nothing else keeps track of.
+    /// A bound on a value that no other rule tracks.
     #[error("it bounds a step of {}, which the template does not have", .0.name())]
     Without(RuleTag),
 }
@@ -200,7 +204,7 @@ pub const MAX_QUOTA: u8 = 64;
 
 /// The name of the critical option that runs a command whatever the client asks for.
 pub const FORCE_COMMAND: &[u8] = b"force-command";
-/// The name of the critical option that says where a client may come from.
+/// The name of the critical option that restricts the addresses of clients.
 pub const SOURCE_ADDRESS: &[u8] = b"source-address";
 
 impl Rules<'_> {
@@ -507,7 +511,7 @@ mod tests {
             (1000, 1060, false),
             (999, 1060, true),
             (1000, 1061, true),
-            // It lasts a second, and that lies ahead.
+            // It lasts a second, in the future.
             (1059, 1060, false),
             (1060, 1061, true),
             (u64::MAX - 1, u64::MAX, true),

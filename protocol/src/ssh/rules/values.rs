@@ -20,10 +20,11 @@ use crate::{
     },
 };
 
-/// Takes the parts that a value consists of.
+/// Receives the parts that a value consists of.
 pub(super) type Write<'w> = &'w mut dyn FnMut(&[&[u8]]) -> Result<(), CodecError>;
 
-/// How a tag stands in [`super::Rules`]: its value, if it is there; or, without a value, whether it is.
+/// How [`super::Rules`] represents a tag: its value, if present; or, for a tag without a value, whether it is
+/// present.
 pub(super) trait Field<'a>: Sized {
     fn decode(value: &'a [u8]) -> Result<Self, RuleError>;
     fn encode(&self, write: Write<'_>) -> Result<(), CodecError>;
@@ -128,7 +129,7 @@ impl Value<'_> for CertificateTypes {
     }
 }
 
-/// Names, each with a NUL behind it.
+/// Names, each followed by a NUL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Names<'a>(&'a [u8]);
 
@@ -171,7 +172,7 @@ impl<'a> Value<'a> for Names<'a> {
     }
 }
 
-/// Names, each with a NUL behind it; at least one.
+/// Names, each followed by a NUL; at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SomeNames<'a>(Names<'a>);
 
@@ -201,7 +202,7 @@ impl<'a> Value<'a> for SomeNames<'a> {
     }
 }
 
-/// Patterns, each with a NUL behind it; at least one.
+/// Patterns, each followed by a NUL; at least one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Patterns<'a>(SomeNames<'a>);
 
@@ -224,7 +225,7 @@ impl<'a> Patterns<'a> {
         self.iter().any(|pattern| pattern.matches(name))
     }
 
-    /// Whether one of them matches every host that a host certificate's principal stands for.
+    /// Whether one of them matches every host that a host certificate's principal matches.
     #[must_use]
     pub fn cover(&self, principal: &HostPattern<'_>) -> bool {
         self.iter().any(|pattern| pattern.covers(principal))
@@ -261,7 +262,7 @@ impl<'a> Networks<'a> {
         core::iter::from_fn(move || Network::decode(&mut rest)?.ok())
     }
 
-    /// Whether the value of a `source-address` option is a list of networks, with commas between, each of which lies in one
+    /// Whether the value of a `source-address` option is a comma-separated list of networks, each within one
     /// of these.
     #[must_use]
     pub fn contain(&self, source_address: &[u8]) -> bool {
@@ -457,13 +458,14 @@ impl Value<'_> for ClockStep {
     }
 }
 
-/// When somebody has to touch the device.
+/// When the device has to be touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
     /// For every signature.
     Always,
-    /// For a certificate that lasts longer than so many seconds, or ends later than so many seconds after now. Otherwise
-    /// short certificates, each dated to begin where another ends, would cover a long time without a touch.
+    /// For a certificate that lasts longer than this many seconds, or ends later than this many seconds after
+    /// now. Otherwise a series of short certificates, each beginning where the previous one ends, would cover
+    /// a long time without a touch.
     Above(u32),
 }
 
