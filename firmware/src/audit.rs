@@ -1,26 +1,28 @@
 //! The audit log: a ring of the last 62 entries that no client has consumed yet, linked by digests, in flash.
 //!
-//! *Promises.* An audited command's answer is released only when its entry is in flash; if that fails, the answer is
-//! `storage failed`. Without forced audit an entry is written once, when the command is done, and takes the place of
-//! the oldest when the log is full. Under forced audit no entry is lost before it is consumed, and nothing happens
-//! unlogged, not even across a power cut: [`AuditLog::admit`] refuses commands while the log is full, and a
-//! session's command is logged as *unexecuted* before it begins, which its result then replaces in the same place.
-//! Always allowed are what opens and closes sessions, and what reads and empties the log; while there is no room
-//! for their entries, boots and authentications are counted instead.
+//! *Guarantees.* The answer to an audited command is released only when its entry is in flash; if writing
+//! fails, the answer is `storage failed`. Without forced audit an entry is written once, when the command has
+//! finished, and replaces the oldest when the log is full. Under forced audit no entry is lost before it is
+//! consumed, and nothing happens unlogged, not even across a power cut: [`AuditLog::admit`] refuses commands
+//! while the log is full, and a session's command is logged as *unexecuted* before it begins; its result then
+//! replaces that mark in the same slot. Commands that open and close sessions, and those that read and empty
+//! the log, are always allowed; while there is no room for their entries, boots and authentications are
+//! counted instead.
 //!
-//! *Strangers* are whoever sends a command outside a session: they have proved nothing. What they can make the device
-//! write is bounded. An entry of theirs is written only where it pushes no other out, in at most [`STRANGERS`] of the 62
-//! places, and only as often as the [`Allowance`] lets them; so no stranger fills a forced log, hides what was done in a
-//! session, or wears the flash out. Beyond that, ECHO is refused (log full) where it would have to be logged; device
-//! information and the device's public key, which clients need to begin, are answered without an entry; failed
-//! authentications are counted; and a session that is created has its entry kept until whoever created it proves to hold
-//! its key, which is logged as what is done in a session is. So there is an entry for every session that anybody has, and
-//! whoever has the password is never kept out by whoever has not.
+//! *Strangers* are clients that send a command outside a session: they have not proved anything. The writes
+//! that they can cause are bounded. An entry for a stranger's command is written only if it displaces no
+//! other, in at most [`STRANGERS`] of the 62 slots, and only as often as the [`Allowance`] permits; so
+//! strangers can neither fill a forced log, nor hide what was done in a session, nor wear out the flash.
+//! Beyond that, ECHO is refused (log full) if it would have to be logged; device information and the device's
+//! public key, which clients need in order to begin, are answered without an entry; failed authentications
+//! are counted; and the entry for a new session is held back until its creator proves possession of its key,
+//! after which it is logged like any command in a session. Every session that is in use therefore has an
+//! entry, and clients without the password can never keep out those who have it.
 //!
-//! *In flash.* Entry `n`, counted from 1 in 32 bits, is in place `n mod 62` as `n >> 16 u16 ‖ entry[32]`; the entry's
-//! number is the lower half of `n`. The log state, written when entries are consumed or a counter changes, is `first
-//! unconsumed n u32 ‖ unlogged boots u16 ‖ unlogged authentications u16`. Consumed entries stay in their places: the
-//! newest continues the chain.
+//! *In flash.* Entry `n`, counted from 1 in 32 bits, is in slot `n mod 62` as `n >> 16 u16 ‖ entry[32]`; the
+//! entry's number is the lower half of `n`. The log state, written when entries are consumed or a counter
+//! changes, is `first unconsumed n u32 ‖ unlogged boots u16 ‖ unlogged authentications u16`. Consumed entries
+//! stay in their slots: the newest continues the chain.
 #![cfg_attr(not(feature = "audit"), allow(dead_code))] // a device whose log no command reads still keeps it
 
 use alloc::collections::VecDeque;
@@ -41,7 +43,7 @@ use crate::store::{MountError, Record, Store, StoreError};
 pub(crate) const CAPACITY: u8 = Record::LOG_ENTRIES;
 /// Places that entries of strangers take at most: more of them have to wait until some are consumed.
 const STRANGERS: usize = 16;
-/// What is carried out even though the log is full and must not lose entries.
+/// Commands that are carried out even though the log is full and must not lose entries.
 const ALWAYS_ALLOWED: [Command; 7] = [
     Command::CreateSession,
     Command::AuthenticateSession,
@@ -53,7 +55,7 @@ const ALWAYS_ALLOWED: [Command; 7] = [
 ];
 
 pub(crate) struct AuditLog {
-    /// What has not been consumed, oldest first.
+    /// The entries that have not been consumed, oldest first.
     entries: VecDeque<LogEntry>,
     /// Entries ever written: which the newest is.
     count: u32,
@@ -65,8 +67,8 @@ pub(crate) struct AuditLog {
     allowance: Allowance,
 }
 
-/// How many writes strangers may cause: so many at once, and one more each time that a while has passed. At that rate
-/// they wear out flash that is good for 2.5 million writes in half a century.
+/// How many writes strangers may cause: a burst, and one more per interval. At that rate they would take half
+/// a century to wear out flash that is rated for 2.5 million writes.
 struct Allowance {
     left: u8,
     refilled: Duration,
@@ -199,8 +201,8 @@ impl AuditLog {
         }
     }
 
-    /// Logs how a stranger's command ended, where there is room. Else it returns the entry: it is owed if the command
-    /// has created a session.
+    /// Logs the outcome of a stranger's command, if there is room. Otherwise it returns the entry, which is
+    /// owed if the command has created a session.
     pub(crate) fn complete_stranger<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,
@@ -220,7 +222,7 @@ impl AuditLog {
         }
         if done.is_err() && matches!(command, Command::CreateSession | Command::AuthenticateSession) {
             self.unlogged_authentications = self.unlogged_authentications.saturating_add(1);
-            // It is stored with the next write that somebody may cause.
+            // It is stored with the next permitted write.
             if self.allowance.take(now) {
                 self.put_state(store, self.first())?;
             }
@@ -228,8 +230,8 @@ impl AuditLog {
         Ok(Some(entry))
     }
 
-    /// Logs that somebody has proved to hold the key of a session, and what is owed of its creation. Where no entry may
-    /// be lost and there is no room, it is counted.
+    /// Logs that a client has proved possession of a session's key, and the entry owed for its creation. If
+    /// no entry may be lost and there is no room, it is counted.
     pub(crate) fn authenticated<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,
@@ -305,7 +307,7 @@ impl AuditLog {
         reply: &[u8],
     ) -> Result<(), DeviceError> {
         let Some(Pending { command, entry, place, previous, forced }) = pending else { return Ok(()) };
-        // The log of a device that was reset says so; that of a full one that was not emptied has no room.
+        // The log of a device that was reset records the reset; a full log that was not emptied has no room.
         if command == Command::ResetDevice && done.is_ok() || forced && place > self.count && self.is_full() {
             return Ok(());
         }
@@ -313,7 +315,8 @@ impl AuditLog {
         Ok(self.put(store, place, LogEntry { systick: self.systick(now), ..entry }, &previous)?)
     }
 
-    /// Forgets the entries up to the one with this number, and the counters; an unknown number is `InvalidData`.
+    /// Discards the entries up to the one with this number, and the counters; an unknown number is
+    /// `InvalidData`.
     pub(crate) fn consume<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,
@@ -332,7 +335,7 @@ impl AuditLog {
         Ok(())
     }
 
-    /// Writes the counters and what has not been consumed.
+    /// Writes the counters and the entries that have not been consumed.
     pub(crate) fn read(&self, writer: &mut Writer<'_>) -> Result<(), CodecError> {
         let header = LogHeader {
             unlogged_boots: self.unlogged_boots,
@@ -370,7 +373,7 @@ impl AuditLog {
         u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(u32::MAX)
     }
 
-    /// Writes an entry behind the newest.
+    /// Writes an entry after the newest.
     fn append<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,
@@ -380,7 +383,7 @@ impl AuditLog {
         self.put(store, self.count.wrapping_add(1), entry, &previous)
     }
 
-    /// Writes an entry behind the newest, or again in its place.
+    /// Writes an entry after the newest, or again in its slot.
     fn put<F: MultiwriteNorFlash>(
         &mut self,
         store: &mut Store<F>,

@@ -1,7 +1,7 @@
-//! Who may do what: session capabilities, domains, object capabilities, and what a session may pass on.
+//! Authorization: session capabilities, domains, object capabilities, and delegation.
 //!
-//! The rules and their order are YubiHSM 2's (docs/protocol.md, "Rights" and docs/protocol.md, "Order of checks"). An object
-//! that shares no domain with the session does not exist for it.
+//! The rules and their order are YubiHSM 2's (docs/protocol.md, "Rights" and docs/protocol.md, "Order of
+//! checks"). An object that shares no domain with the session does not exist for it.
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 #[cfg(feature = "wrap")]
@@ -14,8 +14,8 @@ use sshsm_protocol::{Capabilities, Command, DeviceError, ObjectType};
 use crate::session::Caller;
 use crate::store::{Name, Store};
 
-/// Whether a session still belongs to its authentication key: the content that opened it is the one that is stored, or
-/// the session itself has deleted the key, and there is none of its id.
+/// Whether a session still belongs to its authentication key: the stored key is the one that opened it, or
+/// the session itself has deleted the key and there is none with its id.
 pub(crate) fn holds_its_key<F: MultiwriteNorFlash>(store: &Store<F>, caller: &Caller) -> bool {
     store.revision((ObjectType::AuthenticationKey, caller.authentication_key)) == caller.revision
 }
@@ -62,9 +62,9 @@ pub(crate) fn usable<F: MultiwriteNorFlash>(
     if info.capabilities.contains(capability) { Ok(info) } else { Err(DeviceError::InsufficientPermissions) }
 }
 
-/// The domains that an object has which comes in under a wrap key: those that the object asks for and the wrap key and
-/// the session have. So no session brings an object into a domain that is not its own; and where none is left the object
-/// is refused.
+/// The domains of an object imported under a wrap key: those that it requests and that both the wrap key and
+/// the session have. A session therefore cannot bring an object into a domain that it does not have; if no
+/// domain is left, the object is refused.
 #[cfg(feature = "wrap")]
 pub(crate) fn imported_domains(
     caller: &Caller,

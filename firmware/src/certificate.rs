@@ -1,6 +1,7 @@
 //! X.509 certificates (RFC 5280) as attestation reads and makes them.
 //!
-//! What is copied from one certificate to another (a name, a validity) is copied byte for byte, whatever is in it.
+//! Parts copied from one certificate to another (a name, a validity) are copied byte for byte, whatever their
+//! contents.
 
 use alloc::vec::Vec;
 
@@ -33,10 +34,10 @@ const fn curve_oid(curve: Curve) -> ObjectIdentifier {
     })
 }
 
-/// An extension and its value, the DER that is put into `extnValue`.
+/// An extension and its value, the DER in `extnValue`.
 #[derive(Clone, Debug, PartialEq, Eq, Sequence)]
 pub(crate) struct Extension {
-    /// What it says.
+    /// Its identifier.
     pub id: ObjectIdentifier,
     /// Whether a reader that does not know it must refuse the certificate.
     #[asn1(default = "Default::default")]
@@ -104,7 +105,7 @@ struct Validity {
     not_after: GeneralizedTime,
 }
 
-/// What a certificate passes on to those that are issued under it; in DER.
+/// The parts of a certificate that are copied to those issued under it; in DER.
 pub(crate) struct Issuer {
     /// Its subject.
     pub name: Vec<u8>,
@@ -130,11 +131,11 @@ pub(crate) struct Unsigned<'a> {
     pub issuer: &'a [u8],
     /// When it is valid.
     pub validity: &'a [u8],
-    /// Whose key it is.
+    /// The subject's name.
     pub subject: &'a [u8],
-    /// The key: what it is, and its raw public half.
+    /// The subject's key: its algorithm and its raw public half.
     pub key: (AsymmetricAlgorithm, &'a [u8]),
-    /// What else it says.
+    /// Its extensions.
     pub extensions: Vec<Extension>,
 }
 

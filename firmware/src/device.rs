@@ -30,7 +30,7 @@ use crate::platform::{Boot, Platform};
 use crate::session::{Caller, Sessions, Stage};
 use crate::store::{Attributes, MountError, Record, Store, StoreError};
 
-/// Where the inner frame of a session message stands: behind the outer header and the session id.
+/// The offset of the inner frame in a session message: after the outer header and the session id.
 const INNER: usize = HEADER_LENGTH + 1;
 
 /// An sshsm device.
@@ -39,7 +39,7 @@ pub struct Device<P: Platform> {
     sessions: Sessions,
     /// A session message while it is decrypted; cleared after each.
     scratch: Zeroizing<Vec<u8>>,
-    /// What is to be started once the answer has left.
+    /// What to start once the answer has been sent.
     restart: Option<Boot>,
 }
 
@@ -55,7 +55,7 @@ enum Aftermath {
 
 impl<P: Platform> Device<P> {
     /// Starts a device on its platform and flash. Blank flash becomes a factory-fresh device with the default
-    /// authentication key (id 1, password `password`); flash that cannot be read is refused and left alone.
+    /// authentication key (id 1, password `password`); flash that cannot be read is refused and not modified.
     pub fn start(mut platform: P, flash: P::Flash) -> Result<Self, MountError> {
         let root_key = platform.root_key();
         let mut store = Store::mount(flash, &root_key, |store| insert_defaults(store, platform.entropy()))?;
@@ -83,12 +83,12 @@ impl<P: Platform> Device<P> {
         &mut self.core.platform
     }
 
-    /// The flash; `None` only where a reset could not begin to rebuild the store.
+    /// The flash; `None` only if a reset could not begin to rebuild the store.
     pub fn flash(&mut self) -> Option<&mut P::Flash> {
         self.core.store.flash()
     }
 
-    /// What the device tells of itself outside any session.
+    /// What the device reports about itself outside any session.
     pub fn vitals(&mut self) -> Vitals {
         let now = self.core.platform.uptime();
         let storage = self.core.store.storage_info();
@@ -99,8 +99,8 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    /// What a session asked to be started, if any did. Whoever owns the device lets the answer leave, clears all memory and
-    /// starts it; the device's sessions have ended.
+    /// The restart that a session requested, if any. The owner of the device sends the answer, clears all
+    /// memory and performs it; the device's sessions have ended.
     #[must_use]
     pub const fn restart(&self) -> Option<Boot> {
         self.restart
@@ -132,7 +132,7 @@ impl<P: Platform> Device<P> {
             .ok_or(DeviceError::InvalidCommand)?;
         if command == Command::SessionMessage {
             let SessionMessage { session, .. } = SessionMessage::decode(frame.payload)?;
-            // Nothing is carried out whose answer might not fit once it is encrypted.
+            // Nothing is carried out if its answer might not fit once it is encrypted.
             return match response.len() >= MAX_MESSAGE {
                 true => self.session_message(session, request, response),
                 false => Err(DeviceError::WrongLength),
@@ -154,7 +154,7 @@ impl<P: Platform> Device<P> {
         };
         let logged = self.log_stranger(command, entry, done, opened, writer.written());
         if let (Ok(()), Err(_), Some(id)) = (done, logged, opened) {
-            // Nobody has a session that could not be logged.
+            // A session that could not be logged is not opened.
             self.sessions.close(id);
         }
         let done = logged.and(done);
@@ -185,7 +185,7 @@ impl<P: Platform> Device<P> {
         }
     }
 
-    /// What a stranger's command leaves in the log. A wrong AUTHENTICATE SESSION names the key that was tried.
+    /// The log entry for a stranger's command. A wrong AUTHENTICATE SESSION names the key that was tried.
     fn strangers_entry(&mut self, command: Command, payload: &[u8]) -> LogEntry {
         let now = self.core.platform.uptime();
         let mut entry = LogEntry::of(command, None, payload);
@@ -327,7 +327,7 @@ impl<P: Platform> Device<P> {
         };
         session.establish(now);
         if let Some(owed) = session.owed.take() {
-            // Whoever created a session with a P-256 key has just proved to hold it.
+            // The client that created a session with a P-256 key has just proved that it holds that key.
             let Core { store, options, log, .. } = &mut self.core;
             if let Err(error) = log.authenticated(store, options, Some(owed), None) {
                 self.sessions.close(id);
@@ -352,7 +352,7 @@ impl<P: Platform> Device<P> {
         let session = self.sessions.resume(id).ok_or(DeviceError::InvalidSession)?;
         session.touch(now);
         if caller.revision.is_some() {
-            // What it did to its own key does not end it.
+            // A change to its own key does not end the session.
             let own = (ObjectType::AuthenticationKey, caller.authentication_key);
             session.caller.revision = self.core.store.revision(own);
         }
@@ -392,7 +392,7 @@ impl<P: Platform> Device<P> {
         let done = self.complete(pending, done, writer.written()).and(done);
         self.core.platform.handled(command, done);
         if done.is_err() {
-            // Nothing of an answer that was given up may be seen behind the error.
+            // No part of an abandoned answer may be visible after the error.
             writer.clear();
         }
         done?;
@@ -430,7 +430,7 @@ impl<P: Platform> Device<P> {
         };
         #[cfg(feature = "private-keys")]
         if done == Err(DeviceError::StorageFailed) {
-            // Among them a signature that did not verify: the key is read anew.
+            // One cause is a signature that did not verify: the key is loaded again.
             self.core.loaded.clear();
         }
         done
@@ -450,7 +450,7 @@ impl<P: Platform> Device<P> {
             .inspect_err(|error| platform.handled(command, Err(*error)))
     }
 
-    /// Tells the audit log how a command ended.
+    /// Reports the outcome of a command to the audit log.
     fn complete(
         &mut self,
         pending: Option<Pending>,
@@ -462,7 +462,7 @@ impl<P: Platform> Device<P> {
     }
 }
 
-/// What a factory-fresh device holds: a key that it is known by, and the default authentication key, with every
+/// The contents of a factory-fresh device: its identity key, and the default authentication key, with every
 /// right.
 pub(crate) fn insert_defaults<F: MultiwriteNorFlash>(
     store: &mut Store<F>,

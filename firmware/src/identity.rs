@@ -1,6 +1,6 @@
-//! What a device is known by: keys of its own, which no command puts and none reads.
+//! A device's identity: its own keys, which no command puts and none reads.
 //!
-//! They are P-256, stored as records, made when they are first needed, and made anew after a reset.
+//! They are P-256 keys, stored as records, generated when first needed and again after a reset.
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
 use rand_core::CryptoRng;

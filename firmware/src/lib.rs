@@ -1,7 +1,7 @@
-//! The sshsm device: it keeps keys, judges certificate requests by templates, and signs.
+//! The sshsm device: it stores keys, judges certificate requests against templates, and signs.
 //!
-//! [`Device`] turns one message into one answer. What it runs on (a board, a desktop, a test) is behind
-//! [`Platform`]; what its messages mean is in `sshsm-protocol`.
+//! [`Device`] turns one message into one answer. The platform (a board, a desktop, a test) is behind
+//! [`Platform`]; the meaning of its messages is in `sshsm-protocol`.
 //!
 //! | to learn about | open |
 //! |---|---|
@@ -10,10 +10,10 @@
 //! | who may use which object | `authorization.rs` |
 //! | what is logged, and when | `audit.rs` |
 //! | what waits for a touch | `presence.rs` |
-//! | what a device is known by | `identity.rs` |
+//! | the identity of a device | `identity.rs` |
 //! | messages over a byte stream | [`link`] |
 //! | what survives a power cut | [`store`] |
-//! | who computes signatures | [`crypto`] |
+//! | the implementation of signatures | [`crypto`] |
 
 #![no_std]
 

@@ -1,13 +1,14 @@
 //! The device's end of the link (`sshsm_protocol::link`), without any input or output of its own.
 //!
-//! An interrupt, or a task above the one that computes, feeds [`Endpoint::receive`] and empties
-//! [`Endpoint::transmit`]; the thread that owns the [`Device`](crate::Device) takes messages with [`Endpoint::take`] and
-//! answers them with [`Endpoint::respond`]. So the device says hello, tells its status and shows its log while it
-//! computes. One message is carried out at a time: another that comes meanwhile is told that the device is busy.
+//! An interrupt, or a task that preempts the computing one, feeds [`Endpoint::receive`] and drains
+//! [`Endpoint::transmit`]; the thread that owns the [`Device`](crate::Device) takes messages with
+//! [`Endpoint::take`] and answers them with [`Endpoint::respond`]. The device can therefore answer hello,
+//! status and log requests while it computes. One message is carried out at a time: the sender of another is
+//! told that the device is busy.
 //!
-//! Nothing that comes over the link restarts the device or changes it in any other way: that is for the device itself
-//! to allow, which asks for a session ([`Device::restart`](crate::Device::restart)), and for the thread to pass on
-//! ([`Endpoint::restart`]).
+//! Nothing that arrives over the link restarts the device or changes it in any other way: only the device
+//! itself can allow that, within a session ([`Device::restart`](crate::Device::restart)), and the thread
+//! passes it on ([`Endpoint::restart`]).
 
 use core::fmt::{self, Write as _};
 use core::time::Duration;
@@ -27,7 +28,7 @@ use crate::platform::Boot;
 /// Lines of the log that are kept.
 pub const LOG_LINES: usize = 32;
 
-/// What a device says of itself before anybody has a session.
+/// What a device reports about itself before there is a session.
 #[derive(Clone, Copy, Debug)]
 pub struct Identity {
     /// The board's name, at most [`MAX_BOARD`](sshsm_protocol::device_status::MAX_BOARD) bytes.
@@ -38,7 +39,7 @@ pub struct Identity {
     pub reset: ResetReason,
 }
 
-/// What a device tells of its inner life.
+/// What a device reports about its internal state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Vitals {
     /// Open sessions.
@@ -58,7 +59,7 @@ enum Exchange {
         number: u32,
         length: usize,
     },
-    /// It is carried out; for nobody, when its asker has gone.
+    /// It is being carried out, possibly for a requester that has gone.
     Working {
         number: Option<u32>,
     },
@@ -119,14 +120,14 @@ pub struct Endpoint {
     deframer: Deframer,
     message: [u8; MAX_MESSAGE],
     exchange: Exchange,
-    /// What the thread answers.
+    /// The thread's answer.
     answer: Outgoing<MAX_FRAME>,
-    /// What is answered at once.
+    /// The immediate answer.
     notice: Outgoing<MAX_SHORT_FRAME>,
     vitals: Vitals,
     started: bool,
     failed: bool,
-    /// Seconds that somebody has to touch the device, and whether the host has been told.
+    /// Seconds within which the device must be touched, and whether the host has been told.
     touch: Option<(u8, bool)>,
     image: Option<Image>,
     restart: Option<Boot>,
@@ -162,8 +163,8 @@ impl Endpoint {
         self.notice.is_empty() && self.restart.is_none()
     }
 
-    /// Takes a byte; `now` is the time since the start. Bytes that come when the end is not [`ready`](Self::ready) are
-    /// lost.
+    /// Accepts a byte; `now` is the time since the start. Bytes that arrive when the endpoint is not
+    /// [`ready`](Self::ready) are lost.
     pub fn receive(&mut self, byte: u8, now: Duration) {
         if !self.ready() {
             return;
@@ -239,8 +240,8 @@ impl Endpoint {
         }
     }
 
-    /// The device is to be restarted, as a session asked for: no more is received or carried out, and what there is to
-    /// send leaves.
+    /// The device is about to restart, as a session requested: nothing more is received or carried out, and
+    /// pending output is sent.
     pub fn restart(&mut self, boot: Boot) {
         self.restart = Some(boot);
     }
@@ -262,8 +263,7 @@ impl Endpoint {
         self.image = Some(image);
     }
 
-    /// Takes the message that waits to be carried out into `message` and returns its length. [`Self::respond`] must
-    /// follow.
+    /// Takes the pending message into `message` and returns its length. [`Self::respond`] must follow.
     pub fn take(&mut self, message: &mut [u8; MAX_MESSAGE]) -> Option<usize> {
         let Exchange::Waiting { number, length } = self.exchange else { return None };
         // The answer before it goes out first.
@@ -287,7 +287,7 @@ impl Endpoint {
         }
     }
 
-    /// The device waits this long to be touched, or no longer does; the host is told.
+    /// The device waits this long for a touch, or no longer waits; the host is told.
     pub fn touch_wanted(&mut self, timeout: Option<Duration>) {
         self.touch = timeout.map(|timeout| (u8::try_from(timeout.as_secs()).unwrap_or(u8::MAX), false));
     }
@@ -297,14 +297,14 @@ impl Endpoint {
         self.failed = true;
     }
 
-    /// The device has started and takes messages; `vitals` are what it has before the first one.
+    /// The device has started and accepts messages; `vitals` is its state before the first one.
     pub fn started(&mut self, vitals: Vitals) {
         self.started = true;
         self.vitals = vitals;
     }
 
-    /// The host has gone: what it began, and what was meant for it, is forgotten. A message that is being carried out
-    /// comes to its end.
+    /// The host has gone: its pending requests and answers are discarded. A message that is being carried out
+    /// is finished.
     pub fn disconnected(&mut self) {
         self.deframer.restart();
         self.answer.clear();
@@ -329,13 +329,13 @@ impl Endpoint {
         }
     }
 
-    /// What the device does, for its light.
+    /// The device's activity, for its light.
     #[must_use]
     pub fn activity(&self) -> Activity {
         match self.exchange {
             _ if self.failed => Activity::Failed,
             _ if !self.started => Activity::Starting,
-            // A status that overtakes the answer must not say that there is none to come.
+            // A status that overtakes the answer must not say that there is no pending answer.
             Exchange::None if !self.answer.is_empty() && !self.answer.begun() => Activity::Busy,
             Exchange::None => Activity::Idle,
             _ if self.touch.is_some() => Activity::TouchWanted,
@@ -343,10 +343,10 @@ impl Endpoint {
         }
     }
 
-    /// Adds a line to the log, cut at [`MAX_LINE`] bytes; the oldest gives way.
+    /// Adds a line to the log, truncated to [`MAX_LINE`] bytes; it displaces the oldest.
     pub fn log(&mut self, level: Level, now: Duration, text: fmt::Arguments<'_>) {
         let mut line = Cut(String::new());
-        // It never fails: what does not fit is cut.
+        // It never fails: what does not fit is truncated.
         let _ = line.write_fmt(text);
         if self.log.is_full() {
             self.log.pop_front();
@@ -357,9 +357,9 @@ impl Endpoint {
     }
 }
 
-/// A command that was refused, as the log has it, which everybody may read: its name and the error's, and nothing of its
-/// content. Where the error depends on a secret and on bytes that somebody else may have chosen, as a padding that is
-/// wrong does, the log has no reason: it would be an oracle.
+/// A refused command as recorded in the log, which anyone may read: its name and the error's, and nothing of
+/// its content. If the error depends on a secret and on bytes that an attacker may have chosen, as with wrong
+/// padding, the log gives no reason: it would be an oracle.
 #[derive(Clone, Copy, Debug)]
 pub struct Refusal(pub Command, pub DeviceError);
 
@@ -386,7 +386,7 @@ fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// A line that takes what fits and ignores the rest.
+/// A line that keeps what fits and ignores the rest.
 struct Cut(String<MAX_LINE>);
 
 impl fmt::Write for Cut {
@@ -426,7 +426,7 @@ mod tests {
         }
     }
 
-    /// What the endpoint sends, each answer as text; transmitted in packets of 7 bytes.
+    /// The endpoint's output, each answer as text; transmitted in packets of 7 bytes.
     fn answers(endpoint: &mut Endpoint) -> Vec<(u32, std::string::String)> {
         let mut deframer = Deframer::new();
         let mut answers = Vec::new();
@@ -571,7 +571,8 @@ mod tests {
         assert!(one(&mut endpoint, 3, &Request::Log { from: 0 }).contains("the store is damaged"));
     }
 
-    /// Whoever can open the port can send these: every number that a request can have, with every short body.
+    /// Any process that can open the port can send these: every possible request number, with every short
+    /// body.
     #[test]
     fn no_frame_restarts_the_device_and_only_a_message_reaches_it() {
         // A number of one byte; postcard writes larger ones as more.
@@ -605,7 +606,7 @@ mod tests {
         }
     }
 
-    /// A frame with this content behind its number.
+    /// A frame with this content after its number.
     fn encode_raw(number: u32, content: &[u8], room: &mut [u8]) -> usize {
         struct Raw<'a>(&'a [u8]);
         impl Serialize for Raw<'_> {

@@ -1,10 +1,11 @@
-//! The device's options: what is audited, which algorithms may be used, what wants a touch, and whether templates are
-//! frozen. A change is stored before it is in force; a reset ends them all. What an option says of itself can always be
-//! set, in whole or in part: it changes nothing.
+//! The device's options: what is audited, which algorithms may be used, what requires a touch, and whether
+//! templates are frozen. A change is stored before it takes effect; a reset reverts all options. Writing back
+//! an option's current value, in whole or in part, always succeeds and changes nothing.
 //!
-//! No object of a disabled algorithm ever exists: algorithms are toggled only while there is none but the default
-//! authentication key, one that an object uses stays enabled, and creation asks [`Options::permit`]. What remains to
-//! be asked when an object is used is [`Core::read`](crate::commands::Core::read).
+//! No object of a disabled algorithm ever exists: algorithms can be toggled only while the default
+//! authentication key is the only object, an algorithm that an object uses stays enabled, and creation asks
+//! [`Options::permit`]. The remaining check when an object is used is
+//! [`Core::read`](crate::commands::Core::read).
 #![cfg_attr(not(feature = "audit"), allow(dead_code))] // nothing changes them there, but they are kept
 
 use embedded_storage::nor_flash::MultiwriteNorFlash;
@@ -35,7 +36,7 @@ impl Options {
     /// Stored as `force audit u8 ‖ command audit u8 … ‖ disabled u64 ‖ user presence[2] ‖ templates u8 ‖ fixed u64`.
     const LENGTH: usize = 1 + AUDITED_COMMANDS.len() + 8 + UserPresence::LENGTH + 1 + 8;
 
-    /// What a fresh device has.
+    /// The options of a fresh device.
     pub(crate) const DEFAULT: Self = Self {
         force_audit: AuditMode::Off,
         command_audit: [AuditMode::Off; AUDITED_COMMANDS.len()],
@@ -57,8 +58,9 @@ impl Options {
         self.force_audit != AuditMode::Off
     }
 
-    /// Whether a command is logged. Reading the log never is; what ends every session, and may show the whole flash, always;
-    /// forced audit takes in all else but GET DEVICE INFO and GET DEVICE STATUS, which clients poll.
+    /// Whether a command is logged. Reading the log never is; commands that end every session, and may expose
+    /// the whole flash, always are; forced audit includes everything else except GET DEVICE INFO and GET
+    /// DEVICE STATUS, which clients poll.
     pub(crate) fn audits(&self, command: Command) -> bool {
         let mode =
             AUDITED_COMMANDS.iter().zip(&self.command_audit).find(|(code, _)| **code == command.code());
@@ -70,7 +72,7 @@ impl Options {
         }
     }
 
-    /// Whether an algorithm may be used: the one place where it is refused.
+    /// Whether an algorithm may be used: the only place where it is refused.
     pub(crate) fn permit(&self, algorithm: Algorithm) -> Result<(), DeviceError> {
         if self.disabled & bit(algorithm) == 0 { Ok(()) } else { Err(DeviceError::AlgorithmDisabled) }
     }
@@ -93,7 +95,7 @@ impl Options {
         self.force_audit
     }
 
-    /// What wants a touch.
+    /// The operations that require a touch.
     pub(crate) fn presence(&self) -> UserPresence {
         self.presence
     }
@@ -103,7 +105,8 @@ impl Options {
         self.templates == TemplateMode::Frozen
     }
 
-    /// Whether objects of this type may still be created and deleted: the one place where frozen templates are kept.
+    /// Whether objects of this type may still be created and deleted: the only place that enforces frozen
+    /// templates.
     pub(crate) fn permit_change(&self, object_type: ObjectType) -> Result<(), DeviceError> {
         match (object_type, self.templates) {
             (ObjectType::Template, TemplateMode::Frozen) => Err(DeviceError::TemplatesFrozen),
@@ -147,7 +150,7 @@ impl Options {
             }
             DeviceOption::CommandAudit => {
                 for [code, mode] in pairs(value)? {
-                    // What is inside a session message is logged, the message is not: it is off.
+                    // The content of a session message is logged, the message itself is not: it is off.
                     if *code == Command::SessionMessage.code() && *mode != AuditMode::Off.code() {
                         return Err(DeviceError::InvalidData);
                     }
@@ -215,7 +218,7 @@ impl Options {
         }
         options.disabled = reader.u64()?;
         options.presence = presence(reader.take(UserPresence::LENGTH)?)?;
-        // Earlier firmware stored nothing behind that.
+        // Earlier firmware stored nothing after this.
         if reader.remaining() > 0 {
             options.templates = templates(reader.take(1)?)?;
             options.fixed = reader.u64()?;
@@ -249,7 +252,7 @@ fn pairs(value: &[u8]) -> Result<&[[u8; 2]], DeviceError> {
     }
 }
 
-/// What is fixed is changed by a reset alone.
+/// A fixed setting is changed only by a reset.
 fn change(current: &mut AuditMode, mode: u8) -> Result<(), DeviceError> {
     let mode = AuditMode::from_code(mode).ok_or(DeviceError::InvalidData)?;
     if *current == AuditMode::Fix && mode != AuditMode::Fix {

@@ -1,6 +1,6 @@
-//! The line between the device core and what it runs on.
+//! The interface between the device core and the platform it runs on.
 //!
-//! A board, the simulator and the tests each implement [`Platform`], and nothing else of theirs is known here.
+//! A board, the simulator and the tests each implement [`Platform`]; the core knows nothing else about them.
 
 use core::time::Duration;
 
@@ -14,10 +14,10 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 use crate::crypto::Provider;
 use crate::ssh::policy::Decision;
 
-/// The secret that everything in the flash is sealed under.
+/// The secret under which everything in the flash is sealed.
 ///
-/// The store derives its keys from it and keeps those alone; see [`store`](crate::store) for what sealing is worth
-/// and what it is not.
+/// The store derives its keys from it and keeps only those; see [`store`](crate::store) for what sealing
+/// protects and what it does not.
 #[derive(Zeroize, ZeroizeOnDrop)]
 pub struct RootKey([u8; Self::LENGTH]);
 
@@ -36,7 +36,7 @@ impl RootKey {
     }
 }
 
-/// Something the device wants to be seen.
+/// A state that the device indicates visibly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Indication {
     /// Draw attention to this device (BLINK DEVICE).
@@ -46,23 +46,23 @@ pub enum Indication {
     },
 }
 
-/// Whether somebody is there.
+/// Whether the device was touched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Presence {
-    /// Somebody has touched the device.
+    /// The device was touched.
     Confirmed,
-    /// Nobody has, in time.
+    /// It was not touched in time.
     TimedOut,
     /// The platform has nothing to touch.
     Unsupported,
 }
 
-/// What a platform is, as far as a device says it to its clients.
+/// The description of a platform that a device gives its clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Description {
     /// The board's name, at most [`MAX_BOARD`](sshsm_protocol::device_status::MAX_BOARD) bytes.
     pub board: &'static str,
-    /// The image that runs, where the platform knows it.
+    /// The running image, if the platform knows it.
     pub image: Option<Image>,
     /// Whether [`Platform::confirm_presence`] can ever confirm anything.
     pub button: bool,
@@ -70,16 +70,16 @@ pub struct Description {
     pub boot_loader: bool,
 }
 
-/// What a device starts when it starts again: see [`Device::restart`](crate::Device::restart).
+/// What a device starts on a restart: see [`Device::restart`](crate::Device::restart).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Boot {
     /// The firmware.
     Firmware,
-    /// The board's boot loader, which takes a new firmware, and may show all that is in flash.
+    /// The board's boot loader, which accepts new firmware and may expose everything in flash.
     BootLoader,
 }
 
-/// What the device core runs on.
+/// The platform that the device core runs on.
 ///
 /// [`Device::start`](crate::Device::start) takes the platform and its flash and owns both; the platform's
 /// methods are called only while a message is being handled, never at the same time as each other.
@@ -89,23 +89,24 @@ pub trait Platform {
     type Flash: MultiwriteNorFlash;
     /// A cryptographic generator. One that can fail must stop the device rather than return weak bytes.
     type Entropy: CryptoRng;
-    /// Who computes signatures.
+    /// The implementation of signatures.
     type Crypto: Provider;
 
     /// The serial number that clients see; not 0, and always the same for this device.
     fn serial(&self) -> u32;
 
-    /// The secret that the flash is sealed under, asked for once, at start. A platform promises that it has 256 bits
-    /// that nobody can guess, that it belongs to this device alone, and that it is the same at every start for as long
-    /// as the flash is to be read: under another one the device refuses to start. It must exist before the flash is
-    /// first written. Where it is kept decides what sealing is worth: in fuses or a secure element, a copy of the
-    /// flash is useless without the chip; in the same flash, sealing stops nobody who can read that flash.
+    /// The secret under which the flash is sealed, requested once, at start. A platform guarantees that it
+    /// has 256 bits of entropy, that it belongs to this device alone, and that it is the same at every start
+    /// for as long as the flash is to be readable: under a different one the device refuses to start. It must
+    /// exist before the flash is first written. Its location determines what sealing is worth: if it is in
+    /// fuses or a secure element, a copy of the flash is useless without the chip; if it is in the same
+    /// flash, sealing does not stop anyone who can read that flash.
     fn root_key(&mut self) -> RootKey;
 
     /// Time since start; never goes back. Only differences are used, to expire idle sessions.
     fn uptime(&mut self) -> Duration;
 
-    /// What this is. The image's hash is computed here if it has not been before.
+    /// Describes the platform. The image's hash is computed here on first use.
     fn describe(&mut self) -> Description;
 
     /// The generator for keys, challenges, nonces and blinding.
@@ -116,26 +117,26 @@ pub trait Platform {
         let _ = indication;
     }
 
-    /// Waits for somebody to touch the device, no longer than `timeout`, and shows that it waits. Only a touch that
-    /// begins after the call counts. The default is for platforms with nothing to touch.
+    /// Waits at most `timeout` for a touch, and shows that it waits. Only a touch that begins after the call
+    /// counts. The default is for platforms without a button.
     fn confirm_presence(&mut self, timeout: Duration) -> Presence {
         let _ = timeout;
         Presence::Unsupported
     }
 
-    /// Which tags templates may have, and whether there are commands beyond YubiHSM 2's. The default knows all, unless the
-    /// firmware is built with the feature `strict-yubihsm2`.
+    /// Which tags templates may have, and whether there are commands beyond YubiHSM 2's. By default
+    /// everything is known, unless the firmware is built with the feature `strict-yubihsm2`.
     fn dialect(&self) -> Dialect {
         if crate::STRICT { Dialect::Yubihsm2 } else { Dialect::Extended }
     }
 
-    /// Learns how a command ended, for logs; the default ignores it. Messages that are no command at all, or whose
-    /// session does not exist, are not among them.
+    /// Receives the outcome of a command, for logs; the default ignores it. Messages that are not a command
+    /// at all, or whose session does not exist, are not reported.
     fn handled(&mut self, command: Command, outcome: Result<(), DeviceError>) {
         let _ = (command, outcome);
     }
 
-    /// Learns of a decision about a certificate, before it takes effect; the default ignores it.
+    /// Receives a decision about a certificate before it takes effect; the default ignores it.
     fn decided(&mut self, decision: &Decision<'_>) {
         let _ = decision;
     }

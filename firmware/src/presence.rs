@@ -1,8 +1,9 @@
-//! Whether somebody has to touch the device: the one place where the option `user-presence` is obeyed, and where what
-//! always wants a touch gets it.
+//! Whether the device has to be touched: the only place that enforces the option `user-presence`, and the
+//! touches that are always required.
 //!
-//! [`least`] says of every command what waits. The touch comes last: a command that is refused for any other reason of
-//! policy asks nobody. Where the object is inside what a private key unwraps, the touch comes before that key is used.
+//! [`least`] says for every command whether it waits. The touch comes last: a command that is refused for any
+//! other reason of policy does not ask for one. If the object is inside data that a private key unwraps, the
+//! touch comes before that key is used.
 
 use core::time::Duration;
 
@@ -13,8 +14,8 @@ use crate::platform::{Platform, Presence};
 
 /// The least setting of the option under which a command waits for a touch; `None` for those that never do.
 ///
-/// What waits is every use of a private key and every way out of the device, and what ends the option. (SET OPTION waits
-/// when it is this option that changes: [`confirm_change`].) A new command has to be decided here.
+/// Every use of a private key and every export waits, and so does anything that ends the option. (SET OPTION
+/// waits when this option changes: [`confirm_change`].) A new command has to be classified here.
 const fn least(command: Command) -> Option<PresenceMode> {
     match command {
         // A reset ends the option.
@@ -90,7 +91,7 @@ const fn least(command: Command) -> Option<PresenceMode> {
     }
 }
 
-/// Waits for a touch before a command does what it is for, if the option asks for one.
+/// Waits for a touch before a command takes effect, if the option requires one.
 pub(crate) fn confirm<P: Platform>(
     platform: &mut P,
     presence: UserPresence,
@@ -102,7 +103,7 @@ pub(crate) fn confirm<P: Platform>(
     }
 }
 
-/// The option, or more where a template asks for a touch by itself.
+/// The option's setting, or a higher one if a template requires a touch.
 #[cfg(feature = "ssh")]
 pub(crate) fn at_least(option: UserPresence, asked: bool) -> UserPresence {
     if !asked || option.mode >= PresenceMode::Certificates {
@@ -112,8 +113,8 @@ pub(crate) fn at_least(option: UserPresence, asked: bool) -> UserPresence {
     UserPresence { mode: PresenceMode::Certificates, timeout }
 }
 
-/// Waits for a touch before the option changes: so it is only ever in force on a device that can ask, and whoever has
-/// no more than a session cannot end it. Setting what is set changes nothing.
+/// Waits for a touch before the option changes: so it is only ever in force on a device with a button, and a
+/// client with just a session cannot end it. Setting the current value changes nothing.
 #[cfg(feature = "audit")]
 pub(crate) fn confirm_change<P: Platform>(
     platform: &mut P,
@@ -126,8 +127,8 @@ pub(crate) fn confirm_change<P: Platform>(
     touch(platform, if to.mode == PresenceMode::Off { from } else { to })
 }
 
-/// Waits for a touch whatever the option says, for as long as it says: before a boot loader starts, which may show
-/// everything. A device with nothing to touch says so and does not.
+/// Waits for a touch whatever the option says, for the option's timeout: before a boot loader starts, which
+/// may expose everything. A device without a button reports that and refuses.
 pub(crate) fn insist<P: Platform>(platform: &mut P, presence: UserPresence) -> Result<(), DeviceError> {
     if !platform.describe().button {
         return Err(DeviceError::NothingToTouch);

@@ -1,18 +1,20 @@
-//! Sessions: who is talking, what they may do, and how long they have been silent.
+//! Sessions: their clients, the clients' rights, and how long they have been silent.
 //!
-//! A session belongs to one content of one authentication key, by the store's revision, which never comes again: a key
-//! that was changed, or deleted and put again under the same id, is another one, whatever its rights and its sequence
-//! number are. When a key is changed or deleted, its sessions end ([`Sessions::retain`]), those that were created and not
-//! yet authenticated too. The session that did it goes on, as clients expect: after a change it belongs to the new
-//! content, after a deletion to no key until there is one of that id again.
+//! A session belongs to one value of one authentication key, identified by the store's revision, which never
+//! repeats: a key that was changed, or deleted and put again under the same id, is a different one, whatever
+//! its rights and its sequence number. When a key is changed or deleted, its sessions end
+//! ([`Sessions::retain`]), including those created but not yet authenticated. The session that made the
+//! change continues, as clients expect: after a change it belongs to the new value, after a deletion to no
+//! key until there is one with that id again.
 //!
-//! *Strangers.* Anybody on the same line may send a message that names a session. One with a wrong MAC or cryptogram is
-//! answered "authentication failed" and changes nothing: neither chain nor counter move, nothing is decrypted, the session
-//! is not kept alive by it. After [`FAILURES`] of them the session ends, so that who guesses MACs of 64 bits succeeds once
-//! in 2^54 sessions. Anybody may create sessions, too: when all places are taken, one that is still not authenticated
-//! after [`HALF_OPEN`] gives way. Not earlier, or a newcomer would end the session of a client that is about to
-//! authenticate; and not much later, or whoever has no password could keep all others out with sixteen messages a minute.
-//! Who goes on sending can do that all the same: a line that strangers reach is theirs to jam.
+//! *Strangers.* Anyone on the same line may send a message that names a session. One with a wrong MAC or
+//! cryptogram is answered with "authentication failed" and changes nothing: chain and counter do not move,
+//! nothing is decrypted, and the session's idle time is not reset. After [`FAILURES`] of them the session
+//! ends, so that an attacker who guesses MACs of 64 bits succeeds once in 2^54 sessions. Anyone may also
+//! create sessions: when all slots are taken, a session that is still not authenticated after [`HALF_OPEN`]
+//! is evicted. Evicting it earlier would let a newcomer end the session of a client that is about to
+//! authenticate; much later, and a client without a password could keep all others out with sixteen messages
+//! a minute. A client that keeps sending can do that regardless: strangers who can reach the line can jam it.
 
 use core::time::Duration;
 
@@ -23,7 +25,7 @@ use sshsm_protocol::{Capabilities, DeviceError, Domains, ObjectId};
 /// A session that has been silent this long is over.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A session that has not been authenticated this long gives way when all places are taken.
+/// A session that has not been authenticated for this long is evicted when all slots are taken.
 pub const HALF_OPEN: Duration = Duration::from_secs(5);
 /// Messages with a wrong MAC or cryptogram that end a session.
 const FAILURES: u16 = 1024;
@@ -37,22 +39,22 @@ pub(crate) struct Caller {
     pub authentication_key: ObjectId,
     /// Which content of that key the session belongs to; `None` once the session itself has deleted its key.
     pub revision: Option<u32>,
-    /// What the session may do.
+    /// The rights of the session.
     pub capabilities: Capabilities,
-    /// What it may give to objects that it creates.
+    /// The rights that it may give to objects that it creates.
     pub delegated_capabilities: Capabilities,
-    /// What it can see.
+    /// The domains that it can see.
     pub domains: Domains,
 }
 
 /// How far a session is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Stage {
-    /// AUTHENTICATE SESSION must come.
+    /// It waits for AUTHENTICATE SESSION.
     AwaitsAuthentication,
     /// The first valid message will show that the host holds its P-256 key; there is nothing else to wait for.
     AwaitsMessage,
-    /// The host has proved what it is.
+    /// The host has authenticated.
     Established,
 }
 
@@ -64,18 +66,18 @@ pub(crate) struct Session {
     pub channel: DeviceChannel,
     stage: Stage,
     last_used: Duration,
-    /// The log entry of its creation, if there was no room for one of a stranger.
+    /// The log entry of its creation, if there was no room for a stranger's entry.
     pub owed: Option<LogEntry>,
-    /// Messages so far that were not from who holds its keys.
+    /// Number of messages so far that were not from the holder of its keys.
     failures: u16,
 }
 
 /// How many sessions there are.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Census {
-    /// Whose host has proved what it is.
+    /// Sessions whose host has authenticated.
     pub established: u8,
-    /// Whose host has not.
+    /// Sessions whose host has not.
     pub half_open: u8,
 }
 
@@ -87,8 +89,8 @@ impl Sessions {
         Self([const { None }; MAX_SESSIONS])
     }
 
-    /// A free id, lowest first. When all are taken, the session that was created first of those that have not been
-    /// authenticated for [`HALF_OPEN`] gives way: a client that gave up half-way does not lock the others out.
+    /// A free id, lowest first. When all are taken, the oldest of those that have not been authenticated for
+    /// [`HALF_OPEN`] is evicted: a client that gave up during the handshake does not lock the others out.
     pub(crate) fn allocate(&mut self, now: Duration) -> Result<u8, DeviceError> {
         self.expire(now);
         let free = self.0.iter().position(Option::is_none);
@@ -127,7 +129,7 @@ impl Sessions {
         self.find(id, now, |stage| stage == Stage::AwaitsAuthentication)
     }
 
-    /// The live session at `id` that takes messages.
+    /// The live session at `id` that accepts messages.
     pub(crate) fn open(&mut self, id: u8, now: Duration) -> Result<&mut Session, DeviceError> {
         self.find(id, now, |stage| stage != Stage::AwaitsAuthentication)
     }
@@ -137,7 +139,7 @@ impl Sessions {
         self.0.get_mut(usize::from(id))?.as_mut()
     }
 
-    /// A message for this session was not from who holds its keys.
+    /// A message for this session was not from the holder of its keys.
     pub(crate) fn failed(&mut self, id: u8) {
         if let Some(slot) = self.0.get_mut(usize::from(id)) {
             *slot = slot.take().and_then(|mut session| {
@@ -154,7 +156,7 @@ impl Sessions {
         }
     }
 
-    /// Ends the sessions that do not belong to a caller of whom `holds` is true.
+    /// Ends the sessions whose caller does not satisfy `holds`.
     pub(crate) fn retain(&mut self, holds: impl Fn(&Caller) -> bool) {
         for slot in &mut self.0 {
             *slot = slot.take().filter(|session| holds(&session.caller));

@@ -1,11 +1,12 @@
-//! Attestation: X.509 certificates that tell what a key is, signed by a key of this device.
+//! Attestation: X.509 certificates that describe a key, signed by a key of this device.
 //!
-//! The certificates and the odd encodings of their extensions are YubiHSM 2's (docs/protocol.md, "Attestation"). Only a key
-//! that was generated on this device, and never came back to it from outside, is attested: those who put a key, or saw it, may hold a
-//! copy, an export says of itself what its maker likes, and a verifier that reads no extension should not have to know.
-//! What certificates say beyond YubiHSM 2's stands under an arc of our own: which firmware and which image signed; a
-//! device that is as strict as YubiHSM 2 does not say it. Id 0 is the device itself, as the attested key its static key, and as the
-//! attesting key one whose self-signed certificate is read as opaque object 0.
+//! The certificates and the unusual encodings of their extensions are YubiHSM 2's (docs/protocol.md,
+//! "Attestation"). Only a key that was generated on this device, and was never imported again, is attested:
+//! anyone who put a key, or saw it, may hold a copy, an export can claim anything about its origin, and a
+//! verifier that ignores extensions should not have to know. Information beyond YubiHSM 2's is under our own
+//! arc: which firmware and which image signed; a strict device leaves it out. Id 0 is the device itself: as
+//! the attested key, its static key, and as the attesting key, one whose self-signed certificate is read as
+//! opaque object 0.
 
 use alloc::format;
 use alloc::vec::Vec;
@@ -35,12 +36,12 @@ use crate::presence;
 use crate::session::Caller;
 use crate::store::Record;
 
-/// The id that stands for the device.
+/// The id that denotes the device.
 const DEVICE: u16 = 0;
 
 const BASIC_CONSTRAINTS: ObjectIdentifier = ObjectIdentifier::new_unwrap("2.5.29.19");
 
-/// What an extension tells: its number under `1.3.6.1.4.1.41482.4`.
+/// The content of an extension: its number under `1.3.6.1.4.1.41482.4`.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Fact {
@@ -60,14 +61,15 @@ fn extension(fact: Fact, value: &impl Encode) -> Result<Extension, CertificateEr
     Ok(Extension { id, critical: false, value: OctetString::new(value.to_der()?)? })
 }
 
-/// What an extension of our own tells: its number under `2.25.1936943219`, where 2.25 is the arc of UUIDs, which need no
-/// registration, and the number is one that no generator of UUIDs draws ("sshs" in ASCII).
+/// The content of one of our own extensions: its number under `2.25.1936943219`, where 2.25 is the arc of
+/// UUIDs, which need no registration, and the number is one that no UUID generator produces ("sshs" in
+/// ASCII).
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum OwnFact {
     /// OCTET STRING: major, minor, patch.
     FirmwareVersion = 1,
-    /// OCTET STRING: SHA-256 of the image that runs, as it says itself.
+    /// OCTET STRING: SHA-256 of the running image, as reported by itself.
     Image = 2,
 }
 
@@ -129,7 +131,7 @@ fn serial_number<P: Platform>(core: &mut Core<P>) -> [u8; 16] {
     let mut serial = [0; 16];
     core.platform.entropy().fill_bytes(&mut serial);
     if let Some(first) = serial.first_mut() {
-        // Positive, and as long as it is.
+        // Positive, and without leading zeros.
         *first = *first & 0x7f | 0x40;
     }
     serial
@@ -217,7 +219,7 @@ pub(crate) fn sign<P: Platform>(
             label: Label::default(),
         },
     };
-    // What came back in an export may have been known outside, whatever the export says of its origin.
+    // A key from an export may have been known outside, whatever the export says about its origin.
     if subject.origin != Origin::GENERATED {
         return Err(DeviceError::InvalidData);
     }

@@ -12,14 +12,14 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// The option with this number; a strict device has none of ours.
+/// The option with this number; a strict device has none of the extensions.
 fn option<P: Platform>(core: &Core<P>, code: u8) -> Result<DeviceOption, DeviceError> {
     DeviceOption::from_code(code)
         .filter(|option| !option.is_extension() || core.platform.dialect() != Dialect::Yubihsm2)
         .ok_or(DeviceError::InvalidData)
 }
 
-/// GET LOG ENTRIES: what the log lost count of, and its entries, oldest first.
+/// GET LOG ENTRIES: the counts of unlogged events, and the log's entries, oldest first.
 pub(crate) fn get_log_entries<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,

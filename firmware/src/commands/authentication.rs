@@ -1,5 +1,5 @@
-//! Authentication keys, what sessions are opened with: AES-128 keys derived from passwords, and P-256 public keys,
-//! whose sessions also show the host which device it speaks to.
+//! Authentication keys, which open sessions: AES-128 keys derived from passwords, and P-256 public keys,
+//! whose sessions also prove to the host which device it is talking to.
 
 use p256::elliptic_curve::ecdh::diffie_hellman;
 use sshsm_protocol::channel::{Agreement, AuthenticationKey, DeviceChannel, Point, Receipt};
@@ -63,8 +63,8 @@ fn ecdh(body: &[u8], point: &Point) -> Result<Zeroizing<[u8; 32]>, DeviceError> 
     Ok(Zeroizing::new((*shared.raw_secret_bytes()).into()))
 }
 
-/// Keys a session with the holder of the P-256 key `public`, whose ephemeral key is `host_point`; the channel, the
-/// device's ephemeral key and the receipt.
+/// Derives the keys of a session with the holder of the P-256 key `public`, whose ephemeral key is
+/// `host_point`; returns the channel, the device's ephemeral key and the receipt.
 pub(crate) fn agree<P: Platform>(
     core: &mut Core<P>,
     session_id: u8,
@@ -109,8 +109,9 @@ pub(crate) fn put<P: Platform>(
     core.create(name, &object, delegated, Origin::IMPORTED, key, writer)
 }
 
-/// CHANGE AUTHENTICATION KEY: `id u16 ‖ algorithm u8 ‖ key`; the id. Only the session's own key, which keeps its
-/// rights and label and may become one of the other kind; of the sessions that it opened this one alone goes on.
+/// CHANGE AUTHENTICATION KEY: `id u16 ‖ algorithm u8 ‖ key`; the id. Only the session's own key, which keeps
+/// its rights and label and may become one of the other kind; of the sessions that it opened, only this one
+/// continues.
 pub(crate) fn change<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,

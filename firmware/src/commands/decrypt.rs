@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// The key with this id, if session and key have `capability`, and the platform beside it.
+/// The key with this id, if session and key have `capability`, along with the platform.
 fn key<'c, P: Platform>(
     core: &'c mut Core<P>,
     caller: &Caller,
@@ -39,8 +39,8 @@ pub(crate) fn pkcs1<P: Platform>(
     Ok(writer.bytes(&plaintext)?)
 }
 
-/// DECRYPT OAEP: `id u16 ‖ MGF1 algorithm u8 ‖ ciphertext ‖ hash of the label`, the ciphertext as long as the modulus;
-/// the plaintext. The label's hash says by its length which hash OAEP uses.
+/// DECRYPT OAEP: `id u16 ‖ MGF1 algorithm u8 ‖ ciphertext ‖ hash of the label`, the ciphertext as long as the
+/// modulus; the plaintext. The length of the label's hash determines OAEP's hash.
 pub(crate) fn oaep<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,

@@ -123,7 +123,7 @@ pub(crate) fn algorithms() -> impl Iterator<Item = Algorithm> {
     ALGORITHMS.iter().copied().filter_map(Algorithm::from_code)
 }
 
-/// ECHO: the payload comes back.
+/// ECHO: returns the payload.
 pub(crate) fn echo(Echo { data }: Echo<'_>, writer: &mut Writer<'_>) -> Result<(), DeviceError> {
     Ok(writer.bytes(data)?)
 }
@@ -235,8 +235,8 @@ pub(crate) fn restart<P: Platform>(
     Ok(())
 }
 
-/// START BOOT LOADER, which may show whoever is at the other end of the cable all of the flash: only after a touch, whatever
-/// the options say. It happens once this is answered.
+/// START BOOT LOADER, which may expose the whole flash to the computer at the other end of the cable: only
+/// after a touch, whatever the options say. The boot loader starts once this has been answered.
 pub(crate) fn start_boot_loader<P: Platform>(
     core: &mut Core<P>,
     _: &Caller,

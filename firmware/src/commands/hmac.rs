@@ -1,7 +1,7 @@
-//! HMAC keys (RFC 2104) and what they authenticate.
+//! HMAC keys (RFC 2104), and computing and checking MACs.
 //!
-//! A key is stored as YubiHSM 2 counts and exports it: the zero-padded key xor 0x36…, then the same xor 0x5c…, each
-//! as long as a block of the hash.
+//! A key is stored as YubiHSM 2 counts and exports it: the zero-padded key xor 0x36…, then the same xor
+//! 0x5c…, each as long as a block of the hash.
 
 use alloc::vec::Vec;
 

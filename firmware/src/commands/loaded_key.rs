@@ -1,4 +1,4 @@
-//! What was used last stays ready to be used: loading a private key costs more than signing with it, and unsealing a
+//! Caches of what was used last: loading a private key costs more than signing with it, and unsealing a
 //! template as much as a good part of a P-256 signature.
 
 #[cfg(feature = "ssh")]
@@ -42,8 +42,8 @@ impl<C: Provider> Cache<C> {
 }
 
 impl<P: Platform> Core<P> {
-    /// Makes an asymmetric key ready and returns it beside the platform, whose entropy signing needs. The caller has
-    /// checked that the session may use it.
+    /// Loads an asymmetric key and returns it along with the platform, whose entropy signing needs. The
+    /// caller has checked that the session may use it.
     pub(crate) fn load(&mut self, info: &ObjectInfo) -> Result<(&Key<P::Crypto>, &mut P), DeviceError> {
         if self.loaded.key.as_ref().is_none_or(|(loaded, _)| *loaded != info.id) {
             self.loaded.key = None;

@@ -1,5 +1,5 @@
-//! What each command does inside a session. The command table in `sshsm-protocol` says which exist and what they
-//! demand; [`handler`] is the only place that connects a command to its code.
+//! What each command does inside a session. The command table in `sshsm-protocol` says which commands exist
+//! and what they require; [`handler`] is the only place that connects a command to its code.
 
 pub(crate) mod asymmetric_key;
 #[cfg(feature = "attestation")]
@@ -58,7 +58,7 @@ use crate::store::{Attributes, Name, Store, StoreError};
 /// Carries out one command: reads the payload, writes the response's payload.
 pub(crate) type Handler<P> = fn(&mut Core<P>, &Caller, &[u8], &mut Writer<'_>) -> Result<(), DeviceError>;
 
-/// A [`Handler`] made of the code of a command, which takes the message that its payload is.
+/// A [`Handler`] made from the code of a command, which takes the decoded payload as its message.
 macro_rules! with_message {
     ($code:path) => {
         |core, caller, payload, writer| {
@@ -200,10 +200,10 @@ pub(crate) struct Core<P: Platform> {
 }
 
 impl<P: Platform> Core<P> {
-    /// Reads a payload to its end, and refuses an operation that would use an algorithm that is disabled besides its key's
-    /// own. (No key of a disabled algorithm exists: see `options.rs`.) It stands where docs/protocol.md has it: behind the
-    /// session's capability, the payload's length and the key's existence, before all else; a key that does not exist is
-    /// left to the command's code.
+    /// Decodes a whole payload, and refuses an operation that would use a disabled algorithm besides its
+    /// key's own. (A key of a disabled algorithm cannot exist: see `options.rs`.) It takes place where
+    /// docs/protocol.md puts it: after the session's capability, the payload's length and the key's
+    /// existence, before anything else; a missing key is left to the command's code.
     pub(crate) fn read<'p, M: Message<'p>>(
         &self,
         caller: &Caller,
@@ -312,7 +312,8 @@ impl<P: Platform> Core<P> {
     }
 }
 
-/// The header of a new object, and what `of` says of its algorithm: nothing where objects of this type have others.
+/// The header of a new object, and `of` applied to its algorithm: `None` if objects of this type cannot have
+/// it.
 pub(crate) fn header<T>(
     object: &ObjectHeader,
     of: impl FnOnce(Algorithm) -> Option<T>,
@@ -327,7 +328,7 @@ pub(crate) fn existing_id(id: u16) -> Result<ObjectId, DeviceError> {
     ObjectId::new(id).map_err(|_| DeviceError::ObjectNotFound)
 }
 
-/// The tail of a payload, where what stands before it says how long it is.
+/// The tail of a payload, if the fields before it determine its length.
 pub(crate) fn exactly(length: usize, tail: &[u8]) -> Result<&[u8], DeviceError> {
     if tail.len() == length { Ok(tail) } else { Err(DeviceError::WrongLength) }
 }
@@ -351,7 +352,7 @@ impl From<StoreError> for DeviceError {
 impl From<CryptoError> for DeviceError {
     fn from(error: CryptoError) -> Self {
         match error {
-            // A key that a client put, or what it asked of one, is at fault.
+            // The fault is in a key that a client put, or in what it asked of one.
             CryptoError::InvalidKey(_)
             | CryptoError::WrongKey(_)
             | CryptoError::DigestTooLong(_)

@@ -10,7 +10,7 @@ use crate::authorization::visible;
 use crate::platform::Platform;
 use crate::session::Caller;
 
-/// PUT OPAQUE: header, then at least one byte; the id. Certificates are not looked into: clients keep compressed
+/// PUT OPAQUE: header, then at least one byte; the id. Certificates are not parsed: clients store compressed
 /// ones under the same algorithm.
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,

@@ -1,9 +1,9 @@
-//! Yubico OTP: keys under which the secrets of one-time passwords are kept outside the device, and the check of a
-//! password by such a secret.
+//! Yubico OTP: keys under which the secrets of one-time passwords are stored outside the device, and the
+//! verification of a password with such a secret.
 //!
-//! A *credential* is `AES key[16] ‖ private id[6]`. Outside the device it is an *AEAD* of 36 bytes: `random[6] ‖
-//! ciphertext[22] ‖ tag[8]`, AES-CCM with the nonce `nonce id[4] ‖ random[6] ‖ 000000` (docs/protocol.md, "Yubico OTP").
-//! A key is stored as `nonce id[4] ‖ key`.
+//! A *credential* is `AES key[16] ‖ private id[6]`. Outside the device it is an *AEAD* of 36 bytes:
+//! `random[6] ‖ ciphertext[22] ‖ tag[8]`, AES-CCM with the nonce `nonce id[4] ‖ random[6] ‖ 000000`
+//! (docs/protocol.md, "Yubico OTP"). A key is stored as `nonce id[4] ‖ key`.
 
 use alloc::vec::Vec;
 
@@ -35,9 +35,10 @@ const CREDENTIAL: usize = 16 + 6;
 const TAG: usize = 8;
 const AEAD: usize = RANDOM + CREDENTIAL + TAG;
 
-/// The checksum of one-time passwords; without a table, because where it is read would depend on the secret.
+/// The checksum of one-time passwords; without a table, because the position of a lookup would depend on the
+/// secret.
 const CHECKSUM: Crc<u16, NoTable> = Crc::<u16, NoTable>::new(&CRC_16_MCRF4XX);
-/// What it gives over a password that ends in its own checksum.
+/// Its value over a password that ends in its own checksum.
 const CHECKSUM_RESIDUE: u16 = 0xf0b8;
 
 /// The bytes of a key.
@@ -121,7 +122,7 @@ fn seal<P: Platform>(
     let body = core.body((ObjectType::OtpAeadKey, id))?;
     let mut random = [0; RANDOM];
     core.platform.entropy().fill_bytes(&mut random);
-    // With room for the tag, so that the credential is not left behind where it grew out of.
+    // With room for the tag, so that no copy of the credential is left behind by a reallocation.
     let mut text = Zeroizing::new(Vec::with_capacity(CREDENTIAL + TAG));
     text.extend_from_slice(credential);
     ccm(&body, random, Direction::Seal, &mut text).ok_or(DeviceError::StorageFailed)?;
@@ -165,7 +166,7 @@ pub(crate) fn create<P: Platform>(
     seal(core, id, credential, writer)
 }
 
-/// RANDOMIZE OTP AEAD: `id u16`; the AEAD of a credential that nobody has seen.
+/// RANDOMIZE OTP AEAD: `id u16`; the AEAD of a new random credential.
 pub(crate) fn randomize<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -193,7 +194,7 @@ pub(crate) fn rewrap<P: Platform>(
 
 /// DECRYPT OTP: `id u16 ‖ AEAD ‖ password[16]`; `use counter u16 LE ‖ session counter u8 ‖ time stamp high u8 ‖ time
 /// stamp low u16 LE`.
-#[inline(never)] // by its name `ct/verdicts.supp` knows where the verdict falls
+#[inline(never)] // `ct/verdicts.supp` refers to it by name
 pub(crate) fn decrypt<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -214,7 +215,7 @@ pub(crate) fn decrypt<P: Platform>(
     let low = fields.take(2)?;
     let high = fields.u8()?;
     let session_counter = fields.u8()?;
-    // Which of the two is wrong cannot be told from the outside.
+    // Clients cannot tell which of the two is wrong.
     if !bool::from(private_id.ct_eq(credential.rest()) & checksum.ct_eq(&CHECKSUM_RESIDUE)) {
         return Err(DeviceError::InvalidOtp);
     }

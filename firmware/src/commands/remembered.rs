@@ -1,7 +1,8 @@
-//! Where what a device remembers of its signatures is kept: a record for each of the few templates whose rules need one.
+//! Storage for the state that rules keep about past signatures: a record for each of the few templates that
+//! need one.
 //!
-//! It belongs to the template's id: a template put in the place of a deleted one goes on where that was, unless the record
-//! was needed for another in between.
+//! A record belongs to the template's id: a template that replaces a deleted one continues from its state,
+//! unless the record was needed for another in between.
 
 use alloc::vec::Vec;
 
@@ -13,7 +14,7 @@ use crate::ssh::memory::Memory;
 use crate::store::Record;
 
 impl<P: Platform> Core<P> {
-    /// What is remembered of the signatures under a template.
+    /// The state kept about past signatures under a template.
     pub(crate) fn memory(&mut self, template: ObjectId) -> Result<Memory, DeviceError> {
         for slot in 0..Record::MEMORIES {
             if let Some((id, memory)) = self.slot(slot)?
@@ -25,7 +26,8 @@ impl<P: Platform> Core<P> {
         Ok(Memory::default())
     }
 
-    /// Remembers it; once this returns, no power cut takes it away. [`Record::MEMORIES`] templates can be remembered at once.
+    /// Stores it; once this returns, it survives a power cut. [`Record::MEMORIES`] templates can have state
+    /// at once.
     pub(crate) fn remember(&mut self, template: ObjectId, memory: &Memory) -> Result<(), DeviceError> {
         let (mut own, mut free) = (None, None);
         for slot in 0..Record::MEMORIES {

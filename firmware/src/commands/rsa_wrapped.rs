@@ -1,8 +1,8 @@
 //! Objects and bare keys under RSA wrap keys: the public key exports, the private one imports.
 //!
-//! What travels is PKCS#11's `CKM_RSA_AES_KEY_WRAP`: an AES key of one use under RSA-OAEP, as long as the modulus, then
-//! the payload under that key (AES-KWP, RFC 5649). The payload is a whole object as under an AES wrap key, or a bare
-//! key: PKCS#8 for asymmetric keys, the bytes themselves for symmetric ones.
+//! The format is PKCS#11's `CKM_RSA_AES_KEY_WRAP`: a single-use AES key under RSA-OAEP, as long as the
+//! modulus, then the payload under that key (AES-KWP, RFC 5649). The payload is a whole object as under an
+//! AES wrap key, or a bare key: PKCS#8 for asymmetric keys, the raw bytes for symmetric ones.
 
 use aes::cipher::{BlockCipherDecrypt, BlockCipherEncrypt, BlockSizeUser};
 use aes::{Aes128, Aes192, Aes256};
@@ -125,7 +125,7 @@ struct Container<'a> {
     oaep: Oaep<'a>,
 }
 
-/// What the request of an export says, the public wrap key and the object, which may leave under it.
+/// The request of an export, the public wrap key, and the object, which may be exported under it.
 fn export_request<'r, P: Platform>(
     core: &Core<P>,
     caller: &Caller,

@@ -14,7 +14,8 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// Signs for a command with the key of this id, if session and key have `capability`; only then is the input looked at.
+/// Signs for a command with the key with this id, if session and key have `capability`; the input is examined
+/// only after that check.
 fn sign<'r, P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -47,8 +48,8 @@ pub(crate) fn pkcs1<P: Platform>(
     Ok(writer.bytes(&signature)?)
 }
 
-/// SIGN PSS: `id u16 ‖ MGF1 algorithm u8 ‖ salt length u16 ‖ digest`; the signature. The digest's length says which
-/// hash made it.
+/// SIGN PSS: `id u16 ‖ MGF1 algorithm u8 ‖ salt length u16 ‖ digest`; the signature. The digest's length
+/// determines its hash.
 pub(crate) fn pss<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,

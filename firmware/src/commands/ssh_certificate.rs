@@ -1,4 +1,5 @@
-//! SIGN SSH CERTIFICATE, what this device is for, and EXPLAIN SSH REQUEST, which says what would come of it.
+//! SIGN SSH CERTIFICATE, the main purpose of this device, and EXPLAIN SSH REQUEST, which says what it would
+//! decide.
 
 use alloc::vec::Vec;
 use core::fmt::{self, Write as _};
@@ -26,7 +27,7 @@ use crate::ssh::certificate;
 use crate::ssh::memory::Memory;
 use crate::ssh::policy::{BothDomains, CaKey, Case, Check, Decision, OnDevice, Value, judge};
 
-/// What is asked of a CA key and a template.
+/// A request to a CA key and a template.
 struct Question<'r> {
     ca: ObjectInfo,
     /// The CA's raw public key.
@@ -43,7 +44,7 @@ struct Question<'r> {
 }
 
 impl<'r> Question<'r> {
-    /// What a request asks, for somebody who may have it signed.
+    /// Parses a request for a session that may have it signed.
     fn read<P: Platform>(
         core: &mut Core<P>,
         caller: &Caller,
@@ -81,7 +82,7 @@ impl<'r> Question<'r> {
         Template::decode_dialect(&self.template, self.dialect)
     }
 
-    /// What the device remembers of its signatures under the template, if its rules depend on that.
+    /// The state that the device keeps about signatures under the template, if its rules depend on it.
     fn memory<P: Platform>(
         &self,
         core: &mut Core<P>,
@@ -93,7 +94,7 @@ impl<'r> Question<'r> {
         }
     }
 
-    /// What the policy says.
+    /// The policy's verdict.
     fn judge<'q, C: Provider>(
         &'q self,
         template: &'q Result<Template<'q>, TemplateError>,
@@ -106,7 +107,7 @@ impl<'r> Question<'r> {
                     self.signed.split_at_checked(length).ok_or(DeviceError::WrongLength)?;
                 (Some(signature), request)
             }
-            // It is not known where the request begins, and the policy does not ask.
+            // The start of the request is not known, and the policy does not need it.
             Err(_) => (None, self.signed),
         };
         let public = PublicKey::from_raw(self.key, &self.public).map_err(|_| DeviceError::StorageFailed)?;
@@ -139,15 +140,15 @@ pub(crate) fn sign<P: Platform>(
     let wanted = presence::at_least(core.options.presence(), permit.needs_touch());
     presence::confirm(&mut core.platform, wanted, Command::SignSshCertificate)?;
     if let Some(memory) = permit.memory() {
-        // Before the signature exists: a power cut wastes a permission, and grants none.
+        // Before the signature exists: a power cut can waste a permission, but never grants one.
         core.remember(question.template_id, memory)?;
     }
     let (key, platform) = core.load(&question.ca)?;
     certificate::sign(permit, key, platform.entropy(), writer)
 }
 
-/// EXPLAIN SSH REQUEST: the [`Question`]; the verdict in words, as [`explanation`] has it. Nothing is signed, nothing is
-/// used up and nobody is asked for a touch.
+/// EXPLAIN SSH REQUEST: the [`Question`]; the verdict in words, in the format of [`explanation`]. It signs
+/// nothing, uses nothing up and asks for no touch.
 pub(crate) fn explain<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -159,7 +160,8 @@ pub(crate) fn explain<P: Platform>(
     let memory = question.memory(core, &template)?;
     let decision = question.judge::<P::Crypto>(&template, &memory)?;
     let told = || decision.verdict.told();
-    // Names, outcomes and lengths; the rest is for the values, the longest of which are cut.
+    // Names, outcomes and lengths; the rest of the space is for the values, of which the longest are
+    // truncated.
     let count = told().count();
     let room = MAX_INNER_PAYLOAD.saturating_sub(count * 40);
     let mut lengths = [0; 2 * Check::ALL.len()];
@@ -186,7 +188,7 @@ pub(crate) fn explain<P: Platform>(
 /// Bytes of the longest value of an explanation.
 const LONGEST_VALUE: usize = 450;
 
-/// How many bytes a value takes in words.
+/// The length in bytes of a value in words.
 fn length_of(value: &Value<'_>) -> usize {
     struct Length(usize);
     impl fmt::Write for Length {
@@ -214,11 +216,11 @@ impl Default for Cut {
 }
 
 impl Cut {
-    /// A value of `length` bytes in at most `limit`; one that is cut ends in `…`.
+    /// A value of `length` bytes in at most `limit` bytes; a truncated value ends in `…`.
     fn write(&mut self, value: &Value<'_>, length: usize, limit: usize) -> &str {
         let whole = length <= limit;
         self.limit = if whole { length } else { limit.saturating_sub(CUT.len()) };
-        // It ends with an error where the room ends, and what was written until then stays.
+        // It fails at the end of the space, and what was written until then remains.
         let _ = write!(self, "{value}");
         if !whole {
             self.limit = LONGEST_VALUE;
@@ -228,7 +230,7 @@ impl Cut {
     }
 }
 
-/// What a value that was cut ends in.
+/// The end of a truncated value.
 const CUT: &str = "…";
 
 impl fmt::Write for Cut {

@@ -1,4 +1,4 @@
-//! AES keys, and messages of whole blocks in ECB and CBC mode. There is no padding: that is the client's.
+//! AES keys, and messages of whole blocks in ECB and CBC mode. Padding is up to the client.
 
 use aes::{Aes128, Aes192, Aes256};
 use cbc::cipher::{

@@ -1,4 +1,4 @@
-//! SSH templates: stored and returned as they are. What is in them matters when a certificate is signed.
+//! SSH templates, stored and returned unchanged. Their contents matter only when a certificate is signed.
 
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::message::{Named, PutTemplate};
@@ -11,7 +11,7 @@ use crate::platform::Platform;
 use crate::session::Caller;
 use crate::ssh::policy::judge_deletion;
 
-/// PUT TEMPLATE: header, then any bytes, as YubiHSM 2 takes them; the id.
+/// PUT TEMPLATE: header, then any bytes, as YubiHSM 2 accepts them; the id.
 pub(crate) fn put<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,

@@ -1,4 +1,5 @@
-//! Data that only holders of a wrap key can read. A byte inside tells it from objects (docs/protocol.md, "Wrapped data").
+//! Data that only holders of a wrap key can read. A leading byte distinguishes it from objects
+//! (docs/protocol.md, "Wrapped data").
 
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::device_info::Version;
@@ -13,7 +14,8 @@ use crate::crypto::key::Body;
 use crate::platform::Platform;
 use crate::session::Caller;
 
-/// The first firmware that calls a key without the capability what it is; clients expect of each its own answer.
+/// The first firmware that reports a key without the capability as such; clients expect each version's own
+/// answer.
 const TELLS_PERMISSIONS: Version = Version { major: 2, minor: 5, patch: 0 };
 
 fn key<P: Platform>(

@@ -1,7 +1,7 @@
-//! Wrap keys: what carries objects and data out of a device and into another.
+//! Wrap keys, which protect objects and data on their way out of a device and into another.
 //!
-//! AES keys seal and open (AES-CCM; docs/protocol.md, "Wrapped objects"). RSA keys come in two objects: the public one
-//! exports, the private one imports.
+//! AES keys seal and open (AES-CCM; docs/protocol.md, "Wrapped objects"). An RSA wrap key consists of two
+//! objects: the public one exports, the private one imports.
 
 use aes::cipher::{BlockCipherEncrypt, BlockSizeUser};
 use aes::{Aes128, Aes192, Aes256};
@@ -22,7 +22,7 @@ use crate::crypto::key::{self, Body};
 use crate::platform::Platform;
 use crate::session::Caller;
 
-/// What a wrap key is.
+/// The kind of a wrap key.
 enum Kind {
     /// AES, with a key of so many bytes.
     Aes(usize),
@@ -91,9 +91,9 @@ pub(crate) fn generate<P: Platform>(
     core.create(name, &object, delegated, Origin::GENERATED, &body, writer)
 }
 
-/// The AES wrap key with this id, if the session can see it and it may be used for something.
+/// The AES wrap key with this id, if the session can see it and it may be used for anything.
 ///
-/// That an RSA key cannot seal comes before what it may do, as clients test.
+/// That an RSA key cannot seal is checked before its capabilities, as clients test.
 pub(super) fn aes<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -111,8 +111,8 @@ pub(super) fn aes<P: Platform>(
     Ok((info, core.body(name)?))
 }
 
-/// Seals `plaintext` in place and writes `nonce ‖ ciphertext ‖ tag`. The nonce is random: 104 bits do not repeat in
-/// the life of a key.
+/// Seals `plaintext` in place and writes `nonce ‖ ciphertext ‖ tag`. The nonce is random: 104 bits do not
+/// repeat within the lifetime of a key.
 pub(super) fn seal<P: Platform>(
     core: &mut Core<P>,
     key: &[u8],

@@ -1,7 +1,9 @@
-//! Objects leave under a wrap key and come back under it: who may do that, and what a returning object must be.
+//! Exporting objects under a wrap key and importing them again: who may do that, and what an imported object
+//! must be.
 //!
-//! A wrap key passes on only what it was given to delegate, and only within its own domains and those of the session
-//! (docs/protocol.md, "Exports and imports"). An object that does not check out in every part is refused, and nothing is stored.
+//! A wrap key passes on only the capabilities that it may delegate, and only within its own domains and those
+//! of the session (docs/protocol.md, "Exports and imports"). An object that is not consistent in every part
+//! is refused, and nothing is stored.
 
 use sshsm_protocol::codec::Writer;
 use sshsm_protocol::message::{ExportWrapped, ImportWrapped, Message as _, reply};
@@ -19,8 +21,8 @@ use crate::platform::Platform;
 use crate::presence;
 use crate::session::Caller;
 
-/// EXPORT WRAPPED: `wrap key u16 ‖ type u8 ‖ id u16`, and perhaps `format u8`; `nonce[13] ‖ ciphertext ‖ tag[16]`.
-/// An Ed25519 key's seed is included in format 1 only.
+/// EXPORT WRAPPED: `wrap key u16 ‖ type u8 ‖ id u16`, optionally `format u8`; `nonce[13] ‖ ciphertext ‖
+/// tag[16]`. Only format 1 includes an Ed25519 key's seed.
 pub(crate) fn export<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,
@@ -119,8 +121,8 @@ pub(super) fn restore<P: Platform>(
     store(core, name, &object, delegated_capabilities, origin.wrapped(), body, writer)
 }
 
-/// Checks that an object may come in under this wrap key and that its name is free; chooses an id if it has none, and
-/// leaves it the domains that it shares with wrap key and session.
+/// Checks that an object may be imported under this wrap key and that its name is free; chooses an id if it
+/// has none, and reduces its domains to those that it shares with wrap key and session.
 pub(super) fn importable<P: Platform>(
     core: &mut Core<P>,
     caller: &Caller,

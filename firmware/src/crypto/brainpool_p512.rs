@@ -1,7 +1,7 @@
-//! brainpoolP512r1 (RFC 5639, section 3.7), which no crate of the curves' family has yet.
+//! brainpoolP512r1 (RFC 5639, section 3.7), for which the RustCrypto curves have no crate yet.
 //!
-//! Only the curve's parameters are here, as `bp384` declares its own; the arithmetic is the one that `primefield` and
-//! `primeorder` give to every curve, on `crypto-bigint`.
+//! Only the curve's parameters are here, declared as `bp384` declares its own; the arithmetic is that of
+//! `primefield` and `primeorder`, on `crypto-bigint`.
 #![allow(unreachable_pub)] // their macros make public types
 
 use ecdsa::EcdsaCurve;
@@ -82,8 +82,8 @@ impl PrimeCurveParams for BrainpoolP512r1 {
     );
 }
 
-// Square roots rest on a multiplicative generator being no square. Those below are no q-th powers either, for any prime
-// factor q under 2^20 of their group's order.
+// Square roots require the multiplicative generator to be a non-square. The ones below are not q-th powers
+// either, for any prime factor q under 2^20 of their group's order.
 
 #[allow(deprecated, reason = "what the macros of primefield 0.14 call")]
 mod field {

@@ -1,4 +1,5 @@
-//! Elliptic curves: from a curve's name to the crate that computes on it, and keys whose curve is not in their type.
+//! Elliptic curves: from a curve's name to the crate that implements it, and keys whose curve is not part of
+//! their type.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -18,8 +19,8 @@ use sha2::digest::block_api::BlockSizeUser;
 use sshsm_protocol::Curve;
 use zeroize::Zeroizing;
 
-/// Evaluates an optional value with `$C` as the curve's type and `$D` as a hash as long as its scalars; `None` for a curve
-/// that this device was built without.
+/// Evaluates an optional value with `$C` as the curve's type and `$D` as a hash as long as its scalars;
+/// `None` for a curve that is not in this build.
 macro_rules! with_curve {
     ($curve:expr, $C:ident, $D:ident => $body:expr) => {
         match $curve {
@@ -52,15 +53,16 @@ macro_rules! with_curve {
 }
 pub(crate) use with_curve;
 
-/// A private key whose curve is not in its type.
+/// A private key whose curve is not part of its type.
 pub(crate) trait EcKey {
-    /// Signs the leftmost bits of a digest of any length, `r‖s` into the front of `signature`: RFC 6979 with added
-    /// entropy, so never a repeated nonce even if the generator fails, and never the same signature twice, as clients
-    /// of the protocol test. `None` when the signature is not valid under `public`, `X‖Y`.
+    /// Signs the leftmost bits of a digest of any length, and writes `r‖s` to the front of `signature`: RFC
+    /// 6979 with added entropy, so a nonce never repeats even if the generator fails, and no signature
+    /// repeats, as clients of the protocol test. `None` when the signature is not valid under `public`,
+    /// `X‖Y`.
     fn sign(&self, public: &[u8], digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize>;
 
-    /// The x-coordinate of this key times a point in SEC1's uncompressed form; `None` when that is no point of the
-    /// curve.
+    /// The x-coordinate of this key times a point in SEC1's uncompressed form; `None` when that is not a
+    /// point of the curve.
     fn derive(&self, point: &[u8]) -> Option<Zeroizing<Vec<u8>>>;
 }
 
@@ -82,7 +84,8 @@ where
     fn sign(&self, public: &[u8], digest: &[u8], added: &[u8; 32], signature: &mut [u8]) -> Option<usize> {
         let public = VerifyingKey::<C>::from_sec1_bytes(&uncompressed(public)).ok()?;
         let leftmost = leftmost_bits(digest, self.order_bits);
-        // RFC 6979 cuts once more what is cut already: the digest itself makes up for the bits it then misses.
+        // RFC 6979 truncates the already truncated digest once more: adding the digest itself makes up for
+        // the lost bits.
         let added = Zeroizing::new([added, digest].concat());
         let made = sign_prehashed_rfc6979::<C, D>(self.key.as_nonzero_scalar(), &leftmost, &added).0;
         public.verify_prehash(&leftmost, &made).ok()?;
@@ -104,8 +107,8 @@ fn uncompressed(coordinates: &[u8]) -> Vec<u8> {
     [&[4], coordinates].concat()
 }
 
-/// The number that the leftmost `bits` of a digest make (FIPS 186-5, section 6.4.1, step 2); a shorter digest is it
-/// already. The `ecdsa` crate drops whole bytes only, and keeps the wrong bits of what is left.
+/// The number formed by the leftmost `bits` of a digest (FIPS 186-5, section 6.4.1, step 2), or by a shorter
+/// digest as a whole. The `ecdsa` crate drops only whole bytes, and keeps the wrong bits of the rest.
 fn leftmost_bits(digest: &[u8], bits: usize) -> Vec<u8> {
     let digest = digest.get(..bits.div_ceil(8)).unwrap_or(digest);
     let excess = (8 * digest.len()).saturating_sub(bits);
@@ -123,8 +126,8 @@ pub(crate) fn load(curve: Curve, scalar: &[u8]) -> Option<Box<dyn EcKey + Send>>
     })
 }
 
-/// Whether `X‖Y` is a point of the curve, each coordinate an element of its field. Every such point of these curves but the
-/// identity, which has no such form, has the curve's order.
+/// Whether `X‖Y` is a point of the curve, each coordinate an element of its field. Every such point of these
+/// curves except the identity, which has no such form, has the curve's order.
 pub(crate) fn is_point(curve: Curve, point: &[u8]) -> bool {
     // SEC1's uncompressed form: 04 in front.
     let mut encoded = [4; 1 + 2 * Curve::P521.coordinate_length()];
@@ -155,7 +158,7 @@ mod tests {
     use super::super::key;
     use super::*;
 
-    /// Whether the public key of `scalar` verifies the signature over a digest that is cut already.
+    /// Whether the public key of `scalar` verifies the signature over a digest that has been truncated.
     fn verifies(curve: Curve, scalar: &[u8], leftmost: &[u8], signature: &[u8]) -> bool {
         with_curve!(curve, C, D => {
             let key = SigningKey::<C>::from_slice(scalar).unwrap();

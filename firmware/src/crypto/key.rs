@@ -1,9 +1,9 @@
-//! How asymmetric keys are made and stored.
+//! How asymmetric keys are generated and stored.
 //!
-//! A *private key* is what a client puts: RSA `p‖q`, an EC scalar, an Ed25519 seed. The *body* that is stored has
+//! A *private key* is what a client puts: RSA `p‖q`, an EC scalar, an Ed25519 seed. The stored *body* has
 //! everything that signing needs, laid out as YubiHSM 2 counts and exports it: RSA `p‖q‖dp‖dq‖qinv‖n`, EC
-//! `d‖X‖Y`, Ed25519 `scalar (big-endian, clamped)‖prefix‖public key‖seed`. A wrapped Ed25519 key may come without
-//! its seed, and is then stored without.
+//! `d‖X‖Y`, Ed25519 `scalar (big-endian, clamped)‖prefix‖public key‖seed`. A wrapped Ed25519 key may come
+//! without its seed, and is then stored without it.
 
 use alloc::vec::Vec;
 use ecdsa::{EcdsaCurve, SignatureSize, SigningKey};
@@ -27,7 +27,7 @@ use super::curve::with_curve;
 /// Bytes of a stored Ed25519 key that came without its seed.
 const ED25519_SEEDLESS: usize = 96;
 
-/// A key as it is stored; cleared when dropped.
+/// A key in its stored form; cleared when dropped.
 pub type Body = Zeroizing<Vec<u8>>;
 
 /// The stored form of a private key, checked: points in range, RSA factors that really invert each other.

@@ -1,11 +1,11 @@
-//! Private keys and what they do.
+//! Private keys and their operations.
 //!
-//! [`Provider`] is the seam for a faster implementation on one platform; [`RustCrypto`] works on all. How a key is
-//! stored is the same for every provider: [`key`]. A [`Key`] is one that is ready to be used.
+//! [`Provider`] is the interface for a faster implementation on a platform; [`RustCrypto`] works everywhere.
+//! The storage format of keys is the same for every provider: [`key`]. A [`Key`] is loaded and ready for use.
 //!
-//! *No signature leaves that does not verify* under the public key as it was stored, a copy apart from what the provider
-//! computes with. A fault in the memory of a key, or while it signs, can make a signature from which the private key follows:
-//! of Ed25519, one that hashes another public key is enough.
+//! *No signature is released unless it verifies* under the public key as stored, which is a separate copy
+//! from the one the provider computes with. A fault in the memory of a key, or during signing, can produce a
+//! signature that reveals the private key: for Ed25519, hashing a different public key is enough.
 
 #[cfg(feature = "curves")]
 mod brainpool_p512;
@@ -112,18 +112,18 @@ impl Hash {
     }
 }
 
-/// What a private key is asked to sign.
+/// The input of a signature.
 #[derive(Clone, Copy, Debug)]
 pub enum Input<'a> {
-    /// RSASSA-PKCS1-v1_5. With a hash its `DigestInfo` is put in front; without, `digest` is the whole encoded
-    /// message *T* of RFC 8017, section 9.2.
+    /// RSASSA-PKCS1-v1_5. With a hash, its `DigestInfo` is prepended; without one, `digest` is the whole
+    /// encoded message *T* of RFC 8017, section 9.2.
     Pkcs1 {
         /// The hash that made the digest.
         hash: Option<Hash>,
         /// A digest of that hash, or *T*.
         digest: &'a [u8],
     },
-    /// RSASSA-PSS; the digest's length says which hash made it.
+    /// RSASSA-PSS; the digest's length determines its hash.
     Pss {
         /// The hash of the mask.
         mgf: Hash,
@@ -132,7 +132,7 @@ pub enum Input<'a> {
         /// A digest.
         digest: &'a [u8],
     },
-    /// ECDSA over a digest of any length: a longer one than the curve's order is cut on the right.
+    /// ECDSA over a digest of any length: one longer than the curve's order is truncated on the right.
     Ecdsa {
         /// The digest.
         digest: &'a [u8],
@@ -153,13 +153,13 @@ pub enum CryptoError {
     /// The key cannot sign this kind of input.
     #[error("a {0} key cannot make this kind of signature")]
     WrongKey(AsymmetricAlgorithm),
-    /// The digest, or the salt beside it, does not fit the key.
+    /// The digest, or the salt with it, does not fit the key.
     #[error("the digest is too long for a {0} key")]
     DigestTooLong(AsymmetricAlgorithm),
     /// The message does not fit the key.
     #[error("the message is too long for a {0} key")]
     MessageTooLong(AsymmetricAlgorithm),
-    /// The ciphertext does not decrypt; nothing tells why.
+    /// The ciphertext does not decrypt; the reason is not revealed.
     #[error("not encrypted to this {0} key")]
     Decryption(AsymmetricAlgorithm),
     /// The other side's point is not on the key's curve.
@@ -170,7 +170,7 @@ pub enum CryptoError {
     SelfCheck(AsymmetricAlgorithm),
 }
 
-/// Who computes signatures.
+/// The implementation of signatures.
 pub trait Provider {
     /// A private key made ready to sign; it clears itself when dropped.
     type PrivateKey;
@@ -194,7 +194,7 @@ pub trait Provider {
     /// ECDH: the x-coordinate, as long as coordinates are, of an EC key times a point of its curve, `04‖X‖Y`.
     fn derive(key: &Self::PrivateKey, point: &[u8]) -> Result<Zeroizing<Vec<u8>>, CryptoError>;
 
-    /// Decrypts what was encrypted to an RSA key, blinded by `entropy`.
+    /// Decrypts a ciphertext for an RSA key, blinded by `entropy`.
     ///
     /// Any defect of a ciphertext is [`CryptoError::Decryption`], after the same work.
     fn decrypt(
@@ -209,9 +209,9 @@ pub trait Provider {
     fn verify(algorithm: AsymmetricAlgorithm, public: &[u8], message: &[u8], signature: &[u8]) -> bool;
 }
 
-/// A stored key that is ready to be used, beside its public half.
+/// A stored key that is loaded, with its public half.
 pub struct Key<C: Provider> {
-    /// What it is.
+    /// Its algorithm.
     pub algorithm: AsymmetricAlgorithm,
     public: Vec<u8>,
     private: C::PrivateKey,
@@ -256,8 +256,8 @@ impl<C: Provider> Key<C> {
     }
 }
 
-/// Signs bytes as SSH signs them, hashing them as the algorithm wants. A device signs certificates by
-/// [`crate::ssh::certificate::sign`] alone.
+/// Signs bytes as SSH does, hashing them as the algorithm requires. A device signs certificates only through
+/// [`crate::ssh::certificate::sign`].
 pub fn sign_ssh<C: Provider>(
     key: &Key<C>,
     algorithm: SignatureAlgorithm,

@@ -1,5 +1,5 @@
-//! Private keys in the form that other software knows: PKCS#8 (RFC 5958), with RSA keys as RFC 8017, EC keys as RFC
-//! 5915 and Ed25519 keys as RFC 8410 has them.
+//! Private keys in the format of other software: PKCS#8 (RFC 5958), with RSA keys as in RFC 8017, EC keys as
+//! in RFC 5915 and Ed25519 keys as in RFC 8410.
 
 use alloc::vec::Vec;
 
@@ -35,7 +35,8 @@ const fn curve_oid(curve: Curve) -> ObjectIdentifier {
     })
 }
 
-/// A stored key as a DER `PrivateKeyInfo`. An Ed25519 key that came without its seed has no such form.
+/// A stored key as a DER `PrivateKeyInfo`. An Ed25519 key that was imported without its seed has no such
+/// form.
 pub fn encode(algorithm: AsymmetricAlgorithm, body: &[u8]) -> Result<Body, CryptoError> {
     let encode = || match algorithm {
         AsymmetricAlgorithm::Rsa2048 | AsymmetricAlgorithm::Rsa3072 | AsymmetricAlgorithm::Rsa4096 => {
@@ -92,7 +93,7 @@ pub fn decode(algorithm: AsymmetricAlgorithm, der: &[u8]) -> Result<Body, Crypto
                 let mut scalar = Zeroizing::new(Vec::with_capacity(curve.coordinate_length()));
                 append_padded(&mut scalar, key.private_key, curve.coordinate_length())?;
                 let public = match key.public_key {
-                    // Uncompressed, or left to the scalar to tell.
+                    // Uncompressed, or derived from the scalar.
                     Some([4, point @ ..]) => Some(point),
                     Some(_) => return None,
                     None => None,
@@ -140,7 +141,8 @@ mod tests {
         body
     }
 
-    /// RFC 5915 has scalars as long as the order; older writers leave zeros out, or have one more to be positive.
+    /// In RFC 5915 scalars are as long as the order; older writers drop leading zeros, or add one to be
+    /// positive.
     #[test]
     fn leading_zeros_of_a_scalar_do_not_change_the_key() {
         for curve in [Curve::P256, Curve::P384, Curve::P521] {
@@ -263,7 +265,7 @@ mod tests {
                 assert_eq!(decode(other, der).is_ok(), other == algorithm);
             }
             if let AsymmetricAlgorithm::Ec(_) = algorithm {
-                // The public key stands last, and must belong to the scalar.
+                // The public key comes last, and must belong to the scalar.
                 let mut damaged = der.to_vec();
                 *damaged.last_mut().unwrap() ^= 1;
                 assert!(decode(algorithm, &damaged).is_err());
@@ -278,7 +280,7 @@ mod tests {
         let der = encode(algorithm, &body).unwrap();
         assert_eq!(private(algorithm, &der), body);
         assert!(decode(AsymmetricAlgorithm::Rsa3072, &der).is_err());
-        // The modulus stands behind 38 bytes of headers; another one does not belong to the factors.
+        // The modulus follows 38 bytes of headers; another one does not belong to the factors.
         let mut damaged = der.to_vec();
         assert_eq!(damaged[38..294], body[640..]);
         damaged[200] ^= 1;

@@ -1,9 +1,9 @@
-//! RSA encodings (RFC 8017) as the protocol asks for them: a mask hash apart from the scheme's own, and an OAEP label
-//! of which only the hash is known.
+//! RSA encodings (RFC 8017) as the protocol requires them: a mask hash independent of the scheme's own, and
+//! an OAEP label of which only the hash is known.
 //!
-//! The `rsa` crate offers neither, and it strips a decrypted block's leading zeros in time that tells how many there
-//! are. So the arithmetic is the crate's, blinded and checked, and the encodings are here. Decoding takes the same
-//! time and gives the same error whatever is wrong with a block.
+//! The `rsa` crate offers neither, and it strips a decrypted block's leading zeros in time that reveals how
+//! many there are. The arithmetic is therefore the crate's, blinded and checked, and the encodings are here.
+//! Decoding takes the same time and gives the same error for every defect of a block.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -27,8 +27,8 @@ pub struct Oaep<'a> {
 }
 
 impl<'a> Oaep<'a> {
-    /// OAEP with this hash for the mask, and as its own hash the one whose digests are as long as `label_hash`; `None`
-    /// when there is none.
+    /// OAEP with this hash for the mask, and with the hash whose digests are as long as `label_hash` as its
+    /// own; `None` when there is none.
     #[must_use]
     pub fn new(mgf: Hash, label_hash: &'a [u8]) -> Option<Self> {
         Some(Self { hash: Hash::of_length(label_hash.len())?, mgf, label_hash })
@@ -64,7 +64,7 @@ pub fn oaep_encrypt(
         .ok_or(CryptoError::InvalidKey(algorithm))
 }
 
-/// RSASSA-PSS (RFC 8017, section 8.1.1) of a digest that says by its length which hash made it.
+/// RSASSA-PSS (RFC 8017, section 8.1.1) of a digest whose length determines its hash.
 pub(super) fn pss_sign(
     algorithm: AsymmetricAlgorithm,
     key: &PrivateKey,
@@ -189,7 +189,7 @@ fn pkcs1_decode(block: &[u8]) -> Option<&[u8]> {
     if bool::from(valid) { rest.get(usize::from(separator) + 1..) } else { None }
 }
 
-/// Whether and where there is a byte that is `wanted`, in time that depends on the number of bytes only.
+/// Whether and where there is a `wanted` byte, in time that depends only on the number of bytes.
 fn position(bytes: &[u8], wanted: impl Fn(&u8) -> Choice) -> (Choice, u16) {
     let (mut found, mut position) = (Choice::from(0), 0);
     for (index, byte) in (0..).zip(bytes) {
@@ -216,7 +216,7 @@ mod tests {
         rsa_from_factors(RSA, &key::generate(RSA, entropy).unwrap()[..256]).unwrap()
     }
 
-    /// The public operation on a block as it is.
+    /// The public operation on a raw block.
     fn encrypt(key: &PrivateKey, block: &[u8]) -> Vec<u8> {
         let block = BoxedUint::from_be_slice(block, key.n_bits_precision()).unwrap();
         rsa_encrypt(key, &block).unwrap().to_be_bytes().into_vec()

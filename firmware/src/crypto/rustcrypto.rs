@@ -182,7 +182,7 @@ mod tests {
 
     use super::*;
 
-    /// Ed25519 signatures by one private key under two public keys would give the private key away.
+    /// Ed25519 signatures by one private key under two public keys would reveal the private key.
     #[test]
     fn an_ed25519_key_with_another_public_key_is_not_loaded() {
         let algorithm = AsymmetricAlgorithm::Ed25519;
@@ -192,7 +192,7 @@ mod tests {
         assert_eq!(RustCrypto::load(algorithm, &body).err(), Some(CryptoError::InvalidKey(algorithm)));
     }
 
-    /// A signature that hashes another public key, or is made with another scalar, gives the private key away.
+    /// A signature that hashes another public key, or is made with another scalar, reveals the private key.
     #[test]
     fn no_bit_that_flips_in_a_loaded_ed25519_key_lets_a_signature_out_that_does_not_verify() {
         let algorithm = AsymmetricAlgorithm::Ed25519;

@@ -7,7 +7,7 @@ use sshsm_protocol::codec::Writer;
 use super::policy::Permit;
 use crate::crypto::{Key, MAX_SIGNATURE, Provider, sign_ssh};
 
-/// Signs what the policy permits; writes the certificate's signature field. A permit is used once.
+/// Signs what the policy permits; writes the certificate's signature field. Each permit is used once.
 ///
 /// # Errors
 /// When the key cannot sign, or there is no room for the field.

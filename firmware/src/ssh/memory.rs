@@ -1,7 +1,7 @@
-//! What a device remembers of its signatures under a template, for the rules that need it: the last serial number, the
-//! highest now, and when it signed.
+//! The state that a device keeps about signatures under a template, for the rules that need it: the last
+//! serial number, the highest now, and when it signed.
 //!
-//! It is written *before* a signature is released: a power cut can waste a permission, and never grants one.
+//! It is written *before* a signature is released: a power cut can waste a permission, but never grants one.
 
 use alloc::vec::Vec;
 
@@ -13,7 +13,7 @@ use sshsm_protocol::ssh::timestamp::Now;
 /// The signatures under one template.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Memory {
-    /// The last serial number, under a rule that wants them to increase.
+    /// The last serial number, under a rule that requires them to increase.
     pub last_serial: Option<u64>,
     /// The highest now, in UNIX seconds, under a rule that does not let it go back.
     pub highest_now: Option<u32>,
@@ -22,8 +22,8 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// How many signatures were made in the last `window` seconds up to `now`. One that was made later than `now` counts:
-    /// a clock that goes back gives nothing back.
+    /// How many signatures were made in the last `window` seconds up to `now`. A signature later than `now`
+    /// counts: setting the clock back gives nothing back.
     #[must_use]
     pub fn signatures_in(&self, window: u32, now: Now) -> usize {
         self.times.iter().filter(|&&time| now.seconds().saturating_sub(time) < window).count()

@@ -1,17 +1,18 @@
 //! The policy: whether a CA key may sign a certificate request under a template.
 //!
-//! [`judge`] is pure and total, and the only place where this is decided: on a board, in the simulator and in the host tool
-//! alike, for signing, for EXPLAIN SSH REQUEST and for `template check`. It returns a [`Verdict`] with one [`Finding`] for
-//! every [`Check`], in a fixed order, each with what was asked and what was allowed. A certificate may be signed when every
-//! finding is [`Outcome::Allowed`]; what is not decided is [`Outcome::Undecided`], and that is refused.
+//! [`judge`] is pure and total, and the only place where this is decided: on a board, in the simulator and in
+//! the host tool alike, for signing, for EXPLAIN SSH REQUEST and for `template check`. It returns a
+//! [`Verdict`] with one [`Finding`] for every [`Check`], in a fixed order, each with what was asked and what
+//! was allowed. A certificate may be signed when every finding is [`Outcome::Allowed`]; a check that cannot
+//! be decided is [`Outcome::Undecided`], and that is refused.
 //!
 //! [`Verdict::permit`] turns a verdict into a [`Permit`] or a [`Refusal`]. Nothing else makes a permit, and
-//! [`super::certificate::sign`] takes nothing else. Whether a template may be deleted is decided here, too:
+//! [`super::certificate::sign`] accepts nothing else. Whether a template may be deleted is decided here too:
 //! [`judge_deletion`].
 //!
-//! A check is one of the [`BaseCheck`]s, which every template has, or a rule of the table in
-//! [`sshsm_protocol::ssh::rules`]. Both are matched on without a catch-all arm: a rule that is read from a template and
-//! judged by nobody does not compile.
+//! A check is either one of the [`BaseCheck`]s, which apply under every template, or a rule of the table in
+//! [`sshsm_protocol::ssh::rules`]. Both are matched without a catch-all arm: a rule that is read from a
+//! template but not judged does not compile.
 
 use core::fmt::{self, Write as _};
 
@@ -35,7 +36,7 @@ pub use super::value::Value;
 
 macro_rules! base_checks {
     ($($(#[$what:meta])+ $check:ident $name:literal;)*) => {
-        /// What is checked under every template. Those that a key of template files is about have its name.
+        /// The checks under every template. Those that correspond to a key of template files have its name.
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
         pub enum BaseCheck {
             $($(#[$what])+ $check,)*
@@ -71,17 +72,18 @@ base_checks! {
     NotBeforeOffset "not-before-offset";
     /// The certificate does not end too late.
     NotAfterOffset "not-after-offset";
-    /// The certificate names nobody whom the template forbids; one for a host, also by no pattern and in no case.
+    /// The certificate names no principal that the template forbids; a host certificate also not by a pattern
+    /// or in another case.
     ForbidPrincipals "forbid-principals";
 }
 
 /// One thing that a request is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Check {
-    /// What is checked under every template.
+    /// A check under every template.
     Base(BaseCheck),
-    /// A rule that a template may have. Some say something even where it does not: a certificate names somebody, a host
-    /// certificate names no pattern, and OpenSSH can read the certified key.
+    /// A rule that a template may have. Some apply even without it: a certificate has a principal, a host
+    /// certificate has no patterns, and OpenSSH can read the certified key.
     Rule(RuleTag),
 }
 
@@ -102,7 +104,7 @@ impl Check {
         all
     };
 
-    /// A stable name, for logs and machine-readable output: the key of template files, where there is one.
+    /// A stable name, for logs and machine-readable output: the key of template files, if there is one.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -119,7 +121,7 @@ pub enum Outcome {
     Allowed,
     /// The template does not allow it.
     Refused,
-    /// It cannot be said: the template or the request is malformed, or nobody vouches for the time.
+    /// It cannot be decided: the template or the request is malformed, or the time is not signed.
     Undecided,
 }
 
@@ -139,7 +141,7 @@ impl Outcome {
     }
 }
 
-/// One check: how it came out, what was asked and what is allowed.
+/// One check: its outcome, what was asked and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding<'a> {
     /// The rule.
@@ -165,7 +167,7 @@ pub struct CaKey<'a> {
     pub id: ObjectId,
     /// Its public key.
     pub public: PublicKey<'a>,
-    /// What it signs with.
+    /// The algorithm that it signs with.
     pub algorithm: SignatureAlgorithm,
 }
 
@@ -178,29 +180,29 @@ pub struct BothDomains {
     pub template: Domains,
 }
 
-/// What the device knows on which the CA key and the template are. What is `None` is not known, or there is no device.
+/// The state of the device that holds the CA key and the template. `None` means not known, or no device.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OnDevice<'m> {
-    /// What it remembers of its signatures under the template. Rules that need it are undecided without it.
+    /// The state kept about signatures under the template. Rules that need it are undecided without it.
     pub memory: Option<&'m Memory>,
     /// The domains of the two. A key on a token and a template in a file have none, and need not share one.
     pub domains: Option<BothDomains>,
 }
 
-/// What is judged, and what is known about it.
+/// The input of a judgement.
 #[derive(Clone, Copy, Debug)]
 pub struct Case<'a> {
     /// The template, as it was read.
     pub template: &'a Result<Template<'a>, TemplateError>,
     /// The bytes that are to be signed.
     pub request: &'a [u8],
-    /// What time it is said to be.
+    /// The stated time.
     pub now: Now,
     /// The timestamp authority's signature of that time for the request. Without one the time stays undecided.
     pub timestamp_signature: Option<&'a [u8]>,
     /// The CA key that is to sign.
     pub ca_key: CaKey<'a>,
-    /// What is known of the device.
+    /// The state of the device.
     pub device: OnDevice<'a>,
 }
 
@@ -219,23 +221,24 @@ impl<'a> Verdict<'a> {
         &self.findings
     }
 
-    /// The findings that are worth telling: those about rules that the template has, and about what every template demands.
+    /// The findings worth reporting: those about rules that the template has, and about checks that every
+    /// template requires.
     pub fn told(&self) -> impl Iterator<Item = &Finding<'a>> {
         self.findings.iter().filter(|finding| finding.allowed != Value::Unrestricted)
     }
 
-    /// Whether the certificate may be signed: every check says so.
+    /// Whether the certificate may be signed: every check allows it.
     #[must_use]
     pub const fn is_allowed(&self) -> bool {
         self.permit.is_some()
     }
 
-    /// The checks that stand in the way.
+    /// The checks that do not allow it.
     pub fn refusals(&self) -> impl Iterator<Item = &Finding<'a>> {
         self.findings.iter().filter(|finding| finding.outcome == Outcome::Refused)
     }
 
-    /// The permission to sign, if every check says so.
+    /// The permission to sign, if every check allows it.
     ///
     /// # Errors
     /// Why nothing may be signed.
@@ -249,7 +252,8 @@ impl<'a> Verdict<'a> {
     }
 }
 
-/// The permission to sign one certificate, which only [`judge`] gives. It says what has to be done before it is used.
+/// The permission to sign one certificate, which only [`judge`] grants. It states what has to be done before
+/// it is used.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Permit<'a> {
     request: &'a [u8],
@@ -265,19 +269,19 @@ impl<'a> Permit<'a> {
         self.request
     }
 
-    /// What the CA key signs them with.
+    /// The algorithm that the CA key signs with.
     #[must_use]
     pub const fn algorithm(&self) -> SignatureAlgorithm {
         self.algorithm
     }
 
-    /// Whether the template wants somebody to touch the device first. The device's own option may want it, too.
+    /// Whether the template requires a touch first. The device's own option may require one too.
     #[must_use]
     pub const fn needs_touch(&self) -> bool {
         self.needs_touch
     }
 
-    /// What the device has to remember first, if the template has a rule that counts.
+    /// The state that the device has to store first, if the template has a rule that counts.
     #[must_use]
     pub const fn memory(&self) -> Option<&Memory> {
         self.memory.as_ref()
@@ -308,7 +312,8 @@ impl From<Refusal> for DeviceError {
     }
 }
 
-/// Judges whether a template may be deleted, or replaced, also one that this device, being strict, cannot judge by.
+/// Judges whether a template may be deleted or replaced, even one that this device, being strict, cannot
+/// judge by.
 ///
 /// # Errors
 /// When its own rules seal it.
@@ -319,7 +324,7 @@ pub fn judge_deletion(template: &[u8]) -> Result<(), Refusal> {
 impl fmt::Display for Verdict<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write_row(f, "check", "outcome", "asked", "allowed")?;
-        // What the template has no rule for needs no line.
+        // Rules that the template does not have need no line.
         self.told().try_for_each(|finding| {
             write_row(f, finding.check.name(), finding.outcome.name(), &finding.asked, &finding.allowed)
         })
@@ -329,7 +334,7 @@ impl fmt::Display for Verdict<'_> {
 /// Characters of the column with what was asked.
 const ASKED: usize = 44;
 
-/// Writes a line of a verdict's table. Nothing is put together in memory: a value can be as long as a request.
+/// Writes a line of a verdict's table. Nothing is assembled in memory: a value can be as long as a request.
 ///
 /// # Errors
 /// The formatter's.
@@ -365,7 +370,7 @@ pub struct Decision<'a> {
     pub template: ObjectId,
     /// How it was to sign.
     pub algorithm: SignatureAlgorithm,
-    /// What the policy says.
+    /// The policy's verdict.
     pub verdict: Verdict<'a>,
 }
 
@@ -417,15 +422,15 @@ fn permit<'a>(case: &Case<'a>, template: &Template<'a>, request: &Request<'a>) -
     Permit { request: case.request, algorithm: case.ca_key.algorithm, needs_touch, memory }
 }
 
-/// How a check came out, what was asked, and what is allowed.
+/// The outcome of a check, what was asked, and what is allowed.
 type Found<'a> = (Outcome, Value<'a>, Value<'a>);
 
-/// What the template says nothing about.
+/// The finding for a rule that the template does not have.
 const UNRESTRICTED: Found<'_> = (Outcome::Allowed, Value::Unrestricted, Value::Unrestricted);
 
 const WELL_FORMED: Value<'_> = Value::Text("well-formed");
 
-/// The finding where the template or the request cannot be read, and nothing else can be decided.
+/// The finding when the template or the request cannot be read, so that nothing else can be decided.
 fn find_unreadable<'a>(
     check: Check,
     template: &Result<Template<'a>, TemplateError>,
@@ -436,7 +441,7 @@ fn find_unreadable<'a>(
         (Check::Base(BaseCheck::Template), Err(error), _) => {
             (Outcome::Refused, Value::MalformedTemplate(*error), WELL_FORMED)
         }
-        // Without its template a request cannot even be told from the timestamp signature before it.
+        // Without its template, the start of a request cannot even be located after the timestamp signature.
         (Check::Base(BaseCheck::Request), Ok(_), Err(error)) => {
             (Outcome::Refused, Value::MalformedRequest(error.clone()), WELL_FORMED)
         }
@@ -444,7 +449,7 @@ fn find_unreadable<'a>(
     }
 }
 
-/// What is judged, once it can be read.
+/// The input, once it has been read.
 struct Question<'q, 'a> {
     template: &'q Template<'a>,
     request: &'q Request<'a>,
@@ -621,7 +626,7 @@ impl<'a> Question<'_, 'a> {
                 let outcome = remembered(memory, used < usize::from(quota.signatures));
                 (outcome, Value::Number(u64::try_from(used).unwrap_or(u64::MAX)), Value::Quota(quota))
             }),
-            // The one at the device is asked, once nothing else stands in the way.
+            // The device's user is asked once nothing else refuses.
             Rule::Presence(presence) => presence.map_or(UNRESTRICTED, |presence| {
                 let asked = if presence.applies(request, now) { "a touch is waited for" } else { "no touch" };
                 let allowed = match presence {
@@ -630,9 +635,9 @@ impl<'a> Question<'_, 'a> {
                 };
                 (remembered(memory, true), Value::Text(asked), Value::Text(allowed))
             }),
-            // It is about the template, and not about what is signed under it.
+            // It concerns the template, not what is signed under it.
             Rule::Sealed(_) => UNRESTRICTED,
-            // OpenSSH takes `*` and `?` in a host certificate for wildcards.
+            // OpenSSH treats `*` and `?` in a host certificate as wildcards.
             Rule::HostPatterns(allowed) => {
                 let is_pattern = |principal: &&[u8]| !HostPattern::new(principal).is_name();
                 match (request.kind, allowed, request.principals.iter().find(is_pattern)) {
@@ -648,7 +653,8 @@ impl<'a> Question<'_, 'a> {
                 }
             }
             Rule::SerialsMaxStep(step) => step.map_or(UNRESTRICTED, |step| {
-                // The first is counted from the beginning of the range: nobody can use up all numbers at once.
+                // The first step is counted from the beginning of the range: no one can use up all numbers at
+                // once.
                 let before = rules.serials.map_or(0, |serials| serials.first.saturating_sub(1));
                 let last = memory.and_then(|memory| memory.last_serial).unwrap_or(before).max(before);
                 let most = last.saturating_add(step.get());
@@ -666,7 +672,7 @@ impl<'a> Question<'_, 'a> {
         }
     }
 
-    /// The finding about principals, of which the first that is unwanted is told.
+    /// The finding about principals, which names the first unwanted one.
     fn principals_but(&self, unwanted: impl Fn(&&'a [u8]) -> bool, allowed: Value<'a>) -> Found<'a> {
         match self.request.principals.iter().find(unwanted) {
             Some(principal) => (Outcome::Refused, Value::Principal(principal), allowed),
@@ -675,7 +681,7 @@ impl<'a> Question<'_, 'a> {
     }
 }
 
-/// The outcome of a check that cannot be made without what a device remembers.
+/// The outcome of a check that depends on the device's state.
 const fn remembered(memory: Option<&Memory>, allowed: bool) -> Outcome {
     match memory {
         Some(_) => Outcome::of(allowed),
@@ -683,7 +689,7 @@ const fn remembered(memory: Option<&Memory>, allowed: bool) -> Outcome {
     }
 }
 
-/// The highest now so far, UNIX seconds, and no less than where the clock begins.
+/// The highest now so far, UNIX seconds, and no earlier than the start of the clock.
 fn clock_stands_at(rules: &Rules<'_>, memory: Option<&Memory>) -> Option<u32> {
     let since = rules.clock_max_step.and_then(|step| step.since);
     memory.and_then(|memory| memory.highest_now).max(since)

@@ -1,9 +1,10 @@
-//! Whether the key that is to be certified is one: OpenSSH reads it, and not everybody has its private half.
+//! Whether the key to be certified is a usable key: OpenSSH reads it, and its private half is not public.
 //!
-//! A certificate for a key that OpenSSH cannot read works nowhere, and yet would be recorded as issued. The policy asks
-//! here before it allows a request, and the host tool before it builds one. The bounds are OpenSSH's
-//! (`sshkey_check_rsa_length` in `sshkey.c`, `SSHBUF_MAX_BIGNUM` in `sshbuf.h`, `ssh-ecdsa.c`, `ssh-ecdsa-sk.c`).
-//! OpenSSH takes any 32 bytes for an Ed25519 key; bytes that are no point verify nothing, and are harmless.
+//! A certificate for a key that OpenSSH cannot read works nowhere, and yet would be recorded as issued. The
+//! policy asks here before it allows a request, and the host tool before it builds one. The bounds are
+//! OpenSSH's (`sshkey_check_rsa_length` in `sshkey.c`, `SSHBUF_MAX_BIGNUM` in `sshbuf.h`, `ssh-ecdsa.c`,
+//! `ssh-ecdsa-sk.c`). OpenSSH accepts any 32 bytes as an Ed25519 key; bytes that are not a point verify
+//! nothing, and are harmless.
 
 use ed25519_dalek::VerifyingKey;
 use sshsm_protocol::ssh::public_key::{PublicKey, SshCurve};
@@ -29,7 +30,7 @@ pub enum SubjectKeyError {
     /// An RSA exponent of 1: a message is its own signature.
     #[error("its RSA exponent is 1, so that anybody can sign for it")]
     RsaExponentOne,
-    /// A point that does not satisfy the curve's equation, or a coordinate that is no field element.
+    /// A point that does not satisfy the curve's equation, or a coordinate that is not a field element.
     #[error("its point is not on the curve {}", .0.name())]
     NotOnCurve(SshCurve),
     /// An Ed25519 point of small order, the identity among them: signatures can be made without a private key.
@@ -43,7 +44,7 @@ pub enum SubjectKeyError {
     SecurityKeyKind,
 }
 
-/// Looks at the numbers of a key that is to be certified.
+/// Checks the numbers of a key to be certified.
 ///
 /// # Errors
 /// What is wrong with it.
@@ -159,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_signs_for_an_ed25519_key_without_its_private_half() {
+    fn no_one_signs_for_an_ed25519_key_without_its_private_half() {
         let of = |bytes: [u8; 32]| check(&SubjectKey::Plain(PublicKey::Ed25519(&bytes)));
         let mut identity = [0; 32];
         identity[0] = 1;

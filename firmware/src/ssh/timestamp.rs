@@ -4,18 +4,18 @@ use sshsm_protocol::ssh::timestamp::{Now, TimestampKey, message};
 
 use crate::crypto::Provider;
 
-/// What is known about who said what time it is.
+/// What is known about the source of the time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Authenticity {
     /// The template's timestamp authority signed this time for this request.
     Verified,
     /// There is a signature, and it is not the authority's for this time and request.
     Invalid,
-    /// There is no signature: a time to try a template with. No device signs under it.
+    /// There is no signature: a time for trying out a template. No device signs under it.
     Unsigned,
 }
 
-/// A time and who vouches for it.
+/// A time and its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timestamp {
     now: Now,
@@ -30,7 +30,7 @@ impl Timestamp {
         Self { now, authenticity: if valid { Authenticity::Verified } else { Authenticity::Invalid } }
     }
 
-    /// A time that nobody vouches for.
+    /// A time without a signature.
     #[must_use]
     pub const fn unsigned(now: Now) -> Self {
         Self { now, authenticity: Authenticity::Unsigned }
@@ -42,7 +42,7 @@ impl Timestamp {
         self.now
     }
 
-    /// Who vouches for it.
+    /// What is known about its source.
     #[must_use]
     pub const fn authenticity(&self) -> Authenticity {
         self.authenticity

@@ -28,7 +28,7 @@ pub enum Value<'a> {
     MalformedTemplate(TemplateError),
     /// The request cannot be read.
     MalformedRequest(RequestError),
-    /// A time and who vouches for it.
+    /// A time and its source.
     Timestamp(Timestamp),
     /// A CA key on the device.
     CaKey(ObjectId),
@@ -55,7 +55,7 @@ pub enum Value<'a> {
     Principal(&'a [u8]),
     /// The principals that are forbidden.
     AnyBut(ForbiddenPrincipals<'a>),
-    /// The template has no such rule, or it has nothing to say about this request.
+    /// The template has no such rule, or the rule does not apply to this request.
     Unrestricted,
     /// User or host.
     Kind(CertificateKind),
@@ -65,7 +65,7 @@ pub enum Value<'a> {
     OneOf(Names<'a>),
     /// Patterns, one of which it must match.
     Matching(Patterns<'a>),
-    /// A text of the request; `None` where it has none.
+    /// A text in the request; `None` if it has none.
     Name(Option<&'a [u8]>),
     /// Critical options or extensions.
     Options(Options<'a>),
@@ -117,7 +117,7 @@ fn join(f: &mut fmt::Formatter<'_>, items: impl Iterator<Item = impl fmt::Displa
     if first { f.write_str("none") } else { Ok(()) }
 }
 
-/// UNIX seconds as a date in UTC, where the calendar reaches that far.
+/// UNIX seconds as a date in UTC, as far as the calendar goes.
 struct Date(u64);
 
 impl fmt::Display for Date {

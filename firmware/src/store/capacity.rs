@@ -1,8 +1,9 @@
 //! What fits into flash.
 //!
-//! The log keeps one sector free and moves what is live from sector to sector, never two sectors into one. So an entry
-//! of `n` bytes finds room for certain while the live entries fill no more than `sector − n` bytes of the average
-//! other sector. With `n` the largest entry, the store keeps to that bound: everything it accepts, it can also write.
+//! The log keeps one sector free and moves live entries from sector to sector, never two sectors into one. An
+//! entry of `n` bytes is therefore certain to find room while the live entries fill no more than `sector − n`
+//! bytes of the average other sector. With `n` the largest entry, the store stays within that bound:
+//! everything it accepts, it can also write.
 
 use core::marker::PhantomData;
 

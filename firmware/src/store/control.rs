@@ -1,11 +1,12 @@
-//! The control log: what state the store is in, so that a mount knows which sectors hold something.
+//! The control log: the state of the store, so that a mount knows which sectors are in use.
 //!
-//! Two sectors take turns. A note has 32 bytes, `version u8 ‖ state u8 ‖ sector u16 ‖ floor u32 ‖ number u32 ‖
-//! root key id[16] ‖ check[4]`, where check begins the SHA-256 of the rest; the valid note with the highest number holds.
-//! The other sector is erased only when this one is full, so however that erasure is cut off, the last note stands.
+//! Two sectors take turns. A note has 32 bytes, `version u8 ‖ state u8 ‖ sector u16 ‖ floor u32 ‖ number u32
+//! ‖ root key id[16] ‖ check[4]`, where check is the beginning of the SHA-256 of the rest; the valid note
+//! with the highest number counts. The other sector is erased only when this one is full, so wherever that
+//! erasure is interrupted, the last note survives.
 //!
-//! Version and root key are told apart before anything else is looked at. Version 1 had notes of 16 bytes, without a
-//! root key; whatever the version after this one has, it keeps length and check.
+//! Version and root key are compared before anything else is examined. Version 1 had notes of 16 bytes,
+//! without a root key; the next version, whatever it contains, must keep length and check.
 
 use embedded_storage::nor_flash::{NorFlash, ReadNorFlash};
 use sha2::{Digest, Sha256};
@@ -17,13 +18,13 @@ use super::seal::RootKeyId;
 
 /// Sectors of the control log, the first of the flash.
 pub(super) const SECTORS: u16 = 2;
-/// The layout of all that is in flash.
+/// The version of the layout of everything in flash.
 pub(super) const VERSION: u8 = 2;
 /// Bytes a note; every write unit divides it.
 const NOTE: u32 = 32;
 const CHECKED: usize = 28;
 
-/// What the flash is in the middle of.
+/// The operation in progress.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum State {
     /// Nothing.
@@ -42,7 +43,7 @@ pub(super) struct Note {
     pub(super) floor: u32,
 }
 
-/// The log and where it goes on.
+/// The log and its next position.
 pub(super) struct Control {
     root_key: RootKeyId,
     note: Option<Note>,
@@ -74,7 +75,7 @@ impl Control {
                     newest = true;
                 }
                 earlier |= is_version_1(&bytes);
-                // The next note goes behind everything that was ever programmed there, torn notes too.
+                // The next note goes after everything that was ever programmed there, including torn notes.
                 if newest && bytes.iter().any(|&byte| byte != 0xff) {
                     control.slot = slot + 1;
                 }

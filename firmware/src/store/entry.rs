@@ -1,14 +1,15 @@
-//! How objects and records lie in flash.
+//! The layout of objects and records in flash.
 //!
-//! Each has a *head* under its key: `revision u32 ‖ tag[16] ‖ sealed ‖ body`. Sealed are `digest[16]` and then of an
-//! object its info (66 bytes), `length u16` and the body's tag[16]; of a record `length u16` and the body's tag[16]; of
-//! a deleted object `sequence u8` alone. The body is sealed as a whole (`seal.rs`). Its first [`PIECE`] bytes are in the
-//! head, the rest in *pieces* of [`PIECE`] bytes, each under a key of its own: small entries waste little of a sector.
-//! Revisions count entries. The pieces have the revisions just below their head's, and are written before it: the head
-//! makes them count.
+//! Each has a *head* under its key: `revision u32 ‖ tag[16] ‖ sealed ‖ body`. The sealed part is `digest[16]`
+//! followed, for an object, by its info (66 bytes), `length u16` and the body's tag[16]; for a record, by
+//! `length u16` and the body's tag[16]; and for a deleted object, by `sequence u8` alone. The body is sealed
+//! as a whole (`seal.rs`). Its first [`PIECE`] bytes are in the head, the rest in *pieces* of [`PIECE`]
+//! bytes, each under its own key: small entries waste little of a sector. Revisions count entries. The pieces
+//! have the revisions just below their head's, and are written before it: the head makes them count.
 //!
-//! The digest is the first half of the SHA-256 of the tags of all other heads that are live with this one, by ascending
-//! key. As each tag authenticates its head's key, revision and content, the newest head authenticates all that is live.
+//! The digest is the first half of the SHA-256 of the tags of all other heads that are live together with
+//! this one, by ascending key. As each tag authenticates its head's key, revision and content, the newest
+//! head authenticates everything that is live.
 
 use alloc::vec::Vec;
 use core::ops::Range;
@@ -37,7 +38,7 @@ const PIECE_KEY: u32 = 1 << 31;
 
 pub(super) type Digest = [u8; DIGEST];
 
-/// What is known of a head without reading flash, less the info of an object.
+/// What is known about a head without reading flash, except the info of an object.
 #[derive(Clone, Copy)]
 pub(super) struct Entry {
     pub(super) key: u32,
@@ -48,7 +49,7 @@ pub(super) struct Entry {
     pub(super) kind: Kind,
 }
 
-/// What a head is of.
+/// The kind of thing that a head describes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A mount has found it and not opened it yet.
@@ -60,7 +61,7 @@ pub(super) enum Kind {
     Record,
 }
 
-/// What a head says beside its body.
+/// The content of a head besides its body.
 #[derive(Clone, Copy)]
 pub(super) enum Content {
     Object(ObjectInfo),
@@ -136,7 +137,7 @@ impl Content {
 }
 
 impl Entry {
-    /// What is found of a head that has yet to be opened.
+    /// What is known about a head that has yet to be opened.
     pub(super) fn unread(key: u32, revision: u32) -> Self {
         Self { key, revision, tag: Tag::default(), length: 0, kind: Kind::Unread }
     }

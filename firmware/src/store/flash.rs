@@ -1,6 +1,7 @@
-//! Flash as `sequential-storage` sees it: asynchronous, although the device is synchronous, and with every erasure
-//! noted in the control log before it begins. The library takes a sector whose erasure was cut off for one whose first
-//! bytes are erased and whose last are not; real flash promises nothing about it.
+//! Flash as `sequential-storage` sees it: asynchronous, although the device is synchronous, and with every
+//! erasure noted in the control log before it begins. The library recognises a sector whose erasure was
+//! interrupted by first bytes that are erased and last bytes that are not; real flash guarantees nothing of
+//! the kind.
 
 use core::pin::pin;
 use core::task::{Context, Poll, Waker};
@@ -32,7 +33,8 @@ impl<F: blocking::NorFlash> Medium<F> {
         self.control.format(&mut self.flash)
     }
 
-    /// Erases a sector of which nothing counts any more; a mount finishes what a power cut interrupts.
+    /// Erases a sector whose contents no longer count; a mount finishes an erasure interrupted by a power
+    /// cut.
     pub(super) fn erase_sector(&mut self, sector: u16) -> Result<(), F::Error> {
         let start = u32::from(sector) * sector_size::<F>();
         let end = start + sector_size::<F>();

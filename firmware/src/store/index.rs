@@ -1,7 +1,7 @@
-//! What a store knows of its flash without reading it: every head, and the infos of objects.
+//! What a store knows about its flash without reading it: every head, and the infos of objects.
 //!
-//! It has its memory from the mount on and never takes more, however much is put and deleted, and whatever the flash
-//! holds (`memory.rs`).
+//! It allocates its memory at the mount and never more, however much is put and deleted, and whatever the
+//! flash holds (`memory.rs`).
 
 use alloc::collections::TryReserveError;
 use alloc::vec::Vec;
@@ -29,7 +29,7 @@ impl Index {
         Record::COUNT + MAX_OBJECTS as usize + tombstones
     }
 
-    /// Takes the memory for all that a store can hold that remembers so many deleted objects.
+    /// Allocates the memory for everything that a store that remembers this many deleted objects can hold.
     pub(super) fn new(tombstones: usize) -> Result<Self, TryReserveError> {
         let (mut entries, mut infos) = (Vec::new(), Vec::new());
         let limit = Self::limit(tombstones);
@@ -67,7 +67,7 @@ impl Index {
             && (!object || self.find_info(key).is_ok() || self.infos.len() < MAX_OBJECTS.into())
     }
 
-    /// Takes a head in the place of that under the same key, which it returns. An object's comes with its info.
+    /// Replaces the head under the same key, and returns the old one. An object's head comes with its info.
     pub(super) fn insert(
         &mut self,
         entry: Entry,
@@ -113,7 +113,7 @@ impl Index {
         Some(key)
     }
 
-    /// The digest of what is live beside the head under `key`.
+    /// The digest of everything live besides the head under `key`.
     pub(super) fn digest(&self, key: u32) -> Digest {
         let mut hash = Sha256::new();
         for entry in self.entries.iter().filter(|entry| entry.key != key) {

@@ -1,56 +1,64 @@
-//! The object store: everything a device remembers, in NOR flash, atomically.
+//! The object store: all of a device's persistent state, in NOR flash, atomically.
 //!
 //! # Specification
 //!
-//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`], [`Store::put_record`] and [`Store::reset`]
-//! change the store, each atomically: after a power cut at any moment the next [`Store::mount`] finds the state before
-//! or the state after, never one between, and once the call has returned, the state after. A change that finds no room
-//! is refused before anything is written. One that the flash fails leaves a store of which every operation fails until
-//! the next mount finds out which of the two states it is.
+//! *Operations.* [`Store::insert`], [`Store::replace`], [`Store::delete`], [`Store::put_record`] and
+//! [`Store::reset`] change the store, each atomically: after a power cut at any moment the next
+//! [`Store::mount`] finds either the state before or the state after, never one in between, and once the call
+//! has returned, the state after. A change that finds no room is refused before anything is written. If the
+//! flash fails during a change, every operation on the store fails until the next mount determines which of
+//! the two states it is in.
 //!
-//! *Layout.* The first two erase sectors are the control log (`control.rs`); the others are a log-structured map of the
-//! crate `sequential-storage`, in which an entry counts once its checksum is right, and later entries of a key replace
-//! earlier ones (`entry.rs` has their layout). A reset notes *resetting*, erases the object region, stores the default
-//! objects and notes *ready*; a mount that finds *resetting* does the same again. So does a mount of flash whose object
-//! region is blank and that has no note. Flash without a note that is not blank, and any other version, which is named,
-//! is refused and left as it is. Before a sector of the object region is erased, *erasing* is noted with its number, and a mount that
-//! finds that erases it again: nothing in it counts any more.
+//! *Layout.* The first two erase sectors are the control log (`control.rs`); the others are a log-structured
+//! map of the crate `sequential-storage`, in which an entry counts once its checksum is right, and later
+//! entries for a key replace earlier ones (`entry.rs` has their layout). A reset notes *resetting*, erases
+//! the object region, stores the default objects and notes *ready*; a mount that finds *resetting* does the
+//! same again. So does a mount of flash whose object region is blank and that has no note. Flash that has no
+//! note but is not blank is refused and not modified, and so is any other version, which the error names.
+//! Before a sector of the object region is erased, *erasing* is noted with its number, and a mount that finds
+//! this note erases the sector again: nothing in it counts any more.
 //!
-//! *Damage.* Each change has a revision and a digest of all that is live after it, and once it is written, its revision
-//! is noted as the floor. A mount refuses a store whose newest change is older than the floor or whose digest is not
-//! that of what was found: a bit that flips never brings back an earlier password or a deleted key. The one exception:
-//! an entry that was written when the power failed, before the floor was noted, cannot be told from a torn one if a
-//! bit of it flips; its change was never acknowledged.
+//! *Damage.* Each change has a revision and a digest of everything that is live after it, and once it is
+//! written, its revision is noted as the floor. A mount refuses a store whose newest change is older than the
+//! floor or whose digest does not match what was found: a flipped bit never brings back an earlier password
+//! or a deleted key. The only exception: an entry that was being written when the power failed, before the
+//! floor was noted, cannot be distinguished from a torn one if one of its bits flips; its change was never
+//! acknowledged.
 //!
-//! *Sealing.* Every entry is encrypted and authenticated under keys derived from the platform's [`RootKey`] (`seal.rs`),
-//! together with its key and its revision; and the newest authenticates all others that are live. Without the root
-//! key nobody reads an object, a record or an info, and nobody makes an entry, alters one, moves one to another name or
-//! puts together what was not live together: a mount refuses that as damage, and a body that is not its head's fails
-//! when it is read. Flash under another root key is refused and left as it is.
+//! *Sealing.* Every entry is encrypted and authenticated under keys derived from the platform's [`RootKey`]
+//! (`seal.rs`), together with its key and its revision; and the newest entry authenticates all others that
+//! are live. Without the root key it is impossible to read an object, a record or an info, to create an entry
+//! or alter one, to move one to another name, or to combine entries that were not live together: a mount
+//! refuses that as damage, and a body that is not its head's fails when it is read. Flash under another root
+//! key is refused and not modified.
 //!
-//! What sealing does not do. It does not stop whoever can write the flash from putting back *all* of it as it once
-//! was, old passwords and deleted keys included, or from erasing it, which makes a factory-fresh device: only a counter
-//! that the flash cannot turn back would. It does not hide how many entries there are, their types, ids, lengths and
-//! order, nor which of them change. Contents of deleted and replaced objects stay in flash, sealed, until the log comes
-//! around to their sector; only a reset erases everything at once. And it is worth what the place of the root key is
-//! worth: one that lies in the same flash seals nothing from who reads that flash.
+//! What sealing does not do. It does not stop an attacker who can write to the flash from restoring *all* of
+//! an earlier state, old passwords and deleted keys included, or from erasing it, which makes a factory-fresh
+//! device: only a counter that cannot be turned back with the flash would. It does not hide how many entries
+//! there are, their types, ids, lengths and order, or which of them change. Contents of deleted and replaced
+//! objects stay in flash, sealed, until the log comes around to their sector; only a reset erases everything
+//! at once. And its value depends on where the root key is kept: a root key in the same flash protects
+//! nothing from an attacker who reads that flash.
 //!
-//! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts them, or
-//! what the flash holds (`capacity.rs`): [`FULL_SECTORS`] sectors of 4 KiB hold all of them however the objects are
-//! cut, [`MIN_SECTORS`] some twenty keys. Room for every [`Record`] at its longest is set aside, and for a longer key in
-//! place of another: records, deletions and changes of keys always find room.
+//! *Capacity.* [`MAX_OBJECTS`] objects and [`MAX_PAGES`] pages of [`PAGE_SIZE`] bytes, as YubiHSM 2 counts
+//! them, or what the flash holds (`capacity.rs`): [`FULL_SECTORS`] sectors of 4 KiB hold all of them, however
+//! the objects are split, and [`MIN_SECTORS`] hold some twenty keys. Room is reserved for every [`Record`] at
+//! its longest, and for a longer key to replace another: records, deletions and changes of keys always find
+//! room.
 //!
-//! *Deleted names.* The sequence numbers of the [`MAX_TOMBSTONES`] objects that were deleted last are remembered (on small
-//! flash fewer: an eighth of it); a name forgotten starts again at 0. The number is for clients, which may notice by it that
-//! an object under a name they know is another one. Nothing in the device takes it for proof of that: whoever may delete and
-//! put objects can make any name start again, or count 256 times around.
+//! *Deleted names.* The sequence numbers of the [`MAX_TOMBSTONES`] most recently deleted objects are
+//! remembered (fewer on small flash: an eighth of it); a forgotten name starts again at 0. The number is for
+//! clients, which can use it to notice that the object under a known name is a different one. The device
+//! itself does not rely on it: a client that may delete and put objects can make any name start again, or
+//! count 256 times around.
 //!
-//! *Memory.* All that a store keeps in memory is taken at the mount and does not grow with what is put, deleted or found in
-//! flash (`memory.rs`). Flash that holds more heads or pieces than a store ever leaves there is damaged.
+//! *Memory.* All memory of a store is allocated at the mount and does not grow with what is put, deleted or
+//! found in flash (`memory.rs`). Flash that holds more heads or pieces than a store ever leaves there is
+//! damaged.
 //!
-//! *What flash must promise.* Erased bytes read 0xff; programming clears bits and is in order within a write; a
-//! word can be programmed a second time to clear more bits; an erase sector has at least 4096 bytes, a word at most
-//! 16. Nothing is promised of a sector whose erasure was cut off.
+//! *Requirements on flash.* Erased bytes read 0xff; programming clears bits and is in order within a write; a
+//! word can be programmed a second time to clear more bits; an erase sector has at least 4096 bytes, a word
+//! at most 16. Nothing is assumed about a sector whose erasure was interrupted.
 
 mod capacity;
 mod control;
@@ -93,7 +101,7 @@ pub const MAX_OBJECTS: u16 = 256;
 pub const MAX_PAGES: u16 = 1024;
 /// Bytes a page: what object lengths are rounded up to.
 pub const PAGE_SIZE: u16 = 126;
-/// Deleted objects whose sequence number is remembered, at most.
+/// Maximum number of deleted objects whose sequence number is remembered.
 pub const MAX_TOMBSTONES: usize = 512;
 /// Sectors that the flash has at least.
 pub const MIN_SECTORS: usize = 9;
@@ -105,7 +113,7 @@ pub const FULL_SECTORS: usize = 66;
 /// The type and id of an object: its name.
 pub type Name = (ObjectType, ObjectId);
 
-/// Why the flash of a device cannot be used. The flash is left as it is.
+/// Why the flash of a device cannot be used. The flash is not modified.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MountError {
     /// Too small, or sectors of a size that the store cannot use.
@@ -195,14 +203,14 @@ impl<E> From<sequential_storage::Error<E>> for MountError {
     }
 }
 
-/// What a device remembers that is not an object: one small value under each name. A reset erases them.
+/// Persistent state that is not an object: one small value under each name. A reset erases them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Record {
     /// The device's options, up to 256 bytes.
     Options,
     /// One place of the audit log (slot 0 to 61), up to 34 bytes.
     LogEntry(u8),
-    /// Where the audit log begins and what was logged last, up to 64 bytes.
+    /// The start of the audit log and the newest entry, up to 64 bytes.
     LogState,
     /// The device's own private key, up to 64 bytes.
     DeviceKey,
@@ -210,14 +218,14 @@ pub enum Record {
     AttestationKey,
     /// The certificate of that key, up to 1280 bytes.
     AttestationCertificate,
-    /// What is remembered of the signatures under one template (slot 0 to 7), up to 271 bytes.
+    /// The state kept about signatures under one template (slot 0 to 7), up to 271 bytes.
     SshMemory(u8),
 }
 
 impl Record {
     /// Places in the audit log.
     pub const LOG_ENTRIES: u8 = 62;
-    /// Templates whose signatures are remembered.
+    /// Number of templates for which state is kept.
     pub const MEMORIES: u8 = 8;
     /// The others.
     const SINGLE: [Self; 5] =
@@ -245,15 +253,15 @@ pub struct Attributes {
     pub capabilities: Capabilities,
     /// Bytes of its content as YubiHSM 2 counts them.
     pub length: u16,
-    /// Where it is visible.
+    /// The domains in which it is visible.
     pub domains: Domains,
-    /// What it is.
+    /// Its algorithm.
     pub algorithm: Algorithm,
-    /// Where its content came from.
+    /// The origin of its content.
     pub origin: Origin,
     /// Free text.
     pub label: Label,
-    /// What it may pass on.
+    /// The capabilities that it may pass on.
     pub delegated_capabilities: Capabilities,
 }
 
@@ -330,7 +338,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
             Some(Note { state: State::Resetting, .. }) => true,
             Some(_) => false,
             None if store.is_blank()? => {
-                // A first start that was cut off may have left half a note here.
+                // An interrupted first start may have left half a note here.
                 store.with_medium(Medium::format)?;
                 true
             }
@@ -401,7 +409,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let pages = pages_of(old.length, entry.length.into());
         let info = attributes.info(name, old.sequence.wrapping_add(1));
         let usage = self.usage();
-        // Pieces lie beside the old content until the new head replaces it.
+        // Pieces are stored next to the old content until the new head replaces it.
         let replaced = if pieces(body.len()) == 0 { bytes } else { 0 };
         if usage.pages.saturating_sub(pages).saturating_add(pages_of(info.length, body.len())) > MAX_PAGES
             || usage.bytes - replaced + Capacity::<F>::object(body.len())
@@ -446,15 +454,15 @@ impl<F: MultiwriteNorFlash> Store<F> {
         done
     }
 
-    /// What is known of an object.
+    /// The info of an object.
     #[must_use]
     pub fn info(&self, name: Name) -> Option<&ObjectInfo> {
         self.usable().ok()?;
         self.index.info(object_key(name))
     }
 
-    /// Which content an object has: a number that no earlier content of any object had since the last reset. `None` if
-    /// there is no such object.
+    /// Identifies the content of an object: a number that no earlier content of any object had since the last
+    /// reset. `None` if there is no such object.
     #[must_use]
     pub fn revision(&self, name: Name) -> Option<u32> {
         self.info(name)?;
@@ -482,7 +490,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         }
     }
 
-    /// Gives a record a value, atomically. Longer ones than [`Record::max_length`] find no room.
+    /// Sets a record's value, atomically. A value longer than [`Record::max_length`] does not fit.
     pub fn put_record(&mut self, record: Record, value: &[u8]) -> Result<(), StoreError> {
         self.usable()?;
         let none = match record {
@@ -496,8 +504,8 @@ impl<F: MultiwriteNorFlash> Store<F> {
         self.write(record_key(record), Content::Record, value)
     }
 
-    /// How full the store is. What is free is what YubiHSM 2 would have free or what the flash still holds, whichever
-    /// is less: so many objects of one page, or one object of so many pages.
+    /// The storage usage. Free space is what YubiHSM 2 would have free or what the flash still holds,
+    /// whichever is less: this many objects of one page, or one object of this many pages.
     #[must_use]
     pub fn storage_info(&self) -> StorageInfo {
         let usage = self.usage();
@@ -522,7 +530,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         })
     }
 
-    /// Writes what a key is from now on. There is room for it in flash.
+    /// Writes the new value of a key. The flash has room for it.
     fn write(&mut self, key: u32, content: Content, body: &[u8]) -> Result<(), StoreError> {
         if body.len() > MAX_BODY || !self.index.has_room(key, content.info().is_some()) {
             return Err(StoreError::Full);
@@ -539,7 +547,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         for (piece, revision) in rest.chunks(PIECE).zip(self.next..) {
             self.put(piece_key(revision), piece)?;
         }
-        // The head follows: what it makes live is what its digest covers.
+        // The head follows: its digest covers what it makes live.
         let mut entry = Entry::unsealed(key, revision, length, &content);
         let old = self.index.insert(entry, content.info())?;
         let forgotten = self.index.forget_deleted(self.capacity.tombstones);
@@ -600,7 +608,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         value.ok_or(StoreError::Flash)
     }
 
-    /// Removes entries that nothing live needs; a mount removes those that a power cut left.
+    /// Removes entries that nothing live needs; a mount removes those left by a power cut.
     fn remove(&mut self, keys: impl IntoIterator<Item = u32>) -> Result<(), StoreError> {
         for key in keys {
             self.with_map(|map, buffer, _| now(map.remove_item(buffer, &key)))??;
@@ -620,7 +628,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         })
     }
 
-    /// Reads what is live and checks that it is all there.
+    /// Reads what is live and checks that it is complete.
     fn load(&mut self) -> Result<(), MountError> {
         let Self { map, buffer, seal, index, .. } = self;
         let map = map.as_mut().ok_or(MountError::Flash)?;
@@ -681,9 +689,9 @@ struct Usage {
     bytes: usize,
 }
 
-/// What a mount finds in flash beside the newest head of each key.
+/// What a mount finds in flash besides the newest head of each key.
 struct Found {
-    /// What the newest of all says of the others.
+    /// The newest entry's digest of the others.
     digest: Digest,
     /// The highest revision of any entry.
     last: u32,
@@ -700,9 +708,9 @@ impl Found {
     ) -> Result<Self, MountError> {
         let mut found = Self { digest: Digest::default(), last: 0, pieces: Vec::new() };
         found.pieces.try_reserve_exact(memory::PIECES)?;
-        // Most entries have been replaced: only those that are live are opened, when it is known which.
-        // This repairs nothing, unlike the other methods of the map, and need not: interrupted erasures are done, an
-        // interrupted move left the originals. Repairing what is damaged would erase it.
+        // Most entries have been replaced: only live entries are opened, once it is known which they are.
+        // Unlike the other methods of the map, this repairs nothing, and need not: interrupted erasures have
+        // been finished, and an interrupted move left the originals. Repairing damage would erase it.
         let mut entries = now(map.fetch_all_items(buffer))?;
         while let Some((key, value)) = now(entries.next::<&[u8]>(buffer))? {
             if let Some(revision) = piece_revision(key) {
@@ -744,7 +752,7 @@ impl Found {
     }
 }
 
-/// Pages that an object takes; what clients count is never less than what is stored.
+/// Pages that an object takes; clients are never shown fewer than are stored.
 fn pages_of(counted: u16, stored: usize) -> u16 {
     let stored = u16::try_from(stored).unwrap_or(u16::MAX);
     counted.max(stored).div_ceil(PAGE_SIZE).max(1)

@@ -1,8 +1,9 @@
-//! The seal on what lies in flash: only who has the root key reads it, writes it, or puts it elsewhere.
+//! The seal on data in flash: only the holder of the root key can read, write or move it.
 //!
-//! AES-256-SIV (RFC 5297) under a key derived from the root key. It is deterministic and needs no nonce: a power cut or
-//! a reset lets a revision be written again with another content, which would break a cipher that must not repeat one.
-//! Sealing the same content in the same place again gives the same bytes, and that is all that shows.
+//! AES-256-SIV (RFC 5297) under a key derived from the root key. It is deterministic and needs no nonce:
+//! after a power cut or a reset, a revision may be written again with different content, which would break a
+//! cipher whose nonce must not repeat. Sealing the same content in the same place again gives the same bytes,
+//! and that is all it reveals.
 
 use aes_siv::KeyInit;
 use aes_siv::siv::Aes256Siv;
@@ -18,10 +19,10 @@ const SALT: &[u8] = b"sshsm store";
 
 /// Authenticates one sealed text and the place it belongs to.
 pub(super) type Tag = [u8; TAG];
-/// Tells root keys apart and says nothing else of them.
+/// Distinguishes root keys and reveals nothing else about them.
 pub(super) type RootKeyId = [u8; 16];
 
-/// Where a text belongs.
+/// The place to which a text belongs.
 #[derive(Clone, Copy)]
 pub(super) struct Place {
     pub(super) part: Part,
