@@ -1,7 +1,8 @@
-//! The secure channel at both ends: session keys, cryptograms, MACs, encryption, and the password that keys come from.
+//! The secure channel at both ends: session keys, cryptograms, MACs, encryption, and the password that keys
+//! come from.
 //!
-//! A key has two halves, for encryption and for authentication. Where a message is opened, only the second is secret:
-//! what stands in an authentic message is acted on, as it must be.
+//! A key has two halves, for encryption and for authentication. Where a message is opened, only the second is
+//! secret: the contents of an authentic message determine branches, as they must.
 
 use sshsm_protocol::Command;
 use sshsm_protocol::channel::{
@@ -43,7 +44,7 @@ fn host(secret: Secret) -> HostChannel {
     HostChannel::derive(0, &key(secret), HOST, CARD, card).expect("the same key")
 }
 
-/// Two ends with a session between them; the second and third value say which secrets each has.
+/// Two ends with a session between them; the second and third values are the secrets that each has.
 fn pair(at_host: Secret, at_device: Secret) -> (HostChannel, DeviceChannel) {
     let (mut host, mut device) = (host(at_host), device(at_device));
     let mut message = host.authenticate();
@@ -120,7 +121,8 @@ pub fn host_open() {
     }
 }
 
-/// Both ends encrypt, and the device decrypts: keys and content are secret, all but the frame's header that is acted on.
+/// Both ends encrypt, and the device decrypts: keys and content are secret, except for the frame's header,
+/// which is acted on.
 #[inline(never)]
 pub fn encryption() {
     let (mut host, mut device) = pair(Secret::Both, Secret::Both);
@@ -137,7 +139,8 @@ pub fn encryption() {
     reveal(&mut message[HEADER_LENGTH + 1..length]);
 }
 
-/// A session of P-256 keys, from the Diffie-Hellman secrets on: right, and wrong in the receipt's first and last byte.
+/// A session with P-256 keys, from the Diffie-Hellman secrets on: valid, and with an error in the receipt's
+/// first and last byte.
 #[inline(never)]
 pub fn agreement() {
     let (ephemeral, fixed, point) = ([3; 32], [4; 32], [5; 65]);

@@ -1,4 +1,5 @@
-//! Code that gives its secret away, which memcheck must report in every run: a check that cannot fail proves nothing.
+//! Code that leaks its secret, which memcheck must report in every run: a check that cannot fail proves
+//! nothing.
 
 use std::hint::black_box;
 
@@ -8,11 +9,11 @@ use crate::secret::hidden;
 #[inline(never)]
 pub fn early_exit() {
     let (secret, guess) = (hidden([7; 16]), black_box([7; 16]));
-    // Opaque bytes, or the compiler compares all at once, which takes the same time for all.
+    // The bytes are opaque, or the compiler would compare all at once, which takes constant time.
     black_box(secret.iter().zip(&guess).all(|(secret, guess)| black_box(*secret) == *guess));
 }
 
-/// Reads a table where a secret byte says.
+/// Reads a table at an index given by a secret byte.
 #[inline(never)]
 pub fn table_lookup() {
     let table: [u8; 256] = black_box(std::array::from_fn(|at| at as u8 ^ 0x5a));

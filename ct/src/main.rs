@@ -1,8 +1,8 @@
-//! Runs one check of constant time under memcheck, for `cargo xtask ct`: without arguments it names the checks.
+//! Runs one constant-time check under memcheck, for `cargo xtask ct`: without arguments it lists the checks.
 //!
-//! A check hands the product's own functions secrets ([`secret`]) and lets them come to both answers. What it shall
-//! not branch on, nor index with, memcheck reports; that an answer is yes or no is public, and `verdicts.supp` says
-//! where each becomes so.
+//! A check passes secrets ([`secret`]) to the product's own functions and makes them reach both verdicts.
+//! Memcheck reports each branch and index that depends on a secret; that a verdict is yes or no is public,
+//! and `verdicts.supp` says where each becomes so.
 
 mod channel;
 mod control;
@@ -55,11 +55,11 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Some(_) => {
-            eprintln!("{wanted} tells something under valgrind alone: cargo xtask ct");
+            eprintln!("{wanted} is meaningful only under valgrind: cargo xtask ct");
             ExitCode::from(2)
         }
         None => {
-            eprintln!("no check is called {wanted:?}");
+            eprintln!("there is no check named {wanted:?}");
             ExitCode::from(2)
         }
     }

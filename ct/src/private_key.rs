@@ -19,7 +19,7 @@ fn entropy() -> ChaCha8Rng {
     ChaCha8Rng::seed_from_u64(1)
 }
 
-/// A key whose private bytes are secret, as they are stored.
+/// A key whose private bytes are secret, in their stored form.
 fn secret_key(algorithm: AsymmetricAlgorithm, private: &[u8]) -> <RustCrypto as Provider>::PrivateKey {
     let mut body = key::expand(algorithm, private).expect("a private key");
     let public = key::public(algorithm, &body).expect("a body").to_vec();
@@ -42,14 +42,14 @@ fn encrypted(block: &[u8]) -> Vec<u8> {
     rsa_encrypt(&key, &number(block)).expect("below the modulus").to_be_bytes().into_vec()
 }
 
-/// Decrypts with the ciphertext as the secret: so everything that comes of it is one, the block above all, and the key is
-/// none.
+/// Decrypts with the ciphertext as the secret: everything derived from it is secret, above all the block; the
+/// key is not.
 fn decrypted(padding: Padding<'_>, ciphertext: &[u8]) -> Result<Vec<u8>, CryptoError> {
     let body = key::expand(RSA, rsa_private()).expect("a private key");
     let key = RustCrypto::load(RSA, &body).expect("a private key");
     let mut ciphertext = ciphertext.to_vec();
     hide(&mut ciphertext);
-    // Accepted or not, and how long it is: the answer says so.
+    // Whether it is accepted, and its length: the answer reveals both.
     let plaintext = published(RustCrypto::decrypt(&key, padding, &ciphertext, &mut entropy()));
     plaintext.map(|mut plaintext| {
         reveal(&mut plaintext);

@@ -1,4 +1,4 @@
-//! What is secret: bytes that memcheck takes for undefined. It follows them through every computation, and reports
+//! Secrets: bytes that memcheck treats as undefined. It follows them through every computation, and reports
 //! each branch and each address that depends on one.
 
 #![allow(unsafe_code)] // Valgrind is asked in C; each call is given a slice's own address and length.
@@ -42,7 +42,7 @@ pub fn publish(bytes: &mut [u8]) {
     unsafe { sshsm_ct_reveal(bytes.as_mut_ptr().cast(), bytes.len()) };
 }
 
-/// A value made public, but not what it points to.
+/// Makes a value public, but not what it points to.
 pub fn published<T>(mut value: T) -> T {
     unsafe { sshsm_ct_reveal(std::ptr::from_mut(&mut value).cast(), size_of::<T>()) };
     value

@@ -1,5 +1,6 @@
-//! A whole device whose stored key is secret: in its flash, the key's sealed bytes are hidden, so that what is read and
-//! unsealed is the key, byte for byte, and a secret. What is public about it (that it exists, what it may do) stays so.
+//! A whole device with a secret stored key: in its flash, the key's sealed bytes are hidden, so that the key
+//! that is read and unsealed is secret, byte for byte. Its public attributes (that it exists, what it may do)
+//! stay public.
 
 use sshsm_firmware::crypto::Hash;
 use sshsm_protocol::channel::{AuthenticationKey, Handshake};
@@ -14,8 +15,8 @@ const BEFORE_BODY: usize = 4 + 4 + 16 + 100;
 /// The object that is secret.
 const ID: u16 = 5;
 
-/// A device, a session that may do all, and object [`ID`], stored as `body`; the bytes of the body that `secret` names
-/// are hidden.
+/// A device, a session with all rights, and object [`ID`], stored as `body`; the bytes of the body that
+/// `secret` names are hidden.
 struct Stored {
     device: ModelDevice,
     admin: Session,
@@ -41,8 +42,8 @@ impl Stored {
         Self { device, admin }
     }
 
-    /// What the device answers to a plain message, and how many bytes of it are secret before they are published: what
-    /// is sent is public.
+    /// The device's answer to a plain message, and how many of its bytes are secret before they are
+    /// published: what is sent is public.
     fn transact(&mut self, message: &[u8]) -> (Vec<u8>, usize) {
         let mut response = [0; MAX_MESSAGE];
         let length = self.device.handle(message, &mut response);
@@ -52,7 +53,7 @@ impl Stored {
         (response.to_vec(), secret)
     }
 
-    /// What the device answers to a command of the session.
+    /// The device's answer to a command in the session.
     fn command(&mut self, command: Command, payload: &[u8]) -> (Result<Vec<u8>, DeviceError>, usize) {
         let mut message = [0; MAX_MESSAGE];
         let length = self.admin.0.seal(command, payload, &mut message).expect("it fits");
@@ -84,7 +85,8 @@ fn create(stored: &mut Stored, expected_secret: usize) -> Session {
     Session(handshake.created(&reply).expect("the same key"))
 }
 
-/// CREATE SESSION finds the key and AUTHENTICATE SESSION checks the host by it: right, wrong cryptogram, wrong MAC.
+/// CREATE SESSION finds the key and AUTHENTICATE SESSION authenticates the host with it: valid, wrong
+/// cryptogram, wrong MAC.
 #[inline(never)]
 pub fn create_session() {
     let mut stored = authentication_key(0..32);
@@ -98,7 +100,7 @@ pub fn create_session() {
     }
 }
 
-/// A session whose MAC keys are secret: a command, and one with a wrong MAC.
+/// A session whose MAC keys are secret: a valid command, and one with a wrong MAC.
 #[inline(never)]
 pub fn session() {
     let mut stored = authentication_key(16..32);

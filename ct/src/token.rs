@@ -7,7 +7,7 @@ use crate::secret::{hidden, revealed};
 #[path = "../../host/cli/src/timestamp/access.rs"]
 mod access;
 
-/// Three clients ask: the holders of both tokens and somebody else.
+/// Three clients ask: the holders of both tokens and a stranger.
 #[inline(never)]
 pub fn bearer_token() {
     let tokens = access::Tokens::parse("0123456789abcdef\nfedcba9876543210\n").expect("two tokens");

@@ -1,4 +1,5 @@
-//! A message to the agent: it is answered whatever it is, and what would be signed is a certificate that can be read.
+//! A message to the agent: any message is answered, and anything to be signed is a certificate that can be
+//! parsed.
 
 use std::{io, slice, sync::Arc};
 
@@ -35,7 +36,7 @@ impl Authority for Willing {
             options: CertificateOptions::default(),
             ..content
         };
-        // What was read can be said again.
+        // What was parsed can be encoded again.
         SigningRequest::new(&subject, &again, &self.0.key).expect("its names are names");
         assert!(!order.forwarded);
         Some(order.request.as_bytes().to_vec())

@@ -1,4 +1,4 @@
-//! A configuration file: what is accepted is the default of options that exist; what is not is told with the file's name.
+//! A configuration file: an accepted file sets defaults of existing options; a refusal names the file.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! A message outside of sessions: it is read back as it stands, and the device answers any with one whole frame.
+//! A message outside a session: it encodes to the same bytes again, and the device answers any message with
+//! one whole frame.
 
 use sshsm_protocol::frame::{ERROR_CODE, Frame, MAX_MESSAGE, RESPONSE_FLAG};
 

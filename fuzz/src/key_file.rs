@@ -1,4 +1,4 @@
-//! A key file of either kind: what is read is written, and read again as the same key.
+//! A key file of either kind: a parsed key is written, and parsed again as the same key.
 
 use std::io;
 

@@ -1,5 +1,5 @@
-//! What each fuzz target does with an input. `fuzz_targets` gives it inputs from libFuzzer, and tests/tests/corpora.rs
-//! every file of the corpora, on every run of the tests.
+//! The code of each fuzz target. `fuzz_targets` gives it inputs from libFuzzer, and tests/tests/corpora.rs
+//! every file of the corpora, in every test run.
 
 pub mod agent_message;
 pub mod certificate;

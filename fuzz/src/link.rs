@@ -1,5 +1,5 @@
-//! Bytes from a host, cut into runs with good frames between them: the device's end of the link never panics, takes no
-//! message that was not sent, and answers every good frame that finds it ready.
+//! Bytes from a host, cut into runs with valid frames in between: the device's end of the link never panics,
+//! accepts no message that was not sent, and answers every valid frame for which it is ready.
 
 use core::time::Duration;
 
@@ -21,7 +21,7 @@ pub fn run(noise: &[u8]) {
             endpoint.receive(byte, NOW);
         }
         answers(&mut endpoint);
-        // What has the right checksum is a message, and carried out.
+        // Anything with the right checksum is a message, and carried out.
         if endpoint.take(&mut message).is_some() {
             endpoint.respond(&[0x86, 0, 0], Vitals::default());
             answers(&mut endpoint);
@@ -39,7 +39,7 @@ pub fn run(noise: &[u8]) {
     }
 }
 
-/// The numbers of all that the device sends: every byte of it belongs to a good frame.
+/// The numbers of everything that the device sends: every byte of it belongs to a valid frame.
 fn answers(endpoint: &mut Endpoint) -> Vec<u32> {
     let mut deframer = Deframer::new();
     let mut numbers = Vec::new();

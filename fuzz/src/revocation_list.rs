@@ -1,4 +1,5 @@
-//! A key revocation list: what is read revokes itself, and says the same when it is written and read again.
+//! A key revocation list: a parsed list covers itself, and means the same when it is written and parsed
+//! again.
 
 use sshsm::krl::RevocationList;
 
@@ -6,7 +7,7 @@ pub fn run(bytes: &[u8]) {
     let Ok(list) = RevocationList::decode(bytes) else { return };
     assert!(list.lost(&list).is_empty());
     let Ok(written) = list.encode() else { return };
-    let again = RevocationList::decode(&written).expect("what is written is read");
-    // Whatever else it lost, what it says of serial numbers, key ids and keys is there.
+    let again = RevocationList::decode(&written).expect("a written list can be read");
+    // Whatever else it lost, its serial numbers, key ids and keys are there.
     assert!(again.lost(&list).iter().all(|lost| lost.contains("SHA-1")));
 }

@@ -1,7 +1,7 @@
-//! Messages inside a session that may do all, on a device with a few keys: each is answered inside the session or refused,
-//! and the device starts again after them.
+//! Messages inside a session with all rights, on a device with a few keys: each is answered inside the
+//! session or refused, and the device starts again after them.
 //!
-//! An input is `command u8 ‖ length u16 ‖ payload`, again and again. Commands that take seconds are left out.
+//! An input is `command u8 ‖ length u16 ‖ payload`, repeated. Commands that take seconds are left out.
 
 use sshsm_protocol::Command;
 

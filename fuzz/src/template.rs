@@ -1,4 +1,4 @@
-//! A template's bytes: those that are read are written again as they were meant, and judge a request without a panic.
+//! A template's bytes: a parsed template encodes to an equivalent one, and judges a request without a panic.
 
 use sshsm_firmware::crypto::RustCrypto;
 use sshsm_firmware::ssh::memory::Memory;
@@ -29,7 +29,7 @@ pub fn run(bytes: &[u8]) {
     judge(&template, request);
 }
 
-/// The verdict, told; without a signed time it is never that a signature may be made.
+/// The verdict, in words; without a signed time it never permits a signature.
 pub fn judge(template: &Result<Template<'_>, TemplateError>, request: &[u8]) {
     let id = ObjectId::DEFAULT_AUTHENTICATION_KEY;
     let ca_key = CaKey { id, public: PublicKey::Ed25519(&[7; 32]), algorithm: SignatureAlgorithm::Ed25519 };

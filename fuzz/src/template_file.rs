@@ -1,4 +1,4 @@
-//! A template as TOML: what is accepted is compiled into a template that a device reads; what is not is told with a place.
+//! A template as TOML: an accepted file compiles to a template that a device reads; a refusal has a position.
 //!
 //! The timestamp key is given, so that no input makes the target read another file.
 
@@ -14,7 +14,7 @@ pub fn run(text: &[u8]) {
     match TemplateFile::parse(&text, folder) {
         Ok(file) => {
             let bytes = file.to_tlv();
-            let template = Template::decode(&bytes).expect("what is built is well-formed");
+            let template = Template::decode(&bytes).expect("a built template is well-formed");
             assert!(!describe(&template).is_empty());
         }
         Err(error) => assert!(!error.to_string().is_empty()),

@@ -1,5 +1,6 @@
-//! What comes back under a wrap key: bytes that were never an object are refused, and what is taken in is an object that
-//! can be told, exported and deleted. The input is sealed by the device itself, which has one key for data and objects.
+//! An object under a wrap key: bytes that were never an object are refused, and an imported object can be
+//! described, exported and deleted. The input is sealed by the device itself, which has one key for data and
+//! objects.
 
 use sshsm_protocol::Command;
 use sshsm_protocol::codec::Writer;
@@ -20,7 +21,7 @@ pub fn run(plaintext: &[u8]) {
     let wrapped = device::ask(&mut session, Command::WrapData, &[&ID, plaintext].concat());
     let Some(wrapped) = wrapped else { return };
     if let Some(name) = device::ask(&mut session, Command::ImportWrapped, &[&ID, &wrapped[..]].concat()) {
-        let [kind, high, low] = name[..] else { panic!("{name:?} is no type and id") };
+        let [kind, high, low] = name[..] else { panic!("{name:?} is not a type and id") };
         let info = device::ask(&mut session, Command::GetObjectInfo, &[high, low, kind]);
         assert_eq!(info.map(|info| info.len()), Some(66));
         let _ = device::ask(&mut session, Command::ExportWrapped, &[ID[0], ID[1], kind, high, low]);

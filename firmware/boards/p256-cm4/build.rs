@@ -1,13 +1,13 @@
 //! Copies the published crate p256-cm4 and corrects the copy:
 //!
-//! - A load of one register by `ldm` has no encoding of its own; what LLVM makes of it is UNPREDICTABLE (Armv7-M ARM,
-//!   A7.7.41), and QEMU's processors refuse it. It becomes an `ldr`.
-//! - The tables that secret numbers index move to RAM: reads of flash pass through a cache on RP2350, and the time they
-//!   take would tell which entry was read.
-//! - Link-time optimisation assembles for an architecture without knowing the processor, and does not know Armv8-M's DSP
-//!   instructions then: each function names a processor that has them.
+//! - Loading one register by `ldm` has no encoding of its own; LLVM's encoding of it is UNPREDICTABLE
+//!   (Armv7-M ARM, A7.7.41), and QEMU's processors refuse it. It becomes an `ldr`.
+//! - The tables indexed by secret numbers move to RAM: reads of flash pass through a cache on RP2350, and
+//!   their timing would reveal which entry was read.
+//! - Link-time optimisation assembles for an architecture without knowing the processor, and then does not
+//!   know Armv8-M's DSP instructions: each function names a processor that has them.
 //!
-//! A source that does not hold what is corrected, as often as expected, stops the build.
+//! If the source does not contain the text to be corrected, as often as expected, the build stops.
 
 use std::{
     env, fs,

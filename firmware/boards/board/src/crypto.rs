@@ -1,8 +1,9 @@
-//! Who computes on Cortex-M4 and M33: hand-optimised assembly for P-256, the RustCrypto crates for all else.
+//! Cryptography on Cortex-M4 and M33: hand-optimised assembly for P-256, the RustCrypto crates for everything
+//! else.
 //!
-//! The same nonces as the RustCrypto provider's (RFC 6979 with added entropy), so from the same entropy the same
-//! signatures; and like there, every signature is verified under the stored public key before it is released. The assembly's time does not depend on
-//! secrets.
+//! The nonces are the same as the RustCrypto provider's (RFC 6979 with added entropy), so the same entropy
+//! gives the same signatures; and as there, every signature is verified under the stored public key before it
+//! is released. The assembly runs in time independent of secrets.
 
 use alloc::vec::Vec;
 

@@ -1,10 +1,10 @@
-//! The device's generator: ChaCha20, keyed from the board's noise and keyed anew after every draw.
+//! The device's generator: ChaCha20, keyed from the board's noise and rekeyed after every draw.
 //!
-//! Noise passes its health tests ([`health`](crate::health)) before anything is made of it, at the start and for ever
-//! after. It enters through SHA-256, together with the old key, so that noise which turns out bad takes nothing away.
-//! A draw begins with a new key and discards the one it was made with: who reads this memory later learns nothing about
-//! what was drawn before. A source that fails stops the device ([`restart`](crate::restart)); weak bytes are never
-//! returned.
+//! Noise passes its health tests ([`health`](crate::health)) before it is used, at the start and ever after.
+//! It enters through SHA-256, together with the old key, so that noise which turns out to be bad does no
+//! harm. Each draw begins with a new key and discards the old one: an attacker who reads this memory later
+//! learns nothing about earlier draws. A failed source stops the device ([`restart`](crate::restart)); weak
+//! bytes are never returned.
 
 use core::convert::Infallible;
 use core::time::Duration;
@@ -16,12 +16,12 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::health::{HealthTests, MinEntropy, Unhealthy};
 
-/// A board's source of noise, as raw as the chip gives it.
+/// A board's noise source, as raw as the chip supplies it.
 pub trait Noise {
-    /// What the board claims of it.
+    /// The entropy that the board claims.
     const MIN_ENTROPY: MinEntropy;
 
-    /// Fills `samples`; an error where the hardware's own tests find a defect.
+    /// Fills `samples`; an error if the hardware's own tests find a defect.
     fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy>;
 }
 
@@ -53,7 +53,7 @@ pub struct Entropy<N> {
 }
 
 impl<N: Noise> Entropy<N> {
-    /// Tests the source and takes the first seed. `stop` ends the device when the source fails later.
+    /// Tests the source and takes the first seed. `stop` ends the device if the source fails later.
     pub fn start(mut noise: N, stop: fn(Unhealthy) -> !) -> Result<Self, Unhealthy> {
         let mut tests = HealthTests::new(N::MIN_ENTROPY);
         let mut samples = Zeroizing::new([0; 64]);

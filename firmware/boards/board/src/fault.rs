@@ -1,10 +1,10 @@
-//! What a fault does first: it gives itself a stack, since the one that it comes from may be used up.
+//! The first step after a fault: switching to a separate stack, since the current one may be exhausted.
 //!
-//! A handler in Rust begins with pushing registers; where the stack has no room left, that is a fault within a fault, and
-//! the processor locks up with everything still in its memory.
+//! A handler in Rust begins by pushing registers; if the stack has no room left, that is a fault within a
+//! fault, and the processor locks up with everything still in its memory.
 
-/// Defines the handler of the processor's `HardFault`, to which all faults come: with the whole stack to itself, it calls
-/// an `extern "C" fn() -> !`.
+/// Defines the processor's `HardFault` handler, which receives all faults: with the whole stack to itself, it
+/// calls an `extern "C" fn() -> !`.
 #[macro_export]
 macro_rules! hard_fault {
     ($then:path) => {

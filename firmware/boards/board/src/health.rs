@@ -1,9 +1,9 @@
 //! The continuous health tests of a noise source (NIST SP 800-90B, section 4.4), sample by sample.
 //!
-//! A sample is a byte. Both tests fail a sound source less than once in 2^30 samples (α = 2^-30), and a source that
-//! gives less than half of the entropy that its board claims soon.
+//! A sample is a byte. Both tests fail a sound source less than once in 2^30 samples (α = 2^-30), and quickly
+//! fail a source that supplies less than half of the entropy that its board claims.
 
-/// What a board claims of its noise source: the min-entropy of each byte, in bits.
+/// The entropy that a board claims for its noise source: the min-entropy of each byte, in bits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MinEntropy {
     /// Half a bit: raw samples of an oscillator.
@@ -64,8 +64,8 @@ pub enum Unhealthy {
     /// The source reported a failure of its own.
     #[error("the noise source reports a failure")]
     Source,
-    /// The source gave nothing for so long that nothing will come.
-    #[error("the noise source gives nothing")]
+    /// The source has been silent for so long that no more noise will come.
+    #[error("the noise source is silent")]
     Silent,
 }
 
@@ -89,7 +89,7 @@ impl HealthTests {
         Self { claim, last: None, repetitions: 0, reference: 0, seen: 0, matches: 0 }
     }
 
-    /// Looks at the next samples. Once a test has failed nothing that the source gives may be used.
+    /// Tests the next samples. Once a test has failed, the source must not be used any more.
     pub fn check(&mut self, samples: &[u8]) -> Result<(), Unhealthy> {
         samples.iter().try_for_each(|&sample| self.check_one(sample))
     }

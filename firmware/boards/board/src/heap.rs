@@ -1,5 +1,5 @@
-//! The heap: one arena of the board's choice, which holds all that a store can hold beside the largest command, and a count
-//! of the most that was ever used of it.
+//! The heap: one arena of the board's choice, with room for a full store plus the largest command, and a
+//! count of its peak usage.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -19,12 +19,12 @@ struct Counted {
 #[global_allocator]
 static HEAP: Counted = Counted { heap: LlffHeap::empty(), peak: Mutex::new(Cell::new(0)) };
 
-/// Gives the heap its memory; nothing can be allocated before. A second call panics. An image with less memory than a full
-/// store needs is not built.
+/// Gives the heap its memory; nothing can be allocated before. A second call panics. An image with less
+/// memory than a full store needs does not build.
 pub fn start<const BYTES: usize>(arena: &'static mut [MaybeUninit<u8>; BYTES]) {
     const { assert!(Room::of(BYTES, region::MAX_SECTORS).is_all(), "a full store does not fit into this heap") };
     #[allow(unsafe_code, reason = "an allocator is told its memory by address")]
-    // SAFETY: the slice is valid for ever and nobody else has it.
+    // SAFETY: the slice is valid forever and has no other owner.
     unsafe {
         HEAP.heap.init(arena.as_mut_ptr().addr(), arena.len());
     }
@@ -36,7 +36,7 @@ pub fn peak() -> usize {
     critical_section::with(|cs| HEAP.peak.borrow(cs).get())
 }
 
-/// Begins to count the peak anew; returns the bytes that are in use now.
+/// Restarts counting the peak; returns the bytes currently in use.
 pub fn forget_peak() -> usize {
     let used = HEAP.heap.used();
     critical_section::with(|cs| HEAP.peak.borrow(cs).set(used));
@@ -44,7 +44,7 @@ pub fn forget_peak() -> usize {
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
-// SAFETY: both calls are passed on unchanged to an allocator that keeps the contract.
+// SAFETY: both calls are passed on unchanged to an allocator that meets the contract.
 unsafe impl GlobalAlloc for Counted {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: as this function's caller promises.

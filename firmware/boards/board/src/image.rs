@@ -1,8 +1,9 @@
-//! The image that runs: what it says of itself in flash, and its hash.
+//! The running image: the mark that describes it in flash, and its hash.
 //!
-//! The hash is over flash as it is, from the image's first byte (`_image_start` in the board's `memory.x`) to the end of
-//! the initial values of its variables, which cortex-m-rt's linker script puts last. `cargo xtask firmware` writes the same
-//! bytes to `BOARD.bin`, and fails when they are others. It is the image itself that computes it: see docs/boards.md.
+//! The hash covers the flash contents from the image's first byte (`_image_start` in the board's `memory.x`)
+//! to the end of the initial values of its variables, which cortex-m-rt's linker script puts last. `cargo
+//! xtask firmware` writes the same bytes to `BOARD.bin`, and fails if they differ. The image itself computes
+//! the hash: see docs/boards.md.
 
 use core::cell::Cell;
 
@@ -13,8 +14,8 @@ use sshsm_protocol::device_status::Image;
 
 use crate::link;
 
-/// What an image says of itself, to who has its file: `sshsm image: board BOARD, version VERSION, dialect DIALECT`, and
-/// zeros. `sshsm flash` reads it before it writes the image to a board.
+/// The image's description, for readers of its file: `sshsm image: board BOARD, version VERSION, dialect
+/// DIALECT`, and zeros. `sshsm flash` reads it before it writes the image to a board.
 #[derive(Debug)]
 pub struct Mark {
     text: [u8; Mark::LENGTH],
@@ -48,7 +49,7 @@ impl Mark {
         Self { text, board }
     }
 
-    /// The board's name, for all that runs on it. That this is asked is what keeps the mark in the image.
+    /// The board's name. Reading it here is what keeps the mark in the image.
     #[must_use]
     pub fn board(&self) -> &'static str {
         core::hint::black_box(&self.text);
@@ -72,7 +73,8 @@ pub fn running() -> Image {
     }
 }
 
-/// The hash, computed a little at a time, so that a message that comes meanwhile does not wait.
+/// The hash, computed a little at a time, so that a message that arrives in the meantime does not have to
+/// wait.
 #[derive(Default)]
 pub struct Hashing {
     hash: Sha256,
@@ -91,7 +93,7 @@ impl Hashing {
         self.image.is_some()
     }
 
-    /// Takes the next step; the image once its hash is known, which hosts then can ask for.
+    /// Takes the next step; returns the image once its hash is known, which hosts can then request.
     pub fn step(&mut self) -> Option<Image> {
         if self.image.is_none() {
             let image = bytes();
@@ -126,7 +128,7 @@ fn bytes() -> &'static [u8] {
     let variables = (&raw const __edata).addr() - (&raw const __sdata).addr();
     let length = (&raw const __sidata).addr() + variables - start.addr();
     #[allow(unsafe_code, reason = "flash is memory that the linker script knows and the language does not")]
-    // SAFETY: the processor reads flash as memory, there is as much from there on, and nothing writes to the image.
+    // SAFETY: the processor reads flash as memory, that much follows, and nothing writes to the image.
     unsafe {
         core::slice::from_raw_parts(start, length)
     }

@@ -1,7 +1,7 @@
-//! What all boards share, and no board knows better.
+//! The code that all boards share.
 //!
-//! A board is a thin binary: it sets up its clock, flash, entropy and serial port, implements
-//! `Platform`, and calls [`serve`]. What can be said once for all of them is here.
+//! A board is a thin binary: it sets up its clock, flash, entropy and serial port, implements `Platform`, and
+//! calls [`serve`]. Everything common to all of them is here.
 //!
 //! | to learn about | open |
 //! |---|---|
@@ -9,14 +9,14 @@
 //! | which part of the flash is the store's, and how it is written | [`region`] |
 //! | the root key, and the secret in flash where the chip has none | [`secret`] |
 //! | how bytes of the serial port become messages | [`link`] |
-//! | how noise becomes keys, and what stops a device whose noise is weak | [`entropy`], [`health`] |
+//! | how noise becomes keys, and what stops a device with weak noise | [`entropy`], [`health`] |
 //! | how RP2350's generator is driven | [`trng`] |
-//! | who computes signatures on the larger processors | `crypto` |
+//! | the implementation of signatures on the larger processors | `crypto` |
 //! | what the light shows | [`light`] |
 //! | when the watchdog is fed | [`progress`] |
-//! | how a device ends, and what it remembers of it | [`fault`], [`restart`] |
-//! | who touches it | [`touch`] |
-//! | which image runs | `image` |
+//! | how a device stops, and how the next start knows why | [`fault`], [`restart`] |
+//! | touching the device | [`touch`] |
+//! | the running image | `image` |
 
 #![cfg_attr(target_os = "none", no_std)]
 

@@ -1,10 +1,10 @@
-//! What a light says of a device: one pattern for each thing it does.
+//! The light: one pattern for each activity of a device.
 //!
 //! | light | the device |
 //! |---|---|
-//! | a short flash every two seconds | waits for a message |
-//! | on | starts, or carries one out |
-//! | quick, even blinking | waits to be touched |
+//! | a short flash every two seconds | is waiting for a message |
+//! | on | is starting, or carrying one out |
+//! | quick, even blinking | is waiting for a touch |
 //! | slow, even blinking | was asked to show itself (BLINK DEVICE) |
 //! | three flashes and a pause | failed; its log says why |
 
@@ -29,7 +29,7 @@ pub fn lit(activity: Activity, shown: bool, now: Duration) -> bool {
 mod tests {
     use super::*;
 
-    /// How long the light is on in two seconds, and how often it goes on.
+    /// How long the light is on in two seconds, and how often it turns on.
     fn seen(activity: Activity, shown: bool) -> (u64, usize) {
         let states: Vec<bool> = (0..2000).map(|at| lit(activity, shown, Duration::from_millis(at))).collect();
         let on = states.iter().filter(|on| **on).count();

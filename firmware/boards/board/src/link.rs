@@ -1,5 +1,5 @@
-//! The link between interrupts and the thread: bytes come and go at interrupt priority, messages are carried out below
-//! it. One [`Endpoint`], which both reach with interrupts off.
+//! The link between interrupts and the main thread: bytes are handled at interrupt priority, messages are
+//! carried out below it. Both access one [`Endpoint`], with interrupts off.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -20,7 +20,7 @@ struct Link {
 
 static LINK: Mutex<RefCell<Option<Link>>> = Mutex::new(RefCell::new(None));
 
-/// What an end that has not started says.
+/// The value for an endpoint that has not started.
 fn with<T>(otherwise: T, then: impl FnOnce(&mut Link) -> T) -> T {
     critical_section::with(|cs| match LINK.borrow_ref_mut(cs).as_mut() {
         Some(link) => then(link),
@@ -41,7 +41,7 @@ pub fn ready() -> bool {
     with(false, |link| link.endpoint.ready())
 }
 
-/// Takes a byte that came, when the link is [`ready`] for it.
+/// Accepts a received byte, when the link is [`ready`] for it.
 pub fn receive(byte: u8) {
     with((), |link| {
         let now = (link.uptime)();
@@ -54,7 +54,7 @@ pub fn transmit(room: &mut [u8]) -> usize {
     with(0, |link| link.endpoint.transmit(room))
 }
 
-/// What a session wants started, once its host has been told everything: the board does it.
+/// What a session wants started, once its host has received everything: the board does it.
 #[must_use]
 pub fn restart_due() -> Option<Boot> {
     with(None, |link| link.endpoint.restart_due())
@@ -83,7 +83,7 @@ pub fn touch_wanted(timeout: Option<Duration>) {
     with((), |link| link.endpoint.touch_wanted(timeout));
 }
 
-/// What the device does, for its light.
+/// The device's activity, for its light.
 #[must_use]
 pub fn activity() -> Activity {
     with(Activity::Starting, |link| link.endpoint.activity())

@@ -1,21 +1,21 @@
-//! When the watchdog is fed: as long as the thread gets on.
+//! When the watchdog is fed: as long as the main thread makes progress.
 //!
-//! What runs in interrupts feeds it, so that interrupts which stop are noticed at once. The thread computes for minutes
-//! without a sign of life when it looks for the primes of a long RSA key; so it is trusted for [`LONGEST`] with one
-//! message, and no longer. It is trusted for [`LONGEST_START`] until it serves.
+//! Interrupt code feeds it, so that stopped interrupts are noticed at once. The thread computes for minutes
+//! without a sign of life when it searches for the primes of a long RSA key, so it may spend up to
+//! [`LONGEST`] on one message. It has [`LONGEST_START`] until it serves.
 
 use core::time::Duration;
 
 use sshsm_protocol::link::Activity;
 
-/// Longer than any message should take; an estimate. The primes of an RSA-4096 key are a matter of luck, and on a Cortex-M0+
-/// they may not be found in time: such a key is made elsewhere and imported.
+/// Longer than any message should take; an estimate. Finding the primes of an RSA-4096 key is a matter of
+/// luck, and on a Cortex-M0+ they may not be found in time: generate such a key elsewhere and import it.
 pub const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Longer than any start should take: the slowest flash takes 52 s to erase the store's 129 sectors.
 pub const LONGEST_START: Duration = Duration::from_secs(180);
 
-/// What is known of the thread.
+/// What is known about the thread.
 #[derive(Default)]
 pub struct Progress {
     /// Since when it has started, or has had the message that it has.
@@ -88,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn one_that_never_gets_to_serve_is_given_up_and_one_that_does_has_its_time_for_the_first_message() {
+    fn a_start_that_never_serves_is_given_up_and_serving_restarts_the_time() {
         let mut progress = Progress::default();
         let late = LONGEST_START - Duration::from_nanos(1);
         assert!(progress.made(Activity::Starting, Duration::ZERO) && progress.made(Activity::Starting, late));

@@ -1,10 +1,11 @@
-//! Parts of a chip's flash, seen as one, with the word that the store may rely on.
+//! Parts of a chip's flash, combined into one, with the word size that the store relies on.
 //!
-//! Programming is in order word by word: a power cut leaves whole words before it and untouched ones behind it. Erasing
-//! is sector by sector, so that interrupts which have to wait for it wait for one sector only.
+//! Programming is in order, word by word: a power cut leaves whole words before it and untouched ones after
+//! it. Erasing is sector by sector, so that interrupts wait for at most one sector.
 //!
-//! A region that was blank all over at the start is new. There, a sector that still is blank is not erased: a first start
-//! would spend seconds on it. Nowhere else does reading as blank mean that a sector is: its erasure may have been cut off.
+//! A region that was blank all over at the start is new. There, a sector that is still blank is not erased:
+//! that would cost a first start several seconds. In any other region, reading as blank does not mean that a
+//! sector is blank: its erasure may have been interrupted.
 
 use core::ops::Range;
 
@@ -13,10 +14,10 @@ use embedded_storage::nor_flash::{
     check_erase, check_read, check_write,
 };
 
-/// Sectors that a board's store has at most: each takes memory (`store::memory` of the firmware).
+/// Maximum number of sectors of a board's store: each takes memory (`store::memory` of the firmware).
 pub const MAX_SECTORS: usize = 128;
 
-/// Parts of a flash, one behind the other, programmed in words of `WORD` bytes.
+/// Consecutive parts of a flash, programmed in words of `WORD` bytes.
 pub struct Region<F, const WORD: usize> {
     flash: F,
     parts: &'static [Range<u32>],
@@ -73,7 +74,7 @@ impl<F: NorFlash, const WORD: usize> Region<F, WORD> {
 }
 
 impl<F, const WORD: usize> Region<F, WORD> {
-    /// Where in the flash `offset` is, and how many bytes from there on are in the same part.
+    /// Where `offset` is in the flash, and how many bytes from there on are in the same part.
     fn place(&self, offset: u32) -> Result<(u32, u32), NorFlashErrorKind> {
         let mut before = 0;
         for part in self.parts {
@@ -148,10 +149,10 @@ const fn sector<F: NorFlash>() -> u32 {
     length
 }
 
-/// The size at which a flash begins again, where it is smaller than the `claimed` that it should have: a chip does not know
-/// of the address lines that it lacks. The image at its beginning is the mark.
+/// The size after which a flash repeats, if it is smaller than the `claimed` size: a chip ignores the address
+/// lines that it lacks. The image at its beginning serves as the mark.
 ///
-/// # Errors
+/// # Errors The flash cannot be read.
 /// The flash cannot be read.
 pub fn repeats_at<F: ReadNorFlash>(flash: &mut F, claimed: u32) -> Result<Option<u32>, F::Error> {
     const MARK: u32 = 4096;
@@ -176,7 +177,7 @@ pub fn repeats_at<F: ReadNorFlash>(flash: &mut F, claimed: u32) -> Result<Option
 pub(crate) mod tests {
     use super::*;
 
-    /// Flash with bytes for words, that notes what is done to it.
+    /// Flash with one-byte words that records what is done to it.
     pub(crate) struct Model {
         pub(crate) bytes: Vec<u8>,
         done: Vec<(&'static str, u32, usize)>,
@@ -187,7 +188,7 @@ pub(crate) mod tests {
             Self { bytes: vec![0xff; sectors * Self::ERASE_SIZE], done: Vec::new() }
         }
 
-        /// One that somebody has used: every byte is zero.
+        /// A used flash: every byte is zero.
         fn used(sectors: usize) -> Self {
             Self { bytes: vec![0; sectors * Self::ERASE_SIZE], done: Vec::new() }
         }
@@ -271,7 +272,7 @@ pub(crate) mod tests {
         region.write(4096 + 32, &[7; 16]).unwrap();
         region.erase(0, 5 * 4096).unwrap();
         assert_eq!(region.flash.done[1..], [("erase", 2 * 4096, 4096)]);
-        // Where anything is left, a sector that looks blank may be one whose erasure was cut off.
+        // If anything is left, a sector that looks blank may be one whose erasure was interrupted.
         let mut used = Model::new(8);
         used.bytes[8 * 4096 - 1] = 0xfe;
         let mut region = Region::<_, 16>::new(used, PARTS).unwrap();

@@ -1,14 +1,16 @@
-//! How a device ends: every byte of its memory is cleared, then the chip resets, and the next start can say why.
+//! How a device stops: every byte of its memory is cleared, then the chip resets, and the next start can say
+//! why.
 //!
-//! Keys live in the heap and on the stack; nothing else decides what is a secret, so all of the memory goes. What went
-//! wrong is kept as a number in the first word of `.uninit`, which neither start-up code nor the clearing touches.
+//! Keys are in the heap and on the stack, and nothing records which bytes are secret, so all memory is
+//! cleared. The reason is kept as a number in the first word of `.uninit`, which neither start-up code nor
+//! the clearing touches.
 
 use core::mem::MaybeUninit;
 use core::ptr::{addr_of_mut, read_volatile, write_volatile};
 
 use sshsm_protocol::link::ResetReason;
 
-/// What is kept of a reason that only the firmware knows; other values say nothing.
+/// The numbers for reasons that only the firmware knows; other values have no meaning.
 const KEPT: [(u32, ResetReason); 3] = [
     (0x7373_6801, ResetReason::Requested),
     (0x7373_6802, ResetReason::Panic),
@@ -26,17 +28,17 @@ unsafe extern "C" {
     static mut _ram_end: u32;
 }
 
-/// What is kept when the boot loader is to be started, by the next run: by then nothing is left in memory.
+/// The number that makes the next run start the boot loader: by then nothing is left in memory.
 const BOOTLOADER: u32 = 0x7373_6804;
 
-/// Why the firmware itself started this run; `None` where it was the hardware that did. It is told once.
+/// Why the firmware itself started this run; `None` if the hardware did. It is reported once.
 pub fn take_reason() -> Option<ResetReason> {
     let code = kept();
     keep_nothing();
     KEPT.into_iter().find(|(kept, _)| *kept == code).map(|(_, reason)| reason)
 }
 
-/// Whether the last run ended with [`restart_for_bootloader`]. It is told once, before [`take_reason`].
+/// Whether the last run ended with [`restart_for_bootloader`]. It is reported once, before [`take_reason`].
 pub fn take_bootloader() -> bool {
     let wanted = kept() == BOOTLOADER;
     if wanted {
@@ -66,8 +68,8 @@ pub fn restart(reason: ResetReason) -> ! {
     end(KEPT.iter().find(|(_, kept)| *kept == reason).map_or(0, |(code, _)| *code))
 }
 
-/// Clears all memory and resets the chip; the next run is told to start the boot loader and nothing else, since a boot
-/// loader can show a host what is in memory.
+/// Clears all memory and resets the chip; the next run only starts the boot loader, since a boot loader can
+/// expose memory to a host.
 pub fn restart_for_bootloader() -> ! {
     end(BOOTLOADER)
 }
@@ -77,8 +79,8 @@ fn end(code: u32) -> ! {
     /// Application interrupt and reset control: its address, and what asks it for a system reset.
     static RESET: [u32; 2] = [0xe000_ed0c, 0x05fa_0004];
     #[allow(unsafe_code, reason = "the stack itself is cleared, so nothing may be on it")]
-    // SAFETY: interrupts are off, no memory but the cleared is touched, and control never comes back. Six registers
-    // are what Cortex-M0+ has to give.
+    // SAFETY: interrupts are off, only the cleared memory is touched, and control never returns. Cortex-M0+
+    // has just six registers for this.
     unsafe {
         core::arch::asm!(
             "2:",

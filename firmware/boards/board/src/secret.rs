@@ -1,6 +1,8 @@
-//! A board's secret in a flash sector of its own, for boards whose chip has none: made once, before anything is stored.
+//! A board's secret in a separate flash sector, for boards whose chip has none: generated once, before
+//! anything is stored.
 //!
-//! It keeps a copy of the store alone useless, and dies with a mass erasure. It stops nobody who can read the whole flash.
+//! It makes a copy of the store alone useless, and is lost in a mass erasure. It does not stop an attacker
+//! who can read the whole flash.
 
 use embedded_storage::nor_flash::{NorFlash, NorFlashError as _, NorFlashErrorKind};
 use rand_core::CryptoRng;
@@ -11,24 +13,24 @@ use zeroize::{Zeroize as _, Zeroizing};
 pub type Secret = Zeroizing<[u8; SECRET]>;
 
 const SECRET: usize = 32;
-/// The secret and its digest: a sector that was being written when the power failed is not taken for one.
+/// The secret and its digest: a sector that was being written when the power failed is not mistaken for one.
 const RECORD: usize = SECRET + 32;
 
 /// Why there is no secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SecretError {
-    /// There was one: what is stored under it is beside it. It is left as it is.
+    /// There was one: data stored under it follows. It is not modified.
     #[error("the sector with the root secret is damaged")]
     Damaged,
-    /// The flash reported an error, or forgot what was written.
+    /// The flash reported an error, or lost what was written.
     #[error("the flash failed ({0:?})")]
     Flash(NorFlashErrorKind),
 }
 
-/// Reads the secret in the sector at `sector`; one is made while the sector behind it, where the store begins, is blank.
+/// Reads the secret in the sector at `sector`; generates one if the sector after it, where the store begins,
+/// is blank.
 ///
-/// # Errors
-/// [`SecretError`]; nothing was changed then, or what was begun is begun again at the next start.
+/// # Errors [`SecretError`]; then nothing was changed, or an unfinished change is repeated at the next start.
 pub fn load_or_make<F: NorFlash>(
     flash: &mut F,
     sector: u32,

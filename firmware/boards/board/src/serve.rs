@@ -1,4 +1,4 @@
-//! What a board does all day, below its interrupts: carries out one message after the other.
+//! A board's main loop, below its interrupts: it carries out one message after another.
 
 use alloc::boxed::Box;
 use core::fmt::Display;
@@ -10,9 +10,9 @@ use sshsm_protocol::link::Level;
 use crate::image::Hashing;
 use crate::link;
 
-/// Starts the device and carries out what comes in over the [`link`]; in between it computes the image's hash, and then
-/// sleeps. `send` is called when there is something to send, or to restart. A device that does not start says so in its log
-/// and refuses every message.
+/// Starts the device and carries out the messages from the [`link`]; in between it computes the image's hash,
+/// and then sleeps. `send` is called when there is output, or a restart is due. A device that does not start
+/// says so in its log and refuses every message.
 pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
     let mut device = match Device::start(platform, flash) {
         Ok(device) => Box::new(device),
@@ -24,7 +24,8 @@ pub fn serve<P: Platform>(platform: P, flash: P::Flash, send: impl Fn()) -> ! {
     let mut response = Box::new([0; MAX_MESSAGE]);
     let mut hashing = Hashing::default();
     loop {
-        // An interrupt between the look and the sleep would be slept through if it were not held off; it still wakes.
+        // An interrupt between the check and the sleep would be missed if it were not held off; it still
+        // wakes the processor.
         let message = critical_section::with(|_| {
             let message = link::take(&mut request);
             if message.is_none() && hashing.is_done() {

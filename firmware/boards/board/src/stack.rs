@@ -1,4 +1,4 @@
-//! How deep the stack ever was: what lies unused below it is painted, and looked at later.
+//! The maximum depth of the stack: the unused part is painted, and examined later.
 
 use core::ptr::{self, addr_of_mut};
 
@@ -13,17 +13,18 @@ unsafe extern "C" {
     static mut _stack_end: u32;
 }
 
-/// Has the processor watch the stack pointer: where the stack ends, a fault follows, before anything beyond it is touched.
+/// Makes the processor enforce the stack limit: at the end of the stack a fault occurs before anything beyond
+/// it is touched.
 #[cfg(feature = "stack-limit")]
 pub fn limit() {
     #[allow(unsafe_code, reason = "a stack pointer below its limit would be a fault")]
-    // SAFETY: the stack pointer is above; what lies below is not the stack's.
+    // SAFETY: the stack pointer is above; the memory below does not belong to the stack.
     unsafe {
         cortex_m::register::msplim::write(addr_of_mut!(_stack_end) as u32);
     }
 }
 
-/// Paints what is unused now.
+/// Paints the part that is currently unused.
 #[inline(never)]
 pub fn paint() {
     let end = (cortex_m::register::msp::read() as usize).saturating_sub(MARGIN);
@@ -31,7 +32,8 @@ pub fn paint() {
         let mut word = addr_of_mut!(_stack_end);
         while word.addr() < end {
             #[allow(unsafe_code, reason = "the stack has no owner in the language")]
-            // SAFETY: between the end of the statics and the stack pointer lies nothing, and no interrupt pushes now.
+            // SAFETY: there is nothing between the end of the statics and the stack pointer, and no interrupt
+            // pushes now.
             unsafe {
                 ptr::write_volatile(word, PAINT);
                 word = word.add(1);

@@ -1,4 +1,4 @@
-//! Waiting for somebody's finger, the same on every board.
+//! Waiting for a touch of the button, the same on every board.
 
 use core::time::Duration;
 
@@ -6,7 +6,7 @@ use sshsm_firmware::platform::Presence;
 
 use crate::link;
 
-/// What a board waits with.
+/// What a board needs for waiting.
 pub trait Button {
     /// Whether it is held down now.
     fn pressed(&mut self) -> bool;
@@ -21,7 +21,8 @@ pub trait Button {
     fn send(&mut self);
 }
 
-/// Tells the host and waits for the button to be pressed; one that is held down already must be let go first.
+/// Tells the host and waits for the button to be pressed; one that is already held down must be released
+/// first.
 pub fn confirm(button: &mut impl Button, timeout: Duration) -> Presence {
     let end = button.uptime().saturating_add(timeout);
     link::touch_wanted(Some(timeout));

@@ -1,10 +1,11 @@
-//! RP2350's TRNG (datasheet 12.12), with all of its own tests switched on, and a bound: it gives a block of noise or says
-//! in time that it gives none.
+//! RP2350's TRNG (datasheet 12.12), with all of its own tests switched on and a time limit: it returns a
+//! block of noise, or reports in time that there is none.
 //!
-//! Its tests fail on sound noise too: two equal runs of 16 bits happen in one block of 5500. What it does after that the
-//! datasheet says of one test only (autocorrelation: it stops for good); so whichever test has failed, and also when
-//! nothing happens at all, it is reset, and samples its oscillator more slowly the next time. What was collected before
-//! a reset is never given, nor is the first block after one.
+//! Its tests fail on sound noise too: two equal runs of 16 bits occur in one block of 5500. The datasheet
+//! says for only one test what happens then (autocorrelation: the TRNG stops permanently). Whichever test has
+//! failed, and also when nothing happens at all, the TRNG is therefore reset and samples its oscillator more
+//! slowly the next time. What was collected before a reset is never returned, nor is the first block after
+//! one.
 
 use core::time::Duration;
 
@@ -37,13 +38,16 @@ const TRNG_SW_RESET: usize = 0x140;
 const ERRORS: u32 = 0b1110;
 /// All bits of `RNG_ISR`.
 const ALL: u32 = 0b1111;
-/// Which chain of inverters: with the second shortest a sampling interval of 20 to 25 gives acceptable noise (12.12.2).
+/// Which chain of inverters: with the second shortest, a sampling interval of 20 to 25 gives acceptable noise
+/// (12.12.2).
 const CHAIN: u32 = 1;
-/// Clock cycles between two samples at first: four times the acceptable, which "significantly reduces" failed tests.
+/// Clock cycles between two samples at first: four times the acceptable interval, which "significantly
+/// reduces" failed tests.
 const INTERVAL: u32 = 100;
 /// Tries for one block; every second one samples half as often as the one before.
 const TRIES: u32 = 12;
-/// What a try waits for its block: at the longest interval one takes 0.25 s (8 ms at [`INTERVAL`], after 12.12.2).
+/// How long a try waits for its block: at the longest interval one takes 0.25 s (8 ms at [`INTERVAL`], by
+/// 12.12.2).
 const PATIENCE: Duration = Duration::from_millis(1000);
 /// Bytes of a block.
 const BLOCK: usize = 24;
@@ -65,7 +69,7 @@ impl<R: Registers> Trng<R> {
         trng
     }
 
-    /// Starts anew, forgetting all that was collected.
+    /// Restarts, discarding everything that was collected.
     fn reset(&mut self, interval: u32) {
         let registers = &mut self.registers;
         registers.write(TRNG_SW_RESET, 1);
@@ -151,7 +155,7 @@ mod tests {
         static CLOCK: Cell<Duration> = const { Cell::new(Duration::ZERO) };
     }
 
-    /// Each look at the clock takes a millisecond.
+    /// Each reading of the clock takes a millisecond.
     fn now() -> Duration {
         CLOCK.set(CLOCK.get() + Duration::from_millis(1));
         CLOCK.get()
@@ -170,7 +174,7 @@ mod tests {
     /// The peripheral: blocks are numbered, and each byte of one is its number.
     struct Model {
         registers: BTreeMap<usize, u32>,
-        /// What is to come; the last for ever.
+        /// The coming outcomes; the last repeats forever.
         fates: RefCell<VecDeque<Fate>>,
         state: RefCell<State>,
     }
@@ -186,7 +190,7 @@ mod tests {
     }
 
     impl Model {
-        /// As the boot ROM leaves it: with a block of raw samples, number 0, that says that it is good.
+        /// As the boot ROM leaves it: with a block of raw samples, number 0, that is marked as good.
         fn new(fates: impl IntoIterator<Item = Fate>) -> Self {
             let fates = RefCell::new(fates.into_iter().collect());
             let state = State { valid: true, isr: 1, ..State::default() };

@@ -1,16 +1,17 @@
 //! sshsm on the Adafruit Feather nRF52840 Express, and on boards like it: an nRF52840 with a UF2 boot loader, a light on
 //! P1.15 (lit when high), a button on P1.02 (low when pressed).
 //!
-//! *Flash.* The boot loader came with SoftDevice S140 6.1.1, which stays where it is and is never started; the image
-//! begins behind it, at 0x26000. The store has 72 KiB between image and boot loader, in two parts: what lies between them
-//! is where the boot loader puts a new one of its own kind. The image is built for size and without the curves that
-//! OpenSSH has not.
+//! *Flash.* The boot loader comes with SoftDevice S140 6.1.1, which stays in place and is never started; the
+//! image begins after it, at 0x26000. The store has 72 KiB between image and boot loader, in two parts: the
+//! boot loader uses the space between them for updates of itself. The image is built for size and without the
+//! curves that OpenSSH does not have.
 //!
-//! *Root key.* Made of the two roots that the factory drew for each chip (FICR ER and IR). Firmware can read them, and so can
-//! a debugger, until access is protected (UICR APPROTECT), which this firmware leaves to its owner: protecting is undone by
-//! nothing but a mass erasure, the boot loader's included. It writes nothing in UICR. A copy of the flash alone is useless.
+//! *Root key.* Derived from the two roots that the factory generated for each chip (FICR ER and IR). Firmware
+//! can read them, and so can a debugger, until access is protected (UICR APPROTECT), which this firmware
+//! leaves to its owner: only a mass erasure, including the boot loader, undoes the protection. The firmware
+//! writes nothing to UICR. A copy of the flash alone is useless.
 //!
-//! *Entropy* is the chip's generator of thermal noise, with its bias correction.
+//! *Entropy* is the chip's thermal noise generator, with its bias correction.
 
 #![no_std]
 #![no_main]
@@ -46,7 +47,7 @@ use sshsm_usb::{Hardware, Platform, WATCHDOG, answered, attend, digits, stop, up
 static MARK: Mark = Mark::new("nrf52840");
 
 const MEMORY: Memory = NRF52840.memory;
-/// What the chip programs at once, and never more than twice between two erasures.
+/// The unit that the chip programs, at most twice between two erasures.
 const WORD: usize = 4;
 /// Tells the boot loader to wait for a new image.
 const ENTER_BOOTLOADER: u8 = 0x57;
@@ -69,8 +70,8 @@ unsafe fn EGU0_SWI0() {
 fn main() -> ! {
     stack::paint();
     let mut config = Config::default();
-    config.hfclk_source = HfclkSource::ExternalXtal; // USB wants no less
-    config.debug = Debug::NotConfigured; // by default it would be opened for good, in UICR
+    config.hfclk_source = HfclkSource::ExternalXtal; // USB requires it
+    config.debug = Debug::NotConfigured; // the default would open it permanently, in UICR
     let peripherals = embassy_nrf::init(config);
     let reset = reset_reason();
     let mut watchdog = wdt::Config::default();
@@ -132,7 +133,7 @@ impl Noise for ThermalNoise {
     const MIN_ENTROPY: MinEntropy = MinEntropy::Four;
 
     fn read(&mut self, samples: &mut [u8]) -> Result<(), Unhealthy> {
-        /// A byte takes 120 µs on average; how long at most is not said.
+        /// A byte takes 120 µs on average; the maximum is not specified.
         const PATIENCE: Duration = Duration::from_millis(1000);
         let ready = pac::RNG.events_valrdy();
         ready.write_value(0);

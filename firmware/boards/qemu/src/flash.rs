@@ -1,5 +1,5 @@
-//! Flash: a part of the machine's PSRAM, which QEMU maps to a file, treated as NOR flash. Programming clears bits,
-//! erasing sets them, 4 KiB at a time. The file keeps what was programmed when QEMU is killed.
+//! Flash: a part of the machine's PSRAM, which QEMU maps to a file, treated as NOR flash. Programming clears
+//! bits, erasing sets them, 4 KiB at a time. The file keeps programmed data when QEMU is killed.
 
 use core::ptr::{read_volatile, with_exposed_provenance_mut, write_volatile};
 
@@ -26,8 +26,8 @@ impl Flash {
         flash
     }
 
-    /// Takes the flash. A file that QEMU has just made is all zero, and one whose erasure was cut off is zero in parts,
-    /// which flash that has a store never is: it is erased.
+    /// Takes the flash. A file that QEMU has just created is all zero, and one whose erasure was interrupted
+    /// is zero in parts, which flash with a store never is: it is erased.
     #[allow(dead_code, reason = "each binary takes it in its own way")]
     pub(crate) fn take() -> Self {
         let flash = Self(());

@@ -1,7 +1,8 @@
 //! The computer that the emulator runs on, reached by semihosting: QEMU opens files in its working directory for us.
 //!
-//! That directory is the device: `root-key`, `serial`, `flash` (QEMU maps it as memory), `button`, which is pressed
-//! while a file of that name exists, and `noise`, which is read in place of the host's generator where there is one. Emulator only: whoever may ask for files may ask for all of QEMU's user's.
+//! That directory is the device: `root-key`, `serial`, `flash` (QEMU maps it as memory), `button`, which is
+//! pressed while a file of that name exists, and `noise`, which is read instead of the host's generator if it
+//! exists. Emulator only: a program that may ask for files may ask for all of the files of QEMU's user.
 
 use core::ffi::CStr;
 
@@ -26,7 +27,7 @@ impl File {
         (handle != usize::MAX).then_some(Self(handle))
     }
 
-    /// Opens a file to read; `None` where there is none.
+    /// Opens a file for reading; `None` if there is none.
     pub(crate) fn open(path: &CStr) -> Option<Self> {
         Self::new(path, Mode::Read)
     }
@@ -51,7 +52,7 @@ impl Drop for File {
     }
 }
 
-/// The contents of a file of exactly this length; made, and filled by `make`, where there is none.
+/// The contents of a file of exactly this length; created and filled by `make` if there is none.
 pub(crate) fn read_or_make<const N: usize>(path: &CStr, make: impl FnOnce(&mut [u8; N])) -> [u8; N] {
     let mut bytes = [0; N];
     if let Some(mut file) = File::open(path) {

@@ -1,5 +1,5 @@
-//! sshsm on QEMU's `mps2-an505`: the Pico 2's processor, with a serial port, flash in a file, and entropy, root key,
-//! serial number and button from the computer that it runs on.
+//! sshsm on QEMU's `mps2-an505`: the Pico 2's processor, with a serial port, flash in a file, and entropy,
+//! root key, serial number and button from the computer that it runs on.
 
 #![no_std]
 #![no_main]
@@ -114,7 +114,7 @@ unsafe fn DefaultHandler(interrupt: i16) {
 sshsm_board::hard_fault!(fault);
 
 extern "C" fn fault() -> ! {
-    #[allow(unsafe_code, reason = "nobody else runs any more")]
+    #[allow(unsafe_code, reason = "nothing else runs any more")]
     // SAFETY: a register that is read; it belongs to the core.
     let status = unsafe { (*SCB::PTR).cfsr.read() };
     cortex_m_semihosting::heprintln!("a fault: CFSR {status:#010x}");

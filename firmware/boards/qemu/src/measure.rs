@@ -1,8 +1,9 @@
-//! What signatures cost: the same core as on the boards, counted by the emulator.
+//! The cost of signatures: the same core as on the boards, counted by the emulator.
 //!
-//! Under `-icount shift=0` an instruction takes a nanosecond, so the machine's timer counts instructions. Everything
-//! random comes from a seed: two runs of an image count the same. First the assembly has to prove itself against the
-//! RustCrypto crates; then each line on the host's stdout is `NAME ALGORITHM NUMBER...` (see `cargo xtask cycles`).
+//! Under `-icount shift=0` an instruction takes a nanosecond, so the machine's timer counts instructions. All
+//! randomness comes from a seed: two runs of an image give the same counts. First the assembly is checked
+//! against the RustCrypto crates; then each line on the host's stdout is `NAME ALGORITHM NUMBER...` (see
+//! `cargo xtask cycles`).
 
 #![no_std]
 #![no_main]
@@ -222,7 +223,7 @@ fn prove() {
     }
     hprintln!("proved p256 {compared}");
 
-    // Of what follows this much is assembly, which takes more cycles an instruction than compiled code.
+    // How much of the following is assembly, which takes more cycles per instruction than compiled code.
     let (mut r, mut s, scalar) = ([0; 8], [0; 8], [7; 8]);
     let (instructions, done) = Timer::count(|| assembly::sign(&mut r, &mut s, &[1; 32], &scalar, &[5; 8]));
     assert!(done);
@@ -242,7 +243,7 @@ struct Bench {
     session: Option<HostChannel>,
 }
 
-/// Instructions, and bytes of heap and stack above what the device holds between messages.
+/// Instructions, and bytes of heap and stack on top of what the device holds between messages.
 struct Cost {
     instructions: u64,
     heap: usize,

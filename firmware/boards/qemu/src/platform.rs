@@ -1,4 +1,4 @@
-//! What the device core asks of this machine.
+//! The machine that the device core runs on.
 
 use core::time::Duration;
 
@@ -35,7 +35,7 @@ pub(crate) struct Emulated {
 }
 
 impl Emulated {
-    /// Asks the host for everything that the machine lacks; what a new device has none of is made.
+    /// Asks the host for everything that the machine lacks; creates what a new device does not have.
     pub(crate) fn start() -> Result<Self, Unhealthy> {
         let noise = File::open(c"noise").or_else(|| File::open(c"/dev/urandom"));
         let mut entropy = Entropy::start(HostNoise(noise.ok_or(Unhealthy::Source)?), stop)?;

@@ -21,10 +21,10 @@ const ENABLE: u32 = 0b1111;
 pub(crate) struct Uart(());
 
 impl Uart {
-    /// Switches the port on. Its interrupts come once the interrupt controller lets them.
+    /// Switches the port on. Its interrupts arrive once the interrupt controller enables them.
     pub(crate) fn start() -> Self {
         let uart = Self(());
-        uart.write(DIVIDER, 16); // the least that it takes
+        uart.write(DIVIDER, 16); // the minimum
         uart.write(CONTROL, ENABLE);
         uart
     }
@@ -35,7 +35,7 @@ impl Uart {
         (self.read(STATE) & RECEIVE_FULL != 0).then(|| self.read(DATA).to_le_bytes()[0])
     }
 
-    /// Whether a byte can be sent; if not, an interrupt comes when it can.
+    /// Whether a byte can be sent; if not, there is an interrupt once it can.
     pub(crate) fn ready(&mut self) -> bool {
         self.write(INTERRUPT, 0b01);
         self.read(STATE) & TRANSMIT_FULL == 0

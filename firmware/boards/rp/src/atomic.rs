@@ -1,6 +1,6 @@
-//! Compare-and-swap for a processor that has none: Cortex-M0+ does it with interrupts off, which is enough on the one
-//! core that runs. The compiler calls these by name: `cargo xtask firmware` builds for a target with atomics, since crates
-//! that count references need them.
+//! Compare-and-swap for a processor without it: on Cortex-M0+ it is done with interrupts off, which suffices
+//! on the one core in use. The compiler calls these functions by name: `cargo xtask firmware` builds for a
+//! target with atomics, since crates that count references need them.
 
 use core::ptr::{read_volatile, write_volatile};
 
@@ -10,7 +10,8 @@ macro_rules! atomic {
         #[unsafe(no_mangle)]
         unsafe extern "C" fn $name(place: *mut $type $(, $argument: $type)+) -> $type {
             cortex_m::interrupt::free(|_| {
-                // SAFETY: the compiler passes the address of an atomic of this type, and nobody else runs now.
+                // SAFETY: the compiler passes the address of an atomic of this type, and nothing else runs
+                // now.
                 unsafe {
                     let $old = read_volatile(place);
                     write_volatile(place, $new);

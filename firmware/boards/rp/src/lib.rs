@@ -1,13 +1,16 @@
-//! sshsm on Raspberry Pi's microcontrollers: RP2040 (Pico) and RP2350 (Pico 2), which differ in little that it sees.
+//! sshsm on Raspberry Pi's microcontrollers: RP2040 (Pico) and RP2350 (Pico 2), which differ little from its
+//! point of view.
 //!
-//! *Flash.* The store has the last 512 KiB, the root secret the sector before; neither lies in an image.
+//! *Flash.* The store has the last 512 KiB, the root secret the sector before; neither is part of an image.
 //!
-//! *Root key.* Neither chip has a secret of its own that is not burnt into it for good. So one is drawn at the first start
-//! and kept in flash, beside what it seals, and bound to the chip's identity: flash copied into another board is not
-//! read, but whoever can read all of this board's flash and its identity, which the USB boot loader shows, can open it.
+//! *Root key.* The only secret that these chips could hold would have to be burnt in permanently. Instead one
+//! is drawn at the first start, kept in flash, next to what it seals, and bound to the chip's identity: flash
+//! copied to another board cannot be read, but anyone who can read all of this board's flash and its
+//! identity, which the USB boot loader exposes, can open it.
 //!
-//! *Entropy* is RP2350's TRNG, or what RP2040 has: bits of its ring oscillator (`noise.rs`). *Button*: BOOTSEL. *Light*:
-//! the board's own, on GPIO 25. *Watchdog*: the chip's, fed as [`sshsm_board::progress`] says.
+//! *Entropy* is RP2350's TRNG, or RP2040's substitute: bits of its ring oscillator (`noise.rs`). *Button*:
+//! BOOTSEL. *Light*: the board's own, on GPIO 25. *Watchdog*: the chip's, fed as described in
+//! [`sshsm_board::progress`].
 
 #![no_std]
 
@@ -152,7 +155,7 @@ impl Hardware for Chip {
     }
 }
 
-/// The chip does not say who it is.
+/// The chip does not identify itself.
 const NAMELESS: &str = "the chip's identity cannot be read";
 
 /// What no other chip has: RP2040's flash chip's unique number.
@@ -163,7 +166,8 @@ fn chip_identity(flash: &mut ChipFlash) -> Result<[u8; 8], &'static str> {
     Ok(identity)
 }
 
-/// What no other chip has: RP2350's public identity and its random number, of which only the first is told to everybody.
+/// Data unique to this chip: RP2350's public identity and its random number, of which only the first is
+/// public.
 #[cfg(feature = "rp2350")]
 fn chip_identity(_: &mut ChipFlash) -> Result<[u8; 24], &'static str> {
     let public = embassy_rp::otp::get_chipid().map_err(|_| NAMELESS)?.to_be_bytes();

@@ -15,8 +15,9 @@ use sshsm_board::{
 #[cfg(feature = "rp2350")]
 use sshsm_usb::uptime;
 
-/// RP2040: the ring oscillator's random bit, which the datasheet (2.17.5) calls not good enough as it is. Bits are taken
-/// some five periods of the oscillator apart, eight make a sample, and a sample is credited with half a bit.
+/// RP2040: the ring oscillator's random bit, which the datasheet (2.17.5) calls not good enough by itself.
+/// Bits are taken about five oscillator periods apart, eight make a sample, and a sample is credited with
+/// half a bit.
 #[cfg(feature = "rp2040")]
 pub(crate) struct ChipNoise(());
 
@@ -54,7 +55,7 @@ pub(crate) fn start(trng: Peri<'static, TRNG>) -> ChipNoise {
     let (resets, done) = (pac::RESETS.reset(), pac::RESETS.reset_done());
     resets.modify(|reset| reset.set_trng(true));
     resets.modify(|reset| reset.set_trng(false));
-    // One that does not come back gives no noise: that is seen there.
+    // If it does not come back, it supplies no noise, which is noticed there.
     let _ = wait(uptime, core::time::Duration::from_millis(10), || done.read().trng().then_some(()));
     Trng::start(Peripheral(trng), uptime)
 }
@@ -69,7 +70,7 @@ pub(crate) struct Peripheral(
 #[allow(unsafe_code, reason = "registers are memory that the language does not know")]
 impl Registers for Peripheral {
     fn read(&self, offset: usize) -> u32 {
-        // SAFETY: a register of a peripheral that nobody else has.
+        // SAFETY: a register of a peripheral that has no other owner.
         unsafe { pac::TRNG.as_ptr().cast::<u32>().byte_add(offset).read_volatile() }
     }
 

@@ -1,10 +1,10 @@
-//! What a board's build script does.
+//! The build script of a board.
 
 use std::{env, format, fs, path::Path, println};
 
 use crate::{Board, Boot, LinkerScript, Start};
 
-/// Has the linker put this board's image where its memory is.
+/// Makes the linker put this board's image where its memory is.
 ///
 /// # Panics
 /// Outside a build script, and when Cargo's folder for it cannot be written.

@@ -1,5 +1,5 @@
-//! The boards that sshsm runs on: one row each. Images, linker scripts, `cargo xtask` and `sshsm flash` read it, so that
-//! they agree.
+//! The boards that sshsm runs on, one row each. Images, linker scripts, `cargo xtask` and `sshsm flash` read
+//! this table, so that they agree.
 
 #![no_std]
 #![allow(clippy::single_range_in_vec_init, reason = "a store has one part or several")]
@@ -21,9 +21,10 @@ pub const SECTOR: u32 = 4096;
 /// A board that the firmware is built for.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Board {
-    /// What people call it; also its folder in `firmware/boards`, its binary, and the name that its firmware says.
+    /// Its common name; also its folder in `firmware/boards`, its binary, and the name that its firmware
+    /// reports.
     pub name: &'static str,
-    /// What it is, for help.
+    /// A description, for help.
     pub title: &'static str,
     /// Its package in the boards' workspace.
     pub package: &'static str,
@@ -31,9 +32,10 @@ pub struct Board {
     pub processor: Processor,
     /// The processor's clock as the image sets it.
     pub megahertz: u32,
-    /// What the crates that compute are optimised for, where not for speed: not all of them fit every flash.
+    /// The optimisation level of the crates that compute, if not for speed: not every flash has room for all
+    /// of them.
     pub opt_level: Option<&'static str>,
-    /// What lies where.
+    /// The memory layout.
     pub memory: Memory,
     /// How an image gets into its flash and starts there.
     pub boot: Boot,
@@ -78,19 +80,20 @@ impl Processor {
     }
 }
 
-/// What lies where: addresses.
+/// The memory layout: addresses.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Memory {
     /// The flash that a store and an image share.
     pub flash: Range<u32>,
-    /// Where an image may lie, and nothing that the device keeps.
+    /// The range for an image, which contains nothing that the device stores.
     pub image: Range<u32>,
     /// The store's parts, in whole sectors.
     pub store: &'static [Range<u32>],
     /// RAM.
     pub ram: Range<u32>,
-    /// Bytes at the start of RAM for the stack alone: one that grows too deep meets no variable but the end of memory, and
-    /// faults. 0: the stack grows from the end of RAM down, and its limit is the processor's to watch.
+    /// Bytes at the start of RAM reserved for the stack: one that grows too deep meets the end of memory
+    /// rather than a variable, and faults. 0: the stack grows down from the end of RAM, and the processor
+    /// enforces its limit.
     pub stack: u32,
     /// Bytes of the heap.
     pub heap: usize,
@@ -118,17 +121,17 @@ pub enum Boot {
 pub struct BootLoader {
     /// The family that images are marked with (`uf2families.json` of microsoft/uf2).
     pub family: u32,
-    /// What its `INFO_UF2.TXT` says behind `Board-ID:`.
+    /// The text after `Board-ID:` in its `INFO_UF2.TXT`.
     pub id: DriveId,
     /// How the chip finds and starts an image.
     pub start: Start,
-    /// The oldest boot loader that writes a whole image; `None` where it is in ROM.
+    /// The oldest boot loader that writes a whole image; `None` if it is in ROM.
     pub oldest: Option<[u32; 3]>,
     /// How it is started by hand.
     pub by_hand: &'static str,
 }
 
-/// What a drive says behind `Board-ID:`.
+/// The text after `Board-ID:` on a drive.
 #[derive(Debug, PartialEq, Eq)]
 pub enum DriveId {
     /// This.
@@ -144,7 +147,8 @@ pub enum Start {
     Boot2,
     /// RP2350: a block of metadata in the image's first 4 KiB (RP2350 datasheet, 5.9).
     Block,
-    /// nRF52840: the vector table behind the SoftDevice named here, which the boot loader came with and which is not started.
+    /// nRF52840: the vector table after the SoftDevice named here, which comes with the boot loader and is
+    /// not started.
     Behind(&'static str),
 }
 
@@ -228,9 +232,9 @@ pub const NRF52840: Board = Board {
     processor: Processor::CortexM4,
     megahertz: 64,
     opt_level: Some("s"),
-    // Below the image lie MBR and SoftDevice S140 6.1.1. The store has 72 KiB behind it, up to the boot loader, but not
-    // where that puts a new boot loader before it starts it: the last 40 KiB below what it takes for data of applications
-    // (`BOOTLOADER_ADDR_NEW_RECIEVED` in its `uf2cfg.h`).
+    // Below the image are MBR and SoftDevice S140 6.1.1. The store has 72 KiB after it, up to the boot
+    // loader, except the area where that puts a new boot loader before starting it: the last 40 KiB below the
+    // area that it reserves for data of applications (`BOOTLOADER_ADDR_NEW_RECIEVED` in its `uf2cfg.h`).
     memory: Memory {
         flash: 0..0x10_0000,
         image: 0x2_6000..0xd_8000,
@@ -243,7 +247,7 @@ pub const NRF52840: Board = Board {
         family: 0xada5_2840,
         id: DriveId::Contains("nrf52840"),
         start: Start::Behind("S140 6."), // it ends at 0x26000, and S140 7 does not
-        oldest: Some([0, 6, 1]),         // those before leave out what lies behind 0xad000
+        oldest: Some([0, 6, 1]),         // earlier ones skip everything beyond 0xad000
         by_hand: "plug the board in and press its reset button twice, quickly",
     }),
 };

@@ -1,4 +1,4 @@
-//! What a board does about a panic, a fault, or an interrupt that nobody expects: it clears its memory and starts again.
+//! What a board does about a panic, a fault, or an unexpected interrupt: it clears its memory and restarts.
 
 use cortex_m_rt::exception;
 use sshsm_board::restart::restart;

@@ -1,7 +1,9 @@
-//! What the boards on a USB port share: a serial port that answers while the device computes, the light and the watchdog.
+//! The common code of boards with a USB port: a serial port that answers while the device computes, the light
+//! and the watchdog.
 //!
-//! All of it is one task ([`attend`]) on an executor that runs in an interrupt; the thread below computes and is never
-//! waited for. The port is CDC-ACM under the identity 1209:0001, product `sshsm` (docs/protocol.md, "Link frames").
+//! All of it is one task ([`attend`]) on an executor that runs in an interrupt; the thread below computes and
+//! is never waited for. The port is CDC-ACM under the identity 1209:0001, product `sshsm` (docs/protocol.md,
+//! "Link frames").
 
 #![no_std]
 
@@ -33,12 +35,13 @@ pub use platform::{Hardware, Platform, stop};
 const PACKET: u8 = 64;
 /// Between two looks at the light and the watchdog.
 const TICK: embassy_time::Duration = embassy_time::Duration::from_millis(50);
-/// What the watchdog waits for between two feedings: longer than any flash chip takes to erase a sector, and no longer than
-/// RP2040's can be told.
+/// The maximum time between two feedings of the watchdog: longer than any flash chip takes to erase a sector,
+/// and no longer than RP2040's allows.
 pub const WATCHDOG: Duration = Duration::from_secs(8);
 
-/// The port appears when the device has started, or has failed to: while flash is erased, interrupts wait, and a host that
-/// looks at a new device at that time may give it up. It appears after so long in any case, to be asked what is wrong.
+/// The port appears when the device has started, or failed to: interrupts wait while flash is erased, and a
+/// host that looks at a new device at that time may give up on it. After this time it appears in any case, so
+/// that the host can ask what is wrong.
 const LATEST_PORT: Duration = Duration::from_secs(20);
 
 /// There may be something to send.
@@ -54,7 +57,7 @@ static SHOWN: Mutex<Cell<Duration>> = Mutex::new(Cell::new(Duration::ZERO));
 pub trait Board {
     /// Switches the light on or off.
     fn light(&mut self, on: bool);
-    /// Keeps the watchdog quiet for the next [`WATCHDOG`].
+    /// Holds off the watchdog for the next [`WATCHDOG`].
     fn feed(&mut self);
     /// Clears all memory and starts something.
     fn reboot(boot: Boot) -> !;
@@ -90,7 +93,7 @@ pub fn digits(serial: u32) -> &'static str {
     digits.get(first..).and_then(|digits| str::from_utf8(digits).ok()).unwrap_or_default()
 }
 
-/// Attends to the light and the watchdog, and to the port once there is something to say, for ever.
+/// Serves the light and the watchdog, and the port once there is something to report, forever.
 pub async fn attend<D: Driver<'static>, B: Board>(driver: D, serial: &'static str, board: B) -> ! {
     static CONFIGURATION: StaticCell<[u8; 128]> = StaticCell::new();
     static CONTROL: StaticCell<[u8; 64]> = StaticCell::new();
@@ -159,7 +162,7 @@ async fn send<D: Driver<'static>, B: Board>(mut port: Sender<'static, D>) {
         }
         SENT.signal(());
         if let Some(boot) = link::restart_due() {
-            // The host takes its answer before the port is gone.
+            // Lets the host read the answer before the port goes away.
             Timer::after_millis(100).await;
             B::reboot(boot)
         }
@@ -172,7 +175,7 @@ async fn hang_up(control: ControlChanged<'static>) {
         control.control_changed().await;
         if !control.dtr() {
             link::disconnected();
-            SEND.signal(()); // nobody is waited for any more
+            SEND.signal(()); // nothing is waited for any more
         }
     }
 }

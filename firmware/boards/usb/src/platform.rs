@@ -1,4 +1,5 @@
-//! What the device core asks of a board on a USB port, in terms of the little that differs between them.
+//! The board with a USB port that the device core runs on, in terms of the few differences between such
+//! boards.
 
 use core::time::Duration;
 
@@ -15,13 +16,13 @@ use zeroize::Zeroize as _;
 
 use crate::{SEND, show, uptime};
 
-/// What a chip is asked for.
+/// What is needed from a chip.
 pub trait Hardware {
     /// The part of its flash that the store has.
     type Flash: MultiwriteNorFlash;
     /// Its source of noise.
     type Noise: Noise;
-    /// Who computes signatures on it.
+    /// The implementation of signatures on it.
     type Crypto: Provider;
 
     /// Whether the button is held down.
@@ -36,7 +37,7 @@ pub struct Platform<H: Hardware> {
     root_key: Secret,
 }
 
-/// A generator whose noise fails ends the device.
+/// Stops the device when its noise source fails.
 pub fn stop(unhealthy: Unhealthy) -> ! {
     panic!("{unhealthy}")
 }
@@ -59,7 +60,7 @@ impl<H: Hardware> sshsm_firmware::Platform for Platform<H> {
 
     fn root_key(&mut self) -> RootKey {
         let key = RootKey::from_bytes(*self.root_key);
-        self.root_key.zeroize(); // asked for once
+        self.root_key.zeroize(); // requested once
         key
     }
 
