@@ -1,5 +1,5 @@
-//! The device's monotonic clock: the desktop's own, or one that a test holds and advances by hand, so that
-//! an expired session costs no waiting.
+//! The device's monotonic clock: either the desktop's own, or one that a test holds and advances by hand, so
+//! that testing an expired session takes no waiting.
 
 use std::{
     sync::{
@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Where the time comes from. Clones show the same time.
+/// The source of the time. Clones show the same time.
 #[derive(Debug, Clone)]
 pub struct Clock(Source);
 
@@ -26,7 +26,7 @@ impl Clock {
         Self(Source::Running(Instant::now()))
     }
 
-    /// A clock that stands still until [`Clock::advance`] moves it.
+    /// A clock that does not move until [`Clock::advance`] moves it.
     #[must_use]
     pub fn held() -> Self {
         Self(Source::Held(Arc::default()))

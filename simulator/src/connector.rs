@@ -6,16 +6,17 @@
 //! POST /connector/api      one raw frame in, one raw frame out; a device's own errors are HTTP 200 too
 //! ```
 //!
-//! Clients have read buffers and parsers of their own making, so what a response looks like on the wire is
-//! a promise: one write each, a literal `Content-Length: `, never chunked, connections kept alive. Exchanges
-//! reach the device one at a time and in order; the status never waits for one.
+//! Clients have hand-made read buffers and parsers, so the form of a response on the wire is guaranteed: a
+//! single write, a literal `Content-Length: `, never chunked, connections kept alive. Exchanges reach the
+//! device one at a time and in order; the status never waits for one.
 //!
-//! The service has no transport security. The secure channel inside the frames is what protects keys and
-//! passwords; listening on loopback is what keeps strangers from occupying the device.
+//! The service has no transport security. The secure channel inside the frames protects keys and passwords;
+//! listening only on loopback keeps strangers from occupying the device.
 //!
-//! Requests that a web page could have sent are refused wherever the service listens: those with an `Origin`, and those
-//! for a `Host` that is neither loopback, nor an address that is listened on, nor a [`Host`] that was allowed. The latter
-//! is what stops DNS rebinding, where a page's own name comes to mean this computer. What a client may take, and how many
+//! Requests that a web page could have sent are refused wherever the service listens: those with an `Origin`,
+//! and those for a `Host` that is neither loopback, nor an address that is listened on, nor an allowed
+//! [`Host`]. The latter stops DNS rebinding, where a page's own name resolves to this computer.
+//! [`crate::http_server`] limits how long a client may take, and how many clients there may be.
 //! of them there may be, is [`crate::http_server`]'s.
 
 use std::{
@@ -48,7 +49,7 @@ const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Something that answers frames: a device in this process, or the way to one.
 pub trait Backend: Send + 'static {
-    /// Why no answer came. It goes to the log of whoever runs the service, never to the client.
+    /// Why there was no answer. It goes to the service's log, never to the client.
     type Error: Display;
 
     /// Exchanges one raw frame for another. May take as long as the device computes.
@@ -58,7 +59,7 @@ pub trait Backend: Send + 'static {
     /// When the device did not answer; the client sees HTTP 500.
     fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, Self::Error>;
 
-    /// What a status request is told while no exchange runs.
+    /// The answer to a status request while no exchange is running.
     fn status(&mut self) -> Status;
 
     /// Hears why an exchange failed.
@@ -70,7 +71,7 @@ pub trait Backend: Send + 'static {
 pub struct Status {
     /// Whether a device would answer.
     pub present: bool,
-    /// Its serial number, where it is known.
+    /// Its serial number, if known.
     pub serial: Option<u32>,
 }
 
@@ -81,7 +82,7 @@ pub struct Settings {
     pub timeouts: Timeouts,
     /// How many there may be at once.
     pub limits: Limits,
-    /// The names besides loopback's own and the addresses that it listens on that requests may be for.
+    /// The names that requests may use besides loopback's own and the addresses that it listens on.
     pub hosts: Vec<Host>,
 }
 
@@ -99,7 +100,7 @@ pub enum BindError {
     Io {
         /// The address that was asked for.
         listen: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Others could reach it, and that was not asked for.
@@ -110,7 +111,8 @@ pub enum BindError {
     Remote(SocketAddr),
 }
 
-/// Listens on `HOST:PORT`; port 0 takes a free one. What other computers can reach is refused unless allowed.
+/// Listens on `HOST:PORT`; port 0 takes a free one. Addresses that other computers can reach are refused
+/// unless allowed.
 ///
 /// # Errors
 ///
@@ -190,7 +192,7 @@ impl<B: Backend> http_server::Service for Service<B> {
 }
 
 impl<B: Backend> Service<B> {
-    /// Why a request is turned away before anything looks at what it wants.
+    /// Why a request is turned away before its content is examined.
     fn refusal(&self, request: &Request<Incoming>) -> Option<StatusCode> {
         if http_server::is_from_a_web_page(request) {
             return Some(StatusCode::FORBIDDEN);
@@ -222,7 +224,7 @@ impl<B: Backend> Service<B> {
 
     async fn exchange(&self, request: Request<Incoming>) -> Answer {
         let stated = content_length(request.headers());
-        // In chunks, the length is known when they have come.
+        // For chunked bodies, the length is known once they have arrived.
         let chunked = stated.is_none() && request.body().size_hint().exact().is_none();
         if !chunked && stated.is_none_or(|length| !REQUEST.contains(&length)) {
             return answer(StatusCode::BAD_REQUEST, Bytes::new());
@@ -274,7 +276,7 @@ fn last(status: StatusCode) -> Answer {
 
 fn fresh_id() -> HeaderValue {
     let mut bytes = [0; 16];
-    let _ = getrandom::fill(&mut bytes); // names a request in a log; a repeated one harms nobody
+    let _ = getrandom::fill(&mut bytes); // identifies a request in a log; a repeated one does no harm
     let id = uuid::Builder::from_random_bytes(bytes).into_uuid();
     HeaderValue::from_str(id.hyphenated().encode_lower(&mut Uuid::encode_buffer()))
         .unwrap_or(HeaderValue::from_static(""))

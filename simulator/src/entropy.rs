@@ -1,5 +1,5 @@
-//! Where the device's randomness comes from: the operating system, or a seed that makes a test repeatable
-//! and **every key of the device predictable**.
+//! The source of the device's randomness: the operating system, or a seed that makes a test reproducible and
+//! **every key of the device predictable**.
 
 use core::convert::Infallible;
 
@@ -12,7 +12,7 @@ use crate::platform::RootKeyBytes;
 /// The device's generator.
 #[derive(Debug)]
 pub(crate) enum Entropy {
-    /// The operating system's generator. It panics where the system has none to give: no key may be made
+    /// The operating system's generator. It panics if the system cannot supply randomness: no key may be made
     /// from less.
     System(UnwrapErr<SysRng>),
     /// ChaCha20 from a seed that anyone can repeat. **Unsafe; for tests only.**
@@ -20,7 +20,7 @@ pub(crate) enum Entropy {
 }
 
 impl Entropy {
-    /// The operating system's generator, or the predictable one where a seed is given.
+    /// The operating system's generator, or the predictable one if a seed is given.
     #[must_use]
     pub(crate) fn new(seed: Option<u64>) -> Self {
         seed.map_or(Self::System(UnwrapErr(SysRng)), |seed| {

@@ -1,6 +1,6 @@
 //! NOR flash in memory, as strict as the chips on the boards: words of four bytes, sectors of 4 KiB,
-//! programming only clears bits. What real flash would silently spoil is an error here, so a store that
-//! runs on this runs on a board. The image is wiped when it is dropped; it holds private keys.
+//! programming only clears bits. What real flash would silently corrupt is an error here, so a store that
+//! works here works on a board. The image is wiped when it is dropped; it holds private keys.
 
 use embedded_storage::nor_flash::{
     ErrorType, MultiwriteNorFlash, NorFlash, NorFlashError, NorFlashErrorKind, ReadNorFlash, check_erase,
@@ -15,13 +15,13 @@ pub(crate) const ERASE_SIZE: usize = 4096;
 /// Bytes in the flash of a new device: 512 KiB.
 pub(crate) const CAPACITY: usize = 512 * 1024;
 
-/// What a flash operation got wrong. The image is untouched whenever one is returned.
+/// What was wrong with a flash operation. The image is unchanged whenever one is returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum FlashError {
-    /// An offset or a length is no multiple of the unit.
+    /// An offset or a length is not a multiple of the unit.
     #[error("flash offset or length is not aligned")]
     NotAligned,
-    /// The range ends behind the last byte, or before it begins.
+    /// The range ends after the last byte, or before it begins.
     #[error("flash range is out of bounds")]
     OutOfBounds,
     /// Programming cannot raise a bit from 0 to 1; only erasing can.
@@ -71,7 +71,7 @@ impl Flash {
         Self { image, changed: false }
     }
 
-    /// Flash without a byte, to stand where a device's own was taken out.
+    /// Empty flash, to replace the one that was taken out of a device.
     pub(crate) fn none() -> Self {
         Self::with_image(Zeroizing::default())
     }
@@ -80,7 +80,7 @@ impl Flash {
         &self.image
     }
 
-    /// Whether the contents differ from what was last saved.
+    /// Whether the contents differ from those last saved.
     pub(crate) fn changed(&self) -> bool {
         self.changed
     }

@@ -1,14 +1,14 @@
-//! The ground that every HTTP service of sshsm stands on: what a client may take, and which requests a web page sent.
+//! The basis of every HTTP service of sshsm: how long a client may take, and which requests a web page sent.
 //!
-//! A client takes as long as it likes over nothing: the TLS handshake, the headers, the body, the silence between two
-//! requests and the reading of an answer each have a deadline ([`Timeouts`]). Only the service's own work has none here.
+//! Every step of a client has a deadline: the TLS handshake, the headers, the body, the silence between two
+//! requests and the reading of an answer ([`Timeouts`]). Only the service's own work has none here.
 //!
-//! Connections are limited in all and for each [`Peer`] ([`Limits`]). Where there is no room, a new connection takes the
-//! place of the one that has kept the service waiting longest, of the peer that has the most. So nothing that waits for
-//! its own client keeps another client out.
+//! Connections are limited in total and for each [`Peer`] ([`Limits`]). If there is no room, a new connection
+//! replaces the one that has kept the service waiting longest, of the peer that has the most. A connection
+//! that waits for its own client therefore never keeps another client out.
 //!
-//! Requests that a web page may have sent are told by [`is_from_a_web_page`], and, where a page's own name was made to mean
-//! this computer (DNS rebinding), by [`Names`].
+//! [`is_from_a_web_page`] recognises requests that a web page may have sent; if a page's own name was made to
+//! resolve to this computer (DNS rebinding), [`Names`] does.
 
 use std::{
     convert::Infallible,
@@ -43,7 +43,7 @@ use tokio::{
 
 /// Time that clients have to take their last answer after the shutdown began.
 const GRACE: Duration = Duration::from_secs(10);
-/// Bytes of a request's headers, and of what is read ahead.
+/// Bytes of a request's headers, and of data read ahead.
 const BUFFER: usize = 16 * 1024;
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -56,7 +56,7 @@ pub struct Timeouts {
     pub body: Duration,
     /// Silence on a connection between requests, or before the first: 10 min.
     pub idle: Duration,
-    /// From the first byte of an answer until the client has taken all that was answered: 10 s.
+    /// From the first byte of an answer until the client has read everything: 10 s.
     pub answer: Duration,
 }
 
@@ -82,12 +82,13 @@ impl Default for Limits {
     }
 }
 
-/// Where clients come from that may all be one: an IPv4 address, or the 64-bit prefix that an IPv6 network is given.
+/// The origin of clients that may all be one: an IPv4 address, or the 64-bit prefix that an IPv6 network is
+/// given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Peer {
     /// An address: IPv4, or the loopback of IPv6.
     Address(IpAddr),
-    /// The first 64 bits of an IPv6 address. One host has all the addresses behind them.
+    /// The first 64 bits of an IPv6 address. One host has all the addresses under them.
     Network(u64),
 }
 
@@ -112,21 +113,21 @@ impl fmt::Display for Peer {
     }
 }
 
-/// What is served.
+/// An HTTP service.
 pub trait Service: Send + Sync + 'static {
-    /// What the requests come over: a socket, or TLS on it.
+    /// The transport of the requests: a socket, or TLS on it.
     type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
-    /// What is known of a client before it asks for anything.
+    /// What is known about a client before its first request.
     type Client: Clone + Send + Sync + 'static;
 
-    /// Greets a client: does its TLS handshake, where there is one. `None` ends the connection.
+    /// Greets a client: does its TLS handshake, if there is one. `None` ends the connection.
     fn greet(
         &self,
         stream: TcpStream,
         address: SocketAddr,
     ) -> impl Future<Output = Option<(Self::Stream, Self::Client)>> + Send;
 
-    /// Answers a request. The body is read with [`body`], which keeps the deadline.
+    /// Answers a request. The body is read with [`body`], which enforces the deadline.
     fn respond(
         &self,
         request: Request<Incoming>,
@@ -139,7 +140,7 @@ pub trait Service: Send + Sync + 'static {
     }
 }
 
-/// What a service answers with.
+/// The answer of a service.
 pub type Answer = Response<Full<Bytes>>;
 
 /// Serves until `shutdown` is ready, then lets running requests finish.
@@ -212,7 +213,8 @@ fn converse<S: Service>(
             let chunked = request.headers().contains_key(TRANSFER_ENCODING);
             let mut answer = service.respond(request, client).await;
             if chunked {
-                // Where such a body ended on the wire is not known here, so nor is whether the next request has begun.
+                // The end of such a body on the wire is not known here, nor is whether the next request has
+                // begun.
                 close_after(&mut answer);
             }
             pace.answered(length);
@@ -233,7 +235,7 @@ pub fn close_after(answer: &mut Answer) {
     answer.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
 }
 
-/// What the headers say of the body's length.
+/// The body's length according to the headers.
 #[must_use]
 pub fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
@@ -244,9 +246,9 @@ pub fn content_length(headers: &HeaderMap) -> Option<u64> {
 pub enum BodyError {
     /// It has more bytes than it may have.
     TooLong,
-    /// It ended early, or is not coded as it says.
+    /// It ended early, or its encoding is wrong.
     Broken,
-    /// It did not come in time.
+    /// It did not arrive in time.
     Slow,
 }
 
@@ -263,14 +265,14 @@ pub async fn body(body: Incoming, limit: usize, timeouts: Timeouts) -> Result<By
     }
 }
 
-/// Whether a browser says that a page sent the request. No client of these services does.
+/// Whether a browser says that a page sent the request. No client of these services says so.
 #[must_use]
 pub fn is_from_a_web_page<B>(request: &Request<B>) -> bool {
-    let by_hand = |site: &HeaderValue| site == "none"; // what a user typed
+    let by_hand = |site: &HeaderValue| site == "none"; // typed by the user
     request.headers().contains_key(ORIGIN) || !request.headers().get_all(SEC_FETCH_SITE).iter().all(by_hand)
 }
 
-/// A name or an IP address by which clients reach a service: what stands in the URL between scheme and port.
+/// A name or an IP address by which clients reach a service: the part of the URL between scheme and port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host(String);
 
@@ -302,14 +304,14 @@ impl FromStr for Host {
     }
 }
 
-/// The hosts that requests may be for: this computer's loopback, the address that is listened on, and those that were
-/// allowed. A service on every address is asked for by whichever it has: there any IP address will do, since none can be
-/// rebound.
+/// The hosts that requests may name: this computer's loopback, the address that is listened on, and those
+/// that were allowed. A service on every address can be addressed by any of them: there any IP address is
+/// accepted, since none can be rebound.
 #[derive(Debug, Clone)]
 pub struct Names {
     /// The address that is listened on.
     pub address: IpAddr,
-    /// The hosts that were allowed besides.
+    /// Additional allowed hosts.
     pub allowed: Vec<Host>,
 }
 
@@ -369,8 +371,8 @@ struct Place {
 }
 
 impl Room {
-    /// A place for a connection, of one that kept the service waiting if there is no other. `None` when all that would have
-    /// to give way wait for the service.
+    /// Makes room for a connection, if necessary by closing one that kept the service waiting. `None` when
+    /// all that could be closed are waiting for the service.
     fn admit(self: &Arc<Self>, peer: Peer, pace: &Pace) -> Option<Place> {
         let mut present = self.present();
         let of = |peer: Peer| present.iter().filter(|other| other.peer == peer).count();
@@ -399,9 +401,10 @@ impl Drop for Place {
     }
 }
 
-/// When a connection's client must have sent or taken something. hyper's own limit on headers also runs between
-/// requests, where clients keep a connection for minutes; this one tells the two apart. A client that once sent
-/// bytes behind a whole request has begun the next one, and no pause of its own is ever taken for idleness again.
+/// The deadline by which a connection's client must have sent or read something. hyper's own limit on headers
+/// also runs between requests, where clients keep a connection open for minutes; this one distinguishes the
+/// two. A client that once sent bytes after a whole request has begun the next one, and none of its later
+/// pauses counts as idle.
 #[derive(Clone)]
 struct Pace(Arc<Inner>);
 
@@ -411,11 +414,11 @@ struct Inner {
     timeouts: Timeouts,
 }
 
-/// Who has to do something.
+/// Which side has to act.
 #[derive(Clone, Copy)]
 struct Turn {
     sending: Sending,
-    /// When all that was answered must have been taken, while some of it has not.
+    /// The deadline for reading everything that was answered, while some of it has not been read.
     taken_by: Option<Instant>,
     /// Since when it is so.
     since: Instant,
@@ -430,7 +433,7 @@ enum Sending {
     Nothing,
 }
 
-/// How much of a request has come.
+/// How much of a request has arrived.
 #[derive(Default)]
 struct Progress {
     received: u64,
@@ -516,7 +519,7 @@ impl Pace {
         });
     }
 
-    /// The client, or the system on its behalf, has taken all that there was for it.
+    /// The client, or the system on its behalf, has read everything sent to it.
     fn taken(&self) {
         self.0.turn.send_if_modified(|turn| turn.taken_by.take().is_some());
     }
@@ -551,7 +554,7 @@ impl Pace {
     }
 }
 
-/// A connection that tells its [`Pace`] what passes.
+/// A connection that reports traffic to its [`Pace`].
 struct Paced<T> {
     stream: T,
     pace: Pace,
@@ -588,7 +591,7 @@ impl<W: AsyncWrite + Unpin> AsyncWrite for Paced<W> {
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.pace.writes(); // TLS says goodbye
+        self.pace.writes(); // TLS close_notify
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
@@ -698,7 +701,7 @@ mod tests {
         paces[2].request();
         assert!(small.admit(one, &paces[3]).is_none(), "both wait for the service");
 
-        // Where all is full, the peer with the most connections gives way.
+        // When everything is full, the peer with the most connections loses one.
         let full = room(3, 3);
         let paces = [pace(), pace(), pace(), pace()];
         let _places = [other, one, one, other]

@@ -1,5 +1,5 @@
-//! The sshsm device on a desktop: the same core as on a board, with flash in memory or in a file, and a
-//! clock and a power switch that tests can hold. To YubiHSM 2 clients it is a YubiHSM 2 behind its connector.
+//! The sshsm device on a desktop: the same core as on a board, with flash in memory or in a file, and a clock
+//! and a power switch that tests can control. To YubiHSM 2 clients it is a YubiHSM 2 behind its connector.
 //!
 //! # Five lines to a running device
 //!
@@ -13,13 +13,13 @@
 //! assert_eq!(session.echo(b"hello")?, b"hello");
 //! drop(session);
 //!
-//! let served = device.serve()?; // for a client that wants a URL; gone when it is dropped
+//! let served = device.serve()?; // for a client that needs a URL; stops when it is dropped
 //! println!("point your client at {}", served.url());
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! A test that is about time gives the device a [`Clock`] that it holds, and 30 idle seconds cost nothing:
+//! A test about time gives the device a [`Clock`] that it holds, and 30 idle seconds take no time:
 //!
 //! ```
 //! use std::time::Duration;
@@ -43,17 +43,17 @@
 //! | the device in this process | [`Simulator`], and [`sshsm_client::Session`] in it |
 //! | the device behind HTTP in this process | [`Simulator::serve`] |
 //! | the device on a virtual serial port, as a board | [`Simulator::serve_pty`] |
-//! | what a new device shall have in it, as TOML | [`Provision`] |
+//! | the contents of a new device, as TOML | [`Provision`] |
 //! | the YubiHSM connector's HTTP service, for any backend | [`connector`] |
-//! | what every HTTP service stands on: deadlines, limits, web pages | [`http_server`] |
+//! | the basis of every HTTP service: deadlines, limits, web pages | [`http_server`] |
 //! | the state directory: format, locking, what is refused | [`StateError`] |
 //! | the program | `sshsm-sim --help` |
 //!
-//! # What it is worth
+//! # Security
 //!
-//! A simulator keeps keys in this computer's memory and files: whoever is root, or the same user, has them.
-//! Its policy checks are the board's; its walls are not. And a device that ever ran from a **seed**
-//! ([`Builder::seed`], `--seed`) is **unsafe for anything but tests**: whoever knows the seed knows every
+//! A simulator keeps keys in this computer's memory and files: root, and the user it runs as, can read them.
+//! It enforces the board's policy but lacks its physical isolation. A device that ever ran from a **seed**
+//! ([`Builder::seed`], `--seed`) is **unsafe for anything but tests**: anyone who knows the seed knows every
 //! key made with it.
 
 mod clock;

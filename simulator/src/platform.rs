@@ -1,4 +1,4 @@
-//! The desktop as a board: what the device core asks of the hardware under it.
+//! The desktop as a board: the hardware that the device core runs on.
 
 use core::time::Duration;
 
@@ -16,10 +16,10 @@ use crate::{clock::Clock, entropy::Entropy, flash::Flash};
 pub type Observer = Box<dyn FnMut(&Decision<'_>) + Send>;
 /// Hears how every command ended.
 pub type Listener = Box<dyn FnMut(Command, Result<(), DeviceError>) + Send>;
-/// Sees what a board would show with its light.
+/// Receives what a board would show with its light.
 pub type Indicator = Box<dyn FnMut(Indication) + Send>;
 
-/// Waits for somebody to touch the device, no longer than this, and says what came of it.
+/// Waits at most this long for a touch, and returns the result.
 pub type Touch = Box<dyn FnMut(Duration) -> Presence + Send>;
 
 /// A root key, wiped when it is dropped.
@@ -29,7 +29,7 @@ pub(crate) type RootKeyBytes = Zeroizing<[u8; RootKey::LENGTH]>;
 pub struct Played {
     /// Its name.
     pub board: &'static str,
-    /// The image that it says it runs.
+    /// The image that it reports.
     pub image: Image,
     /// Called when its boot loader starts; the device is off from then on.
     pub boot_loader: Box<dyn FnMut() + Send>,
@@ -51,7 +51,7 @@ pub(crate) struct Desktop {
 }
 
 impl Desktop {
-    /// A desktop that nobody looks at.
+    /// A desktop without an indicator.
     pub(crate) fn new(serial: u32, root_key: RootKeyBytes, clock: Clock, entropy: Entropy) -> Self {
         Self {
             serial,
@@ -91,7 +91,7 @@ impl Platform for Desktop {
             Some(Played { board, image, .. }) => {
                 Description { board, image: Some(*image), button: true, boot_loader: true }
             }
-            // What a program on a computer says of itself, that computer's owner knows better.
+            // The owner of a computer knows better what runs there than the program itself.
             None => Description { board: "simulator", image: None, button: true, boot_loader: false },
         }
     }

@@ -1,9 +1,10 @@
-//! What a device shall have in it, declared in TOML: objects, authentication keys, options, and what becomes of the
-//! factory's key. The format and its rules are in `docs/simulator.md`.
+//! The contents of a device, declared in TOML: objects, authentication keys, options, and the fate of the
+//! factory key. The format and its rules are in `docs/simulator.md`.
 //!
-//! First everything declared is compared with what is there, and a difference is refused with nothing changed; then
-//! what is absent is made. So a device can be started with the same file any number of times. All of it goes through a
-//! session and the device's own commands: nothing can be declared that a client could not do.
+//! First every declaration is compared with the device, and a difference is refused without any change; then
+//! missing objects are created. A device can therefore be started with the same file any number of times.
+//! Everything goes through a session and the device's own commands: a file can declare only what a client
+//! could do.
 
 use std::{
     collections::BTreeMap,
@@ -67,9 +68,9 @@ pub enum ProvisionError {
     /// A value that makes no sense.
     #[error("{what}: {mistake}")]
     Declaration {
-        /// What is declared.
+        /// The declaration.
         what: String,
-        /// What is wrong with it.
+        /// The mistake.
         mistake: String,
     },
     /// No session: neither the declared key nor the factory's opens one.
@@ -80,7 +81,7 @@ pub enum ProvisionError {
         /// Why the factory's key opens none.
         source: ClientError,
     },
-    /// The device has something else than what is declared; nothing was changed.
+    /// The device has something that differs from the declaration; nothing was changed.
     #[error(
         "{what} is on the device with another {field} than declared: {device}, not {declared}. Nothing was changed"
     )]
@@ -89,15 +90,15 @@ pub enum ProvisionError {
         what: String,
         /// Which of its fields.
         field: &'static str,
-        /// What the device has.
+        /// The value on the device.
         device: String,
-        /// What the file says.
+        /// The value in the file.
         declared: String,
     },
     /// The device refused.
     #[error("{what}")]
     Refused {
-        /// What was tried.
+        /// The attempted action.
         what: String,
         /// The device's answer.
         source: ClientError,
@@ -109,13 +110,13 @@ struct Credentials {
     password: Zeroizing<String>,
 }
 
-/// An object, with where its content comes from.
+/// An object, and the source of its content.
 struct Declared {
     object_type: ObjectType,
     id: ObjectId,
     new: NewObject,
     delegated: Capabilities,
-    /// What goes before the key in an OTP AEAD key; zeros in others, and not used.
+    /// The prefix of the key in an OTP AEAD key; zeros in others, and not used.
     nonce_id: [u8; 4],
     content: Content,
 }
@@ -135,7 +136,7 @@ struct Setting {
 }
 
 impl Provision {
-    /// Reads a declaration and the files that it names, which are sought beside it.
+    /// Reads a declaration and the files that it names, relative to its directory.
     ///
     /// # Errors
     ///
@@ -151,7 +152,7 @@ impl Provision {
         Self::compile(document, path.parent().unwrap_or(Path::new("")))
     }
 
-    /// Whether passwords or keys stand in the file itself, where whoever reads it has them.
+    /// Whether the file itself contains passwords or keys, which anyone who reads it then has.
     #[must_use]
     pub fn has_inline_secrets(&self) -> bool {
         self.inline_secrets
@@ -219,13 +220,13 @@ impl Provision {
 }
 
 impl Simulator {
-    /// Makes the device what is declared; see [`Provision`].
+    /// Makes the device match the declaration; see [`Provision`].
     ///
     /// # Errors
     ///
-    /// [`ProvisionError::Differs`] where the device has something else, which is left as it is, and
-    /// [`ProvisionError::Refused`] where the device refuses to make something; what was made before stays, and the
-    /// next attempt goes on from there.
+    /// [`ProvisionError::Differs`] if the device has something else, which is not modified, and
+    /// [`ProvisionError::Refused`] if the device refuses to create something; what was created before stays,
+    /// and the next attempt continues from there.
     pub fn provision(&mut self, provision: &Provision) -> Result<Provisioned, ProvisionError> {
         let factory = ObjectId::DEFAULT_AUTHENTICATION_KEY;
         let declared = &provision.session;
@@ -236,7 +237,7 @@ impl Simulator {
             for object in &provision.objects {
                 missing.push(object.compare(&mut session)?.is_none());
             }
-            // What an option is, is known before anything is made; it is set only after that.
+            // The values of options are parsed before anything is created; they are set only after that.
             for setting in &provision.options {
                 setting.differs(&mut session)?;
             }
@@ -291,7 +292,8 @@ impl Declared {
         named((self.object_type, self.id))
     }
 
-    /// The object on the device, if it is as declared as far as the device tells; `None` where there is none.
+    /// The object on the device, if it matches the declaration as far as the device reveals; `None` if there
+    /// is none.
     fn compare(&self, session: &mut Session<'_>) -> Result<Option<()>, ProvisionError> {
         let reading = || format!("reading {}", self.name());
         let info = found(session.object_info(self.id, self.object_type));
@@ -341,7 +343,7 @@ impl Declared {
         Ok(Some(()))
     }
 
-    /// An authentication key tells its password to whoever knows it, and to nobody else.
+    /// An authentication key's password can be checked only by opening a session with it.
     fn check_password(&self, device: &mut Simulator) -> Result<(), ProvisionError> {
         let key = match &self.content {
             Content::Password(password) => AuthenticationKey::from_password(password.as_bytes()),
@@ -502,7 +504,7 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, ProvisionError> {
         .map_err(|source| ProvisionError::Read { path: path.to_owned(), source })
 }
 
-/// A file's text without the newline that editors put at its end.
+/// A file's text without the newline that editors add at its end.
 fn password_in(path: &Path) -> Result<Zeroizing<String>, ProvisionError> {
     let bytes = read(path)?;
     let text = std::str::from_utf8(&bytes)
@@ -630,7 +632,7 @@ impl Set<u16> {
 }
 
 impl ObjectText {
-    /// The object, and whether a secret of it stands in the text.
+    /// The object, and whether the text contains a secret of it.
     fn compile(self, folder: &Path) -> Result<(Declared, bool), ProvisionError> {
         let what = format!("{} {:#06x}", self.object_type, self.id);
         let mistake = |mistake: String| declaration(&what, &mistake);
@@ -724,7 +726,7 @@ impl OptionsText {
             });
         }
         for (name, audit) in self.command_audit {
-            // In files as everywhere else in TOML: words joined by hyphens.
+            // As everywhere else in TOML: words joined by hyphens.
             let command = Command::ALL.iter().find(|command| command.name().replace(' ', "-") == name);
             let command =
                 command.ok_or_else(|| declaration("command-audit", &format!("unknown command {name:?}")))?;
@@ -752,7 +754,7 @@ impl OptionsText {
                 .ok_or_else(|| mistake("it is \"off\", \"certificates\" or \"all\""))?;
             let timeout = timeout.unwrap_or(UserPresence::DEFAULT.timeout);
             let value = UserPresence::decode([mode.code(), timeout])
-                .ok_or_else(|| mistake("nobody touches a device in 0 seconds"))?;
+                .ok_or_else(|| mistake("a device cannot be touched in 0 seconds"))?;
             settings.push(Setting {
                 option: DeviceOption::UserPresence,
                 key: None,
@@ -760,7 +762,7 @@ impl OptionsText {
                 value: value.encode().into(),
             });
         } else if timeout.is_some() {
-            return Err(declaration("user-presence-timeout", "there is no user-presence beside it"));
+            return Err(declaration("user-presence-timeout", "it requires user-presence"));
         }
         if let Some(name) = self.templates {
             let mode = TemplateMode::from_name(&name)

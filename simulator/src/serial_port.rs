@@ -1,8 +1,8 @@
-//! A virtual serial port: a pseudo-terminal at whose end the device speaks the link, as a board does over USB.
+//! A virtual serial port: a pseudo-terminal on which the device speaks the link, as a board does over USB.
 //!
-//! One thread moves bytes between the terminal and the link's end, as interrupts do on a board; another carries messages
-//! out. So hello, status and log are answered while the device computes. A client that closes the port is a host that
-//! unplugs the cable: what it began is forgotten.
+//! One thread moves bytes between the terminal and the link's end, as interrupts do on a board; another
+//! carries out messages. Hello, status and log requests are therefore answered while the device computes. A
+//! client that closes the port is like a host that unplugs the cable: its requests are discarded.
 
 use std::{
     collections::VecDeque,
@@ -45,7 +45,7 @@ use crate::{
     simulator::{Simulator, SimulatorError},
 };
 
-/// How often a port that nobody has open is looked at.
+/// The polling interval for a port that no client has open.
 const NOBODY: Timespec = Timespec { tv_sec: 0, tv_nsec: 10_000_000 };
 /// How long a port that vanishes waits for its host to read.
 const GONE: Duration = Duration::from_millis(100);
@@ -69,7 +69,7 @@ impl Simulator {
     }
 }
 
-/// A device on a virtual serial port. Dropping it lets a command that runs come to its end, and hangs up.
+/// A device on a virtual serial port. Dropping it lets a running command finish, and hangs up.
 pub struct SerialPort {
     path: PathBuf,
     link: Option<PathBuf>,
@@ -79,7 +79,7 @@ pub struct SerialPort {
 }
 
 impl SerialPort {
-    /// Serves a device that others serve too; `failed` hears why it answers no more.
+    /// Serves a device that is also served elsewhere; `failed` receives the reason when it no longer answers.
     ///
     /// # Errors
     ///
@@ -111,7 +111,7 @@ impl SerialPort {
         let (shared, simulator) = (port.shared.clone(), port.simulator.clone());
         port.spawn("sshsm-commands", move || carry_out(&shared, &simulator, failed))?;
         let shared = port.shared.clone();
-        // It only fails when the terminal itself does, and then there is nobody to tell.
+        // It fails only if the terminal itself does, and then there is no one to tell.
         port.spawn("sshsm-serial-port", move || drop(pump(&shared, &terminal, wake)))?;
         Ok(port)
     }
@@ -127,11 +127,12 @@ impl SerialPort {
         &self.path
     }
 
-    /// Makes a symbolic link to the terminal, in place of one that an earlier run left; removed when this is dropped.
+    /// Makes a symbolic link to the terminal, replacing one left by an earlier run; removed when this is
+    /// dropped.
     ///
     /// # Errors
     ///
-    /// When something else stands there, or the link cannot be made.
+    /// When something else is there, or the link cannot be made.
     pub fn link(&mut self, link: &Path) -> io::Result<()> {
         if link.symlink_metadata().is_ok_and(|metadata| metadata.is_symlink()) {
             fs::remove_file(link)?;
@@ -162,7 +163,7 @@ impl Drop for SerialPort {
             let _ = fs::remove_file(link);
         }
         {
-            // Under the lock, so that nobody begins to wait meanwhile.
+            // Under the lock, so that no thread starts waiting in the meantime.
             let _end = lock(&self.shared.end);
             self.shared.stop.store(true, Ordering::Relaxed);
         }
@@ -179,7 +180,7 @@ impl fmt::Debug for SerialPort {
     }
 }
 
-/// Takes away a terminal's habits: bytes pass as they are. The settings last as long as the terminal.
+/// Puts a terminal into raw mode: bytes pass unchanged. The settings last as long as the terminal.
 fn raw(path: &Path) -> io::Result<()> {
     let terminal = fs::File::options().read(true).write(true).open(path)?;
     let mut settings = tcgetattr(&terminal)?;
@@ -188,7 +189,7 @@ fn raw(path: &Path) -> io::Result<()> {
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // A device that panicked inside is off, and says so itself.
+    // A device that panicked is off, and reports that itself.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -226,7 +227,7 @@ impl End {
     }
 }
 
-/// Has refused commands noted in the log of the link, and its host told while the device waits to be touched.
+/// Has refused commands noted in the log of the link, and its host told while the device waits for a touch.
 fn attend(platform: &mut Desktop, shared: &Arc<Shared>) {
     let mut listener = mem::replace(&mut platform.listener, Box::new(|_, _| {}));
     let link = shared.clone();
@@ -280,7 +281,7 @@ impl Shared {
     }
 }
 
-/// Carries out what the link brings, one message at a time.
+/// Carries out the messages from the link, one at a time.
 fn carry_out(shared: &Shared, simulator: &Mutex<Simulator>, mut failed: impl FnMut(&SimulatorError)) {
     let mut message = [0; MAX_MESSAGE];
     let mut end = lock(&shared.end);
@@ -293,7 +294,8 @@ fn carry_out(shared: &Shared, simulator: &Mutex<Simulator>, mut failed: impl FnM
                 end = lock(&shared.end);
                 continue;
             }
-            // The board's boot loader has no such port. What the port has, its host reads before that is gone.
+            // The board's boot loader has no such port. The host reads the pending output before the port
+            // goes away.
             Some(Boot::BootLoader) => {
                 drop(end);
                 thread::sleep(GONE);
@@ -367,7 +369,7 @@ fn pump(shared: &Shared, terminal: &OwnedFd, mut wake: PipeReader) -> io::Result
         wanted.set(PollFlags::OUT, !sending.is_empty());
         let mut events =
             [PollFd::new(&wake, PollFlags::IN), PollFd::from_borrowed_fd(terminal.as_fd(), wanted)];
-        // A terminal that nobody has open is always ready to say so.
+        // A terminal that no client has open always reports a hang-up at once.
         let ready = match nobody {
             true => poll(events.get_mut(..1).unwrap_or_default(), Some(&NOBODY))
                 .and_then(|_| poll(&mut events, Some(&Timespec::default()))),

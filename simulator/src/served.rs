@@ -44,7 +44,7 @@ impl Simulator {
             serve(listener, backend, Timeouts::default(), async { drop(stopped.await) }).await
         };
         let thread = thread::Builder::new().name("sshsm-simulator".into()).spawn(move || {
-            // It only fails for want of the address, which was there a moment ago.
+            // It fails only if the address is missing, which was there a moment ago.
             let _: io::Result<()> = runtime.block_on(service);
         })?;
         Ok(Served { address, simulator, stop: Some(stop), thread: Some(thread) })
@@ -60,13 +60,13 @@ pub struct Served {
 }
 
 impl Served {
-    /// What a client connects to, `http://127.0.0.1:PORT`.
+    /// The address for clients, `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Address and port, for clients that want them apart.
+    /// Address and port, for clients that take them separately.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -99,7 +99,7 @@ struct Shared(Arc<Mutex<Simulator>>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Simulator> {
-        // A device that panicked inside is off, and says so itself.
+        // A device that panicked is off, and reports that itself.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

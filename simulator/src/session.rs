@@ -1,4 +1,5 @@
-//! The device in this process, for clients: an exchange of frames, and sessions in it.
+//! A session with the device in this process, for tests and for provisioning: the secure channel as any
+//! client opens it, and commands by name. The layout of the payloads is in `sshsm-protocol`.
 
 use sshsm_client::{ClientError, Credential, Exchange, ExchangeError, Session};
 use sshsm_protocol::{ObjectId, channel::AuthenticationKey, ssh::Printable};
@@ -48,7 +49,7 @@ impl Simulator {
         self.session_with(id, &AuthenticationKey::from_password(password.as_bytes()))
     }
 
-    /// As [`Simulator::session`], with the keys that a password stands for.
+    /// Like [`Simulator::session`], with the keys derived from a password.
     ///
     /// # Errors
     ///

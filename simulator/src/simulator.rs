@@ -45,7 +45,7 @@ pub enum SimulatorError {
     /// The state directory cannot be used, or the state could not be saved.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The core refuses what is in the flash.
+    /// The core refuses the contents of the flash.
     #[error("the device in {device} does not start")]
     Start {
         /// The state file, or "memory".
@@ -58,10 +58,10 @@ pub enum SimulatorError {
     Off,
 }
 
-/// What a device has stored, to start copies of it in memory; see [`Simulator::snapshot`].
+/// The stored state of a device, for starting copies of it in memory; see [`Simulator::snapshot`].
 pub struct Snapshot(Saved);
 
-/// Where a device comes from.
+/// The origin of a device.
 enum Origin {
     Factory,
     Directory(PathBuf),
@@ -98,16 +98,16 @@ impl Builder {
         }
     }
 
-    /// Draws everything random from this seed. **Unsafe: whoever knows the seed knows every key that the
-    /// device makes.** For tests that must repeat; the state remembers it, see [`Simulator::predictable`].
+    /// Derives all randomness from this seed. **Unsafe: anyone who knows the seed knows every key that the
+    /// device makes.** For reproducible tests; the state records it, see [`Simulator::predictable`].
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// The serial number of a new device, not 0; one with a state or of a snapshot keeps its own and refuses another.
-    /// Left out, it is eight random digits.
+    /// The serial number of a new device, not 0; an existing device or a snapshot keeps its own and refuses
+    /// another. By default it is eight random digits.
     #[must_use]
     pub fn serial(mut self, serial: u32) -> Self {
         self.serial = Some(serial);
@@ -128,7 +128,7 @@ impl Builder {
         self
     }
 
-    /// Tells how every command ended, inside sessions too.
+    /// Reports the outcome of every command, inside sessions too.
     #[must_use]
     pub fn listener(mut self, listener: Listener) -> Self {
         self.listener = listener;
@@ -142,8 +142,8 @@ impl Builder {
         self
     }
 
-    /// Says whether somebody touches the device when the option `user-presence` asks for it. Left out, somebody always
-    /// does, at once.
+    /// Decides whether the device is touched when the option `user-presence` requires it. By default it is,
+    /// at once.
     #[must_use]
     pub fn touch(mut self, touch: Touch) -> Self {
         self.touch = touch;
@@ -157,7 +157,7 @@ impl Builder {
         self
     }
 
-    /// Says that it is another board, with an image and a boot loader: for tests of what flashes boards.
+    /// Impersonates another board, with an image and a boot loader: for tests of flashing.
     #[must_use]
     pub fn play(mut self, board: Played) -> Self {
         self.plays = Some(board);
@@ -168,8 +168,8 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// [`SimulatorError::State`] where the directory is in use, damaged, or not writable; it is left as it
-    /// was. [`SimulatorError::Start`] where the flash is sound but the core cannot read its contents.
+    /// [`SimulatorError::State`] if the directory is in use, damaged, or not writable; it is not modified.
+    /// [`SimulatorError::Start`] if the flash is sound but the core cannot read its contents.
     pub fn start(self) -> Result<Simulator, SimulatorError> {
         let (state, saved) = match self.origin {
             Origin::Factory => (None, None),
@@ -223,14 +223,15 @@ impl Simulator {
         Builder::new(Origin::Directory(directory.into()))
     }
 
-    /// A device with all that the snapshot's had stored, as after a power cycle, and gone when it is dropped. It shares
-    /// the serial number and every key with that device.
+    /// A device with everything that the snapshot's device had stored, as after a power cycle, discarded when
+    /// it is dropped. It shares the serial number and every key with that device.
     #[must_use]
     pub fn restore(snapshot: &Snapshot) -> Builder {
         Builder::new(Origin::Snapshot(snapshot.0.clone()))
     }
 
-    /// All that the device has stored: what takes long to make is made once, and every test starts from it.
+    /// Everything that the device has stored: what takes long to set up is set up once, and every test starts
+    /// from it.
     ///
     /// # Errors
     ///
@@ -242,13 +243,13 @@ impl Simulator {
         Ok(Snapshot(Saved { birthmark: self.birthmark, flash, root_key }))
     }
 
-    /// Exchanges one raw frame for another. What the command changed is safely stored before the response
-    /// is returned.
+    /// Exchanges one raw frame for another. The command's changes are safely stored before the response is
+    /// returned.
     ///
     /// # Errors
     ///
-    /// [`SimulatorError::State`] when it could not be stored, and [`SimulatorError::Off`] ever after: what
-    /// runs is then no longer what a restart would bring back. Errors of the device itself are frames.
+    /// [`SimulatorError::State`] when they could not be stored, and [`SimulatorError::Off`] from then on: the
+    /// running state would no longer be what a restart brings back. Errors of the device itself are frames.
     pub fn transact(&mut self, request: &[u8]) -> Result<Vec<u8>, SimulatorError> {
         let mut device = self.device.take().ok_or(SimulatorError::Off)?; // back only if all went well
         let mut response = vec![0; sshsm_protocol::frame::MAX_MESSAGE];
@@ -302,13 +303,13 @@ impl Simulator {
     }
 
     /// Whether a seed has ever been this device's source of randomness, in this run or an earlier one: its
-    /// keys must then be taken for known.
+    /// keys must then be considered known.
     #[must_use]
     pub fn predictable(&self) -> bool {
         self.birthmark.predictable
     }
 
-    /// What everybody who uses a predictable device has to be told.
+    /// The warning for every user of a predictable device.
     #[must_use]
     pub fn warning(&self) -> Option<&'static str> {
         self.predictable().then_some(
@@ -317,7 +318,7 @@ impl Simulator {
         )
     }
 
-    /// What the device tells outside any session; nothing once it is off.
+    /// What the device reports outside any session; `None` once it is off.
     pub(crate) fn vitals(&mut self) -> Option<Vitals> {
         self.device.as_mut().map(|device| device.vitals())
     }
@@ -327,7 +328,7 @@ impl Simulator {
         self.restarts
     }
 
-    /// What it says of itself; nothing once it is off.
+    /// Its description; `None` once it is off.
     pub(crate) fn description(&mut self) -> Option<Description> {
         self.device.as_mut().map(|device| device.platform().describe())
     }

@@ -9,8 +9,8 @@
 //!   | SHA-256 of all of the above and the image, 32 bytes | image[capacity]
 //! ```
 //!
-//! A save is atomic: a crash leaves the old contents or the new, never a mixture. Whatever is not exactly
-//! what a save wrote is refused and left as it is; nothing here ever resets or repairs a device.
+//! A save is atomic: a crash leaves the old contents or the new, never a mixture. Anything other than exactly
+//! what a save wrote is refused and not modified; nothing here ever resets or repairs a device.
 
 use std::{
     fs::{DirBuilder, File, OpenOptions, TryLockError},
@@ -42,14 +42,14 @@ pub enum StateError {
     /// The operating system refused.
     #[error("cannot {action} {}", path.display())]
     Io {
-        /// What was tried, a verb.
+        /// The attempted action, a verb.
         action: &'static str,
         /// On which file or directory.
         path: PathBuf,
         /// The system's reason.
         source: io::Error,
     },
-    /// A directory, a symbolic link or a device stands where a plain file belongs.
+    /// A directory, a symbolic link or a device in place of a regular file.
     #[error("{} is not a plain file: choose another directory", .0.display())]
     NotAFile(PathBuf),
     /// The file was never written by this program, or its first bytes are damaged.
@@ -87,7 +87,7 @@ pub enum StateError {
         /// Bytes of flash.
         capacity: u32,
     },
-    /// Cut short, or something was appended.
+    /// Truncated, or something was appended.
     #[error("{} is {found} bytes long and should be {expected}: {ADVICE}", path.display())]
     Size {
         /// The state file.
@@ -97,26 +97,26 @@ pub enum StateError {
         /// The length its header asks for, or that of a header.
         expected: u64,
     },
-    /// The contents are not what was saved.
+    /// The contents are not those saved.
     #[error("{} is damaged (its SHA-256 does not match): {ADVICE}", .0.display())]
     Digest(PathBuf),
     /// Without its root key a flash cannot be read.
     #[error("{} is missing, and {} is sealed under it: {ADVICE}", path.display(), flash.display())]
     NoRootKey {
-        /// Where the root key belongs.
+        /// The path of the root key.
         path: PathBuf,
         /// The state file.
         flash: PathBuf,
     },
-    /// What stands in the place of the root key is none.
+    /// The file in place of the root key is not a root key.
     #[error("{} is {found} bytes long, and a root key {}: {ADVICE}", path.display(), RootKey::LENGTH)]
     RootKeySize {
-        /// Where the root key belongs.
+        /// The path of the root key.
         path: PathBuf,
-        /// The length of what is there, in bytes.
+        /// The length of the file, in bytes.
         found: u64,
     },
-    /// A device keeps its serial number for life.
+    /// A device keeps its serial number for its lifetime.
     #[error("{} is the device with serial number {stored}, not {asked}: leave the number out or choose another directory", path.display())]
     Serial {
         /// The state file.
@@ -130,7 +130,7 @@ pub enum StateError {
 
 const ADVICE: &str = "restore it from a backup or choose another directory";
 
-/// What a device is born with and keeps.
+/// The properties that a device is created with and keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Birthmark {
     pub(crate) serial: u32,
@@ -138,7 +138,7 @@ pub(crate) struct Birthmark {
     pub(crate) predictable: bool,
 }
 
-/// What a state directory holds.
+/// The contents of a state directory.
 #[derive(Clone)]
 pub(crate) struct Saved {
     pub(crate) birthmark: Birthmark,
@@ -156,7 +156,7 @@ pub(crate) struct State {
 }
 
 impl State {
-    /// Makes the directory where it is missing, locks it, and reads the device in it, if there is one.
+    /// Creates the directory if it is missing, locks it, and reads the device in it, if there is one.
     pub(crate) fn open(directory: &Path) -> Result<(Self, Option<Saved>), StateError> {
         let io = |action, path: &Path| {
             let path = path.to_owned();
@@ -189,8 +189,8 @@ impl State {
         &self.file
     }
 
-    /// The root key of a new device: the one that is there because a crash came before the first save, or else a new
-    /// one, which would survive a power cut when this returns.
+    /// The root key of a new device: an existing one, left by a crash before the first save, or else a new
+    /// one, which survives a power cut once this returns.
     pub(crate) fn root_key(&self, new: impl FnOnce() -> RootKeyBytes) -> Result<RootKeyBytes, StateError> {
         if let Some(key) = self.load_root_key()? {
             return Ok(key);
@@ -270,7 +270,7 @@ impl State {
         Ok(Saved { birthmark, flash: Flash::with_image(image), root_key })
     }
 
-    /// Replaces the saved state, whole, and returns when it would survive a power cut.
+    /// Replaces the saved state as a whole; when this returns, it survives a power cut.
     pub(crate) fn save(&self, birthmark: Birthmark, flash: &Flash) -> Result<(), StateError> {
         let image = flash.image();
         let mut prefix = Vec::with_capacity(HEADER);
@@ -294,8 +294,8 @@ impl State {
     }
 
     fn write(&self, path: &Path, contents: &[&[u8]]) -> io::Result<()> {
-        // A new file each time: it is private from its first byte, follows no link, and a name that
-        // somebody put in its place makes this fail.
+        // A new file each time: it is private from its first byte, follows no link, and this fails if
+        // something else has been put under its name.
         let unfinished = unfinished(path);
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&unfinished)?;
         contents.iter().try_for_each(|bytes| file.write_all(bytes))?;
@@ -309,7 +309,7 @@ fn unfinished(path: &Path) -> PathBuf {
     path.with_added_extension("new")
 }
 
-/// Removes what a save left that a crash cut short; it was never the device's state.
+/// Removes the remains of a save interrupted by a crash; it was never the device's state.
 fn discard_unfinished(path: &Path) -> io::Result<()> {
     match std::fs::remove_file(unfinished(path)) {
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
@@ -378,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_else_may_read_the_directory_or_its_files() {
+    fn no_other_user_may_read_the_directory_or_its_files() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("new/device");
         let (state, _) = State::open(&directory).unwrap();

@@ -15,7 +15,7 @@ use sshsm_simulator::connector::{Backend, Host, Limits, Settings, Status, Timeou
 use tokio::{net::TcpListener, sync::oneshot};
 
 /// Answers a frame with itself, its command's high bit set; 0x70 fails, 0x71 panics, 0x72 computes until the
-/// test says so, and every frame is reported.
+/// test releases it, and every frame is reported.
 struct Echo {
     seen: mpsc::Sender<Vec<u8>>,
     go: mpsc::Receiver<()>,
@@ -366,7 +366,7 @@ fn a_body_in_chunks_is_read_as_one_with_its_length() {
     assert_eq!(server.seen.try_iter().count(), 1);
 }
 
-/// Sends requests until the service takes no more of them, and reads no answer.
+/// Sends requests until the service accepts no more, and reads no answer.
 fn stuck(server: &Server) -> TcpStream {
     let mut stream = server.connect();
     stream.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
@@ -412,7 +412,7 @@ fn clients_that_keep_the_service_waiting_keep_no_one_out() {
         assert!(begin.elapsed() < Duration::from_secs(3));
     }
     server.go.send(()).unwrap();
-    assert_eq!(body(&long.join().unwrap()), [0xf2, 0, 0], "what waits for the device gives no way");
+    assert_eq!(body(&long.join().unwrap()), [0xf2, 0, 0], "what waits for the device is not closed");
 }
 
 #[test]
@@ -471,7 +471,7 @@ fn slow_senders_are_dropped_within_their_limits() {
     assert_eq!(server.seen.try_iter().count(), 0);
 }
 
-/// Whatever comes behind a whole request is the start of the next one, in whichever packet it came.
+/// Bytes after a whole request are the start of the next one, in whichever packet they arrive.
 #[test]
 fn half_a_request_behind_a_whole_one_is_dropped_as_any_half_request() {
     let limit = Duration::from_millis(200);
@@ -547,7 +547,7 @@ fn while_the_device_computes_the_status_answers_and_the_next_exchange_waits() {
         assert!(server.ask(GET).contains("status=OK\nserial=0012345678\n"));
     }
     let early = server.seen.recv_timeout(Duration::from_millis(200));
-    assert!(early.is_err(), "a second exchange ran beside the first: {early:?}");
+    assert!(early.is_err(), "a second exchange ran during the first: {early:?}");
     server.go.send(()).unwrap();
     assert_eq!(body(&long.join().unwrap()), [0xf2, 0, 0]);
     assert_eq!(body(&next.join().unwrap()), [0x86, 0, 0]);
@@ -580,7 +580,7 @@ fn a_shutdown_lets_the_running_exchange_finish_and_ends_idle_connections() {
     server.seen.recv().unwrap();
     drop(server.stop.take());
     assert_eq!(idle.read(&mut [0; 1]).unwrap(), 0);
-    assert!(TcpStream::connect(address).is_err(), "nobody new is let in");
+    assert!(TcpStream::connect(address).is_err(), "no new client is admitted");
     server.go.send(()).unwrap();
     assert_eq!(body(&long.join().unwrap()), [0xf2, 0, 0]);
     server.stop();

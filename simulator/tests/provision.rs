@@ -1,4 +1,5 @@
-//! Provisioning: one file works on a new device and on every later start, and what differs is refused untouched.
+//! Provisioning: one file works on a new device and on every later start, and a difference is refused without
+//! changes.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -40,7 +41,7 @@ domains = [1]
 text = "what a client stores"
 "#;
 
-/// A file and the secrets beside it, removed with the value.
+/// A file and its secrets, removed with the value.
 struct Declaration(tempfile::TempDir);
 
 impl Declaration {
@@ -77,7 +78,7 @@ fn three() -> Vec<(ObjectType, ObjectId)> {
     ]
 }
 
-/// Every object with its sequence, as LIST OBJECTS tells.
+/// Every object with its sequence number, as LIST OBJECTS returns them.
 fn list(device: &mut Simulator) -> Vec<u8> {
     device.session(id(2), "open sesame").unwrap().command(Command::ListObjects, &[]).unwrap()
 }
@@ -99,7 +100,7 @@ fn the_second_time_everything_is_kept() {
     let mut device = Simulator::open(directory.path()).start().unwrap();
     let done = provision(&mut device, LAB).unwrap();
     assert_eq!(done, Provisioned { created: vec![], kept: three() });
-    assert_eq!(list(&mut device), objects, "no sequence moved: nothing was made anew");
+    assert_eq!(list(&mut device), objects, "no sequence moved: nothing was created again");
     let mut session = device.session(id(2), "open sesame").unwrap();
     assert_eq!(session.command(Command::GetPublicKey, &[0, 5]).unwrap(), key);
     assert_eq!(session.command(Command::GetTemplate, &[0, 6]).unwrap(), b"what a client stores");
@@ -139,7 +140,7 @@ fn every_compared_field_is_refused_when_it_differs_and_nothing_changes() {
         provision(&mut device, LAB).unwrap();
         let objects = list(&mut device);
         let absent = "\n[[object]]\ntype = \"template\"\nid = 7\ndomains = \"all\"\ntext = \"x\"\n";
-        // The new object stands first: it must not be made either.
+        // The new object comes first: it must not be created either.
         let text = LAB.replacen("\n[[object]]", &format!("{absent}\n[[object]]"), 1).replace(from, to);
         assert_ne!(text, LAB);
         match provision(&mut device, &text) {
@@ -239,7 +240,7 @@ fn a_mistake_in_the_file_is_named() {
         ("[options]\nalgorithm-toggle = { des = true }".to_owned(), "unknown algorithm \"des\""),
         ("[options]\nuser-presence = \"on\"".to_owned(), "\"certificates\" or \"all\""),
         ("[options]\nuser-presence = \"all\"\nuser-presence-timeout = 0".to_owned(), "in 0 seconds"),
-        ("[options]\nuser-presence-timeout = 5".to_owned(), "no user-presence beside it"),
+        ("[options]\nuser-presence-timeout = 5".to_owned(), "it requires user-presence"),
         ("[options]\ntemplates = \"melted\"".to_owned(), "\"open\" or \"frozen\""),
     ] {
         let error = Declaration::new(&text).read().unwrap_err();
@@ -263,7 +264,7 @@ fn option(device: &mut Simulator, option: u8) -> Vec<u8> {
     device.session(id(1), "password").unwrap().command(Command::GetOption, &[option]).unwrap()
 }
 
-/// What a list of pairs says of this code.
+/// The value that a list of pairs has for this code.
 fn entry(list: &[u8], code: u8) -> u8 {
     list.chunks(2).find(|pair| pair[0] == code).unwrap()[1]
 }
@@ -324,7 +325,7 @@ fn declared_commands_are_logged_and_no_others_and_what_is_fixed_stays() {
     session.command(Command::Echo, &[7]).unwrap();
     let log = session.command(Command::GetLogEntries, &[]).unwrap();
     let commands: Vec<_> = log[5..].chunks(32).map(|entry| entry[2]).collect();
-    // Behind what every log begins with: the reset and the boot.
+    // After the beginning of every log: the reset and the boot.
     assert_eq!(commands[2..], [0x56, 0x53]);
     let mut set = |code| session.command(Command::SetOption, &[3, 0, 2, code, 0]);
     assert!(matches!(set(0x53), Err(ClientError::Device { error: DeviceError::InvalidData, .. })));

@@ -1,5 +1,5 @@
-//! The device on a virtual serial port: it speaks the link there as a board does, also while it computes, and forgets
-//! a client that hung up.
+//! The device on a virtual serial port: it speaks the link there as a board does, even while it computes, and
+//! discards the requests of a client that hung up.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -50,7 +50,7 @@ impl Client {
         loop {
             let patience = Timespec { tv_sec: 30, tv_nsec: 0 };
             let ready = poll(&mut [PollFd::new(&self.port, PollFlags::IN)], Some(&patience)).unwrap();
-            assert_eq!(ready, 1, "the device says nothing");
+            assert_eq!(ready, 1, "the device does not answer");
             let mut byte = [0];
             self.port.read_exact(&mut byte).unwrap();
             if let Some((number, answer)) = self.deframer.push(byte[0]).and_then(decode::<Answer<'_>>) {
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    /// The device's answer to a message; it may first say that it waits to be touched.
+    /// The device's answer to a message; it may first say that it waits for a touch.
     fn message(&mut self, message: &[u8]) -> Vec<u8> {
         self.send(99, &Request::Transact(message));
         loop {
@@ -202,11 +202,11 @@ fn the_boot_loader_of_a_board_that_is_played_starts_after_a_touch_and_the_port_i
         assert!(client.ask(2, &Request::Image).contains("length: 9"));
         let mut session = Session::open(&mut client);
         assert_eq!(session.command(DeviceCommand::StartBootLoader), answer);
-        assert_eq!(touched.load(Ordering::Relaxed), 15, "whatever the option says, which is off");
+        assert_eq!(touched.load(Ordering::Relaxed), 15, "although the option is off");
         assert_eq!(started.load(Ordering::Relaxed), ends);
         let mut rest = Vec::new();
         if ends {
-            let _ = client.port.read_to_end(&mut rest); // it ends, or it would wait for ever
+            let _ = client.port.read_to_end(&mut rest); // it ends; otherwise it would wait forever
             assert_eq!(rest, []);
         }
     }

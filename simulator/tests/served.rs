@@ -1,5 +1,5 @@
-//! The device behind HTTP in this process: it answers at its URL, its owner can reach it meanwhile, and it is gone
-//! when it is dropped.
+//! The device behind HTTP in this process: it answers at its URL, its owner can access it in the meantime,
+//! and it stops when it is dropped.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 

@@ -1,5 +1,5 @@
 //! The device in this process, through the secure channel as any client opens it: what survives a power cut
-//! and a restart, what a seed repeats, and that an answer is only given for what is safely stored.
+//! and a restart, what a seed reproduces, and that an answer is given only for what is safely stored.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic)]
 
@@ -244,7 +244,7 @@ fn a_seed_repeats_a_device_and_marks_it_for_good() {
     assert_eq!(drawn, random(&mut same));
     assert_ne!(drawn, random(&mut other));
     one.power_cycle().unwrap();
-    assert_ne!(drawn, random(&mut one), "the stream goes on over a power cut");
+    assert_ne!(drawn, random(&mut one), "the stream continues across a power cut");
 
     let directory = tempfile::tempdir().unwrap();
     drop(Simulator::open(directory.path()).seed(7).start().unwrap());

@@ -16,7 +16,7 @@ fn program(arguments: &[&str]) -> Command {
     command
 }
 
-/// Runs it where it must end by itself.
+/// Runs it with arguments that make it exit by itself.
 fn refused(arguments: &[&str]) -> (Option<i32>, String) {
     let Output { status, stdout, stderr } = program(arguments).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&stdout), "", "nothing on stdout when nothing listens");
@@ -231,7 +231,7 @@ fn provisioning_tells_what_it_did_and_warns_of_secrets_in_the_file() {
     for outcome in ["made", "kept"] {
         let (_, _, err) = Running::start(&arguments).end("-TERM");
         assert!(err.contains(&format!("{outcome} authentication-key 0x0009")), "{err}");
-        assert!(err.contains("WARNING: passwords or keys"), "{err}");
+        assert!(err.contains("WARNING: the provisioning file itself contains passwords or keys"), "{err}");
     }
     fs::write(&file, object.replace("[1]", "[2]")).unwrap();
     let (code, text) = refused(&[&["--listen", "127.0.0.1:0"][..], &arguments].concat());
@@ -243,16 +243,16 @@ fn provisioning_tells_what_it_did_and_warns_of_secrets_in_the_file() {
 }
 
 #[test]
-fn whoever_is_named_touches_the_device() {
+fn the_named_party_touches_the_device() {
     let directory = tempfile::tempdir().unwrap();
     let declaration = directory.path().join("lab.toml");
-    // Setting it wants a touch itself.
+    // Setting it requires a touch as well.
     fs::write(&declaration, "[options]\nuser-presence = \"all\"\nuser-presence-timeout = 60").unwrap();
     let arguments = ["--listen", "127.0.0.1:0", "--memory", "--provision", path(&declaration), "--presence"];
     let with = |who| [&arguments[..], &[who]].concat();
     let (code, text) = refused(&with("reject"));
     assert_eq!(code, Some(1));
-    assert!(text.contains("nobody touched the device in time"), "{text}");
+    assert!(text.contains("the device was not touched in time"), "{text}");
 
     let mut child = program(&with("ask"))
         .stdin(Stdio::piped())

@@ -1,7 +1,7 @@
 //! `sshsm-sim`: a device behind the YubiHSM connector's HTTP service, or on a virtual serial port.
 //!
-//! On stdout stands where it listens, `listening on http://ADDRESS` and `listening on serial:PATH`, and nothing else; all
-//! talk is on stderr.
+//! Stdout has only where it listens, `listening on http://ADDRESS` and `listening on serial:PATH`; all other
+//! messages go to stderr.
 
 use std::{
     error::Error,
@@ -25,14 +25,14 @@ use tokio::signal::unix::{SignalKind, signal};
 #[derive(Parser)]
 #[command(version, group(ArgGroup::new("where").required(true).args(["state", "memory"])))]
 struct Arguments {
-    /// Address and port to serve; port 0 picks a free one. Left out beside --pty, none is.
+    /// Address and port to serve; port 0 picks a free one. With --pty, HTTP is served only if this is given
     #[arg(long, value_name = "ADDRESS")]
     #[arg(default_value = "127.0.0.1:12345", default_value_if("pty", ArgPredicate::IsPresent, None))]
     listen: Option<String>,
     /// Serve the device on a virtual serial port, as a board; LINK becomes a symbolic link to it.
     #[arg(long, value_name = "LINK", num_args = 0..=1)]
     pty: Option<Option<PathBuf>>,
-    /// Keep the device in this directory; a new one is made where there is none.
+    /// Keep the device in this directory; a new device is created if there is none
     #[arg(long, value_name = "DIR")]
     state: Option<PathBuf>,
     /// A new device that is gone when the program ends.
@@ -44,28 +44,28 @@ struct Arguments {
     /// The serial number of a new device.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     serial: Option<u32>,
-    /// Put into the device what this TOML file declares, where it is not there yet; see docs/simulator.md.
+    /// Set up the device as this TOML file declares, as far as it is not yet; see docs/simulator.md
     #[arg(long, value_name = "FILE")]
     provision: Option<PathBuf>,
-    /// Pull the plug and put it back whenever this signal comes: sessions are gone, objects are kept.
+    /// Power-cycle the device on this signal: sessions are lost, objects are kept
     #[arg(long, value_name = "SIGNAL")]
     power_cycle_on: Option<PowerSignal>,
-    /// Whether somebody touches the device when the option user-presence asks for it: at once, never, or whoever
-    /// presses Enter in time.
+    /// Who touches the device when the option user-presence requires it: at once, never, or by pressing Enter
+    /// in time
     #[arg(long, value_name = "WHO", default_value = "accept")]
     presence: Who,
-    /// Know nothing that YubiHSM 2 does not: no rules in templates but its own, no commands of ours.
+    /// Know only what YubiHSM 2 knows: no template rules beyond its six tags, no extension commands
     #[arg(long)]
     strict_yubihsm2: bool,
-    /// Tell of every command, and of every signing decision with its checks.
+    /// Log every command, and every signing decision with its checks
     #[arg(short, long)]
     verbose: bool,
     /// Serve other computers too. The connector protocol has no transport security: anyone who reaches the
     /// port can occupy the device and guess at passwords.
     #[arg(long)]
     allow_remote: bool,
-    /// Also serve clients that reach this program under another name than loopback's, such as that of a tunnel. Requests
-    /// for other names are refused, since a web page could have sent them. May be given more than once.
+    /// Also serve clients that address this program by a name other than loopback's, such as that of a
+    /// tunnel. Requests for other names are refused, since a web page could have sent them. May be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<Host>,
 }
@@ -94,10 +94,10 @@ impl Who {
             Self::Reject => Box::new(|_| Presence::TimedOut),
             Self::Ask => {
                 let (line, lines) = mpsc::channel();
-                // Left alone when the program ends: nothing interrupts a read.
+                // Not joined when the program ends: nothing interrupts a read.
                 thread::spawn(move || std::io::stdin().lines().try_for_each(|_| line.send(())));
                 Box::new(move |timeout| {
-                    while lines.try_recv().is_ok() {} // only what comes after the question counts
+                    while lines.try_recv().is_ok() {} // only input after the prompt counts
                     tell(format_args!("sshsm-sim: touch the device: press Enter within {timeout:?}"));
                     match lines.recv_timeout(timeout) {
                         Ok(()) => Presence::Confirmed,
@@ -119,12 +119,12 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes a line to stderr. That nobody reads it any more must not stop the device.
+/// Writes a line to stderr. A closed stderr must not stop the device.
 fn tell(line: impl Display) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }
 
-/// An error and what it came from, in one line.
+/// An error and its causes, in one line.
 fn reasons(error: &(dyn Error + 'static)) -> String {
     std::iter::successors(Some(error), |error| (*error).source())
         .map(ToString::to_string)
@@ -179,7 +179,7 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     if let Some(provision) = provision {
         if provision.has_inline_secrets() {
             tell(
-                "sshsm-sim: WARNING: passwords or keys stand in the provisioning file itself. For tests only.",
+                "sshsm-sim: WARNING: the provisioning file itself contains passwords or keys. For tests only.",
             );
         }
         let done = simulator.provision(&provision)?;
@@ -234,21 +234,21 @@ async fn run(arguments: Arguments) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The device, telling on stderr why it fails, shared with the power switch.
+/// The device, with failures reported on stderr, shared with the power switch.
 #[derive(Clone)]
 struct Narrated {
     simulator: Arc<Mutex<Simulator>>,
     port: Option<Arc<SerialPort>>,
 }
 
-/// Tells why the device answers no more.
+/// Says why the device no longer answers.
 fn fail(error: &SimulatorError) {
     tell(format_args!("sshsm-sim: {}", reasons(error)));
 }
 
 impl Narrated {
     fn device(&self) -> MutexGuard<'_, Simulator> {
-        // A device that panicked inside is off, and says so itself.
+        // A device that panicked is off, and reports that itself.
         self.simulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
