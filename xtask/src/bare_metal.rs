@@ -1,8 +1,8 @@
 //! Proves that both `no_std` crates build, code generation included, for the boards' Cortex-M33 target, and that
 //! `sshsm-protocol` needs no allocator: its standard library is built from source with `core` and nothing else.
 //!
-//! Two toolchains can do it. The one that runs this chore, where rustup could add the target and the library's
-//! source; else Debian's, whose `core` and `alloc` are built from the source package.
+//! Two toolchains can do it: the one that runs this chore, if rustup could add the target and the library's
+//! source, or else Debian's, whose `core` and `alloc` are built from the source package.
 
 use std::{
     env, fs, io,
@@ -40,7 +40,8 @@ impl Toolchain {
         }
     }
 
-    /// Lets rustup add what the chore's own toolchain lacks: one quiet attempt, since offline machines have Debian's.
+    /// Lets rustup add what the chore's own toolchain lacks: one quiet attempt, since offline machines have
+    /// Debian's.
     pub(crate) fn add_with_rustup() {
         // Without this variable cargo was not started by rustup, which would then change another toolchain.
         if env::var_os("RUSTUP_TOOLCHAIN").is_none() {
@@ -54,7 +55,7 @@ impl Toolchain {
     }
 
     /// The cargo that builds a crate on a standard library: `build_std` names the parts built from source,
-    /// `None` takes the library that came with the target.
+    /// `None` uses the library that came with the target.
     fn cargo(self, subcommand: &str, build_std: Option<&str>, flags: &[&str]) -> Command {
         let mut command = match self {
             Self::Own => cargo(),
@@ -84,7 +85,8 @@ impl Toolchain {
         command
     }
 
-    /// The cargo that builds an image for a board, or looks at its sources, and the folder in which the image will be.
+    /// The cargo that builds an image for a board, or checks its sources, and the folder that will contain
+    /// the image.
     pub(crate) fn board(self, subcommand: &str, board: &Board) -> Result<(Command, PathBuf), Failure> {
         let flags = ["-C", &format!("target-cpu={}", board.processor.cpu())];
         let atomics = board.processor.target().starts_with("thumbv6m");
@@ -112,7 +114,7 @@ impl Toolchain {
                 )))
             })?;
             fs::create_dir_all(folder.join("targets")).map_err(Failure::System)?;
-            // Written anew it would be compiled for anew.
+            // Rewriting it would trigger a rebuild.
             if fs::read_to_string(&file).ok().as_ref() != Some(&description) {
                 fs::write(&file, description).map_err(Failure::System)?;
             }
@@ -133,8 +135,8 @@ impl Toolchain {
     }
 }
 
-/// A target's description with compare-and-swap: Cortex-M0+ has none, but crates that count references name it. The
-/// board's image brings functions that do it with interrupts off.
+/// A target's description with compare-and-swap: Cortex-M0+ has none, but crates that count references use
+/// it. The board's image provides functions that do it with interrupts off.
 fn with_atomics(description: &str) -> Option<String> {
     let lines = description
         .lines()
@@ -144,9 +146,9 @@ fn with_atomics(description: &str) -> Option<String> {
     Some(format!("{{\n  \"max-atomic-width\": 32,{rest}\n"))
 }
 
-/// The target directory of what is built on a standard library from source, or on the target's own. They are two: the
-/// build scripts of macros look at what the former needs in the environment, so that in one directory each build would
-/// begin with compiling those anew.
+/// The target directory of what is built on a standard library from source, or on the target's own. They are
+/// separate: the build scripts of macros depend on environment variables that the former needs, so that in a
+/// shared directory each build would begin by recompiling those.
 fn target_folder(name: &str, build_std: Option<&str>) -> Result<PathBuf, Failure> {
     let suffix = if build_std.is_some() { "-std" } else { "" };
     Ok(target()?.join(format!("{name}{suffix}")))
@@ -169,7 +171,7 @@ fn selects_toolchain(variable: &str) -> bool {
         )
 }
 
-/// The compiler beside the cargo that runs this chore.
+/// The compiler that belongs to the cargo that runs this chore.
 fn own_rustc() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "rustc".into(), |cargo| Path::new(&cargo).with_file_name("rustc"))
 }
@@ -190,8 +192,8 @@ fn own_is_complete() -> bool {
 const BUILDS: [(&str, Option<&str>); 3] =
     [("sshsm-protocol", None), ("sshsm-firmware", None), ("sshsm-firmware", Some("ssh"))];
 
-/// Builds both crates, the firmware also for a small board that does nothing but sign SSH certificates, away from the
-/// host's artefacts and locks.
+/// Builds both crates, and the firmware also for a small board that only signs SSH certificates, separately
+/// from the host's artefacts and locks.
 pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
     println!("toolchain: {toolchain:?}");
     for (package, families) in BUILDS {
@@ -211,7 +213,7 @@ pub(crate) fn build(toolchain: Toolchain) -> Result<(), Failure> {
     Ok(())
 }
 
-/// `cargo xtask bare-metal`: asks for what it needs and builds; a missing toolchain is a failure here.
+/// `cargo xtask bare-metal`: sets up what it needs and builds; a missing toolchain is a failure here.
 pub(crate) fn chore() -> Result<(), Failure> {
     setup::bare_metal().map_or_else(|missing| Err(Failure::Missing(vec![missing.report()])), build)
 }

@@ -12,7 +12,7 @@ pub(crate) fn named(name: &str) -> Result<&'static Board, Failure> {
     })
 }
 
-/// The boot loader that UF2 files are copied to, where a board has one.
+/// The boot loader that UF2 files are copied to, if a board has one.
 pub(crate) const fn boot_loader(board: &Board) -> Option<&BootLoader> {
     match &board.boot {
         Boot::Emulator => None,

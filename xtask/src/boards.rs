@@ -7,7 +7,7 @@ use crate::{
     test::{runner, summarise},
 };
 
-/// What has the tests take their time.
+/// The option that makes the tests thorough.
 const ALL: &str = "--all";
 /// The variable that tells them: `usb_board::THOROUGH`.
 const THOROUGH: &str = "SSHSM_TEST_THOROUGH";
@@ -25,13 +25,13 @@ const TESTS: [&str; 10] = [
     "usb_boards",
 ];
 
-/// `[--all]`: builds the images and runs the tests that start them; with `--all` each goes through all that it knows, which
-/// takes minutes.
+/// `[--all]`: builds the images and runs the tests that start them; with `--all` each test tries everything
+/// it can, which takes minutes.
 pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let all = match arguments {
         [] => false,
         [ALL] => true,
-        _ => return Err(Failure::Usage(format!("boards takes {ALL} and nothing else"))),
+        _ => return Err(Failure::Usage(format!("boards accepts only {ALL}"))),
     };
     let ready = setup::run()?;
     let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;

@@ -1,6 +1,6 @@
-//! `cargo xtask ct`: secrets through the product's code under Valgrind's memcheck, which takes them for undefined and
-//! reports every branch and every address that depends on one. The checks are the program in `ct`; where a secret ends,
-//! because the answer is yes or no, is in `ct/verdicts.supp`, and nothing else is accepted.
+//! `cargo xtask ct`: secrets through the product's code under Valgrind's memcheck, which treats them as
+//! undefined and reports every branch and every address that depends on one. The checks are the program in
+//! `ct`; `ct/verdicts.supp` lists where a secret becomes a public yes or no, and nothing else is accepted.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use crate::{
     setup,
 };
 
-/// The implementations that run on boards: in software, on words of 32 bits.
+/// The implementations that run on boards: in software, with 32-bit words.
 const FLAGS: [&str; 6] = [
     "aes_backend=\"soft\"",
     "sha1_backend=\"soft\"",
@@ -22,7 +22,7 @@ const FLAGS: [&str; 6] = [
     "curve25519_dalek_backend=\"serial\"",
     "curve25519_dalek_bits=\"32\"",
 ];
-/// Checks with this at the front give their secret away, and must be found out.
+/// Checks with this prefix leak their secret, and must be detected.
 const CONTROL: &str = "control-";
 /// Frames of a finding's stack that are shown.
 const SHOWN: usize = 10;
@@ -34,7 +34,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
     }
     let checks = build()?;
     let names = program(&checks).answer().filter(|names| !names.is_empty());
-    let names = names.ok_or_else(|| Failure::Refused("the checks do not say their names".to_owned()))?;
+    let names = names.ok_or_else(|| Failure::Refused("the checks do not list their names".to_owned()))?;
     let verdicts = Path::new("ct/verdicts.supp");
     let entries = fs::read_to_string(root().join(verdicts)).map_err(Failure::System)?;
     let entries = Entry::parse(&entries).map_err(Failure::Refused)?;
@@ -68,7 +68,7 @@ fn build() -> Result<PathBuf, Failure> {
 struct Ended {
     /// Its own assertions held.
     well: bool,
-    /// What memcheck says, and what the check said on stderr.
+    /// Memcheck's report, and what the check printed on stderr.
     says: String,
 }
 
@@ -84,7 +84,8 @@ fn run(checks: &Path, name: &str, verdicts: &Path) -> Result<Ended, Failure> {
 /// An entry of `verdicts.supp`.
 struct Entry<'f> {
     name: &'f str,
-    /// The checks that must come to it, and at most how often; none for what has nothing to do with a secret.
+    /// The checks that must reach it, and the maximum number of times; none for code that has nothing to do
+    /// with a secret.
     checks: Vec<(&'f str, u64)>,
 }
 
@@ -107,7 +108,7 @@ impl<'f> Entry<'f> {
     }
 }
 
-/// What is wrong with a check; nothing where all is as it should be.
+/// What is wrong with a check; empty if everything is as expected.
 fn judge(check: &str, ended: &Ended, entries: &[Entry<'_>]) -> Vec<String> {
     let mut complaints = Vec::new();
     let lines: Vec<&str> = ended.says.lines().map(said).collect();
@@ -117,7 +118,7 @@ fn judge(check: &str, ended: &Ended, entries: &[Entry<'_>]) -> Vec<String> {
     match findings {
         _ if !ended.well => complaints.push(format!("did not end well:\n{}", ended.says.trim_end())),
         None => complaints.push(format!("memcheck did not end well:\n{}", ended.says.trim_end())),
-        Some(0) if control => complaints.push("gives its secret away, and is not found out".to_owned()),
+        Some(0) if control => complaints.push("leaks its secret without being detected".to_owned()),
         Some(findings) if findings > 0 && !control => {
             complaints.push(format!("{findings} findings, the first:\n{}", first(&lines)));
         }
@@ -127,7 +128,7 @@ fn judge(check: &str, ended: &Ended, entries: &[Entry<'_>]) -> Vec<String> {
         let uses = lines.iter().filter_map(|line| uses(line, entry.name)).sum();
         let most = entry.checks.iter().find(|(name, _)| *name == check).map(|(_, most)| *most);
         let complaint = match (most, uses) {
-            (Some(_), 0) => "its secret does not come to where it ends".to_owned(),
+            (Some(_), 0) => "its secret does not reach its verdict".to_owned(),
             (Some(most), _) if uses > most => format!("{uses} branches there"),
             (None, 1..) if !entry.checks.is_empty() => "this is none of its verdicts".to_owned(),
             _ => continue,
@@ -143,13 +144,13 @@ fn said(line: &str) -> &str {
     rest.strip_prefix("== ").or(rest.strip_prefix("-- ")).unwrap_or(line)
 }
 
-/// How often an entry was used, if that is what a line says.
+/// How often an entry was used, if the line reports that.
 fn uses(line: &str, name: &str) -> Option<u64> {
     let (count, rest) = line.strip_prefix("used_suppression:")?.trim_start().split_once(' ')?;
     rest.strip_prefix(name)?.starts_with(' ').then(|| count.parse().ok())?
 }
 
-/// The first finding: what it is, and its stack.
+/// The first finding: its kind, and its stack.
 fn first(lines: &[&str]) -> String {
     let at = lines.iter().position(|line| line.trim_start().starts_with("at 0x")).unwrap_or_default();
     let finding = lines.iter().skip(at.saturating_sub(1)).take(1 + SHOWN);
@@ -195,11 +196,11 @@ mod tests {
     }
 
     #[test]
-    fn a_check_fails_that_ends_early_or_misses_its_verdict_or_comes_to_it_too_often_or_to_anothers() {
+    fn a_check_fails_unless_it_reaches_its_own_verdicts_as_often_as_it_asks() {
         let verdict = "1 open 2, seal *: the answer";
         for (check, well, uses, complaint) in [
             ("other", false, [].as_slice(), "did not end well"),
-            ("open", true, &[], "its secret does not come to where it ends"),
+            ("open", true, &[], "its secret does not reach its verdict"),
             ("open", true, &["3 open 2, seal *: the answer"], "3 branches there"),
             ("other", true, &[verdict], "this is none of its verdicts"),
         ] {
@@ -207,7 +208,7 @@ mod tests {
             assert!(matches!(complaints.as_slice(), [one] if one.starts_with(complaint)), "{complaints:?}");
         }
         let crashed = Ended { well: true, says: "==7== Memcheck".to_owned() };
-        assert_eq!(judge("other", &crashed, &[]).len(), 1, "memcheck gives no summary");
+        assert_eq!(judge("other", &crashed, &[]).len(), 1, "memcheck prints no summary");
     }
 
     #[test]

@@ -1,7 +1,7 @@
-//! `cargo xtask cycles`: what a signature and a whole certificate take, beside the YubiHSM 2.
+//! `cargo xtask cycles`: the cost of a signature and of a whole certificate, compared with the YubiHSM 2.
 //!
-//! The image `measure` of the board qemu counts instructions, the same number in every run. Milliseconds are those
-//! instructions at a board's clock, with as many cycles an instruction as were seen on silicon of this kind.
+//! The image `measure` of the board qemu counts instructions, the same number in every run. Milliseconds are
+//! those instructions at a board's clock, with the cycles per instruction observed on silicon of this kind.
 
 use std::{fs, process::Stdio};
 
@@ -12,10 +12,11 @@ use crate::{
     setup,
 };
 
-/// Cycles an instruction of compiled code, from the Cortex-M4's timing (Technical Reference Manual) over these very
-/// operations.
+/// Cycles per instruction of compiled code, from the Cortex-M4's timing (Technical Reference Manual) for
+/// these very operations.
 const COMPILED: f64 = 1.3;
-/// Of the assembly for P-256: cycles that its authors measured on an STM32WLE5, over the instructions counted here.
+/// For the P-256 assembly: cycles that its authors measured on an STM32WLE5, divided by the instructions
+/// counted here.
 const ASSEMBLY: f64 = 1.75;
 /// Milliseconds of a signature by a YubiHSM 2 (its product overview).
 const YUBIHSM: [(&str, &str, f64); 6] = [
@@ -27,11 +28,11 @@ const YUBIHSM: [(&str, &str, f64); 6] = [
     ("rsa4096", "RSA-4096", 852.0),
 ];
 
-/// What the image printed, line by line.
+/// The image's output, line by line.
 pub(crate) struct Measurements(String);
 
 impl Measurements {
-    /// Builds the image, runs it, and keeps what it says when it comes to its end.
+    /// Builds the image, runs it, and keeps its complete output.
     pub(crate) fn take() -> Result<Self, Failure> {
         let toolchain = setup::bare_metal().map_err(|missing| Failure::Missing(vec![missing.report()]))?;
         let image = firmware::build(toolchain, board::named(emulate::BOARD)?, "measure")?;

@@ -1,8 +1,9 @@
-//! `cargo xtask dist`: what a release is, in one archive: programs, man pages, completions, systemd units, the udev rule,
-//! firmware images that were built, documentation and licences.
+//! `cargo xtask dist`: a release in one archive: programs, man pages, completions, systemd units, the udev
+//! rule, firmware images that were built, documentation and licences.
 //!
-//! The same commit makes the same bytes, wherever it is built with the same compiler: names are sorted, times are the
-//! commit's, owners are nobody, and the programs know no path of the computer they were built on.
+//! The same commit gives the same bytes, wherever it is built with the same compiler: names are sorted, times
+//! are the commit's, owners are anonymous, and the programs contain no path of the computer they were built
+//! on.
 
 use std::{
     env,
@@ -14,7 +15,7 @@ use std::{
 use crate::program::{Failure, Run, cargo, program, root, target};
 
 const PROGRAMS: [&str; 2] = ["sshsm", "sshsm-sim"];
-/// Where the archive has the firmware.
+/// The firmware's folder in the archive.
 const IMAGES: &str = "share/sshsm/firmware";
 /// Checksums, as `sha256sum` writes and checks them.
 const SUMS: &str = "SHA256SUMS";
@@ -23,7 +24,7 @@ const SHELLS: [(&str, &str); 3] = [
     ("zsh", "share/zsh/site-functions/_sshsm"),
     ("fish", "share/fish/vendor_completions.d/sshsm.fish"),
 ];
-/// Files and folders of the repository, and where they stand in the archive; what is not there is left out.
+/// Files and folders of the repository, and their places in the archive; missing ones are left out.
 const FILES: [(&str, &str); 7] = [
     ("host/systemd/user", "lib/systemd/user"),
     ("host/systemd", "lib/systemd/system"),
@@ -34,8 +35,9 @@ const FILES: [(&str, &str); 7] = [
     ("LICENSE-MIT", "share/doc/sshsm/LICENSE-MIT"),
 ];
 
-/// Builds the programs and writes `target/dist/sshsm-VERSION-HOST.tar.gz` and `target/dist/SHA256SUMS`, which has a line for
-/// the archive and one for each firmware image: `BOARD.bin`'s is what a device says of the image that it runs.
+/// Builds the programs and writes `target/dist/sshsm-VERSION-HOST.tar.gz` and `target/dist/SHA256SUMS`, which
+/// has a line for the archive and one for each firmware image: that of `BOARD.bin` is what a device reports
+/// about its image.
 pub(crate) fn chore() -> Result<(), Failure> {
     let dist = target()?.join("dist");
     let build = dist.join("build");
@@ -71,13 +73,13 @@ fn failed(reason: &str) -> Failure {
     Failure::System(io::Error::other(reason.to_owned()))
 }
 
-/// Compiler flags that put the same names of source files into a program wherever it is built.
+/// Compiler flags that make the names of source files in a program independent of where it is built.
 fn without_paths() -> OsString {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let registry = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
     let mut flags = OsString::from("--remap-path-prefix=");
     flags.push(root());
-    flags.push("=/sshsm\x1f--remap-path-prefix="); // as cargo wants several flags, so that paths may have spaces
+    flags.push("=/sshsm\x1f--remap-path-prefix="); // cargo's separator of flags, so that paths may have spaces
     flags.push(registry);
     flags.push("=/cargo");
     flags
@@ -98,7 +100,7 @@ fn commit_time() -> Result<u64, Failure> {
         .ok_or_else(|| failed("git does not say when the commit was made; set SOURCE_DATE_EPOCH"))
 }
 
-/// Puts everything where the archive has it; `folder` is made anew.
+/// Puts everything in its place in the archive; `folder` is recreated.
 fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(Failure::System)?;
@@ -127,7 +129,7 @@ fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure>
     write(&place.join(SUMS), format!("{}\n", sums(&place, images)?).as_bytes())
 }
 
-/// The names of the firmware images in a folder, sorted; none where there is no such folder.
+/// The names of the firmware images in a folder, sorted; none if there is no such folder.
 fn images(folder: &Path) -> Result<Vec<String>, Failure> {
     let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
     let mut names = Vec::new();
@@ -147,7 +149,7 @@ fn sums(folder: &Path, files: impl IntoIterator<Item = String>) -> Result<String
     sums.ok_or_else(|| failed("sha256sum gave no sums"))
 }
 
-/// Copies a file, or the files of a folder but not its folders; nothing where there is neither.
+/// Copies a file, or the files in a folder but not its subfolders; does nothing if neither exists.
 fn copy_files(from: &Path, to: &Path) -> Result<(), Failure> {
     if from.is_file() {
         return copy(from, to);
@@ -177,7 +179,7 @@ fn parent(file: &Path) -> Result<(), Failure> {
     file.parent().map_or(Ok(()), fs::create_dir_all).map_err(Failure::System)
 }
 
-/// Packs a folder into an archive beside it, and returns the archive's name.
+/// Packs a folder into an archive next to it, and returns the archive's name.
 fn pack(folder: &Path, time: u64) -> Result<String, Failure> {
     let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let beside = folder.parent().unwrap_or(folder);
@@ -240,7 +242,7 @@ mod tests {
         ] {
             assert!(list.lines().any(|line| line == format!("sshsm-1-host/{file}")), "{file}: {list}");
         }
-        // SHA-256 of "image", for what is flashed and for what a device says it runs.
+        // SHA-256 of "image", both for what is flashed and for what a device reports.
         let sum = "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d";
         let sums = fs::read_to_string(place.join("sshsm-1-host").join(IMAGES).join(SUMS)).unwrap();
         assert_eq!(sums, format!("{sum}  pico.bin\n{sum}  pico.uf2\n"));

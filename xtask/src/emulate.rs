@@ -14,11 +14,11 @@ use crate::{
 
 /// The only board with an emulator that is a Debian package.
 pub(crate) const BOARD: &str = "qemu";
-/// How the emulator is started, but for the image and the serial port; the tests start it in the same way.
+/// The emulator's arguments, except for the image and the serial port; the tests use the same ones.
 pub(crate) const ARGUMENTS: &str = include_str!("../../firmware/boards/qemu/emulator.args");
 
-/// `[--board qemu] [--device DIR]`: builds the image and becomes its emulator. The directory is the device: its flash, root
-/// key and serial number, made where they are missing.
+/// `[--board qemu] [--device DIR]`: builds the image and becomes its emulator. The directory is the device:
+/// its flash, root key and serial number, created if missing.
 pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let [name, device] = options(arguments, ["--board", "--device"])?;
     if name.is_some_and(|name| name != BOARD) {

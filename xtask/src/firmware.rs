@@ -1,5 +1,5 @@
-//! `cargo xtask firmware`: the images, as ELF for debuggers and emulators, as UF2 for boot loaders, and as they lie in flash,
-//! for whoever compares them with what a device says it runs.
+//! `cargo xtask firmware`: the images, as ELF for debuggers and emulators, as UF2 for boot loaders, and as
+//! stored in flash, for comparison with what a device reports.
 
 use std::{
     fs,
@@ -16,7 +16,8 @@ use crate::{
 
 /// Makes a device that knows nothing that YubiHSM 2 does not.
 const STRICT: &str = "--strict-yubihsm2";
-/// What cargo is told of a board's features. Every board is built on `sshsm-board`, which has the firmware beside it.
+/// The features that cargo gets for a board. Every board is built on `sshsm-board`, which includes the
+/// firmware.
 const FEATURES: &[&str] = &[];
 const STRICT_FEATURES: &[&str] =
     &["--package", "sshsm-board", "--features", "sshsm-firmware/strict-yubihsm2"];
@@ -46,8 +47,8 @@ fn workspace() -> PathBuf {
     root().join("firmware/boards")
 }
 
-/// What can be checked without an emulator: format, the parts that a desktop can test, and lints where the toolchain has
-/// them.
+/// The checks that need no emulator: format, the parts that a desktop can test, and lints if the toolchain
+/// has them.
 pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
     cargo().current_dir(workspace()).args(["fmt", "--all", "--check"]).run()?;
     cargo()
@@ -68,12 +69,12 @@ pub(crate) fn check(toolchain: Toolchain) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Where images are when nobody says otherwise.
+/// The default folder for images.
 fn folder() -> Result<PathBuf, Failure> {
     target().map(|target| target.join("firmware"))
 }
 
-/// Builds a board's binary as it is meant to be and returns its ELF file's path.
+/// Builds a board's binary in its released form and returns its ELF file's path.
 pub(crate) fn build(toolchain: Toolchain, board: &Board, binary: &str) -> Result<PathBuf, Failure> {
     build_with(toolchain, board, binary, FEATURES)
 }
@@ -93,7 +94,7 @@ fn build_with(
     Ok(profile.join(binary))
 }
 
-/// Builds a board and writes `BOARD.elf`, `BOARD.bin` and, where its boot loader takes it, `BOARD.uf2`.
+/// Builds a board and writes `BOARD.elf`, `BOARD.bin` and, if its boot loader accepts it, `BOARD.uf2`.
 fn write(toolchain: Toolchain, board: &Board, features: &[&str], out: &Path) -> Result<(), Failure> {
     let elf = build_with(toolchain, board, board.name, features)?;
     fs::create_dir_all(out).map_err(Failure::System)?;

@@ -16,7 +16,7 @@ pub(crate) fn chore() -> Result<(), Failure> {
     }
     println!("{text}");
     println!(
-        "A certificate takes at most {heap} bytes of heap beside what the device holds, and {stack} bytes of stack."
+        "A certificate takes at most {heap} bytes of heap on top of what the device holds, and {stack} bytes of stack."
     );
     if heap == 0 || stack == 0 {
         return Err(Failure::System(io::Error::other("nothing was measured")));

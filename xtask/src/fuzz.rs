@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: each fuzz target for some minutes, under libFuzzer with the address sanitizer. The committed corpora
-//! are read and not written: what a run finds new is kept in target/fuzz-corpus, for the next run.
+//! `cargo xtask fuzz`: each fuzz target for some minutes, under libFuzzer with the address sanitizer. The
+//! committed corpora are read but not written: new inputs are kept in target/fuzz-corpus, for the next run.
 
 use std::{
     fs,
@@ -11,15 +11,15 @@ use std::{
 
 use crate::program::{Failure, Run as _, cargo, options, root, target};
 
-/// How libFuzzer tells in the end how many inputs it tried.
+/// The line in which libFuzzer reports how many inputs it tried.
 const EXECUTIONS: &str = "stat::number_of_executed_units:";
 
-/// `[--minutes N] [--target T]`: all targets, a minute each, if nothing else is said.
+/// `[--minutes N] [--target T]`: by default all targets, a minute each.
 pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
     let [minutes, only] = options(arguments, ["--minutes", "--target"])?;
-    let minutes: u32 = minutes.map_or(Ok(1), str::parse).map_err(|_| usage("--minutes wants a number"))?;
+    let minutes: u32 = minutes.map_or(Ok(1), str::parse).map_err(|_| usage("--minutes needs a number"))?;
     let seconds = minutes.checked_mul(60).filter(|&seconds| seconds > 0);
-    let seconds = seconds.ok_or_else(|| usage("--minutes wants at least 1"))?;
+    let seconds = seconds.ok_or_else(|| usage("--minutes must be at least 1"))?;
     let mut targets = targets().map_err(Failure::System)?;
     if let Some(only) = only {
         if !targets.iter().any(|target| target == only) {
@@ -79,7 +79,7 @@ fn cargo_fuzz(subcommand: &str, name: &str) -> Result<Command, Failure> {
     Ok(command)
 }
 
-/// Passes on what a fuzzer says but for its progress, and takes the number of executions out of it.
+/// Passes on a fuzzer's output except its progress, and extracts the number of executions.
 fn follow(command: &mut Command) -> Result<u64, Failure> {
     let failure = |reason| Failure::Start("cargo fuzz run".to_owned(), reason);
     let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().map_err(failure)?;

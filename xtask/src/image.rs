@@ -1,4 +1,5 @@
-//! What is in a board's ELF file: which bytes go to which address of flash, and how much memory is taken from the start.
+//! The contents of a board's ELF file: which bytes go to which address of flash, and how much memory is taken
+//! from the start.
 
 use std::{fs, io, path::Path};
 
@@ -10,7 +11,7 @@ use object::{
 
 use crate::program::Failure;
 
-/// Where RAM begins on every Cortex-M, at the least; flash lies below.
+/// The lowest address of RAM on every Cortex-M; flash lies below.
 const RAM: u32 = 0x2000_0000;
 const ENDIAN: LittleEndian = LittleEndian;
 
@@ -31,7 +32,7 @@ impl Image {
         Ok((header, header.program_headers(ENDIAN, self.0.as_slice())?))
     }
 
-    /// What is written to flash: physical addresses and bytes, initial values of variables included.
+    /// The data written to flash: physical addresses and bytes, including the initial values of variables.
     pub(crate) fn flash(&self) -> Vec<(u32, &[u8])> {
         let Ok((_, segments)) = self.header() else { return Vec::new() };
         segments
@@ -44,7 +45,8 @@ impl Image {
             .collect()
     }
 
-    /// The image as it lies in flash: its address, and its bytes from the first to the last, 0 where it has none between.
+    /// The image as stored in flash: its address, and its bytes from the first to the last, with gaps filled
+    /// by 0.
     pub(crate) fn flat(&self) -> (u32, Vec<u8>) {
         let parts = self.flash();
         let start = parts.iter().map(|(address, _)| *address).min().unwrap_or_default();
@@ -59,7 +61,8 @@ impl Image {
         (start, bytes)
     }
 
-    /// The address and length of what the firmware takes for its image, and hashes (`firmware/boards/board/src/image.rs`).
+    /// The address and length of what the firmware considers its image, and hashes
+    /// (`firmware/boards/board/src/image.rs`).
     pub(crate) fn hashed(&self) -> Option<(u32, usize)> {
         let start = self.symbol("_image_start")?;
         let variables = self.symbol("__edata")?.checked_sub(self.symbol("__sdata")?)?;
@@ -79,7 +82,7 @@ impl Image {
         found.map(|symbol| symbol.st_value(ENDIAN))
     }
 
-    /// Bytes of RAM that variables have from the start, the heap's arena among them; what is left is the stack.
+    /// Bytes of RAM taken by variables from the start, including the heap's arena; the rest is the stack.
     pub(crate) fn variables(&self) -> u32 {
         let sections =
             self.header().and_then(|(header, _)| header.section_headers(ENDIAN, self.0.as_slice()));
@@ -95,5 +98,5 @@ impl Image {
 }
 
 fn damaged(path: &Path, reason: &object::Error) -> Failure {
-    Failure::System(io::Error::other(format!("{} is no image for a board: {reason}", path.display())))
+    Failure::System(io::Error::other(format!("{} is not an image for a board: {reason}", path.display())))
 }

@@ -1,7 +1,7 @@
-//! The project's chores, `cargo xtask CHORE`: what a contributor and CI run, word for word the same.
+//! The project's chores, `cargo xtask CHORE`: contributors and CI run exactly the same.
 //!
-//! Talk about progress goes to stdout beside the output of the programs that run; what stopped a chore goes to
-//! stderr, and the exit code is 0 only when everything that was asked for was done.
+//! Progress goes to stdout together with the output of the programs that run; the reason why a chore stopped
+//! goes to stderr, and the exit code is 0 only when everything requested was done.
 
 mod bare_metal;
 mod board;
@@ -30,7 +30,7 @@ use program::Failure;
 struct Chore {
     name: &'static str,
     summary: &'static str,
-    /// Its arguments, for the help; none where it is empty.
+    /// Its arguments, for the help; empty if it has none.
     arguments: &'static str,
     run: fn(&[&str]) -> Result<(), Failure>,
 }

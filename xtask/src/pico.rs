@@ -1,5 +1,5 @@
-//! The emulator of the board `pico` (`tests/pico`): its one dependency is installed in `TARGET_DIR/pico-emulator`, never in
-//! the source tree, from which it is linked.
+//! The emulator of the board `pico` (`tests/pico`): its only dependency is installed in
+//! `TARGET_DIR/pico-emulator`, never in the source tree, and linked from there.
 
 use std::{fs, os::unix::fs::symlink, path::PathBuf};
 
@@ -8,12 +8,12 @@ use crate::{
     setup::{Missing, attempt},
 };
 
-/// Where the emulator is run from.
+/// The folder from which the emulator runs.
 pub(crate) fn folder() -> Result<PathBuf, Failure> {
     target().map(|target| target.join("pico-emulator"))
 }
 
-/// Installs what the lock file names, unless it is there.
+/// Installs the packages in the lock file, unless they are there.
 pub(crate) fn emulator() -> Result<(), Missing> {
     let lack = || Missing {
         what: "the npm package rp2040js",

@@ -14,15 +14,15 @@ use std::{
 pub(crate) enum Failure {
     /// The program could not be started.
     Start(String, io::Error),
-    /// The program ran and said no.
+    /// The program ran and failed.
     Exit(String, ExitStatus),
     /// Dependencies are missing where none may be; each was named on stdout.
     Missing(Vec<&'static str>),
-    /// The operating system did not give what every chore needs: its own path, its stdout, a usable `PATH`.
+    /// The operating system did not supply what every chore needs: its own path, its stdout, a usable `PATH`.
     System(io::Error),
     /// A chore's arguments make no sense.
     Usage(String),
-    /// A check said no; why stands on stdout.
+    /// A check failed; the reason is on stdout.
     Refused(String),
     /// A step of a longer chore.
     Step(&'static str, Box<Failure>),
@@ -34,7 +34,7 @@ impl fmt::Display for Failure {
             Self::Start(command, reason) => write!(f, "`{command}` could not be started: {reason}"),
             Self::Exit(command, status) => write!(f, "`{command}` failed ({status})"),
             Self::Missing(what) => write!(f, "missing, see the lines above: {}", what.join(", ")),
-            Self::System(reason) => write!(f, "the system says: {reason}"),
+            Self::System(reason) => write!(f, "system error: {reason}"),
             Self::Usage(reason) | Self::Refused(reason) => f.write_str(reason),
             Self::Step(name, failure) => write!(f, "step {name} failed: {failure}"),
         }
@@ -60,8 +60,8 @@ pub(crate) fn target() -> Result<PathBuf, Failure> {
         .ok_or_else(|| Failure::System(io::Error::other(format!("{} has no parent", here.display()))))
 }
 
-/// A program that runs in the workspace root. `cargo run` describes the package it runs in variables that build
-/// scripts of other packages would take for their own; they are removed.
+/// A program that runs in the workspace root. `cargo run` describes the running package in variables that
+/// build scripts of other packages would mistake for their own; they are removed.
 pub(crate) fn program(name: impl AsRef<Path>) -> Command {
     let mut command = Command::new(name.as_ref());
     command.current_dir(root());
@@ -82,7 +82,7 @@ pub(crate) fn cargo() -> Command {
     program(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
 }
 
-/// Where a program is, looking also where system programs are that an ordinary `PATH` leaves out.
+/// The path of a program; also searches the folders of system programs that an ordinary `PATH` leaves out.
 pub(crate) fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -113,13 +113,13 @@ pub(crate) fn options<'a, const N: usize>(
     Ok(values)
 }
 
-/// How chores run what they run.
+/// How chores run programs.
 pub(crate) trait Run {
     /// Passes the program's output through; an exit code other than 0 is a failure.
     fn run(&mut self) -> Result<(), Failure>;
-    /// Asks a question that the exit code answers: no output, and a program that is not there says no.
+    /// Whether the program succeeds: no output, and a missing program counts as failing.
     fn succeeds(&mut self) -> bool;
-    /// What the program printed on stdout, trimmed, if it could be run and ended well.
+    /// The program's standard output, trimmed, if it could be run and succeeded.
     fn answer(&mut self) -> Option<String>;
 }
 

@@ -1,8 +1,8 @@
-//! Installs what the checks and tests need and is not there, and says what could not be installed: what is missing,
-//! what for, and the command that installs it. When all is there it only looks, and changes nothing.
+//! Installs missing prerequisites of the checks and tests, and reports what could not be installed: what is
+//! missing, what for, and the command that installs it. If everything is there, it changes nothing.
 //!
-//! Debian packages are installed as root or through a `sudo` that asks for no password; Python packages
-//! go into a virtual environment under the target directory, never into the system.
+//! Debian packages are installed as root or through a `sudo` that asks for no password; Python packages go
+//! into a virtual environment under the target directory, never into the system.
 
 use std::{
     fs::DirBuilder,
@@ -22,12 +22,12 @@ use crate::{
 
 /// The YubiHSM client library that the conformance tests drive the simulator with.
 pub(crate) const YUBIHSM: (&str, &str) = ("yubihsm[http]", "3.1.2");
-/// What the client library's own test suite runs under.
+/// The runner of the client library's own test suite.
 const PYTEST: (&str, &str) = ("pytest", "9.2.0");
 /// The processors of the emulated boards (`tests/boards`): a tool of the tests, which nothing is linked with.
 const UNICORN: (&str, &str) = ("unicorn", "2.1.4");
 
-/// A Debian package and how one sees, on any system, that what it brings is there.
+/// A Debian package and a check, on any system, that what it provides is there.
 struct Package {
     name: &'static str,
     what: &'static str,
@@ -63,7 +63,7 @@ const PACKAGES: [Package; 11] = [
     Package {
         name: "openssl",
         what: "openssl",
-        why: "makes the X.509 certificates that PKCS#11 tokens have beside their keys",
+        why: "makes the X.509 certificates that PKCS#11 tokens store with their keys",
         present: || find("openssl").is_some(),
     },
     Package {
@@ -111,7 +111,7 @@ impl Package {
     }
 }
 
-/// What a Debian package of those that are installed brings, if it is not there.
+/// What one of the required Debian packages provides, if it is not there.
 pub(crate) fn lacks(package: &str) -> Option<Missing> {
     PACKAGES.iter().find(|known| known.name == package).and_then(Package::missing)
 }
@@ -128,20 +128,20 @@ pub(crate) struct Missing {
 }
 
 impl Missing {
-    /// Says so on stdout; returns what is missing.
+    /// Prints it on stdout; returns what is missing.
     pub(crate) fn report(&self) -> &'static str {
         println!("missing: {} ({}); install with: {}", self.what, self.why, self.install);
         self.what
     }
 }
 
-/// What is there after the set-up.
+/// The result of the set-up.
 pub(crate) struct Ready {
     /// The virtual environment's interpreter, with the client library and the boards' emulator.
     pub(crate) python: Option<PathBuf>,
     /// The toolchain for the boards' target.
     pub(crate) bare_metal: Option<Toolchain>,
-    /// What is not, by name; always empty with `CI=true`.
+    /// What is missing, by name; always empty with `CI=true`.
     pub(crate) missing: Vec<&'static str>,
 }
 
@@ -227,8 +227,9 @@ pub(crate) fn debian_package(name: &str) -> bool {
 /// How long another program may hold a lock of apt's.
 const LOCKED: Duration = Duration::from_secs(300);
 
-/// Installs packages one by one, so that one unknown to this release does not keep the others out. Quietly does
-/// nothing where there is no apt-get or no right to use it; the caller looks again in any case.
+/// Installs packages one by one, so that one unknown to this release does not keep the others out. Does
+/// nothing, without a message, if there is no apt-get or no right to use it; the caller checks again in any
+/// case.
 fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
     let names: Vec<&str> = names.collect();
     if names.is_empty() || find("apt-get").is_none() {
@@ -242,7 +243,7 @@ fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
         return;
     };
     let apt = |arguments: &[&str]| {
-        // Its words for a lock are known in English.
+        // The message about a lock is recognised in English.
         let settings = ["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C"];
         let mut words = rights.iter().chain(&settings).chain(&["apt-get"]);
         let mut command = program(words.next().unwrap_or(&"env"));
@@ -259,10 +260,11 @@ fn apt_install<'a>(names: impl Iterator<Item = &'a str>) {
     }
 }
 
-/// Runs apt-get, and again every `pause` while another program holds one of its locks, for `patience` at most.
+/// Runs apt-get, and again every `pause` while another program holds one of its locks, for at most
+/// `patience`.
 ///
-/// apt-get itself waits for dpkg's lock only (`DPkg::Lock::Timeout`); the lock of its lists and that of its archives make
-/// it fail at once.
+/// apt-get itself waits only for dpkg's lock (`DPkg::Lock::Timeout`); the locks of its lists and its archives
+/// make it fail at once.
 fn patiently(command: &mut Command, patience: Duration, pause: Duration) -> Result<(), Failure> {
     let start = Instant::now();
     loop {
@@ -290,7 +292,7 @@ fn patiently(command: &mut Command, patience: Duration, pause: Duration) -> Resu
     }
 }
 
-/// Runs a command whose failure is told and then left to the next look at what is there.
+/// Runs a command and reports its failure, which the next check of prerequisites will show.
 pub(crate) fn attempt(command: &mut Command) -> bool {
     command.run().map_err(|failure| println!("{failure}")).is_ok()
 }
@@ -311,8 +313,8 @@ fn prepare_sshd() {
     }
 }
 
-/// A Python that can make a virtual environment with pip in it. The `PATH`'s own comes first, but Debian's package
-/// helps only the system's.
+/// A Python that can create a virtual environment with pip in it. The `PATH`'s own comes first, but Debian's
+/// package helps only the system's.
 fn python() -> Option<PathBuf> {
     find("python3")
         .into_iter()
@@ -320,8 +322,8 @@ fn python() -> Option<PathBuf> {
         .find(|python| program(python).args(["-c", "import ensurepip, venv"]).succeeds())
 }
 
-/// The interpreter of the virtual environment, made or made anew unless it has the exact versions of the client
-/// library, of what runs its tests and of the boards' emulator.
+/// The interpreter of the virtual environment, recreated unless it has the exact versions of the client
+/// library, of its test runner and of the boards' emulator.
 fn environment(base: &Path, venv: &Path) -> Result<PathBuf, Missing> {
     let python = venv.join("bin/python");
     let check = format!(
@@ -357,12 +359,13 @@ mod tests {
 
     #[test]
     fn a_broken_environment_is_made_anew_or_reported_never_taken_for_good() {
-        // `false` makes no environment, so whatever stands there must not count as one.
+        // `false` creates no environment, so whatever is there must not count as one.
         let missing = environment(Path::new("/bin/false"), Path::new("/no/such/venv")).unwrap_err();
         assert!(missing.install.contains("pip install 'yubihsm[http]=="), "{}", missing.install);
     }
 
-    /// A program that speaks as apt-get does, which finds a lock taken `times` times; and how often it was called.
+    /// A program that prints what apt-get does when it finds a lock held `times` times; and a file that
+    /// counts its calls.
     fn apt_get(folder: &Path, times: usize) -> (Command, PathBuf) {
         let calls = folder.join("calls");
         let script = format!(
@@ -405,8 +408,8 @@ mod tests {
         assert_eq!(std::fs::read_to_string(calls).unwrap().lines().count(), 1);
     }
 
-    /// The real apt-get, whose lists are in a folder where this test holds their lock. It needs no right and no network:
-    /// there is no source to fetch.
+    /// The real apt-get, with its lists in a folder where this test holds their lock. It needs neither
+    /// privileges nor a network: there is no source to fetch.
     #[test]
     fn apt_get_itself_waits_for_the_lock_of_its_lists() {
         use rustix::fs::{FlockOperation, fcntl_lock};

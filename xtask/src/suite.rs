@@ -1,5 +1,6 @@
-//! The test suites that YubiHSM clients ship in their packages. They come whole from the registries, lie unchanged in
-//! `TARGET_DIR/suites`, and are built here where they must be, so that the tests that run them take a bounded time.
+//! The test suites that YubiHSM clients ship in their packages. They come whole from the registries, stay
+//! unchanged in `TARGET_DIR/suites`, and are built here if necessary, so that the tests that run them take a
+//! bounded time.
 
 use std::{
     fs,
@@ -15,8 +16,8 @@ use crate::{
 const RUST_CLIENT: (&str, &str) = ("yubihsm", "0.42.1");
 const RUST_FEATURES: &str = "http,secp256k1,untested";
 
-/// Where the suites lie: `NAME-VERSION` each. The Rust client's has the same name as the Python client's, so it has
-/// `rust-` in front.
+/// The folder of the suites: `NAME-VERSION` each. The Rust client's has the same name as the Python client's,
+/// so it is prefixed with `rust-`.
 pub(crate) fn folder() -> Result<PathBuf, Failure> {
     target().map(|target| target.join("suites"))
 }
@@ -65,7 +66,7 @@ pub(crate) fn rust_client() -> Result<(), Missing> {
     let suite = folder.join(format!("rust-{name}-{version}"));
     if !suite.join("Cargo.toml").is_file() {
         let package = package(&format!("{name}-{version}")).ok_or_else(lack)?;
-        // A copy cut short must not be taken for the package.
+        // A truncated copy must not be mistaken for the package.
         let unfinished = folder.join("unfinished");
         let _ = fs::create_dir_all(&folder);
         let _ = fs::remove_dir_all(&unfinished);
@@ -80,7 +81,7 @@ pub(crate) fn rust_client() -> Result<(), Missing> {
             .arg(suite.join("target"));
         command
     };
-    // Its warnings are not ours to read; its errors are.
+    // Its warnings do not concern us; its errors do.
     let built = suite.is_dir() && (build().succeeds() || attempt(&mut build()));
     built.then_some(()).ok_or_else(lack)
 }

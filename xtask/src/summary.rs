@@ -1,8 +1,8 @@
-//! The last lines of a run of the tests: what passed, failed and was skipped, with tests that found out by themselves that
-//! they cannot run among the skipped, each by name.
+//! The last lines of a test run: what passed, failed and was skipped. Tests that found out by themselves that
+//! they cannot run are among the skipped, each by name.
 //!
-//! The runner counts such a test as passed. It names itself in a file (`tests/src/requirement.rs`); here the counts of
-//! the runner and that file become one closing line, `N passed, N failed, N skipped`.
+//! The runner counts such a test as passed. It names itself in a file (`tests/src/requirement.rs`); here the
+//! runner's counts and that file become one closing line, `N passed, N failed, N skipped`.
 
 use std::{
     collections::BTreeMap,
@@ -26,9 +26,9 @@ struct Counts {
 }
 
 impl Counts {
-    /// What a line of nextest's, or of a test binary's own, tells; the latter come once for each binary.
+    /// The counts in a line of nextest's, or of a test binary's own; the latter come once per binary.
     fn of_line(line: &str) -> Option<Self> {
-        // Indented, it is what a failed test printed, which nextest repeats and has counted.
+        // An indented line is the output of a failed test, which nextest repeats and has counted.
         let (told, separator) = if let Some(told) = line.strip_prefix("test result: ") {
             (told.trim_end().split_once(". ")?.1, "; ")
         } else {
@@ -56,7 +56,7 @@ impl Counts {
     }
 }
 
-/// Takes away what colours a line.
+/// Removes the colour codes from a line.
 fn plain(line: &str) -> String {
     let mut plain = String::new();
     let mut rest = line;
@@ -67,8 +67,8 @@ fn plain(line: &str) -> String {
     plain + rest
 }
 
-/// Runs the tests and passes their output through to `out`, whose last line then is the closing one. `skipped` is a file
-/// of this run's own, and `steps` are those before the tests that were left out.
+/// Runs the tests and passes their output through to `out`, whose last line is then the closing one.
+/// `skipped` is a file of this run's own, and `steps` are the skipped steps before the tests.
 ///
 /// # Errors
 /// When a test failed, or the runner, or its counts cannot be read.
@@ -85,7 +85,7 @@ pub(crate) fn run(
     tests.stdout(writer.try_clone().map_err(Failure::System)?).stderr(writer);
     let name = line(&tests);
     let mut child = tests.spawn().map_err(|reason| Failure::Start(name.clone(), reason))?;
-    // The command holds the pipe's other end, without whose end there is none here.
+    // The command holds the other end of the pipe; without dropping it, this end never closes.
     drop(tests);
     let mut counts: Option<Counts> = None;
     let mut reader = BufReader::new(reader);
@@ -100,8 +100,9 @@ pub(crate) fn run(
     let status = child.wait().map_err(Failure::System)?;
     let ended = if status.success() { Ok(()) } else { Err(Failure::Exit(name, status)) };
     let Some(counts) = counts else {
-        // Nothing was run, since something did not compile; or the runner says it in words that are not known here.
-        return ended.and(Err(Failure::Refused("the runner told no number of tests".into())));
+        // Nothing was run, because something did not compile; or the runner uses words that are not known
+        // here.
+        return ended.and(Err(Failure::Refused("the runner did not report the number of tests".into())));
     };
     let skipped = fs::read_to_string(skipped).map_err(Failure::System)?;
     let closing = closing(counts, &skipped, steps)?;
@@ -109,7 +110,7 @@ pub(crate) fn run(
     ended
 }
 
-/// The closing lines; `skipped` has a line for each test, or several where it was tried again.
+/// The closing lines; `skipped` has a line for each test, or several if it was retried.
 fn closing(runner: Counts, skipped: &str, steps: &[(&str, &str)]) -> Result<String, Failure> {
     let tests: BTreeMap<&str, &str> = skipped.lines().filter_map(|line| line.split_once(": ")).collect();
     let Some(passed) = runner.passed.checked_sub(tests.len()) else {
@@ -118,7 +119,7 @@ fn closing(runner: Counts, skipped: &str, steps: &[(&str, &str)]) -> Result<Stri
     };
     let mut text = String::new();
     if !tests.is_empty() {
-        text += "\nskipped for what they lack, and counted as passed above:\n";
+        text += "\nskipped because something is missing, and counted as passed above:\n";
         for (test, reason) in &tests {
             text += &format!("  SKIPPED {test}: {reason}\n");
         }
@@ -170,14 +171,14 @@ mod tests {
             "Summary",
             "running 3 tests",
             "test result: ok",
-            // What a failed test printed, in nextest's report.
+            // The output of a failed test, in nextest's report.
             "    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 2 filtered out; finished in 0.1s",
         ] {
             assert_eq!(Counts::of_line(line), None, "{line}");
         }
     }
 
-    /// Runs a shell script as the runner; what was printed and how it ended.
+    /// Runs a shell script as the runner; its output and result.
     fn runner(script: &str) -> (String, Result<(), Failure>) {
         let folder = tempfile::tempdir().unwrap();
         let mut command = Command::new("/bin/sh");

@@ -1,5 +1,6 @@
-//! `cargo xtask test`: everything that CI runs, in the order in which a mistake is found soonest. It stops at the first
-//! step that fails. The tests come last, after a table of the other steps, so that stdout ends with their counts.
+//! `cargo xtask test`: everything that CI runs, ordered so that mistakes are found as early as possible. It
+//! stops at the first step that fails. The tests come last, after a table of the other steps, so that stdout
+//! ends with their counts.
 
 use std::{
     env,
@@ -17,10 +18,10 @@ use crate::{
     suite, summary,
 };
 
-/// What the outcome of a step that was left out begins with.
+/// The prefix of the outcome of a skipped step.
 const SKIPPED: &str = "SKIPPED: ";
 
-/// What was done so far, or left out and why.
+/// The steps so far, done or skipped, with their outcomes.
 #[derive(Default)]
 struct Steps(Vec<(&'static str, String)>);
 
@@ -45,7 +46,7 @@ impl Steps {
         self.0.push((name, format!("{SKIPPED}{reason}")));
     }
 
-    /// The steps that were left out, and why.
+    /// The skipped steps, and why.
     fn skipped(&self) -> Vec<(&str, &str)> {
         self.0.iter().filter_map(|(name, outcome)| Some((*name, outcome.strip_prefix(SKIPPED)?))).collect()
     }
@@ -103,8 +104,8 @@ pub(crate) fn chore() -> Result<(), Failure> {
     summarise(tests, &steps.skipped()).map_err(|failure| Failure::Step("tests", Box::new(failure)))
 }
 
-/// Checks that the firmware builds without a warning with no command family, with each alone and with the pair that a
-/// small board takes, and that it knows no command of a family that it lacks.
+/// Checks that the firmware builds without warnings with no command family, with each alone and with the pair
+/// for a small board, and that it does not know commands of a family that it lacks.
 fn families() -> Result<(), Failure> {
     const FIRMWARE: [&str; 4] = ["--package", "sshsm-firmware", "--no-default-features", "--features"];
     for families in [
@@ -143,8 +144,8 @@ fn book(steps: &mut Steps) -> Result<(), Failure> {
     steps.run("book", book::chore)
 }
 
-/// Checks the dependency tree. In CI cargo-deny is installed where it is missing, which takes minutes: so it comes after
-/// every other check.
+/// Checks the dependency tree. In CI cargo-deny is installed if it is missing, which takes minutes, so this
+/// comes after every other check.
 fn deny(steps: &mut Steps) -> Result<(), Failure> {
     let tools = target()?.join("tools");
     let deny = |arguments: &[&str]| -> Result<Command, Failure> {
@@ -169,7 +170,7 @@ fn deny(steps: &mut Steps) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether cargo-deny has a copy of the database of advisories, where it keeps it.
+/// Whether cargo-deny has a copy of the advisory database in its usual place.
 fn advisories_are_here() -> bool {
     let home = env::var_os("CARGO_HOME").map(PathBuf::from);
     let home = home.or_else(|| env::var_os("HOME").map(|home| Path::new(&home).join(".cargo")));
@@ -182,8 +183,8 @@ pub(crate) fn summarise(tests: Command, steps: &[(&str, &str)]) -> Result<(), Fa
     summary::run(tests, &target()?.join("skipped-tests"), steps, &mut io::stdout())
 }
 
-/// The test runner: nextest where it is installed. Both find the binaries just built on their `PATH`, and the tests what
-/// the set-up installed.
+/// The test runner: nextest if it is installed. The `PATH` contains the binaries just built, and the tests
+/// find what the set-up installed.
 pub(crate) fn runner(ready: &Ready, chosen: &[&str]) -> Result<Command, Failure> {
     let mut command = cargo();
     if cargo().args(["nextest", "--version"]).succeeds() {

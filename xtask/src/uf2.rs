@@ -1,5 +1,5 @@
-//! UF2, the file that one copies to a board in its boot loader: 512-byte blocks, each with 256 bytes of flash and where
-//! they go (<https://github.com/microsoft/uf2>).
+//! UF2, the file format for copying an image to a board in its boot loader: 512-byte blocks, each with 256
+//! bytes of flash and their address (<https://github.com/microsoft/uf2>).
 
 const PAYLOAD: u32 = 256;
 const MAGIC_START: [u32; 2] = [0x0a32_4655, 0x9e5d_5157];
@@ -8,7 +8,7 @@ const MAGIC_END: u32 = 0x0ab1_6f30;
 const FAMILY_PRESENT: u32 = 0x2000;
 const BLOCK: usize = 512;
 
-/// The file for an image that begins at an address, which is a page's. What the last page has no bytes for is 0.
+/// The file for an image at a page-aligned address. The rest of the last page is filled with 0.
 pub(crate) fn write(family: u32, start: u32, image: &[u8]) -> Vec<u8> {
     let pages = image.chunks(PAYLOAD as usize);
     let total = u32::try_from(pages.len()).unwrap_or(u32::MAX);
