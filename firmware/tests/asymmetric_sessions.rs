@@ -1,4 +1,5 @@
-//! Sessions of P-256 authentication keys: both sides prove what they hold, and nobody gets in who does not.
+//! Sessions with P-256 authentication keys: both sides prove possession of their keys, and no one gets in
+//! without one.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
@@ -121,7 +122,7 @@ fn a_host_without_the_private_key_is_refused_from_its_first_message_on() {
     let receipt = answer[66..].try_into().unwrap();
     assert_eq!(HostChannel::agree(answer[0], &stranger, receipt).err(), Some(ChannelError::WrongReceipt));
 
-    // It goes on all the same.
+    // It continues all the same.
     let (_, own) = sshsm_protocol::channel::DeviceChannel::agree(answer[0], &stranger);
     let mut session = Session(HostChannel::agree(answer[0], &stranger, own).unwrap());
     let echo = |session: &mut Session, device: &mut _| session.send(device, Command::Echo, b"x");

@@ -1,4 +1,4 @@
-//! Attestation certificates: what they say, to the byte, who may make them and of what.
+//! Attestation certificates: their contents, byte for byte, and who may attest what.
 #![cfg(all(feature = "attestation", feature = "wrap"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -174,20 +174,20 @@ fn facts(certificate: &Certificate) -> Vec<(u32, Vec<u8>)> {
         .collect()
 }
 
-/// The extensions of our own: number and value.
+/// Our own extensions: number and value.
 fn own_facts(certificate: &Certificate) -> Vec<(u32, Vec<u8>)> {
     let extensions = certificate.tbs_certificate().extensions().unwrap();
     extensions
         .iter()
         .filter_map(|extension| {
             let number = extension.extn_id.to_string().strip_prefix("2.25.1936943219.")?.parse();
-            assert!(!extension.critical, "verifiers that do not know it go on");
+            assert!(!extension.critical, "verifiers that do not know it ignore it");
             Some((number.unwrap(), extension.extn_value.as_bytes().to_vec()))
         })
         .collect()
 }
 
-/// RSA-3072 and RSA-4096, which nobody wants to wait for, have a test of their own.
+/// RSA-3072 and RSA-4096, which take long, have a separate test.
 fn kinds() -> impl Iterator<Item = (u16, AsymmetricAlgorithm)> {
     let kinds = [AsymmetricAlgorithm::Rsa2048, AsymmetricAlgorithm::Ed25519];
     (1..).zip(kinds.into_iter().chain(Curve::ALL.map(AsymmetricAlgorithm::Ec)))
@@ -226,7 +226,7 @@ fn every_kind_of_key_attests_and_is_attested_but_ed25519_which_cannot_attest() {
     }
 }
 
-/// Only generated keys are attested: these are put into the store as such, since to generate them takes long.
+/// Only generated keys are attested: these are put into the store as such, since generating them takes long.
 #[test]
 fn larger_rsa_keys_attest_and_are_attested() {
     let flash = fresh().flash().unwrap().clone();
@@ -292,7 +292,7 @@ fn the_extensions_are_the_hardwares_to_the_byte() {
             (2, [&hex!("0420")[..], &model::IMAGE.sha256].concat()),
         ]
     );
-    assert_eq!(certificate.tbs_certificate().extensions().unwrap().len(), 9, "and there is no other");
+    assert_eq!(certificate.tbs_certificate().extensions().unwrap().len(), 9, "and there are no others");
 }
 
 #[test]
@@ -420,7 +420,7 @@ fn a_key_that_was_put_attests_but_is_not_attested() {
     assert_eq!(attest(&mut device, &mut admin, 5, 5), INVALID);
 }
 
-/// Whoever knows the wrap key can write an export that says "generated" of a key of their own.
+/// Anyone who knows the wrap key can write an export that calls their own key "generated".
 #[test]
 #[cfg(feature = "wrap")]
 fn a_key_that_came_in_an_export_is_not_attested_whatever_the_export_says_of_its_origin() {
@@ -437,7 +437,7 @@ fn a_key_that_came_in_an_export_is_not_attested_whatever_the_export_says_of_its_
     admin.send(&mut device, Command::DeleteObject, &[0, 5, 3]).unwrap();
     admin.send(&mut device, Command::ImportWrapped, &[&[0, 7], blob.as_slice()].concat()).unwrap();
     let info = admin.send(&mut device, Command::GetObjectInfo, &[0, 5, 3]).unwrap();
-    assert_eq!(info[17], 0x11, "generated, says the export");
+    assert_eq!(info[17], 0x11, "the export says "generated"");
     assert_eq!(attest(&mut device, &mut admin, 5, 0), INVALID);
     put_template(&mut device, &mut admin, 5);
     assert_eq!(attest(&mut device, &mut admin, 5, 5), INVALID, "nor by itself");
@@ -458,8 +458,8 @@ fn attesting_needs_the_capability_on_session_and_key_and_sight_of_all_three_obje
     let template = |id, domains| {
         Object { domains, ..Object::new(id, Algorithm::OpaqueX509Certificate, &[]) }.with(&TEMPLATE)
     };
-    // Attested: 0x10 here, 0x11 elsewhere. Attesting: 0x20 here, 0x21 elsewhere, 0x22 without the capability, 0x23
-    // whose certificate is elsewhere, 0x24 without one.
+    // Attested: 0x10 here, 0x11 elsewhere. Attesting: 0x20 here, 0x21 elsewhere, 0x22 without the capability,
+    // 0x23 with its certificate elsewhere, 0x24 without one.
     for (id, domains, capabilities) in [
         (0x10, one, &[] as &[Capability]),
         (0x11, two, &[]),
@@ -487,7 +487,7 @@ fn attesting_needs_the_capability_on_session_and_key_and_sight_of_all_three_obje
     for attesting in [0x21, 0x23, 0x24, 0x25, 0xffff] {
         assert_eq!(attest(&mut device, &mut session, 0x10, attesting), MISSING, "attesting {attesting:#x}");
     }
-    // What is not there is found before what may not be used.
+    // A missing object is reported before a missing right.
     assert_eq!(attest(&mut device, &mut session, 0x11, 0x22), MISSING);
 }
 
@@ -509,7 +509,7 @@ fn a_template_is_one_whole_certificate() {
         assert_eq!(with(certificate, &TEMPLATE[..length]), INVALID, "{length} bytes");
     }
     assert_eq!(with(certificate, &[TEMPLATE.as_slice(), &[0]].concat()), INVALID);
-    assert_eq!(with(certificate, &hex!("1f8b0800")), INVALID, "compressed, as some clients keep them");
+    assert_eq!(with(certificate, &hex!("1f8b0800")), INVALID, "compressed, as some clients store them");
     // A validity, and a subject, that is a SET.
     for at in [102, 136] {
         let mut damaged = TEMPLATE;

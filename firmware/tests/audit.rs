@@ -1,4 +1,5 @@
-//! The audit log and the options: what is logged, linked, kept, refused when full, and what no power cut undoes.
+//! The audit log and the options: what is logged, linked, kept, and refused when full, and what survives a
+//! power cut.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![cfg(feature = "audit")]
 
@@ -181,7 +182,7 @@ fn failed_authentications_are_logged_with_the_key_that_was_tried() {
     let mut session = Session::create(&mut device, 1, b"password").unwrap();
     let mut message = session.0.authenticate();
     message[5] ^= 1;
-    // Of the session that was created, and of one that nobody has.
+    // A session that was created, and one that does not exist.
     for id in [message[3], 9] {
         message[3] = id;
         plain(&mut device, message[0], &message[3..]).unwrap_err();
@@ -334,7 +335,7 @@ fn a_full_log_under_force_refuses_all_but_sessions_and_what_empties_it() {
     }
     assert_eq!(plain(&mut device, Command::Echo.code(), b"x"), FULL);
     assert_eq!(log_used(&mut device), (62, 62));
-    assert_eq!(entries(&mut admin, &mut device), before, "what was refused is not logged");
+    assert_eq!(entries(&mut admin, &mut device), before, "a refused command is not logged");
     let mut second = Session::admin(&mut device);
     assert_eq!(second.send(&mut device, Command::Echo, b"x"), FULL);
     assert_eq!(second.send(&mut device, Command::CloseSession, &[]), OK);
@@ -536,7 +537,7 @@ fn an_algorithm_that_is_fixed_stays_enabled_until_a_reset() {
     admin.send(&mut device, Command::GenerateAsymmetricKey, &key).unwrap();
     let p384 = Algorithm::Ecp384.code();
     assert_eq!(set(&mut admin, &mut device, toggle, &[p384, 2]), INVALID, "not fresh");
-    assert_eq!(set(&mut admin, &mut device, toggle, &[p384, 1, p256, 2]), OK, "what they are");
+    assert_eq!(set(&mut admin, &mut device, toggle, &[p384, 1, p256, 2]), OK, "their current values");
     admin.send(&mut device, Command::ResetDevice, &[]).unwrap();
     let mut admin = Session::admin(&mut device);
     assert_eq!(mode(&mut admin, &mut device), 1);
@@ -638,8 +639,8 @@ fn an_operation_with_a_disabled_algorithm_is_refused_once_its_key_is_found() {
     assert_eq!(sign(5, 32), Ok(()));
 }
 
-/// Puts a template with the power cut at every step. Afterwards it is stored only if it is logged, and if it was
-/// acknowledged, with its result.
+/// Puts a template with the power cut at every step. Afterwards it is stored only if it is logged, and, if it
+/// was acknowledged, logged with its result.
 #[test]
 fn under_force_nothing_happens_unlogged_wherever_the_power_is_cut() {
     let mut device = fresh();
@@ -663,7 +664,7 @@ fn under_force_nothing_happens_unlogged_wherever_the_power_is_cut() {
             .filter(|entry| entry.command == Command::PutTemplate.code() && entry.target_key == 4)
             .collect();
         assert!(logged.len() <= 1);
-        assert!(!stored || logged.len() == 1, "stored and not logged, cut at {power}");
+        assert!(!stored || logged.len() == 1, "stored but not logged, cut at {power}");
         match answer {
             Ok(_) => assert_eq!(logged[0].result, 0xde, "cut at {power}"),
             Err(error) => assert_eq!(error, DeviceError::StorageFailed),
@@ -687,7 +688,7 @@ fn an_answer_whose_entry_cannot_be_stored_is_not_given() {
     let created = Session::create(&mut device, 1, b"password").unwrap();
     flash.0.borrow_mut().power = Some(0);
     assert_eq!(admin.send(&mut device, Command::GetPseudoRandom, &[0, 4]), failed);
-    // What could not write its log is a device no more, until it is started again.
+    // A device that could not write its log does not work until it is restarted.
     assert_eq!(admin.send(&mut device, Command::Echo, b"x"), Err(DeviceError::InvalidSession));
     assert_eq!(Session::create(&mut device, 1, b"password").err(), Some(DeviceError::StorageFailed));
     assert!(created.authenticate(&mut device).is_err());

@@ -1,5 +1,5 @@
-//! Random sessions, objects, capabilities and domains: the device answers every request, and its store is afterwards,
-//! as the oracle says. Refusals too are compared by their code.
+//! Random sessions, objects, capabilities and domains: the device's answer to every request, and its store
+//! afterwards, match the oracle. The codes of refusals are compared too.
 #![cfg(all(
     feature = "ssh",
     feature = "signatures",
@@ -65,7 +65,7 @@ const POINT: [u8; 65] = hex!(
     "4fe342e2fe1a7f9b8ee7eb4a7c0f9e162bce33576b315ececbb6406837bf51f5"
 );
 
-/// The one RSA key, and what is encrypted to it.
+/// The one RSA key, and data encrypted to it.
 struct RsaKey {
     factors: Vec<u8>,
     modulus: Vec<u8>,
@@ -96,7 +96,7 @@ enum Action {
         id: u16,
     },
     Finish,
-    /// From now on somebody touches the device when it waits, or nobody does.
+    /// From now on the device is touched when it waits, or it is not.
     Touch {
         touched: bool,
     },
@@ -194,7 +194,7 @@ fn request() -> impl Strategy<Value = Request> {
         2 => id().prop_map(|id| Request::Change { id }),
         6 => (form(), id(), exported, id()).prop_map(|(form, wrap, kind, id)| Request::Export { form, wrap, kind, id }),
         4 => (id(), thing()).prop_map(|(wrap, thing)| {
-            // A blob that another implementation made; of types whose content is any bytes.
+            // A blob made by another implementation; of types whose content may be any bytes.
             let kind = [OPAQUE, AUTHENTICATION, TEMPLATE, SYMMETRIC][usize::from(thing.kind) % 4];
             let algorithm = [30, 38, 36, 50][usize::from(thing.kind) % 4];
             let delegated = if kind == AUTHENTICATION { thing.delegated } else { 0 };
@@ -243,7 +243,7 @@ fn header(thing: &Thing) -> Vec<u8> {
     with_id(id, &[&LABEL[..], &domains, &capabilities, &[algorithm]].concat())
 }
 
-/// What is put as an object of this type and algorithm; `certificate` is one.
+/// The content of an object of this type and algorithm to be put; `certificate` is one.
 fn content(thing: &Thing, certificate: &[u8]) -> Vec<u8> {
     match (thing.kind, thing.algorithm) {
         (PUBLIC_WRAP, _) => RSA_KEY.modulus.clone(),
@@ -292,7 +292,7 @@ fn info(thing: &Thing, answer: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-/// Command and payload of a request; `wrapped` is what an import imports.
+/// Command and payload of a request; `wrapped` is the object to import.
 fn message(request: &Request, wrapped: &[u8], certificate: &[u8]) -> (u8, Vec<u8>) {
     let label_hash = Sha256::digest(b"");
     match *request {
@@ -373,11 +373,11 @@ fn message(request: &Request, wrapped: &[u8], certificate: &[u8]) -> (u8, Vec<u8
     }
 }
 
-/// The device under test beside the oracle.
+/// The device under test, with the oracle.
 struct Trial {
     device: ModelDevice,
     oracle: Oracle,
-    /// Sees everything; nobody names its key.
+    /// Sees everything; no request names its key.
     observer: Session,
     sessions: Vec<(Session, Rights)>,
     /// Sessions that were created and not yet authenticated.
@@ -439,7 +439,8 @@ impl Trial {
         trial
     }
 
-    /// Both halves of an RSA wrap key with every right, and what they make of a key: rarely found by chance.
+    /// Both halves of an RSA wrap key with every right, and an export of a key under them: rarely found by
+    /// chance.
     fn export_a_key(&mut self) {
         let all = Thing { origin: 0, ..Oracle::default_key() };
         for (kind, algorithm) in [(WRAP, RSA), (PUBLIC_WRAP, RSA), (SYMMETRIC, 50)] {
@@ -501,7 +502,7 @@ impl Trial {
         self.device.platform().presence = if touched { Presence::Confirmed } else { Presence::TimedOut };
     }
 
-    /// Lets go of the sessions that the oracle says are over, and sees that they are.
+    /// Drops the sessions that have ended according to the oracle, and checks that they have.
     fn drop_ended(&mut self) {
         let sessions = std::mem::take(&mut self.sessions);
         let (open, ended): (Vec<_>, Vec<_>) =
@@ -605,7 +606,7 @@ impl Trial {
         }
         let all = self.oracle.rights(OBSERVER.id).unwrap();
         assert_eq!(list(&mut self.device, &mut self.observer), self.oracle.list(&all), "{request:?}");
-        // It may have put another key in the place of its own.
+        // It may have replaced its own key.
         if let Some((session, rights)) =
             self.sessions.get_mut(by).filter(|(_, rights)| self.oracle.is_open(rights))
         {
@@ -614,7 +615,7 @@ impl Trial {
         self.drop_ended();
     }
 
-    /// Compares all that the device says of an object.
+    /// Compares everything that the device reports about an object.
     fn inspect(&mut self, kind: u8, id: u16) {
         let answer =
             self.observer.send(&mut self.device, Command::GetObjectInfo, &with_id(id, &[kind])).unwrap();
@@ -632,7 +633,7 @@ fn list(device: &mut ModelDevice, session: &mut Session) -> Vec<(u16, u8, u8)> {
     list
 }
 
-/// Some algorithm that may be switched off, of keys and of what they do.
+/// An algorithm that may be disabled: of keys or of their operations.
 fn disabled() -> impl Strategy<Value = Option<u8>> {
     let one = prop::sample::select(vec![
         1_u8, 3, 6, 9, 12, 20, 24, 26, 29, 30, 31, 33, 34, 36, 37, 43, 46, 48, 50, 53, 54, 55,
@@ -650,7 +651,7 @@ proptest! {
     ) {
         let mut trial = Trial::start(disabled);
         for (by, action) in actions {
-            // Every other request is the first session's, who may do all.
+            // Every other request comes from the first session, which has all rights.
             trial.act(by.saturating_sub(SESSIONS), &action);
         }
         for (kind, id) in trial.oracle.things.keys().copied().collect::<Vec<_>>() {

@@ -1,5 +1,5 @@
-//! What creating and using an object demands is the same for every family: each rule, for each command, by a case that
-//! only this rule can refuse.
+//! The requirements for creating and using an object are the same for every family: each rule, for each
+//! command, is tested by a case that only this rule can refuse.
 #![cfg(all(feature = "opaque", feature = "hmac", feature = "symmetric", feature = "otp"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -33,7 +33,8 @@ fn info(device: &mut ModelDevice, session: &mut Session, id: u16, object_type: O
     ObjectInfo::decode(&mut Reader::new(&reply)).unwrap()
 }
 
-/// A command that creates objects of some algorithms: what follows the header, and the length reported afterwards.
+/// A command that creates objects of some algorithms: the bytes after the header, and the length reported
+/// afterwards.
 struct Creation {
     command: Command,
     capability: Capability,
@@ -183,8 +184,8 @@ fn creation_refuses_other_algorithms_and_lengths() {
     }
 }
 
-/// A command that uses a key: the command that puts such a key, what of it follows the header, and what follows the
-/// key's id when it is used.
+/// A command that uses a key: the command that puts such a key, its bytes after the header, and the bytes
+/// after the key's id when it is used.
 struct Use {
     command: Command,
     capability: Capability,
@@ -192,7 +193,7 @@ struct Use {
     algorithm: Algorithm,
     body: &'static [u8],
     payload: &'static [u8],
-    /// How the device gets as far as the data, if the payload is no good data.
+    /// The error that shows that the device got as far as the data, if the payload is not valid data.
     refused: Option<DeviceError>,
 }
 

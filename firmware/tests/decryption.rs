@@ -1,4 +1,4 @@
-//! RSA decryption and ECDH over the wire: what comes out, and the code of everything that is refused.
+//! RSA decryption and ECDH over the wire: the results, and the error code of each refusal.
 #![cfg(feature = "decryption")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -169,7 +169,7 @@ fn every_curve_derives_the_whole_coordinate_of_the_shared_point() {
 }
 
 #[test]
-fn what_is_no_point_of_the_curve_is_invalid_and_what_is_no_point_at_all_has_the_wrong_length() {
+fn a_point_off_the_curve_is_invalid_and_other_bytes_have_the_wrong_length() {
     for Agreement { curve, private, point, .. } in agreements() {
         let ecdh = [Capability::DeriveEcdh];
         let (mut device, mut session) = device_with(AsymmetricAlgorithm::Ec(curve), &ecdh, Some(private));

@@ -1,5 +1,5 @@
-//! How much memory an explanation takes: whoever may sign may ask for one, with the longest request that a message has room
-//! for, and the device that runs out of memory restarts.
+//! How much memory an explanation takes: any session that may sign may ask for one, with the longest request
+//! that fits a message, and a device that runs out of memory restarts.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "model/case.rs"]
@@ -18,7 +18,7 @@ use sshsm_protocol::{AsymmetricAlgorithm, Command};
 #[global_allocator]
 static HEAP: PeakAlloc = PeakAlloc;
 
-/// Bytes that a command takes at its most beside what the device holds, and its answer.
+/// The peak memory of a command on top of what the device holds, and its answer.
 fn cost(case: &Case, command: Command) -> (usize, Vec<u8>) {
     let (mut device, mut session) = case.device();
     let payload = case.payload();

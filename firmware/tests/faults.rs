@@ -27,7 +27,7 @@ thread_local! {
 /// RustCrypto, on memory in which a bit flips while a key is loaded.
 struct Faulty;
 
-/// The key as it is in memory: another one, whose parts fit.
+/// The key as it is in memory: a different one, whose parts are consistent.
 fn damaged(algorithm: AsymmetricAlgorithm, body: &[u8], bit: usize) -> Vec<u8> {
     let length = algorithm.private_length();
     let flip = |bytes: &[u8]| {
@@ -83,7 +83,7 @@ impl Provider for Faulty {
     }
 }
 
-/// The model platform on such memory.
+/// The model platform with such memory.
 struct FaultyModel(Model);
 
 impl Platform for FaultyModel {
@@ -129,7 +129,7 @@ fn signs_when_memory_is_right(
         FLIPPED.set(None);
         // The key was forgotten with the fault in it.
         assert!(session.send(device, command, payload).is_ok(), "{what}: {command}");
-        // Another key is loaded in between, so that this one is loaded anew.
+        // Another key is loaded in between, so that this one is loaded again.
         session.send(device, Command::SignEcdsa, &[[0, 90].as_slice(), &[1; 32]].concat()).unwrap();
     }
 }

@@ -1,4 +1,4 @@
-//! The option templates: once it is frozen, the templates of a device stay what they are until it is reset.
+//! The option templates: once frozen, the templates of a device stay as they are until it is reset.
 #![cfg(all(feature = "ssh", feature = "audit", feature = "rsa-wrap", feature = "opaque"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -106,9 +106,9 @@ fn nothing_but_a_reset_opens_frozen_templates() {
         assert_eq!(set(&mut admin, &mut device, value), INVALID, "{value:?}");
         assert_eq!(get(&mut admin, &mut device), Ok(vec![0]));
     }
-    assert_eq!(set(&mut admin, &mut device, &[0]), OK, "open is what they are");
+    assert_eq!(set(&mut admin, &mut device, &[0]), OK, "they are open already");
     assert_eq!(set(&mut admin, &mut device, &[1]), OK);
-    assert_eq!(set(&mut admin, &mut device, &[1]), OK, "frozen is what they are");
+    assert_eq!(set(&mut admin, &mut device, &[1]), OK, "they are frozen already");
     assert_eq!(set(&mut admin, &mut device, &[0]), INVALID);
     let mut device = start(device.flash().unwrap().copy());
     let mut admin = Session::admin(&mut device);

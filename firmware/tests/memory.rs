@@ -38,7 +38,7 @@ fn turn() -> MutexGuard<'static, ()> {
     TURN.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Bytes that something takes at its most, and the bytes that are left of it.
+/// The peak memory of a function, and how much of it is still in use afterwards.
 fn cost<T>(what: impl FnOnce() -> T) -> (usize, usize, T) {
     let before = HEAP.current_usage();
     HEAP.reset_peak_usage();
@@ -137,7 +137,7 @@ fn a_mount_takes_the_same_memory_empty_full_and_full_after_deletions_and_fits_ev
             let flash = Flash::with_words(flash.copy());
             let (peak, held, store) = cost(|| mount(&flash).unwrap());
             assert!(peak <= bound, "{name}: {peak} bytes at the mount, {bound} are set aside");
-            assert_eq!(held, empty, "{name}: what is held depends on what was done");
+            assert_eq!(held, empty, "{name}: the memory held depends on the history");
             assert_eq!(store.iter().count(), usize::from(next - 2000));
         }
     }
@@ -161,7 +161,7 @@ fn a_full_store_refuses_before_it_takes_any_memory() {
 }
 
 #[test]
-fn what_somebody_without_the_root_key_put_into_flash_takes_no_memory() {
+fn flash_contents_forged_without_the_root_key_take_no_memory() {
     let _turn = turn();
     let bound = Room::ALL.bytes(128);
     // Heads of objects and of records, and pieces.
@@ -177,7 +177,7 @@ fn what_somebody_without_the_root_key_put_into_flash_takes_no_memory() {
     }
 }
 
-/// What a client does.
+/// A client's action.
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Put(u16, usize),
@@ -189,7 +189,7 @@ enum Step {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    // More names than can be remembered, so that they come again and are forgotten.
+    // More names than can be remembered, so that some are forgotten and reused.
     let id = 1..1200_u16;
     let length = prop_oneof![8 => 0..40_usize, 2 => 500..520_usize, 1 => 1000..3000_usize];
     prop_oneof![
@@ -263,7 +263,7 @@ proptest! {
     }
 }
 
-/// A device with a store as full as can be, but for the objects of a test.
+/// A device whose store is full except for the objects of a test.
 fn full_device(spare: u16) -> (ModelDevice, Session, usize) {
     let before = HEAP.current_usage();
     let mut device = start(Chip { bytes: vec![0xff; SECTOR * 128], ..Chip::blank() });
@@ -275,8 +275,8 @@ fn full_device(spare: u16) -> (ModelDevice, Session, usize) {
     (device, admin, before)
 }
 
-/// What commands take the most: numbers of 4096 bits, whole messages, and all of the store. Half of what is set aside is for
-/// the gaps between allocations that an allocator cannot use.
+/// The commands with the highest memory use: 4096-bit numbers, whole messages, and the entire store. Half of
+/// the reserve is for gaps between allocations that an allocator cannot use.
 #[test]
 fn no_command_takes_more_memory_than_boards_set_aside() {
     let _turn = turn();
@@ -291,7 +291,7 @@ fn no_command_takes_more_memory_than_boards_set_aside() {
         let answer =
             admin.send(&mut device, command, payload).unwrap_or_else(|error| panic!("{command}: {error}"));
         let beside = HEAP.peak_usage() - before - flash - Room::ALL.bytes(128);
-        assert!(2 * beside <= BESIDE, "{command}: {beside} bytes beside the store");
+        assert!(2 * beside <= BESIDE, "{command}: {beside} bytes besides the store");
         answer
     };
     send(Command::PutAsymmetricKey, &object(1, rsa).with(private));
@@ -331,6 +331,6 @@ fn no_request_takes_more_memory_than_boards_set_aside_to_be_signed_or_explained(
         let answer = session.send(&mut device, command, &payload);
         assert_eq!(answer.is_ok(), command == Command::ExplainSshRequest, "{answer:?}");
         let beside = HEAP.peak_usage() - before - SECTORS * SECTOR - Room::ALL.bytes(SECTORS);
-        assert!(beside <= BESIDE, "{command}: {beside} bytes beside the store");
+        assert!(beside <= BESIDE, "{command}: {beside} bytes besides the store");
     }
 }

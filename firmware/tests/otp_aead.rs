@@ -1,4 +1,4 @@
-//! Yubico OTP: the vectors of the protocol, and what is not a password.
+//! Yubico OTP: the vectors of the protocol, and inputs that are not passwords.
 #![cfg(feature = "otp")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -35,7 +35,7 @@ fn with_key() -> (ModelDevice, Session) {
     (device, admin)
 }
 
-/// The credential in an AEAD under vector E's key, opened beside the device.
+/// The credential in an AEAD under vector E's key, opened outside the device.
 fn open(aead: &[u8]) -> Vec<u8> {
     let nonce: [u8; 13] = [&NONCE_ID, &aead[..6], &[0; 3]].concat().try_into().unwrap();
     Ccm::<Aes128, U8, U13>::new(&KEY.into()).decrypt(&nonce.into(), &aead[6..]).unwrap()

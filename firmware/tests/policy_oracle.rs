@@ -1,8 +1,8 @@
-//! Random templates, requests and memories, most of them at the bound of some rule: the policy decides every check as an
-//! oracle does that was written from docs/templates.md.
+//! Random templates, requests and states, most of them at the bound of some rule: the policy decides every
+//! check like an oracle that was written from docs/templates.md.
 //!
-//! It runs through 50000 cases; for millions of them:
-//! `SSHSM_POLICY_CASES=5000000 cargo test --release -p sshsm-firmware --test policy_oracle -- --nocapture`
+//! It runs through 50000 cases; for millions of them: `SSHSM_POLICY_CASES=5000000 cargo test --release -p
+//! sshsm-firmware --test policy_oracle -- --nocapture`
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ const CA_PUBLIC: [u8; 32] = [7; 32];
 
 static AUTHORITY: LazyLock<SigningKey> = LazyLock::new(|| SigningKey::from_bytes(&[2; 32]));
 
-/// A number beside a bound that is only known later, or anywhere.
+/// A number next to a bound that is known only later, or any number.
 #[derive(Clone, Copy, Debug)]
 enum Spot {
     /// Of several bounds this one, and so far from it.
@@ -169,7 +169,7 @@ fn network() -> impl Strategy<Value = Network> {
     (any::<bool>(), bits, prefix, 0..40_u8).prop_map(|(v6, bits, prefix, defect)| {
         let (bits, length) = if v6 { (bits << 96 | bits, 128) } else { (bits, 32) };
         let prefix = if defect == 0 { prefix } else { prefix.min(length) };
-        // Mostly without a bit behind the prefix.
+        // Mostly without a bit set after the prefix.
         let kept = if defect == 1 { bits } else { leading(bits, length, prefix) };
         Network { address: address(v6, kept), prefix }
     })
@@ -184,13 +184,13 @@ fn address(v6: bool, bits: u128) -> IpAddr {
     if v6 { Ipv6Addr::from(bits).into() } else { Ipv4Addr::from(bits as u32).into() }
 }
 
-/// How an asked network lies to one that is allowed: which, and how.
+/// How a requested network relates to an allowed one: which, and how.
 type Beside = (usize, u8);
 
 /// An option's name, whether it has a value, and what that is for a command and for a source address.
 type AskedOption = (&'static str, Option<()>, Vec<u8>, Vec<Beside>);
 
-/// A network, or an address, in or beside one of those that are allowed; or something else.
+/// A network, or an address, inside or next to one of the allowed ones; or something else.
 fn asked(networks: &[Network], (which, how): Beside) -> String {
     const ELSE: [&str; 12] = [
         "",
@@ -256,7 +256,7 @@ fn damage() -> impl Strategy<Value = Damage> {
 
 fn template() -> impl Strategy<Value = oracle::Template> {
     let list = |most| move |of: BoxedStrategy<Vec<u8>>| prop::collection::vec(of, 0..=most);
-    // An empty list is rare where it makes the template malformed.
+    // An empty list is rare where it would make the template malformed.
     let some =
         |of: BoxedStrategy<Vec<u8>>| prop_oneof![40 => prop::collection::vec(of, 1..4), 1 => Just(vec![])];
     let six = (
@@ -325,7 +325,7 @@ fn template() -> impl Strategy<Value = oracle::Template> {
         subject_keys: others.0,
         key_id: others.1,
         serials: others.2,
-        // A step is of something, but for a few templates.
+        // A step has something to bound, except in a few templates.
         increasing_serials: others.3 || steps.1.is_some_and(|step| step != 10),
         signature_algorithms: others.4,
         clock: others.5.or(steps.2.filter(|(step, _)| step % 2 == 0).map(|(step, _)| step % 61)),
@@ -580,8 +580,8 @@ const BASE_POINTS: [&[u8]; 3] = [
     ),
 ];
 
-/// The certificate type and the fields of a key (RFC 4253, RFC 5656, PROTOCOL.certkeys, PROTOCOL.u2f). An odd one is of
-/// 1 as exponent, off its curve, or of an application with a NUL.
+/// The certificate type and the fields of a key (RFC 4253, RFC 5656, PROTOCOL.certkeys, PROTOCOL.u2f). An odd
+/// one has the exponent 1, is off its curve, or has an application with a NUL.
 fn subject(kind: u8, bits: u16, odd: bool) -> (&'static str, Vec<u8>) {
     let point = |name: &str, length: usize| {
         let mut point = BASE_POINTS.iter().find(|point| point.len() == length).unwrap().to_vec();
@@ -657,7 +657,7 @@ fn algorithm(code: u8) -> SignatureAlgorithm {
     }
 }
 
-/// What the oracle and the policy say, each with the check's name.
+/// The verdicts of the oracle and the policy, each with the check's name.
 fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
     let (template, damaged) = template_bytes(&case);
     let request = request_bytes(&case);
@@ -682,7 +682,7 @@ fn both(mut case: Case) -> Vec<(&'static str, Answer, Answer)> {
     };
     let memory = memory.clone().map(|Memory { last_serial, highest_now, times }| {
         let memory = memory::Memory { last_serial, highest_now, times };
-        // As a device does, which keeps it in its flash.
+        // As on a device, which keeps it in its flash.
         memory::Memory::decode(&memory.encode()).unwrap()
     });
     let bits = |list: &[u8]| Domains::from_bits(list.iter().fold(0, |bits, domain| bits | 1 << (domain - 1)));
@@ -747,7 +747,7 @@ fn the_policy_decides_every_check_as_the_oracle_does() {
     if let Err(error) = result {
         panic!("{error}");
     }
-    // The cases are worth something: each check comes out each way that it can.
+    // The cases are meaningful: each check has every possible outcome.
     for (name, [allowed, refused, undecided]) in counts.into_inner() {
         println!("{name:<24} {allowed:>8} allowed {refused:>8} refused {undecided:>8} undecided");
         let rare = cases / 500;

@@ -1,8 +1,9 @@
-//! No command leaves a device between two states: for each that changes something, the power is cut at every word
-//! programmed and every sector erased, on flash with words of 1, 4 and 16 bytes, and again while the device recovers.
+//! No command leaves a device between two states: for each one that changes something, the power is cut at
+//! every word programmed and every sector erased, on flash with words of 1, 4 and 16 bytes, and again while
+//! the device recovers.
 //!
-//! A cut leaves a torn word (some of its bits cleared) or a sector full of noise. What is seen after a restart is
-//! everything: list, infos, contents, options, log. How thorough a run is stands beside it as [`Strides`].
+//! A cut leaves a torn word (some of its bits cleared) or a sector full of noise. Everything is examined
+//! after a restart: list, infos, contents, options, log. [`Strides`] says how thorough a run is.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
@@ -22,7 +23,7 @@ use sshsm_protocol::channel::AuthenticationKey;
 use sshsm_protocol::codec::Reader;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError};
 
-/// Sectors of the flash: room for every scenario, and few enough that the log turns over.
+/// Sectors of the flash: room for every scenario, and few enough that the log wraps around.
 const SECTORS: usize = 12;
 const WRAP: u16 = 0x77;
 const EXPORTABLE: &[Capability] = &[Capability::ExportableUnderWrap];
@@ -30,7 +31,7 @@ const EXPORTABLE: &[Capability] = &[Capability::ExportableUnderWrap];
 /// Puts a device into the state before, and returns the command's payload.
 type Prepare<const W: usize> = fn(&mut ModelDevice<W>, &mut Session) -> Vec<u8>;
 
-/// Every command that changes what a device remembers.
+/// Every command that changes persistent state.
 fn mutating<const W: usize>() -> Vec<(Command, Prepare<W>)> {
     vec![
         (Command::ResetDevice, |_, _| vec![]),
@@ -96,7 +97,8 @@ fn mutating<const W: usize>() -> Vec<(Command, Prepare<W>)> {
     ]
 }
 
-/// Commands that make a key of the device's own when it is first needed, which changes nothing that can be seen.
+/// Commands that generate one of the device's own keys when it is first needed, which is not a visible
+/// change.
 fn needing_a_key_of_its_own<const W: usize>() -> Vec<(Command, Prepare<W>)> {
     vec![
         (Command::GetOpaque, |_, _| vec![0, 0]),
@@ -177,7 +179,7 @@ fn every_command_of_the_table_is_cut_off_here_or_changes_nothing() {
     let cut = mutating::<4>().into_iter().chain(needing_a_key_of_its_own()).map(|(command, _)| command);
     let mut listed: Vec<_> = cut.chain(READING.iter().copied()).collect();
     listed.sort_by_key(|command| command.code());
-    // One may be cut off in more than one of its uses.
+    // A command may be interrupted in more than one of its uses.
     listed.dedup();
     assert_eq!(listed, Command::ALL);
     let verbs = ["put ", "generate ", "import ", "delete ", "set ", "change ", "reset "];
@@ -201,7 +203,7 @@ fn open<const W: usize>(device: &mut ModelDevice<W>) -> Session {
     Session::open(device, 1, b"password").or_else(|_| Session::open(device, 1, b"changed")).unwrap()
 }
 
-/// What a device shows after a start; its log without the boots.
+/// The visible state of a device after a start; its log without the boots.
 fn observe<const W: usize>(chip: Chip) -> Result<(State, Log), MountError> {
     let mut device = try_start(Flash::<W>::with_words(chip))?;
     let flash = device.flash().unwrap().copy();
@@ -235,19 +237,19 @@ fn observe<const W: usize>(chip: Chip) -> Result<(State, Log), MountError> {
     Ok((State { seen, contents, device_key }, log))
 }
 
-/// Which steps are cut, one of so many.
+/// Which steps are cut: one in so many.
 struct Strides {
     first: usize,
     /// First cuts that are followed by second ones, and steps of the recovery.
     second: (usize, usize),
     /// Under forced audit.
     forced: bool,
-    /// Only commands in whose course the log turns over, and then every step around an erasure.
+    /// Only commands during which the log wraps around, and then every step around an erasure.
     turning: bool,
 }
 
-/// Cuts every command of the list off. The state after is the one before or the one after; after an answer, the one
-/// after. The log has not lost an entry; under forced audit no change is without one.
+/// Interrupts every command of the list. The resulting state is either the one before or the one after; after
+/// an answer, the one after. The log has not lost an entry; under forced audit no change is without one.
 fn cut<const W: usize>(strides: &Strides) {
     for (command, prepare) in mutating::<W>() {
         cut_command(command, prepare, true, strides);

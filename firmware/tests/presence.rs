@@ -1,4 +1,4 @@
-//! The option user-presence: what waits for a touch, what never does, and what becomes of it when nobody comes.
+//! The option user-presence: what waits for a touch, what never does, and what happens when none comes.
 #![cfg(all(
     feature = "audit",
     feature = "ssh",
@@ -38,7 +38,7 @@ fn asked(device: &mut ModelDevice) -> Vec<u64> {
     std::mem::take(&mut device.platform().asked).iter().map(Duration::as_secs).collect()
 }
 
-/// A device that somebody touches.
+/// A device that is touched.
 fn touched() -> (ModelDevice, Session) {
     let mut device = fresh();
     device.platform().presence = Presence::Confirmed;
@@ -60,7 +60,7 @@ fn it_is_off_at_first_and_a_device_with_nothing_to_touch_refuses_to_set_it() {
 }
 
 #[test]
-fn a_value_without_such_a_mode_without_time_or_of_another_length_is_invalid_and_asks_nobody() {
+fn an_invalid_value_is_refused_without_asking_for_a_touch() {
     let (mut device, mut admin) = touched();
     for value in [&[3, 5][..], &[1, 0], &[2, 0], &[1], &[1, 5, 0], &[]] {
         assert_eq!(set(&mut admin, &mut device, value), INVALID, "{value:?}");
@@ -112,8 +112,8 @@ fn waits_from(command: Command) -> Option<u8> {
     }
 }
 
-/// A device with all that its commands need, and for each command that waits a request that is carried out; that for
-/// certificates is in `ssh_certificates.rs`.
+/// A device with everything that its commands need, and for each command that waits, a request that is
+/// carried out; the one for certificates is in `ssh_certificates.rs`.
 fn uses(device: &mut ModelDevice, admin: &mut Session) -> Vec<(Command, Vec<u8>)> {
     use Capability as C;
     let p256 = Object::new(
@@ -159,8 +159,8 @@ fn uses(device: &mut ModelDevice, admin: &mut Session) -> Vec<(Command, Vec<u8>)
     ]
 }
 
-/// Whether a command was carried out as far as its private key: what the request holds may be no ciphertext of the key,
-/// and the object may exist.
+/// Whether a command was carried out as far as its private key: the request may not contain a ciphertext for
+/// the key, and the object may exist.
 fn carried_out(command: Command, answer: &Answer) -> bool {
     match command {
         Command::DecryptPkcs1 | Command::DecryptOaep => *answer == INVALID,
@@ -243,7 +243,7 @@ fn a_reset_would_end_the_option_and_waits_while_it_is_set() {
         device.platform().presence = Presence::TimedOut;
         assert_eq!(admin.send(&mut device, Command::ResetDevice, &[]), TIMED_OUT);
         assert_eq!(asked(&mut device), [7]);
-        assert_eq!(get(&mut admin, &mut device), [mode, 7], "and the session goes on");
+        assert_eq!(get(&mut admin, &mut device), [mode, 7], "and the session continues");
         device.platform().presence = Presence::Confirmed;
         assert_eq!(admin.send(&mut device, Command::ResetDevice, &[]), OK);
         assert_eq!(get(&mut Session::admin(&mut device), &mut device), [0, 15]);
@@ -254,7 +254,7 @@ fn a_reset_would_end_the_option_and_waits_while_it_is_set() {
 }
 
 #[test]
-fn what_needs_no_private_key_or_is_refused_anyway_asks_nobody() {
+fn commands_without_a_private_key_and_refused_ones_request_no_touch() {
     let (mut device, mut admin) = touched();
     uses(&mut device, &mut admin);
     assert_eq!(set(&mut admin, &mut device, &[2, 5]), OK);

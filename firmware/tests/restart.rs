@@ -1,5 +1,5 @@
-//! What ends a device's run: a session that may, and for the boot loader, which can show the whole flash, a touch as well.
-//! And what a device says of itself to those who have a session.
+//! What ends a device's run: a session with the right, and for the boot loader, which can expose the whole
+//! flash, also a touch. And what a device reports about itself in a session.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
@@ -17,7 +17,7 @@ use sshsm_protocol::{audit::LogEntry, codec::Reader};
 
 const START: Command = Command::StartBootLoader;
 
-/// A device that somebody touches, or nobody.
+/// A device that is touched, or not.
 fn device(presence: Presence) -> (ModelDevice, Session) {
     let mut device = fresh();
     device.platform().presence = presence;
@@ -46,7 +46,7 @@ fn nothing_that_comes_without_a_session_restarts_a_device() {
             assert_eq!(device.restart(), None, "{code:#04x} {payload:?}");
         }
     }
-    assert_eq!(asked(&mut device), [], "and nobody is asked for a touch");
+    assert_eq!(asked(&mut device), [], "and no touch is requested");
 }
 
 #[test]
@@ -63,7 +63,7 @@ fn the_boot_loader_starts_after_a_touch_whatever_the_option_says_and_every_sessi
 }
 
 #[test]
-fn a_boot_loader_that_nobody_touches_the_device_for_does_not_start() {
+fn the_boot_loader_does_not_start_without_a_touch() {
     let (mut device, mut session) = device(Presence::TimedOut);
     assert_eq!(session.send(&mut device, START, &[]), Err(DeviceError::PresenceTimeout));
     assert_eq!((asked(&mut device), device.restart()), (vec![15], None));
@@ -71,7 +71,7 @@ fn a_boot_loader_that_nobody_touches_the_device_for_does_not_start() {
 }
 
 #[test]
-fn a_device_without_a_button_or_a_boot_loader_says_so_and_asks_nobody() {
+fn a_device_without_a_button_or_a_boot_loader_says_so_and_requests_no_touch() {
     let (mut buttonless, mut session) = device(Presence::Unsupported);
     assert_eq!(session.send(&mut buttonless, START, &[]), Err(DeviceError::NothingToTouch));
     assert_eq!((asked(&mut buttonless), buttonless.restart()), (vec![], None));
@@ -82,7 +82,7 @@ fn a_device_without_a_button_or_a_boot_loader_says_so_and_asks_nobody() {
 }
 
 #[test]
-fn who_may_not_reset_the_device_restarts_nothing_and_asks_nobody_for_a_touch() {
+fn a_session_without_the_right_restarts_nothing_and_requests_no_touch() {
     let (mut device, mut admin) = device(Presence::Confirmed);
     let all_but = Capabilities::from_bits(
         Capabilities::ALL.bits() & !Capabilities::of(&[Capability::ResetDevice]).bits(),
@@ -113,7 +113,7 @@ fn a_restart_takes_a_session_and_no_touch() {
 
 #[test]
 #[cfg(feature = "audit")]
-fn every_start_of_the_boot_loader_and_every_attempt_stands_in_the_audit_log_though_nothing_is_audited() {
+fn starts_of_the_boot_loader_and_attempts_are_logged_even_without_auditing() {
     let (mut device, mut session) = device(Presence::TimedOut);
     assert_eq!(session.send(&mut device, START, &[]), Err(DeviceError::PresenceTimeout));
     device.platform().presence = Presence::Confirmed;
@@ -186,7 +186,7 @@ fn a_device_says_to_any_session_which_image_it_runs_and_how_many_others_there_ar
     status(&mut device, &mut fresh, |status| assert_eq!((status.sessions, status.half_open), (1, 0)));
 }
 
-/// What a session that may not read the log needs to know which entries can be about a command of its own.
+/// A session that may not read the log needs it to know which entries can be about its own command.
 #[test]
 #[cfg(feature = "audit")]
 fn the_newest_entry_of_the_log_is_in_the_status_whether_it_was_read_or_not() {

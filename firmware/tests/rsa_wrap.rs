@@ -57,7 +57,7 @@ fn modulus() -> Vec<u8> {
     KEY.n().to_be_bytes().to_vec()
 }
 
-/// Puts both halves of the wrap key; the objects say what they may do and where.
+/// Puts both halves of the wrap key; the objects determine their rights and domains.
 fn put_halves(device: &mut ModelDevice, admin: &mut Session, halves: [Object; 2], delegated: Capabilities) {
     let [public, private] = halves;
     let payload = public.delegating(delegated, &modulus());
@@ -95,7 +95,7 @@ struct Parameters {
     mgf: usize,
 }
 
-/// What clients use unless told otherwise.
+/// The clients' defaults.
 const USUAL: Parameters = Parameters { aes: 32, hash: 32, mgf: 32 };
 
 /// Runs `$body` with the OAEP scheme of these parameters, empty label.
@@ -575,7 +575,7 @@ fn each_kind_of_wrap_key_does_its_own_work_only() {
     put_template(&mut device, &mut admin, template(1));
     let request = USUAL.export(ObjectType::Template, 1);
     let blob = admin.send(&mut device, Command::ExportRsaWrapped, &request).unwrap();
-    // The private half may not export, but that it cannot comes first.
+    // The private half may not export, but that it cannot is reported first.
     let export = [0, 0x77, ObjectType::Template.code(), 0, 1];
     assert_eq!(admin.send(&mut device, Command::ExportWrapped, &export), INVALID);
     assert_eq!(admin.send(&mut device, Command::ImportWrapped, &[&WRAP[..], &blob].concat()), INVALID);

@@ -1,5 +1,5 @@
-//! What the seal on the flash is worth: nothing can be read without the root key, and nothing that somebody who has
-//! only the flash puts there is believed, although its checksums are right.
+//! What the seal on the flash guarantees: nothing can be read without the root key, and nothing that an
+//! attacker with only the flash puts there is accepted, even if its checksums are right.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "model/forger.rs"]
@@ -114,7 +114,7 @@ fn an_entry_that_was_altered_moved_or_removed_is_refused() {
         assert_eq!(mount(&flash).err(), Some(MountError::Damaged), "{what}");
     };
     let head = get(&image, key(FIRST));
-    // Revision, tag, sealed info; the body, behind that, is looked at when it is used.
+    // Revision, tag, sealed info; the body, which follows, is checked when it is used.
     for at in 0..head.len() - SECRET.len() {
         refused("altered", &|flash| {
             let mut head = head.clone();
@@ -155,7 +155,7 @@ fn what_was_not_live_together_is_refused() {
     let forged = fork(&flash);
     put(&forged, key(FIRST), &old);
     let mut store = mount(&forged).unwrap();
-    assert_eq!(store.body(name(FIRST)), Err(StoreError::Flash), "an earlier entry behind a later one");
+    assert_eq!(store.body(name(FIRST)), Err(StoreError::Flash), "an earlier entry after a later one");
 
     // The same revision twice: what a power cut undid, and what was written instead.
     let base = filled();

@@ -1,5 +1,5 @@
-//! A session belongs to the authentication key that opened it, as it was then: who changes, deletes or replaces that key
-//! ends every other session of it, also one that has yet to be authenticated.
+//! A session belongs to the authentication key that opened it, as it was then: changing, deleting or
+//! replacing that key ends every other session with it, including one that has yet to be authenticated.
 #![cfg(feature = "rsa-wrap")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -34,7 +34,7 @@ fn put_key(device: &mut ModelDevice, admin: &mut Session, password: &[u8]) -> Se
     put_authentication_key(device, admin, 2, password, Domains::ALL, rights, Capabilities::NONE)
 }
 
-/// Another key 2, of which there is no session.
+/// Another key 2, without a session.
 fn put_another(device: &mut ModelDevice, admin: &mut Session, password: &[u8]) {
     let key = Object::new(2, Algorithm::Aes128YubicoAuthentication, RIGHTS);
     let password = AuthenticationKey::from_password(password);
@@ -58,7 +58,7 @@ fn put_again(device: &mut ModelDevice, admin: &mut Session, own: &mut Session) {
     put_another(device, admin, b"another");
 }
 
-/// As often as it takes for the sequence number to be what it was.
+/// As often as it takes for the sequence number to repeat.
 fn put_again_until_the_sequence_number_comes_again(
     device: &mut ModelDevice,
     admin: &mut Session,
@@ -80,7 +80,7 @@ fn put_again_until_the_sequence_number_comes_again(
 
 fn changed_by_itself(device: &mut ModelDevice, _: &mut Session, own: &mut Session) {
     own.send(device, Command::ChangeAuthenticationKey, &change(b"changed", 2)).unwrap();
-    assert!(alive(own, device), "who changes the key goes on");
+    assert!(alive(own, device), "the session that changes the key continues");
 }
 
 fn deleted_and_imported(device: &mut ModelDevice, admin: &mut Session, own: &mut Session) {
@@ -157,7 +157,7 @@ fn a_session_that_was_not_yet_authenticated_when_its_key_changed_never_is() {
 }
 
 #[test]
-fn who_deletes_the_key_of_the_own_session_goes_on_until_another_key_has_its_id() {
+fn a_session_that_deletes_its_own_key_continues_until_another_key_has_its_id() {
     let mut device = fresh();
     let mut admin = Session::admin(&mut device);
     let all = Capabilities::ALL;

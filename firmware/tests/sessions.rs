@@ -48,9 +48,9 @@ fn a_command_that_takes_longer_than_the_timeout_does_not_expire_its_own_session(
     session.send(&mut device, Command::Echo, b"still here").unwrap();
 }
 
-/// Clients that begin at the same time, one more than there are places, and then go on in their turn.
+/// Clients that begin at the same time, one more than there are slots, and then continue in turn.
 #[test]
-fn a_newcomer_is_refused_while_all_places_are_taken_by_clients_that_are_half_way_in() {
+fn a_newcomer_is_refused_while_all_slots_are_taken_by_unfinished_handshakes() {
     let clock = Clock::default();
     let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
     let create = |device: &mut _| Session::create(device, 1, b"password");
@@ -62,11 +62,15 @@ fn a_newcomer_is_refused_while_all_places_are_taken_by_clients_that_are_half_way
         session.send(&mut device, Command::Echo, b"x").unwrap();
     }
     clock.advance(HALF_OPEN);
-    assert_eq!(create(&mut device).err(), Some(DeviceError::SessionsFull), "none gives way once it is in");
+    assert_eq!(
+        create(&mut device).err(),
+        Some(DeviceError::SessionsFull),
+        "none is evicted once it is authenticated"
+    );
 }
 
 #[test]
-fn whoever_has_no_password_does_not_keep_others_out_for_long() {
+fn clients_without_a_password_do_not_keep_others_out_for_long() {
     let clock = Clock::default();
     let mut device = Device::start(Model::new(clock.clone()), Flash::blank()).ok().unwrap();
     let create = |device: &mut _| Session::create(device, 1, b"password");

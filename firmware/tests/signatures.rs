@@ -1,5 +1,5 @@
-//! Signatures over data of the client's choice: they verify by the curves' and rsa crates, and everything that is
-//! refused has its code.
+//! Signatures over data of the client's choice: they verify with the curves' and rsa crates, and each refusal
+//! has its code.
 #![cfg(feature = "signatures")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -34,7 +34,7 @@ fn device_with(
     (device, session)
 }
 
-/// Whether a crate that is not the device's says that a DER signature is right; there is none for brainpoolP512r1,
+/// Whether a crate that the device does not use verifies a DER signature; there is none for brainpoolP512r1,
 /// whose signatures the device's own tests compare with OpenSSL's.
 fn verifies(curve: Curve, public: &[u8], digest: &[u8], der: &[u8]) -> bool {
     let point = [&[4], public].concat();
@@ -87,7 +87,8 @@ fn every_curve_signs_digests_of_every_length_with_generated_and_imported_keys() 
     }
 }
 
-/// What clients test of the nonces, on the same number of signatures: every bit of a P-256 nonce is as often 0 as 1.
+/// The clients' test of the nonces, on the same number of signatures: every bit of a P-256 nonce is as often
+/// 0 as 1.
 #[test]
 fn ecdsa_nonces_are_random_even_for_one_message() {
     let private = [0x77; 32];
@@ -187,7 +188,7 @@ fn each_kind_of_signature_needs_its_own_capability_and_kind_of_key() {
     }
 }
 
-/// The length is judged before the key, the key before what is to be done with it.
+/// The length is checked before the key, the key before the operation.
 #[test]
 fn refusals_come_in_the_devices_order() {
     let (mut device, mut session) = device_with(AsymmetricAlgorithm::Rsa2048, &[], None);

@@ -65,7 +65,7 @@ fn a_certificate_that_ends_too_late_is_refused() {
 }
 
 #[test]
-fn a_certificate_for_nobody_is_refused() {
+fn a_certificate_without_principals_is_refused() {
     only(Check::Rule(RuleTag::AllowEmptyPrincipals), |case| case.principals = vec![]);
 }
 
@@ -90,7 +90,7 @@ fn a_template_of_another_domain_does_not_govern_a_ca_key() {
     for (ca_key, template) in [(1, 2), (0b101, 0b010), (0x8000, 0x7fff)] {
         only(Check::Base(BaseCheck::Domain), domains(ca_key, template));
     }
-    // The device says so, to whoever asks why.
+    // The device says so, to any session that asks why.
     let mut case = Case::new();
     domains(0b101, 0b010)(&mut case);
     let (mut device, mut session) = case.device();
@@ -115,7 +115,8 @@ fn a_host_certificate_names_hosts_and_no_patterns() {
             only(Check::Rule(RuleTag::HostPatterns), naming(Host, &[b"web", pattern]));
         }
     }
-    // What a pattern stands for counts as named, and so does a name in any case: ssh asks for it in lower case.
+    // A name that a pattern matches counts as named, and so does a name in any case: ssh asks for it in lower
+    // case.
     let forbidding = |forbidden: &'static [u8], principal: &'static [u8]| {
         let mut case = Case::new();
         (case.kind, case.forbidden, case.principals) = (Host, forbidden.to_vec(), vec![principal]);
@@ -339,7 +340,7 @@ proptest! {
         prop_assert!(session.send(&mut device, Command::SignSshCertificate, &payload).is_err(), "byte {}", position);
     }
 
-    /// The window is what the formula says, in arithmetic that cannot overflow.
+    /// The window follows the formula, in arithmetic that cannot overflow.
     #[test]
     fn the_window_is_the_formulas(
         now in prop_oneof![Just(0), Just(u32::MAX), any::<u32>()],
@@ -368,7 +369,7 @@ proptest! {
 /// The option user-presence: 1 for certificates, 2 for every use of a key.
 #[test]
 #[cfg(feature = "audit")]
-fn a_certificate_that_the_policy_allows_waits_for_a_touch_and_one_that_it_refuses_asks_nobody() {
+fn an_allowed_certificate_waits_for_a_touch_and_a_refused_one_does_not() {
     let refused = Case { not_after: 35_999, ..Case::new() };
     for mode in [1, 2] {
         let (mut device, mut session) = Case::new().device();

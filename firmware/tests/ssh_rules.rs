@@ -1,5 +1,6 @@
-//! The extension tags of templates: for each a certificate at its bound that is signed, and one beyond that it alone
-//! refuses, by the policy and on the wire; and what a device remembers, through power cuts.
+//! The extension tags of templates: for each, a certificate at its bound that is signed, and one beyond it
+//! that only this rule refuses, by the policy and on the wire; and the state that a device keeps, through
+//! power cuts.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "model/case.rs"]
@@ -71,7 +72,7 @@ fn every_principal_must_match_a_pattern() {
             (case.rules.allow_principals, case.principals) = (rule, principals);
         });
     }
-    // What is forbidden stays forbidden.
+    // A forbidden principal stays forbidden.
     only(Check::Base(BaseCheck::ForbidPrincipals), |case| {
         (case.rules.allow_principals, case.principals) = (patterns(b"*\0"), vec![b"root".as_slice()]);
     });
@@ -94,7 +95,7 @@ fn a_host_certificate_names_patterns_where_a_rule_allows_them() {
     for principals in [[b"*".as_slice()], [b"b?stion.example.com"], [b"*.EXAMPLE.com"], [b"bast*"]] {
         only(Check::Base(BaseCheck::ForbidPrincipals), naming(BASTION, None, &principals));
     }
-    // An allow-list has to match every host that the pattern can stand for.
+    // An allow-list has to match every host that the pattern can match.
     let rule = patterns(b"*.example.com\0web*\0db\0");
     for principals in
         [[b"*.example.com".as_slice()], [b"?.a.example.com"], [b"web?"], [b"web*.org"], [b"db"], [b"web"]]
@@ -106,7 +107,7 @@ fn a_host_certificate_names_patterns_where_a_rule_allows_them() {
     {
         only(Check::Rule(RuleTag::AllowPrincipals), naming(b"", rule, &principals));
     }
-    // A user's name is a name: the rule says nothing about it.
+    // A user's name is a name: the rule does not apply to it.
     still_allowed(|case| {
         case.rules.host_patterns = true;
         case.principals = vec![b"r??t", b"*"];
@@ -381,7 +382,7 @@ fn serial_numbers_increase_by_no_more_than_the_step() {
     assert_eq!((asked.ask(20, NOW), asked.ask(u64::MAX, NOW)), (Ok(()), REFUSED));
     asked.restart();
     assert_eq!((asked.ask(31, NOW), asked.ask(20, NOW), asked.ask(21, NOW)), (REFUSED, REFUSED, Ok(())));
-    // Of a range, the first lies among its first ones; and the last number that there is can be reached.
+    // In a range, the first is among its first numbers; and the last possible number can be reached.
     let range = |first, last| Rules { serials: Some(Serials { first, last }), ..rules };
     let mut asked = Asked::new(range(1000, 1005));
     assert_eq!((asked.ask(1010, NOW), asked.ask(1005, NOW)), (REFUSED, Ok(())));
@@ -410,7 +411,7 @@ fn now_goes_ahead_no_further_than_the_step() {
     );
     asked.restart();
     assert_eq!((asked.ask(1, NOW + 1000), asked.ask(1, NOW + 2001)), (Ok(()), REFUSED));
-    // It is the highest that counts, and a clock that was idle for long goes on step by step.
+    // The highest counts, and a clock that was idle for long advances step by step.
     assert_eq!((asked.ask(1, NOW + 940), asked.ask(1, NOW + 2000)), (Ok(()), Ok(())));
     for steps in 3..10 {
         assert_eq!(asked.ask(1, NOW + 1000 * steps), Ok(()));
@@ -425,7 +426,7 @@ fn now_goes_ahead_no_further_than_the_step() {
     ] {
         assert_eq!(Asked::new(step(Some(NOW))).ask(1, now), answer, "{now}");
     }
-    // A template that is put where another was takes over its memory, and no clock goes back before a beginning.
+    // A template that replaces another takes over its state, and no clock goes back before its start.
     let mut case = Case::new();
     case.rules = step(Some(NOW));
     case.memory.highest_now = Some(NOW - 5000);
@@ -445,7 +446,7 @@ fn no_window_holds_more_signatures_than_the_quota() {
     assert_eq!((asked.ask(1, NOW + 50), asked.ask(1, NOW + 99)), (REFUSED, REFUSED));
     assert_eq!(asked.ask(1, NOW + 100), Ok(()), "the first has left the window");
     assert_eq!((asked.ask(1, NOW + 149), asked.ask(1, NOW + 150)), (REFUSED, Ok(())));
-    // A clock that goes back gives nothing back.
+    // Setting the clock back gives nothing back.
     assert_eq!(asked.ask(1, NOW), REFUSED);
 }
 
@@ -577,7 +578,7 @@ fn a_seal_holds_after_a_swap_of_images() {
                 "{dialect:?} {defect:?}"
             );
         }
-        // Bytes that are no template at all are deleted as ever.
+        // Bytes that are not a template at all can be deleted as before.
         let mut asked = Asked::new(Rules::default());
         asked.device.platform().dialect = dialect;
         delete(&mut asked).unwrap();
@@ -697,7 +698,7 @@ fn a_permit_says_what_is_to_be_done_before_it_is_used() {
     assert_eq!(told(&case), Ok((true, Some(memory.clone()))));
     case.memory = memory;
     assert_eq!(told(&case), Err(Refusal::NotAllowed));
-    // What only a device can say is undecided without one, and not permitted.
+    // Checks that need a device's state are undecided without one, and not permitted.
     let undecided = case.judged(None, |verdict| verdict.permit().map(drop));
     assert_eq!(undecided, Err(Refusal::NotAllowed));
 }
@@ -720,7 +721,7 @@ fn memory_is_read_back_and_damage_is_seen() {
     }
 }
 
-/// What EXPLAIN SSH REQUEST says: check, outcome, asked and allowed.
+/// The answer to EXPLAIN SSH REQUEST: check, outcome, asked and allowed.
 fn explained(asked: &mut Asked) -> Result<Vec<[String; 4]>, DeviceError> {
     let answer = asked.session.send(&mut asked.device, Command::ExplainSshRequest, &asked.case.payload())?;
     let (now, findings) = explanation::decode(&answer).unwrap();
@@ -760,7 +761,7 @@ fn a_request_is_explained_by_the_device_that_remembers_and_nothing_is_signed() {
         asked.case.serial = 8;
         assert!(explained(&mut asked).unwrap().iter().all(|line| line[1] == "allowed"));
     }
-    assert_eq!(asked.device.platform().asked.len(), 1, "nobody was asked for a touch");
+    assert_eq!(asked.device.platform().asked.len(), 1, "no touch was requested");
     // It is the same as the signature's.
     asked.case.principals = vec![b"root", b"alice"];
     let lines = explained(&mut asked).unwrap();

@@ -1,5 +1,5 @@
-//! The store's promises: sequence numbers, capacity, refusal of what it does not know or what is damaged, and no state
-//! between two when the power is cut at any word programmed or sector erased.
+//! The store's guarantees: sequence numbers, capacity, refusal of unknown or damaged contents, and no state
+//! in between when the power is cut at any word programmed or sector erased.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 mod model;
@@ -274,7 +274,7 @@ fn records_survive_a_restart_and_are_erased_by_a_reset() {
 fn refusal(chip: Chip) -> MountError {
     let flash = Flash::of(chip.clone());
     let error = try_start(flash.clone()).err().expect("refused");
-    assert_eq!(flash.copy().bytes, chip.bytes, "and left alone");
+    assert_eq!(flash.copy().bytes, chip.bytes, "and not modified");
     error
 }
 
@@ -292,13 +292,13 @@ fn flash_that_is_not_a_store_is_refused() {
 fn another_version_is_refused_by_its_number_whatever_its_root_key() {
     let mut later = chip(&mut fresh());
     let end = later.bytes[..SECTOR].iter().rposition(|&byte| byte != 0xff).unwrap().next_multiple_of(32);
-    // Its root key, too, is none that this version can tell.
+    // This version cannot identify its root key either.
     (later.bytes[end - 32], later.bytes[end - 20]) = (3, 0);
     let check = Sha256::digest(&later.bytes[end - 32..end - 4]);
     later.bytes[end - 4..end].copy_from_slice(&check[..4]);
     assert_eq!(refusal(later), MountError::UnknownVersion(3));
 
-    // Version 1: notes of 16 bytes, here the second of the second sector, behind a torn one.
+    // Version 1: notes of 16 bytes, here the second of the second sector, after a torn one.
     let mut earlier = Chip::blank();
     let note = [1, 1, 0, 0, 0, 0, 0, 9, 0, 0, 0, 77];
     earlier.bytes[SECTOR] = 0;
@@ -308,8 +308,8 @@ fn another_version_is_refused_by_its_number_whatever_its_root_key() {
     assert_eq!(refusal(earlier), MountError::UnknownVersion(1));
 }
 
-/// Firmware of commit 9fe7038 wrote it, which kept what is deleted in another way in memory: 210 deletions, of which it
-/// remembers the last, two objects in pieces, one of them replaced, and four records.
+/// Written by the firmware of commit 9fe7038, which represented deletions differently in memory: 210
+/// deletions, of which it remembers the last, two objects in pieces, one of them replaced, and four records.
 #[test]
 fn a_store_of_earlier_firmware_with_the_same_layout_goes_on() {
     let image = include_bytes!("model/store-version-2.bin");
@@ -339,8 +339,9 @@ fn a_store_of_earlier_firmware_with_the_same_layout_goes_on() {
     }
 }
 
-/// A board's new image may give the store another place: nrf52840's once lay where the boot loader puts a new one of its
-/// kind. The store that it finds then is all there, or it is refused and stays what it was, for the image before.
+/// A board's new image may move the store: nrf52840's was once where the boot loader puts its own updates.
+/// The new image either finds the store complete, or refuses it and leaves it unchanged for the previous
+/// image.
 #[test]
 fn a_store_without_the_middle_of_its_flash_is_whole_or_refused_and_left_as_it_is() {
     let (mut whole, mut refused) = (0, 0);
@@ -404,7 +405,7 @@ fn nearly_full() -> Flash {
         insert(&mut store, id, 1, 3).unwrap();
         store.delete(name(id)).unwrap();
     }
-    // Room for the 1500 bytes that come and go.
+    // Room for the 1500 bytes that are added and removed.
     for id in 3.. {
         if store.storage_info().free_pages < 18 {
             break;
@@ -437,14 +438,14 @@ fn every_change_of_a_nearly_full_log_is_atomic_however_its_erasures_are_cut_off(
             assert!(change(&mut cut, round).is_err());
             assert_eq!(cut.usable(), Err(StoreError::Flash));
             assert_eq!(cut.iter().count(), 0, "a store that failed shows nothing");
-            // The start after that may be cut off as well.
+            // The start after that may be interrupted as well.
             let recovery = Flash::of(flash.copy());
             let mut store = mount(&recovery)
                 .unwrap_or_else(|e| panic!("{round}, cut at {power} of {steps}, {torn:?}: {e}"));
             let seen = contents(&mut store);
             assert!(
                 seen == before || seen == after,
-                "{round}: a state between, cut at {power} of {steps}, {torn:?}"
+                "{round}: a state in between, cut at {power} of {steps}, {torn:?}"
             );
             let recovering = recovery.0.borrow().operations;
             for power in 0..recovering {
@@ -452,13 +453,14 @@ fn every_change_of_a_nearly_full_log_is_atomic_however_its_erasures_are_cut_off(
                 assert_eq!(mount(&again).err(), Some(MountError::Flash));
                 assert_eq!(contents(&mut mount(&Flash::of(again.copy())).unwrap()), seen);
             }
-            // And it goes on.
+            // And it continues.
             if seen == before {
                 change(&mut store, round).unwrap();
             }
             assert_eq!(contents(&mut mount(&recovery).unwrap()), after);
         };
-        // Every step of some changes, and of all changes their beginning, their end and what is around an erasure.
+        // Every step of some changes, and for all changes the beginning, the end and the steps around an
+        // erasure.
         for power in 0..steps {
             let near = |step: usize| power.abs_diff(step) < 4;
             if near(0)
@@ -565,7 +567,7 @@ fn a_device_whose_reset_failed_is_dead_until_it_starts_again() {
         flash.0.borrow_mut().power = Some(power);
         let storage_failed = Err(DeviceError::StorageFailed);
         assert_eq!(admin.send(&mut device, Command::ResetDevice, &[]), storage_failed);
-        // The flash works again, but nobody knows what it holds.
+        // The flash works again, but its contents are unknown.
         flash.0.borrow_mut().power = None;
         let image = flash.copy();
         assert_eq!(

@@ -1,5 +1,5 @@
-//! What whoever has no session can make the device log, and write: little, never in place of what was done in a session,
-//! and never so much that a client with the password is kept out or goes unlogged.
+//! What clients without a session can make the device log and write: little, never in place of what was done
+//! in a session, and never so much that a client with the password is kept out or goes unlogged.
 #![cfg(all(feature = "audit", feature = "signatures"))]
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -15,7 +15,8 @@ use sshsm_protocol::option::AUDITED_COMMANDS;
 use sshsm_protocol::{Algorithm, Capability, Command, DeviceError};
 
 const FULL: Result<Vec<u8>, DeviceError> = Err(DeviceError::LogFull);
-/// Entries of strangers at most, until some are consumed; and how long it takes until there may be one more.
+/// The maximum number of strangers' entries until some are consumed; and the time until there may be one
+/// more.
 const AT_ONCE: usize = 16;
 const ONE_MORE: Duration = Duration::from_secs(600);
 
@@ -78,7 +79,11 @@ fn strangers_do_not_fill_a_forced_log_and_signing_goes_on() {
         assert_eq!(echo(&mut device), FULL);
         knock(&mut device);
     }
-    assert_eq!(flash.0.borrow().operations, written, "what is refused or not logged writes nothing");
+    assert_eq!(
+        flash.0.borrow().operations,
+        written,
+        "a command that is refused or not logged writes nothing"
+    );
     for _ in 0..40 {
         sign(&mut admin, &mut device);
     }
@@ -149,7 +154,11 @@ fn who_has_the_password_gets_in_past_any_number_of_strangers_and_is_logged() {
         }
         let (_, before) = log(&mut admin, &mut device);
         let begun = Session::create(&mut device, 1, b"password").unwrap();
-        assert_eq!(log(&mut admin, &mut device).1, before, "what has proved nothing leaves nothing");
+        assert_eq!(
+            log(&mut admin, &mut device).1,
+            before,
+            "a client that has proved nothing leaves no trace"
+        );
         sign(&mut admin, &mut device);
         let mut session = begun.authenticate(&mut device).unwrap();
         sign(&mut session, &mut device);
@@ -174,7 +183,7 @@ fn guesses_that_are_not_logged_any_more_are_counted() {
         message[5] ^= 1;
         let failed = plain(&mut device, message[0], &message[3..]);
         assert_eq!(failed, Err(DeviceError::AuthenticationFailed));
-        // So that there is a place for the next; and the administrator's session goes on.
+        // This makes room for the next one; and the administrator's session continues.
         device.platform().clock.advance(Duration::from_secs(5));
         log(&mut admin, &mut device);
     }

@@ -1,5 +1,5 @@
-//! The words of a verdict, which `sshsm sign`, `template check` and EXPLAIN SSH REQUEST promise byte for byte: those of
-//! every kind of value.
+//! The words of a verdict, which `sshsm sign`, `template check` and EXPLAIN SSH REQUEST guarantee byte for
+//! byte: those for every kind of value.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use sshsm_firmware::ssh::policy::{Check, Outcome, Value};
@@ -53,7 +53,7 @@ fn every_value_of_the_six_tags_has_its_words() {
         (Value::MalformedTemplate(TemplateError::UnknownTag(0x93)), "malformed: unknown tag 0x93"),
         (
             Value::MalformedTemplate(TemplateError::Rule { tag: RuleTag::CertificateTypes, error: unknown }),
-            "malformed: tag 0x80 (certificate-types): 4 stands for nothing there",
+            "malformed: tag 0x80 (certificate-types): 4 has no meaning there",
         ),
         (Value::MalformedRequest(RequestError::Trailing(2)), "malformed: 2 bytes after the signature key"),
         (Value::CaKey(ObjectId::new(5).unwrap()), "0x0005"),

@@ -1,4 +1,4 @@
-//! AES wrap keys: who may export and import what, the format on the way, and data under wrap.
+//! AES wrap keys: who may export and import what, the wire format, and wrapped data.
 #![allow(
     missing_docs,
     clippy::unwrap_used,
@@ -486,7 +486,7 @@ fn one_of_each() -> Vec<(ObjectType, Command, Vec<u8>)> {
     all
 }
 
-/// What comes of using object 1; the same whenever it is the same object.
+/// The result of using object 1; the same as long as it is the same object.
 fn used(device: &mut ModelDevice, session: &mut Session, object_type: ObjectType) -> Vec<u8> {
     let id = &[0, 1][..];
     let mut send = |command, payload: &[u8]| session.send(device, command, &[id, payload].concat()).unwrap();
@@ -544,7 +544,7 @@ fn every_type_of_object_is_used_after_the_way_from_one_device_to_another() {
         assert_eq!(used(&mut to, &mut admin, object_type), expected, "{object_type}");
         let mut stored = info(&mut to, &mut admin, object_type, id);
         assert_eq!(stored.origin, original.origin.wrapped());
-        // An Ed25519 key left its seed behind.
+        // An Ed25519 key lost its seed.
         if original.algorithm == Algorithm::Ed25519 {
             assert_eq!((original.length, stored.length), (128, 96));
         }
@@ -641,7 +641,7 @@ fn an_ed25519_key_leaves_without_its_seed_unless_asked_and_signs_the_same() {
         import(&mut device, &mut admin, &blob).unwrap();
         assert_eq!(used(&mut device, &mut admin, ObjectType::AsymmetricKey), expected);
         let again = admin.send(&mut device, Command::ExportWrapped, &[&request[..5], &[1]].concat()).unwrap();
-        assert_eq!(open(&again)[59..], *content, "no seed comes from nowhere");
+        assert_eq!(open(&again)[59..], *content, "a seed cannot reappear");
     }
 }
 
@@ -684,13 +684,14 @@ fn data_and_objects_are_not_taken_for_each_other() {
     }
     let object = encoded(&template(b"x"));
     assert_eq!(unwrap(&seal::<Aes128>(&KEY, &object)), INVALID);
-    // An object behind the mark of data is data, and no object.
+    // An object after the mark of data is data, and not an object.
     let marked = seal::<Aes128>(&KEY, &[&[0], &object[..]].concat());
     assert_eq!(unwrap(&marked), Ok(object));
     assert_eq!(import(&mut device, &mut admin, &marked), INVALID);
 }
 
-/// Until firmware 2.5 a missing capability of the key is invalid data; this device says which firmware it is.
+/// Until firmware 2.5 a missing capability of the key is invalid data; this device reports an earlier
+/// version.
 #[test]
 fn wrapping_data_needs_the_capability_on_the_key() {
     let mut device = fresh();

@@ -1,6 +1,6 @@
-//! How many certificates a second: `sshsm sign` on the in-process device, with a ledger and without, `ssh-keygen -s` with
-//! the key in a file, and `ssh-keygen -D` with the key in SoftHSM2, each as a user runs it: one process, one call, the
-//! same 200 keys, the same authority's key. Prints one table.
+//! How many certificates a second: `sshsm sign` on the in-process device, with a ledger and without,
+//! `ssh-keygen -s` with the key in a file, and `ssh-keygen -D` with the key in SoftHSM2, each as a user runs
+//! it: one process, one call, the same 200 keys, the same authority's key. Prints one table.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -80,7 +80,7 @@ fn row(key: &str, columns: [&str; 4]) {
     println!("{key:<8}  {}", columns.map(|column| format!("{column:<24}")).join("  ").trim_end());
 }
 
-/// The rates of all that can sign, taken in turns so that a slow moment of the machine hits each alike.
+/// The rates of all signers, taken in turns so that a slow moment of the machine affects each alike.
 fn measure<const N: usize>(
     mut contenders: [Result<Command, &'static str>; N],
     authority: &Key,
@@ -111,7 +111,7 @@ fn measure<const N: usize>(
     })
 }
 
-/// One call, from the start of its process to its end. What it left is checked outside the time.
+/// One call, from the start of its process to its end. Its output is checked outside the measured time.
 fn sign(command: &mut Command, authority: &Key, keys: &[Key]) -> Duration {
     for key in keys {
         // There is none before the first call.
@@ -212,7 +212,7 @@ impl Token {
     }
 }
 
-/// Where Debian and others put SoftHSM2's library.
+/// Where Debian and others install SoftHSM2's library.
 fn library() -> Option<PathBuf> {
     let places = [PathBuf::from("/usr/lib"), PathBuf::from("/usr/lib64"), PathBuf::from("/usr/local/lib")];
     let below = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());

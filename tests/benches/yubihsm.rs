@@ -1,5 +1,6 @@
-//! Commands per second and their latencies, as a client sees them: the Rust crate `yubihsm` over HTTP to our simulator,
-//! beside the mock of a device that the crate has inside, for the same calls and with no HTTP. Prints one table.
+//! Commands per second and their latencies, as a client sees them: the Rust crate `yubihsm` over HTTP to our
+//! simulator, compared with the crate's built-in mock of a device, for the same calls and without HTTP.
+//! Prints one table.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

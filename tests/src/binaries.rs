@@ -1,6 +1,6 @@
 //! The programs under test, `sshsm` and `sshsm-sim`, of the same profile as the test that runs them. Cargo
-//! tells a test only about its own package's binaries, so they are found beside the test executable and
-//! built when they are absent or older than a source they were made from.
+//! tells a test only about its own package's binaries, so they are located next to the test executable and
+//! built when they are missing or older than one of their sources.
 
 use crate::requirement::workspace;
 use std::{
@@ -12,7 +12,8 @@ use std::{
     time::SystemTime,
 };
 
-/// The host tool, with nothing of whoever runs the tests: no variable, no configuration file, and no ledger.
+/// The host tool, isolated from the user who runs the tests: no variables, no configuration file, and no
+/// ledger.
 ///
 /// # Panics
 /// When it cannot be built.
@@ -40,7 +41,7 @@ pub fn sshsm_sim() -> &'static Path {
 fn up_to_date(name: &str) -> PathBuf {
     // target/<profile>/deps/<test>-<hash>
     let executable = env::current_exe().expect("a test knows its own path");
-    let directory = executable.ancestors().nth(2).expect("tests lie in target/<profile>/deps");
+    let directory = executable.ancestors().nth(2).expect("tests are in target/<profile>/deps");
     let binary = directory.join(name);
     if is_stale(&binary) {
         // Test processes run side by side; one builds, the others find its work done.
@@ -68,7 +69,7 @@ fn build(directory: &Path) {
     assert!(status.success(), "the programs under test do not build");
 }
 
-/// Whether the binary is absent, or a file that Cargo's dependency list beside it names is newer.
+/// Whether the binary is missing, or a file in Cargo's dependency list for it is newer.
 fn is_stale(binary: &Path) -> bool {
     let modified = |path: &Path| -> Option<SystemTime> { fs::metadata(path).ok()?.modified().ok() };
     let Some(built) = modified(binary) else { return true };

@@ -1,4 +1,4 @@
-//! What is in a certificate, read back from its file by a library that is neither OpenSSH's nor ours.
+//! The contents of a certificate, read from its file by a library that is neither OpenSSH's nor ours.
 
 use crate::key::Key;
 use ssh_key::{
@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 /// OpenSSH's nonces, in bytes.
 const NONCE: usize = 32;
 
-/// Everything that the one who asks for a certificate has a say in: all of it but nonce and signature.
+/// Everything that the requester of a certificate can influence: all of it except nonce and signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[allow(missing_docs, reason = "the fields are the certificate format's")]
 pub struct Fields {
@@ -26,7 +26,8 @@ pub struct Fields {
     pub signature_key: Vec<u8>,
     pub signature_algorithm: String,
     pub comment: String,
-    /// The signed bytes with the nonce's 32 bytes cleared: what the fields above might not show.
+    /// The signed bytes with the nonce's 32 bytes cleared: they reveal differences that the fields above
+    /// might not.
     pub signed_bytes: Vec<u8>,
 }
 

@@ -11,7 +11,7 @@ use std::{
 /// Bytes of memory that are asked for at once.
 const CHUNK: u32 = 2000;
 
-/// A debugger; the processor stands while it is not told to go on.
+/// A debugger; the processor is halted until it is told to continue.
 pub struct Debugger(UnixStream);
 
 impl Debugger {
@@ -50,7 +50,7 @@ impl Debugger {
         u32::from_le_bytes(self.read(address, 4).try_into().expect("four bytes"))
     }
 
-    /// Lets the processor run until it comes to an address.
+    /// Lets the processor run until it reaches an address.
     pub fn run_to(&mut self, address: u32) {
         assert_eq!(self.ask(&format!("Z1,{address:x},2")), "OK");
         let stopped = self.ask("c");
@@ -68,7 +68,7 @@ impl Debugger {
         self.0.write_all(format!("${question}#{sum:02x}").as_bytes()).expect("the emulator listens");
         loop {
             let answer = self.receive();
-            // That it stopped when the debugger came is said unasked.
+            // It reports without being asked that it stopped when the debugger attached.
             if question == "c" || !answer.starts_with(['T', 'S']) {
                 return answer;
             }

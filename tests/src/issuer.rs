@@ -1,6 +1,6 @@
-//! Who issues a certificate: the real `ssh-keygen -s`, which defines what is right, or `sshsm sign`, which
-//! must agree with it, with a device and with a PKCS#11 token. An expectation takes any [`Issuer`] and [`for_each_issuer!`](crate::for_each_issuer)
-//! makes a test of it for each.
+//! Issuers of certificates: the real `ssh-keygen -s`, which defines what is right, or `sshsm sign`, which
+//! must agree with it, with a device and with a PKCS#11 token. An expectation takes any [`Issuer`], and
+//! [`for_each_issuer!`](crate::for_each_issuer) makes a test of it for each.
 
 use crate::{
     binaries,
@@ -12,7 +12,7 @@ use ssh_key::certificate::CertType;
 use std::{fs, path::Path, process::Command};
 use tempfile::TempDir;
 
-/// What is asked for, in `ssh-keygen`'s terms.
+/// The requested content, in `ssh-keygen`'s terms.
 #[derive(Clone, Debug)]
 pub struct Flags {
     /// User or host (`-h`).
@@ -32,7 +32,7 @@ pub struct Flags {
 }
 
 impl Flags {
-    /// A user certificate for `principals`, and nothing else said.
+    /// A user certificate for `principals`, with defaults otherwise.
     #[must_use]
     pub fn user(principals: &[&str]) -> Self {
         Self {
@@ -46,7 +46,7 @@ impl Flags {
         }
     }
 
-    /// A host certificate for `names`, and nothing else said.
+    /// A host certificate for `names`, with defaults otherwise.
     #[must_use]
     pub fn host(names: &[&str]) -> Self {
         Self { kind: CertType::Host, ..Self::user(names) }
@@ -102,13 +102,12 @@ impl Flags {
 
 /// A certificate authority that is ready to sign.
 pub trait Issuer: Sized {
-    /// Takes the authority's key into service.
+    /// Puts the authority's key into use.
     ///
-    /// # Errors
-    /// [`Missing`] when a program for it is.
+    /// # Errors [`Missing`] when a program for it is missing.
     fn with_authority(authority: &Key) -> Result<Self, Missing>;
 
-    /// The call that signs all `keys` and leaves a certificate beside each that was not refused.
+    /// The call that signs all `keys` and leaves a certificate next to each one that was not refused.
     fn signing(&self, flags: &Flags, keys: &[Key]) -> Command;
 
     /// Signs all `keys` in one call.
@@ -139,8 +138,8 @@ impl Issuer for SshKeygen {
     }
 }
 
-/// Ours: `sshsm sign` with the authority's key inside the in-process simulator, under a template that bounds
-/// nothing, so that whatever the original signs is signed.
+/// Ours: `sshsm sign` with the authority's key in the in-process simulator, under a template without bounds,
+/// so that whatever the original signs is signed.
 pub struct Sshsm {
     directory: TempDir,
 }
@@ -167,7 +166,7 @@ impl Sshsm {
         Ok(sshsm)
     }
 
-    /// Where the device and the timestamp key live.
+    /// The directory of the device and the timestamp key.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -198,7 +197,7 @@ impl Sshsm {
             KeyType::P384 => "ecp384",
             KeyType::P521 => "ecp521",
             KeyType::Ed25519 => "ed25519",
-            KeyType::SkP256 | KeyType::SkEd25519 => panic!("{key_type:?} is no authority's type"),
+            KeyType::SkP256 | KeyType::SkEd25519 => panic!("{key_type:?} is not a type for authorities"),
         };
         let generated = run(self.command().args([
             "key",
@@ -241,7 +240,8 @@ impl Issuer for Sshsm {
     }
 }
 
-/// Makes a module of three tests, `ssh_keygen`, `sshsm` and `sshsm_with_a_token`, of each expectation `fn name<I: Issuer>()`.
+/// Makes a module of three tests, `ssh_keygen`, `sshsm` and `sshsm_with_a_token`, from each expectation `fn
+/// name<I: Issuer>()`.
 #[macro_export]
 macro_rules! for_each_issuer {
     ($($expectation:ident),* $(,)?) => {$(

@@ -1,5 +1,5 @@
-//! Keys as OpenSSH makes them: certificate authorities, users, hosts, and the two `sk-` kinds that need no
-//! authenticator as long as nobody signs with them.
+//! Keys as OpenSSH makes them: certificate authorities, users, hosts, and the two `sk-` kinds, which need no
+//! authenticator as long as they are not used to sign.
 
 use crate::{
     process::run,
@@ -87,7 +87,7 @@ pub fn ssh_keygen() -> Result<Command, Missing> {
     program("ssh-keygen", "openssh-client").map(Command::new)
 }
 
-/// A key in a file, with its public half beside it.
+/// A key in a file, with its public half next to it.
 #[derive(Clone, Debug)]
 pub struct Key {
     /// What kind of key it is.
@@ -168,7 +168,7 @@ impl Key {
         self.public_key().fingerprint(ssh_key::HashAlg::Sha256).to_string()
     }
 
-    /// Where a certificate for this key goes: `-cert.pub` in place of `.pub`.
+    /// The path of a certificate for this key: `-cert.pub` instead of `.pub`.
     ///
     /// # Panics
     /// When the path is not text.
@@ -177,7 +177,7 @@ impl Key {
         PathBuf::from(format!("{}-cert.pub", self.private.to_str().unwrap()))
     }
 
-    /// The same key in another directory, so that its certificate does not meet another's.
+    /// The same key in another directory, so that their certificates do not collide.
     ///
     /// # Panics
     /// When the files cannot be copied.

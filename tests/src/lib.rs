@@ -1,11 +1,11 @@
-//! What the conformance tests share: the counterparts they measure `sshsm` against (OpenSSH's
-//! `ssh-keygen`, `sshd` and `ssh`, the simulator's process, a vector from real hardware), each behind a
-//! small type that starts it, watches it and takes it down again.
+//! Shared code of the conformance tests: the counterparts that `sshsm` is compared with (OpenSSH's
+//! `ssh-keygen`, `sshd` and `ssh`, the simulator's process, a vector from real hardware), each behind a small
+//! type that starts it, watches it and shuts it down again.
 //!
 //! An expectation is written once, against [`issuer::Issuer`], and holds for the original and for ours. A
 //! counterpart that is not installed is a [`requirement::Missing`], which fails under `CI=true` and is a
-//! named skip elsewhere. Everything here stops the test at the first thing that goes wrong, with what ran
-//! and what it said.
+//! named skip elsewhere. Everything here stops the test at the first thing that goes wrong, with the program
+//! that ran and its output.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,4 +1,4 @@
-//! A host's end of the link to a board, with nothing of ours behind it but the link's own encoding.
+//! A host's end of the link to a board, using none of our code but the link's own encoding.
 
 use serde::Serialize;
 use sshsm_client::{Exchange, ExchangeError};
@@ -69,7 +69,7 @@ impl Link {
         answer
     }
 
-    /// As [`Link::ask`], with what is not a request.
+    /// Like [`Link::ask`], with something that is not a request.
     pub fn ask_raw<T>(&mut self, request: &impl Serialize, then: impl Fn(Answer<'_>) -> T) -> T {
         let number = self.send_raw(request);
         let (answered, answer) = self.receive(then);
@@ -98,8 +98,8 @@ impl Link {
         })
     }
 
-    /// Has a message carried out that takes long, and insists that the board tells at once that it is busy whenever it is
-    /// asked meanwhile. Returns the answer and how often it was asked.
+    /// Has a message carried out that takes long, and checks that the board reports immediately that it is
+    /// busy whenever it is asked in the meantime. Returns the answer and how often it was asked.
     pub fn transact_and_watch(&mut self, message: &[u8]) -> (Vec<u8>, usize) {
         let work = self.send(&Request::Transact(message));
         let mut asked = 0;
@@ -119,7 +119,7 @@ impl Link {
                 Ok(status) => status,
             };
             assert_eq!(number, question);
-            assert!(start.elapsed() < Duration::from_secs(5), "not told at once: {:?}", start.elapsed());
+            assert!(start.elapsed() < Duration::from_secs(5), "not reported at once: {:?}", start.elapsed());
             if status.activity == Activity::Idle {
                 let (number, ()) = self.receive(|_| ());
                 panic!("idle before the answer to {number} was sent");
@@ -140,8 +140,8 @@ impl Link {
         frame.payload.to_vec()
     }
 
-    /// Has a command carried out in a session; `touch` is called when the board waits to be touched. Returns the code and the
-    /// payload of its answer.
+    /// Has a command carried out in a session; `touch` is called when the board waits for a touch. Returns
+    /// the code and the payload of its answer.
     pub fn command(
         &mut self,
         session: &mut HostChannel,

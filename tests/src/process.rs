@@ -1,5 +1,5 @@
-//! Programs that run to their end and programs that run beside the test. The first are cut off after
-//! [`PATIENCE`], the second die with the value that holds them; both keep their output for the report.
+//! Programs that run to their end and programs that run alongside the test. The first are stopped after
+//! [`PATIENCE`], the second end with the value that holds them; both keep their output for the report.
 
 use std::{
     fmt,
@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long anything may take before the test gives up on it. Generous: a loaded machine is not a failure.
+/// How long anything may take before the test gives up. Generous: a loaded machine is not a failure.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// How often a condition is looked at.
@@ -48,17 +48,16 @@ pub struct Finished {
     pub command: String,
     /// How it ended.
     pub status: ExitStatus,
-    /// What it wrote on stdout.
+    /// Its standard output.
     pub stdout: String,
-    /// What it wrote on stderr.
+    /// Its standard error.
     pub stderr: String,
 }
 
 impl Finished {
-    /// Insists on exit code 0.
+    /// Asserts exit code 0.
     ///
-    /// # Panics
-    /// On any other, with all the program said.
+    /// # Panics On any other, with all of the program's output.
     #[must_use]
     pub fn success(self) -> Self {
         assert!(self.status.success(), "{self}");
@@ -84,7 +83,7 @@ pub fn run(command: &mut Command) -> Finished {
     run_within(PATIENCE, command)
 }
 
-/// As [`run`], for what takes longer than other programs.
+/// Like [`run`], for programs that take longer.
 ///
 /// # Panics
 /// When it cannot be started or takes longer than that.
@@ -114,7 +113,7 @@ fn contents(file: &mut File) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// A program that runs beside the test and is killed when the value is dropped.
+/// A program that runs alongside the test and is killed when the value is dropped.
 pub struct Running(Child);
 
 impl Running {
@@ -163,7 +162,7 @@ impl Log {
         (Self(path.to_path_buf()), File::create(path).unwrap())
     }
 
-    /// All that was logged so far.
+    /// Everything logged so far.
     ///
     /// # Panics
     /// When the file is gone.

@@ -1,8 +1,8 @@
-//! What a benchmark ran on.
+//! The processor that a benchmark ran on.
 
 use std::fs;
 
-/// The processor's name, for whoever reads the table later.
+/// The processor's name, for later readers of the table.
 #[must_use]
 pub fn name() -> String {
     let information = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();

@@ -10,18 +10,16 @@ use std::{
     process::Command,
 };
 
-/// A Python that has the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
+/// A Python with the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
 ///
-/// # Errors
-/// [`Missing`] where neither has it.
+/// # Errors [`Missing`] if neither has it.
 pub fn python() -> Result<PathBuf, Missing> {
     with_package("yubihsm[http]", "yubihsm.backends.http")
 }
 
-/// As [`python`], one that has the package `unicorn`, on which boards are emulated.
+/// Like [`python`], with the package `unicorn`, on which boards are emulated.
 ///
-/// # Errors
-/// [`Missing`] where neither has it.
+/// # Errors [`Missing`] if neither has it.
 pub fn emulator_python() -> Result<PathBuf, Missing> {
     with_package("unicorn", "unicorn")
 }
@@ -40,8 +38,8 @@ fn with_package(package: &str, module: &str) -> Result<PathBuf, Missing> {
     if import.status.success() { Ok(python) } else { Err(missing()) }
 }
 
-/// Runs classes of tests of `python/yubihsm_client.py` against the factory-new device at `url`; `vector` is the file of
-/// the hardware's vector.
+/// Runs classes of tests of `python/yubihsm_client.py` against the factory-new device at `url`; `vector` is
+/// the file of the hardware's vector.
 ///
 /// # Panics
 /// When one of them fails, or none ran.

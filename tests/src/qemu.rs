@@ -1,5 +1,5 @@
-//! The board `qemu` as a process: the real firmware, in an emulator, behind a pseudo-terminal. A directory is the device:
-//! its flash, root key and serial number outlive the process, however it ends.
+//! The board `qemu` as a process: the real firmware, in an emulator, behind a pseudo-terminal. A directory
+//! holds the device: its flash, root key and serial number outlive the process, however it ends.
 
 use crate::{
     process::{Log, Running, wait_for},
@@ -12,13 +12,13 @@ use std::{
     process::{Command, Stdio},
 };
 
-/// How the emulator is started, but for image and serial port.
+/// The emulator's arguments, except for image and serial port.
 const ARGUMENTS: &str = include_str!("../../firmware/boards/qemu/emulator.args");
 
 /// A running board. It is killed, as if the plug were pulled, when this value is dropped.
 pub struct Board {
     port: PathBuf,
-    // The emulator looks only once a second whether anybody has opened the port: somebody always has.
+    // The emulator checks only once a second whether the port has been opened: this keeps it open.
     _port: File,
     log: Log,
     _process: Running,
@@ -31,19 +31,20 @@ impl Board {
     /// [`Missing`] without the emulator or the image.
     ///
     /// # Panics
-    /// When the emulator does not say where its port is.
+    /// When the emulator does not report its port.
     pub fn start(device: &Path) -> Result<Self, Missing> {
         Self::start_with(device, &[])
     }
 
-    /// Starts the device as [`Self::start`] does, with a debugger's port: [`Debugger::attach`](crate::debugger::Debugger)
+    /// Starts the device like [`Self::start`], with a debugger's port:
+    /// [`Debugger::attach`](crate::debugger::Debugger)
     /// finds it in the directory.
     ///
     /// # Errors
     /// [`Missing`] without the emulator or the image.
     ///
     /// # Panics
-    /// When the emulator does not say where its port is.
+    /// When the emulator does not report its port.
     pub fn start_debugged(device: &Path) -> Result<Self, Missing> {
         Self::start_with(device, &["-gdb", "unix:debugger,server=on,wait=off"])
     }
@@ -80,7 +81,7 @@ impl Board {
         &self.port
     }
 
-    /// What the emulator said: panics and faults of the firmware are there.
+    /// The emulator's output, including panics and faults of the firmware.
     ///
     /// # Panics
     /// When the log is gone.
@@ -90,7 +91,7 @@ impl Board {
     }
 }
 
-/// The image that `cargo xtask firmware` wrote beside the target directory's profiles.
+/// The image that `cargo xtask firmware` wrote next to the target directory's profiles.
 fn image() -> Result<PathBuf, Missing> {
     let executable = env::current_exe().expect("a test knows its own path");
     // target/PROFILE/deps/TEST

@@ -1,11 +1,12 @@
-//! The one rule for what a test needs and is not there: the test is skipped by name, or fails where it must be there.
+//! The one rule for missing requirements of a test: the test is skipped by name, or fails if the requirement
+//! is mandatory.
 //!
-//! What can be installed must be there with `CI=true`. What may not lie in the repository (`../shared`) must be there
-//! where that folder is, and never elsewhere.
+//! Anything that can be installed is mandatory with `CI=true`. Files that we may not redistribute
+//! (`../shared`) are mandatory where that folder exists, and never elsewhere.
 //!
-//! The test harness has no word for a test that finds out by itself that it cannot run, and counts it as passed. So it
-//! is told on stderr, past the harness's capture, and written to the file that [`SKIPPED_TESTS`] names, from which
-//! `cargo xtask test` takes its counts.
+//! The test harness has no way to report a test that finds out by itself that it cannot run, and counts it as
+//! passed. The skip is therefore reported on stderr, bypassing the harness's capture, and written to the file
+//! that [`SKIPPED_TESTS`] names, from which `cargo xtask test` takes its counts.
 
 use std::{
     env,
@@ -28,7 +29,7 @@ pub struct Missing {
     required: Required,
 }
 
-/// Where a test fails without a thing.
+/// Where a test fails without something.
 #[derive(Clone, Copy, Debug)]
 enum Required {
     WithCi,
@@ -37,25 +38,24 @@ enum Required {
 }
 
 impl Missing {
-    /// Names what is missing and can be installed, and how.
+    /// Names something missing that can be installed, and how.
     pub fn new(what: impl Into<String>, remedy: impl Into<String>) -> Self {
         Self { what: what.into(), remedy: remedy.into(), required: Required::WithCi }
     }
 
-    /// Names a file of the folder `beside` that the repository does not have: required where that folder is.
+    /// Names a file of the folder `beside` that is not in the repository: mandatory if that folder exists.
     fn beside(beside: &Path, what: impl Into<String>) -> Self {
         let (required, remedy) = if beside.is_dir() {
-            (Required::Everywhere, "the folder is there and must have it")
+            (Required::Everywhere, "the folder exists and must have it")
         } else {
-            (Required::Nowhere, "it lies beside the workspace and not in the repository")
+            (Required::Nowhere, "it is next to the workspace, not in the repository")
         };
         Self { what: what.into(), remedy: remedy.into(), required }
     }
 
     /// Applies the rule for the running test.
     ///
-    /// # Panics
-    /// Where what is missing is required.
+    /// # Panics If what is missing is mandatory.
     pub fn report(&self) {
         let reason = format!("{} is missing ({})", self.what, self.remedy);
         match self.required {
@@ -77,13 +77,13 @@ fn running() -> String {
     let package = env::var("CARGO_PKG_NAME").unwrap_or_else(|_| "?".into());
     let binary = env::current_exe().ok();
     let binary = binary.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str).unwrap_or("?");
-    // Without the hash that Cargo puts behind it.
+    // Without the hash that Cargo appends.
     let binary = binary.rsplit_once('-').map_or(binary, |(name, _)| name);
     let current = thread::current();
     format!("{package}::{binary} {}", current.name().unwrap_or("?"))
 }
 
-/// Tells that `test` is skipped. `print!` would go to the harness, which hides it for tests that pass.
+/// Reports that `test` is skipped. `print!` would go to the harness, which hides it for tests that pass.
 fn note(file: Option<&OsStr>, test: &str, reason: &str) {
     let line = format!("{test}: {reason}\n");
     let _ = io::stderr().write_all(format!("SKIPPED {line}").as_bytes());
@@ -112,7 +112,7 @@ macro_rules! needs {
 /// Finds a program on the path, or in the places where system daemons live.
 ///
 /// # Errors
-/// [`Missing`], with the Debian `package` that has it.
+/// [`Missing`], with the Debian `package` that provides it.
 pub fn program(name: &str, package: &str) -> Result<PathBuf, Missing> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
@@ -122,19 +122,17 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf, Missing> {
         .ok_or_else(|| Missing::new(name, format!("apt-get install {package}")))
 }
 
-/// The file that holds a vector shared with the project's other parts, in `../shared/vectors` beside the
+/// The file with a vector shared with the project's other parts, in `../shared/vectors` next to the
 /// workspace.
 ///
-/// # Errors
-/// [`Missing`]: a skip where there is no `../shared`, and a failure where it lacks the file.
+/// # Errors [`Missing`]: a skip if there is no `../shared`, and a failure if it lacks the file.
 pub fn shared_vector(name: &str) -> Result<PathBuf, Missing> {
     vector_in(&workspace().join("../shared"), name)
 }
 
-/// As [`shared_vector`], from the folder `shared` in place of `../shared`.
+/// Like [`shared_vector`], with the folder `shared` instead of `../shared`.
 ///
-/// # Errors
-/// As [`shared_vector`].
+/// # Errors Like [`shared_vector`].
 pub fn vector_in(shared: &Path, name: &str) -> Result<PathBuf, Missing> {
     let path = shared.join("vectors").join(name);
     if path.is_file() { Ok(path) } else { Err(Missing::beside(shared, format!("../shared/vectors/{name}"))) }

@@ -29,17 +29,17 @@ impl Simulator {
         Self::listen("127.0.0.1:0")
     }
 
-    /// Starts one at an address that its clients cannot choose, once nobody else listens there.
+    /// Starts one at an address that its clients cannot choose, once no other process listens there.
     ///
-    /// # Panics
-    /// When the address stays taken, also by a connector with a real device: that one is left alone.
+    /// # Panics When the address stays taken, for instance by a connector with a real device, which is not
+    /// disturbed.
     #[must_use]
     pub fn at(address: &str) -> Self {
         wait_for(&format!("{address} to be free"), || TcpListener::bind(address).ok());
         Self::listen(address)
     }
 
-    /// Starts one on a virtual serial port, and `sshsm connector` in front of that: the road to a board.
+    /// Starts one on a virtual serial port, and `sshsm connector` in front of it: the path to a board.
     ///
     /// # Panics
     /// When either does not say where it listens.
@@ -71,7 +71,7 @@ pub struct Connector {
 }
 
 impl Connector {
-    /// Starts one before a device, in the words of `--device`.
+    /// Starts one in front of a device, given as for `--device`.
     ///
     /// # Panics
     /// When it does not say where it listens.
@@ -90,7 +90,7 @@ impl Connector {
     }
 }
 
-/// Starts a program whose first line is `listening on …`; where that is.
+/// Starts a program whose first line is `listening on …`; returns where that is.
 fn listening(command: &mut Command) -> (String, Running) {
     let mut process = Running::spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()));
     let stdout = process.child().stdout.take().expect("stdout is a pipe");

@@ -28,7 +28,7 @@ pub const LABEL: &str = "ca token";
 /// The id by which templates list the CA key.
 pub const AUTHORITY: &str = "0x0005";
 
-/// One token, and beside it a timestamp key and a template that names it.
+/// One token, with a timestamp key and a template that contains it.
 pub struct SoftHsm {
     directory: TempDir,
     module: PathBuf,
@@ -84,7 +84,7 @@ impl SoftHsm {
         program("softhsm2-util", "softhsm2").map(|program| self.add_token(&program, LABEL))
     }
 
-    /// Where token, timestamp key and template are.
+    /// The directory of token, timestamp key and template.
     #[must_use]
     pub fn directory(&self) -> &Path {
         self.directory.path()
@@ -101,10 +101,9 @@ impl SoftHsm {
         command.env("SOFTHSM2_CONF", self.directory().join("softhsm2.conf"))
     }
 
-    /// Takes the token away.
+    /// Removes the token.
     ///
-    /// # Panics
-    /// When it is away.
+    /// # Panics When it is already removed.
     pub fn pull_out(&self) {
         fs::remove_dir_all(self.directory().join("tokens")).unwrap();
     }
@@ -166,7 +165,7 @@ impl SoftHsm {
         Ok(())
     }
 
-    /// Changes what no tool changes: takes the right to sign from the key of that label.
+    /// Makes a change that no tool offers: takes the right to sign from the key with that label.
     ///
     /// # Panics
     /// When it cannot.
@@ -175,13 +174,13 @@ impl SoftHsm {
         let _ = run(self.on(command.arg(&self.module).args([PIN, label]))).success();
     }
 
-    /// The public half of the key of that label, as `ssh-keygen -D` tells it, in a file.
+    /// The public half of the key with that label, as `ssh-keygen -D` prints it, in a file.
     ///
     /// # Errors
     /// [`Missing`] without `ssh-keygen`.
     ///
     /// # Panics
-    /// When it tells none; it knows no Ed25519 keys on tokens.
+    /// When it prints none; it does not know Ed25519 keys on tokens.
     pub fn public_key(&self, label: &str, key_type: KeyType) -> Result<Key, Missing> {
         let told = run(self.on(ssh_keygen()?.arg("-D").arg(&self.module))).success().stdout;
         let line =
@@ -207,7 +206,7 @@ impl SoftHsm {
     /// [`Missing`] without `ssh-keygen`.
     ///
     /// # Panics
-    /// When the program that tells the PIN cannot be written.
+    /// When the program that supplies the PIN cannot be written.
     pub fn original(&self, authority: &Key, flags: &Flags, keys: &[Key]) -> Result<Command, Missing> {
         let ask = self.directory().join("tell-pin");
         fs::write(&ask, format!("#!/bin/sh\necho {PIN}\n")).unwrap();
@@ -249,7 +248,8 @@ impl SoftHsm {
         command
     }
 
-    /// Runs `command` with a module in between that writes down every call, and returns the names of those calls too.
+    /// Runs `command` with a module in between that records every call, and returns the names of those calls
+    /// too.
     ///
     /// # Errors
     /// [`Missing`] without OpenSC's spy.

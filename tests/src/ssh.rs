@@ -22,7 +22,7 @@ pub struct Ssh {
 }
 
 impl Ssh {
-    /// A client that logs in with `key` and the certificate beside it.
+    /// A client that logs in with `key` and its certificate.
     #[must_use]
     pub fn with_certificate(key: &Key) -> Self {
         Self {
@@ -35,8 +35,8 @@ impl Ssh {
         }
     }
 
-    /// A client that logs in with `key`, whose private half is in the agent at `socket` (`SSH_AUTH_SOCK`: that of the
-    /// environment).
+    /// A client that logs in with `key`, whose private half is in the agent at `socket` (`SSH_AUTH_SOCK`: the
+    /// environment's).
     #[must_use]
     pub fn with_agent(socket: &str, key: &Key) -> Self {
         Self {
@@ -70,7 +70,7 @@ impl Ssh {
         self
     }
 
-    /// Gives a server a name without knowing its key; `more` are further lines for that name.
+    /// Gives a server a name without knowing its key; `more` are additional lines for that name.
     #[must_use]
     pub fn reaching(mut self, name: &str, server: &Sshd, more: &str) -> Self {
         writeln!(
@@ -82,7 +82,7 @@ impl Ssh {
         self
     }
 
-    /// Logs in to `name` and runs a command there that says [`GREETING`].
+    /// Logs in to `name` and runs a command there that prints [`GREETING`].
     ///
     /// # Errors
     /// [`Missing`] without `ssh`.
@@ -132,5 +132,5 @@ impl Ssh {
     }
 }
 
-/// What a command says that ran on the other side.
+/// The output of a command that ran on the other side.
 pub const GREETING: &str = "came-in";

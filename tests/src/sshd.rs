@@ -16,26 +16,26 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Where root's `sshd` locks its unprivileged half in.
+/// The directory to which root's `sshd` confines its unprivileged half.
 const SEPARATION_DIRECTORY: &str = "/run/sshd";
 
-/// What one server trusts and who may come in.
+/// What one server trusts and whom it admits.
 #[derive(Default)]
 pub struct Server {
     /// `TrustedUserCAKeys`: public keys, one to a line.
     pub trusted: Vec<Key>,
     /// `AuthorizedPrincipalsFile` for the user who runs the tests.
     pub principals: Vec<&'static str>,
-    /// `AuthorizedKeysFile`: keys that come in as they are.
+    /// `AuthorizedKeysFile`: keys that are admitted without a certificate.
     pub authorized: Vec<Key>,
     /// `RevokedKeys`, a key revocation list.
     pub revoked: Option<PathBuf>,
-    /// A key of the host's own, with a certificate beside it. Otherwise one is made.
+    /// The host's own key, with its certificate. Otherwise one is generated.
     pub host: Option<Key>,
 }
 
 impl Server {
-    /// A server that trusts `authority` and lets in whoever holds one of `principals`.
+    /// A server that trusts `authority` and admits holders of one of `principals`.
     #[must_use]
     pub fn trusting(authority: &Key, principals: &[&'static str]) -> Self {
         Self { trusted: vec![authority.clone()], principals: principals.to_vec(), ..Self::default() }
@@ -76,7 +76,7 @@ impl Server {
             if up {
                 return Ok(Sshd { port, host, log, _process: process, _directory: directory });
             }
-            // Between finding the port and using it somebody else may have taken it.
+            // Between finding the port and using it, another process may have taken it.
             assert!(log.text().contains("Address already in use"), "sshd ended:\n{}", log.text());
         }
     }
@@ -134,8 +134,8 @@ impl Sshd {
         &self.host
     }
 
-    /// Has a client visit, and returns what the client said and what the server logged about the visit: all
-    /// of it, since `sshd` may still write when its client has left. One visit at a time.
+    /// Lets a client visit, and returns the client's output and what the server logged about the visit: all
+    /// of it, since `sshd` may still write after its client has left. One visit at a time.
     ///
     /// # Errors
     /// The client's.

@@ -1,5 +1,6 @@
-//! A foreign test suite's outcome, held against the exceptions that we know of: each named, each with its evidence
-//! that real hardware fares no better. An exception that no longer occurs fails as well, so that the list stays true.
+//! The outcome of a third-party test suite, compared with the known exceptions: each named, each with
+//! evidence that real hardware does no better. An exception that no longer occurs fails as well, so that the
+//! list stays accurate.
 
 use std::{
     collections::BTreeMap,
@@ -50,7 +51,8 @@ pub struct Exception {
 pub struct Report(BTreeMap<String, (Outcome, String)>);
 
 impl Report {
-    /// Adds a test. One that is told of twice keeps what is worse: its tear-down may fail after it passed.
+    /// Adds a test. If it is reported twice, the worse outcome counts: its tear-down may fail after it
+    /// passed.
     pub fn add(&mut self, test: &str, outcome: Outcome, reason: &str) {
         let known = self.0.entry(test.to_owned()).or_insert((outcome, reason.to_owned()));
         if outcome > known.0 {
@@ -69,10 +71,10 @@ impl Report {
         self.0.iter().filter(move |(_, (ended, _))| *ended == outcome).map(|(test, _)| test.as_str())
     }
 
-    /// Insists that exactly this many tests ran, and that each passed or is an exception that ended as foretold.
+    /// Asserts that exactly this many tests ran, and that each passed or is an exception that ended as
+    /// expected.
     ///
-    /// # Panics
-    /// Otherwise, with the suite's name, every surprise, and what the suite `said`.
+    /// # Panics Otherwise, with the suite's name, every surprise, and the suite's output in `said`.
     pub fn insist(&self, suite: &Path, tests: usize, exceptions: &[Exception], said: &dyn fmt::Display) {
         let mut surprises = String::new();
         let mut surprise = |line: String| surprises += &format!("  {line}\n");
@@ -84,7 +86,7 @@ impl Report {
             }
         }
         for exception in exceptions.iter().filter(|exception| !self.0.contains_key(exception.test)) {
-            surprise(format!("{}: an exception that is no test", exception.test));
+            surprise(format!("{}: an exception that is not a test", exception.test));
         }
         if self.0.len() != tests {
             surprise(format!("{} tests ran, not {tests}", self.0.len()));

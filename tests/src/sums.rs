@@ -1,10 +1,11 @@
-//! A board's word for the image that it runs, compared with the file by the real `sshsm`, as with a release's checksums.
+//! A board's report of its running image, compared with the file by the real `sshsm`, as with a release's
+//! checksums.
 
 use crate::{binaries, process::run};
 use std::{fs, path::Path, process::Command};
 use tempfile::tempdir;
 
-/// Insists that the fresh board at this port says that it runs the image in this file, and not another.
+/// Asserts that the fresh board at this port reports the image in this file as the running one, and no other.
 ///
 /// # Panics
 /// When it does not.

@@ -1,6 +1,6 @@
-//! The boards with a USB port, each as a process: the real UF2 in an emulator (`tests/pico` for the Pico, `tests/boards` for
-//! the others), enumerated over emulated USB, behind a pseudo-terminal. A directory is the device: its flash outlives the
-//! process, however it ends.
+//! The boards with a USB port, each as a process: the real UF2 in an emulator (`tests/pico` for the Pico,
+//! `tests/boards` for the others), enumerated over emulated USB, behind a pseudo-terminal. A directory holds
+//! the device: its flash outlives the process, however it ends.
 
 use crate::{
     process::{Log, Running, wait_for},
@@ -22,10 +22,11 @@ use std::{
     thread,
 };
 
-/// The variable that has tests of boards go through all that they know, which takes minutes: `cargo xtask boards --all`.
+/// The variable that makes tests of boards try everything they can, which takes minutes: `cargo xtask boards
+/// --all`.
 const THOROUGH: &str = "SSHSM_TEST_THOROUGH";
 
-/// What a test goes through: the first in everyday runs, the second in those that may take minutes.
+/// What a test runs through: the first in everyday runs, the second in those that may take minutes.
 #[must_use]
 pub fn thoroughly<T>(everyday: T, thorough: T) -> T {
     if env::var_os(THOROUGH).is_some() { thorough } else { everyday }
@@ -53,7 +54,7 @@ impl Board {
         }
     }
 
-    /// Its emulator, but for image and directory.
+    /// Its emulator, without image and directory.
     fn emulator(self) -> Result<Command, Missing> {
         if self == Self::Pico {
             let mut command = Command::new(program("node", "nodejs")?);
@@ -71,7 +72,7 @@ impl Board {
 pub struct UsbBoard {
     port: PathBuf,
     device: PathBuf,
-    // With nobody at the other end, reading the pseudo-terminal is an error: somebody always is.
+    // Reading a pseudo-terminal whose other end is closed is an error: this keeps it open.
     _port: File,
     log: Log,
     process: Running,
@@ -91,7 +92,8 @@ impl UsbBoard {
         Ok(started)
     }
 
-    /// As [`start`](Self::start), with options of the emulator, whose `main` explains them; returns at once.
+    /// Like [`start`](Self::start), with options of the emulator, whose `main` explains them; returns at
+    /// once.
     ///
     /// # Errors
     /// [`Missing`] without the emulator or the image.
@@ -130,7 +132,8 @@ impl UsbBoard {
         &self.port
     }
 
-    /// When the light went on and off so far: microseconds of the device's own time, and whether it went on.
+    /// When the light turned on and off so far: microseconds of the device's own time, and whether it turned
+    /// on.
     ///
     /// # Panics
     /// When the device's directory is gone.
@@ -147,8 +150,8 @@ impl UsbBoard {
             .collect()
     }
 
-    /// Moves the stack pointer to the end of the stack, as calls that nest too deep would. Not on a Pico, whose emulator knows
-    /// no faults.
+    /// Moves the stack pointer to the end of the stack, as calls nested too deep would. Not on a Pico, whose
+    /// emulator does not model faults.
     ///
     /// # Panics
     /// When the device's directory is gone.
@@ -165,10 +168,10 @@ impl UsbBoard {
         if down { File::create(button).map(drop) } else { fs::remove_file(button) }.expect("a button");
     }
 
-    /// Waits until the emulator has said so many lines that begin with `what`, and returns the last of them.
+    /// Waits until the emulator has printed this many lines that begin with `what`, and returns the last of
+    /// them.
     ///
-    /// # Panics
-    /// When it ends before, with all that it said.
+    /// # Panics When it ends before, with all of its output.
     pub fn wait_for(&mut self, what: &str, times: usize) -> String {
         wait_for(what, || {
             let ended = self.process.ended();
@@ -179,7 +182,7 @@ impl UsbBoard {
         })
     }
 
-    /// Waits until the emulator says a line that begins with `what`, or ends without.
+    /// Waits until the emulator prints a line that begins with `what`, or ends without one.
     pub fn says(&mut self, what: &str) -> bool {
         wait_for(what, || {
             let ended = self.process.ended().is_some();
@@ -188,7 +191,7 @@ impl UsbBoard {
         })
     }
 
-    /// What the emulator said.
+    /// The emulator's output.
     ///
     /// # Panics
     /// When the log is gone.
@@ -213,7 +216,8 @@ fn raw(terminal: &File) {
     tcsetattr(terminal, OptionalActions::Now, &attributes).expect("they can be set");
 }
 
-/// The Pico's emulator, where the test set-up installs its dependencies or where `SSHSM_TEST_PICO` says.
+/// The Pico's emulator, where the test set-up installs its dependencies or in the folder in
+/// `SSHSM_TEST_PICO`.
 fn pico_emulator() -> Result<PathBuf, Missing> {
     let folder = env::var_os("SSHSM_TEST_PICO")
         .map_or_else(|| workspace().join("target/pico-emulator"), PathBuf::from);
@@ -226,7 +230,7 @@ fn pico_emulator() -> Result<PathBuf, Missing> {
     }
 }
 
-/// An image that `cargo xtask firmware` wrote beside the target directory's profiles.
+/// An image that `cargo xtask firmware` wrote next to the target directory's profiles.
 ///
 /// # Errors
 /// [`Missing`] before it was built.

@@ -1,4 +1,4 @@
-//! What real YubiHSM 2 hardware signed, read from the vectors beside the workspace.
+//! A signature by real YubiHSM 2 hardware, read from the vectors next to the workspace.
 
 use crate::requirement::{Missing, shared_vector};
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -28,7 +28,7 @@ pub struct Signing {
     pub certificate: Hex,
 }
 
-/// The authority's RSA-2048 key and where it is stored.
+/// The authority's RSA-2048 key and its location.
 #[derive(Debug, Deserialize)]
 #[allow(missing_docs, reason = "the fields are the file's")]
 pub struct AuthorityKey {
@@ -39,7 +39,7 @@ pub struct AuthorityKey {
     pub domains: Vec<u8>,
 }
 
-/// The template and where it is stored.
+/// The template and its location.
 #[derive(Debug, Deserialize)]
 #[allow(missing_docs, reason = "the fields are the file's")]
 pub struct StoredTemplate {
@@ -49,7 +49,7 @@ pub struct StoredTemplate {
     pub bytes: Hex,
 }
 
-/// What was sent: command 0x5d with algorithm 1 (`rsa-pkcs1-sha1`).
+/// The message sent: command 0x5d with algorithm 1 (`rsa-pkcs1-sha1`).
 #[derive(Debug, Deserialize)]
 #[allow(missing_docs, reason = "the fields are the file's")]
 pub struct Request {
@@ -71,7 +71,7 @@ pub struct Template {
 /// Reads `yubihsm2-ssh.json`.
 ///
 /// # Errors
-/// [`Missing`] where the vectors were not checked out.
+/// [`Missing`] if the vectors are not available.
 pub fn signing() -> Result<Signing, Missing> {
     read("yubihsm2-ssh.json")
 }
@@ -79,7 +79,7 @@ pub fn signing() -> Result<Signing, Missing> {
 /// Reads `yubihsm2-template.json`.
 ///
 /// # Errors
-/// [`Missing`] where the vectors were not checked out.
+/// [`Missing`] if the vectors are not available.
 pub fn template() -> Result<Template, Missing> {
     read("yubihsm2-template.json")
 }

@@ -1,5 +1,5 @@
-//! `sshsm agent` in front of a CA key: the unmodified `ssh-keygen -Us` gets the certificates that the template allows, and
-//! nobody gets anything else out of it, neither a log-in nor a signature of data.
+//! `sshsm agent` in front of a CA key: the unmodified `ssh-keygen -Us` gets the certificates that the
+//! template allows, and no one gets anything else out of it, neither a login nor a signature of data.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -114,7 +114,7 @@ fn ssh_keygen_gets_certificates_from_every_kind_of_ca_as_if_it_had_the_key() {
         let scene = needs!(Scene::new(kind));
         let agent = Agent::of(&scene.sshsm, &[]);
         let keygen = needs!(SshKeygen::with_authority(&scene.ca));
-        // Absolute times, so that both say the same.
+        // Absolute times, so that both use the same.
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let validity = format!("{:#x}:{:#x}", now - 60, now + 3600);
         for flags in [
@@ -206,7 +206,7 @@ fn the_ca_key_in_the_agent_logs_in_nowhere_not_even_where_it_is_authorized() {
         assert_eq!(client.status.success(), comes_in, "{client}\n{log}");
         assert_eq!(log.contains("Accepted publickey"), comes_in, "{log}");
 
-        // ssh -A: whoever rules the bastion has the agent, and can do no more with it.
+        // ssh -A: an attacker in control of the bastion has the agent, and can do no more with it.
         let behind = scene.directory.path().join(format!("behind-{comes_in}"));
         fs::create_dir(&behind).unwrap();
         let onward =
@@ -276,7 +276,7 @@ fn the_socket_is_its_users_alone_and_goes_with_the_agent() {
     assert!(second.stderr.contains("another agent listens there"), "{second}");
     assert_eq!(agent.terminate(), Some(0));
     assert!(!place.exists());
-    // What a killed agent left is no hindrance; a file is.
+    // A socket left by a killed agent is not an obstacle; a file is.
     drop(std::os::unix::net::UnixListener::bind(&place).unwrap());
     assert_eq!(Agent::of(&scene.sshsm, &["-a", named]).terminate(), Some(0));
     fs::write(&place, "mine").unwrap();
@@ -312,7 +312,7 @@ fn a_command_has_the_agent_to_itself_and_its_exit_code_is_the_agents() {
     assert_eq!(with(&["/no/such/program"]).status.code(), Some(6));
 }
 
-/// What a client and the agent say to each other, byte for byte.
+/// The messages between a client and the agent, byte for byte.
 mod wire {
     use std::{
         io::{Read as _, Write as _},
@@ -340,7 +340,7 @@ mod wire {
             Self(stream)
         }
 
-        /// Sends a message; the answer, or nothing where the agent hangs up.
+        /// Sends a message; returns the answer, or nothing if the agent hangs up.
         pub(super) fn ask(&mut self, message: &[u8]) -> Option<Vec<u8>> {
             self.0.write_all(&string(message)).ok()?;
             let mut length = [0; 4];
@@ -362,7 +362,8 @@ fn blob(key: &Key) -> Vec<u8> {
     ssh_key::PublicKey::from_openssh(&key.public_line()).unwrap().to_bytes().unwrap()
 }
 
-/// The bytes to be signed of a certificate for the user's key `user`, an Ed25519 one, by `ca`, valid for an hour.
+/// The bytes to be signed of a certificate for the user's key `user`, an Ed25519 one, by `ca`, valid for an
+/// hour.
 fn to_be_signed(user: &Key, ca: &[u8], serial: u64, key_id: &[u8], principal: &[u8]) -> Vec<u8> {
     use wire::string;
     let user = blob(user);
@@ -385,8 +386,8 @@ fn to_be_signed(user: &Key, ca: &[u8], serial: u64, key_id: &[u8], principal: &[
     .concat()
 }
 
-/// Messages that an agent does not know, or that are broken: the answers are those of OpenSSH's own agent, and the
-/// connection lives on.
+/// Messages that are unknown to an agent, or broken: the answers are those of OpenSSH's own agent, and the
+/// connection stays open.
 #[test]
 fn messages_that_are_not_known_are_answered_as_ssh_agent_answers_them() {
     use wire::string;
@@ -425,13 +426,13 @@ fn messages_that_are_not_known_are_answered_as_ssh_agent_answers_them() {
     // OpenSSH's agent removes all keys, not only those of version 1.
     assert_eq!(ours.ask(&[9]).as_deref(), Some(wire::FAILURE));
     assert_eq!(ours.ask(&[11]).unwrap()[..5], [wire::IDENTITIES, 0, 0, 0, 1]);
-    // Neither answers what has no number or is too long.
+    // Neither answers a message without a number, or one that is too long.
     for (message, length) in [(&b"\x0b"[..], 0), (b"\x0d", u32::MAX), (b"\x0b", 256 * 1024 + 1)] {
         use std::io::{Read as _, Write as _};
         for socket in [&agent.socket, &socket] {
             let mut client = wire::Client::connect(socket);
             client.0.write_all(&[&u32::to_be_bytes(length), message].concat()).unwrap();
-            // Closed, or reset where bytes were left unread.
+            // Closed, or reset if bytes were left unread.
             let closed = client.0.read(&mut [0]);
             let reset =
                 closed.as_ref().is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset);
@@ -464,7 +465,7 @@ fn neither_a_long_message_nor_many_connections_end_the_agent() {
         }
     }
     assert!(resident() < before + 16, "{} MB after {before}", resident());
-    // More than there is room for: the last ones are served, in the place of those that say nothing.
+    // More than there is room for: the last ones are served, in place of the silent ones.
     let idle: Vec<_> = (0..200).map(|_| wire::Client::connect(&agent.socket)).collect();
     let mut last = wire::Client::connect(&agent.socket);
     assert_eq!(last.ask(&[11]).unwrap()[0], wire::IDENTITIES, "{}", agent.log.text());
@@ -473,7 +474,7 @@ fn neither_a_long_message_nor_many_connections_end_the_agent() {
     assert_eq!(next.ask(&[11]).unwrap()[0], wire::IDENTITIES, "{}", agent.log.text());
 }
 
-/// OpenSSH says of a connection that it is forwarded; who cannot prove what it says is believed so much.
+/// OpenSSH reports that a connection is forwarded; even a report without valid proof is believed.
 #[test]
 fn a_forwarded_connection_gets_certificates_only_where_that_is_allowed() {
     use wire::string;
@@ -519,7 +520,7 @@ fn a_forwarded_connection_gets_certificates_only_where_that_is_allowed() {
     assert!(strict.log.text().contains("forwarded from another host"), "{}", strict.log.text());
 }
 
-/// ssh itself says so: no certificate through `ssh -A`, unless that is allowed.
+/// ssh itself reports it: no certificate through `ssh -A`, unless that is allowed.
 #[test]
 fn ssh_forwards_the_agent_and_the_agent_knows() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
@@ -551,7 +552,7 @@ fn ssh_forwards_the_agent_and_the_agent_knows() {
     }
 }
 
-/// A program in the place of SSH_ASKPASS says yes, says no, says nothing, or is not there.
+/// A program named by SSH_ASKPASS answers yes, answers no, does not answer, or is missing.
 #[test]
 fn a_signature_waits_for_a_yes() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
@@ -589,7 +590,8 @@ fn a_signature_waits_for_a_yes() {
     assert!(agent.log.text().contains("to ask on"), "{}", agent.log.text());
 }
 
-/// What the host can refuse leaves nothing in the ledger, and of what the template refuses there is a bounded number.
+/// Requests that the host can refuse leave nothing in the ledger, and of those that the template refuses
+/// there is a bounded number.
 #[test]
 fn refusals_do_not_fill_the_ledger() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
@@ -627,7 +629,7 @@ fn refusals_do_not_fill_the_ledger() {
         assert_eq!(ask(&to_be_signed(&scene.user, &ca, serial, b"id", b"root")), wire::FAILURE);
     }
     assert_eq!(entries("refused"), 16, "{}", agent.log.text());
-    // What is allowed is still signed, and recorded.
+    // An allowed request is still signed, and recorded.
     let flags = Flags::user(&["alice"]).valid("-1m:+9h");
     let _ = needs!(agent.certify(&scene.ca, &flags, &scene.user)).success();
     assert_eq!((entries("issued"), entries("refused")), (1, 16));
@@ -635,7 +637,8 @@ fn refusals_do_not_fill_the_ledger() {
     assert!(lines <= 60, "{lines} lines are printed");
 }
 
-/// Without a flag an RSA key signs with SHA-1, which no OpenSSH takes any more: nothing is signed then, and nothing recorded.
+/// Without a flag an RSA key signs with SHA-1, which no current OpenSSH accepts: nothing is signed then, and
+/// nothing recorded.
 #[test]
 fn an_rsa_ca_signs_with_sha2_or_not_at_all() {
     let scene = needs!(Scene::new(KeyType::Rsa2048));
@@ -677,7 +680,7 @@ fn a_command_is_given_no_secret() {
     }
 }
 
-/// The first command of docs/agent.md: the shell goes on, with the socket, while the agent runs.
+/// The first command of docs/agent.md: the shell continues, with the socket, while the agent runs.
 #[test]
 fn a_shell_that_takes_the_agents_output_goes_on() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
@@ -706,7 +709,7 @@ fn the_memory_of_the_agent_is_closed() {
     let scene = needs!(Scene::new(KeyType::Ed25519));
     let agent = Agent::of(&scene.sshsm, &[]);
     let of = |file: &str| fs::metadata(format!("/proc/{}/{file}", agent.process.id())).unwrap();
-    // What belongs to root in /proc is a process that is not dumpable; of root's own, the limit says it.
+    // A process whose files in /proc belong to root is not dumpable; for root's own, the limit shows it.
     let limits = fs::read_to_string(format!("/proc/{}/limits", agent.process.id())).unwrap();
     let core = limits.lines().find(|line| line.starts_with("Max core file size")).unwrap();
     assert_eq!(core.split_whitespace().nth(4), Some("0"), "{core}");

@@ -1,5 +1,5 @@
-//! The document that says what the device does must say what it does: its table is the command table, and what it
-//! calls supported is what the simulator does not answer "invalid command".
+//! The document that describes the device must match the device: its table is the command table, and the
+//! simulator does not answer "invalid command" to anything that it calls supported.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -42,7 +42,7 @@ fn document() -> BTreeMap<u8, Row> {
     });
     let rows: Vec<_> = rows.collect();
     let by_code: BTreeMap<u8, Row> = rows.into_iter().fold(BTreeMap::new(), |mut by_code, (code, row)| {
-        assert!(by_code.insert(code, row).is_none(), "{code:02x} stands there twice");
+        assert!(by_code.insert(code, row).is_none(), "{code:02x} is listed twice");
         by_code
     });
     by_code

@@ -1,5 +1,5 @@
-//! Sixteen clients at once, each in a session of its own over HTTP: every answer is the right one for who asked, the
-//! seventeenth session is refused, and sessions that were silent too long give their places back.
+//! Sixteen clients at once, each in its own session over HTTP: every client gets its own right answers, the
+//! seventeenth session is refused, and sessions that were silent for too long are freed.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -59,7 +59,8 @@ fn open(client: &mut Client) -> Result<Session<'_>, ClientError> {
     Session::open_with_key(client, ObjectId::DEFAULT_AUTHENTICATION_KEY, &key())
 }
 
-/// One client's mixed work. Its objects are its own; `round` decides what is asked, and so what is right.
+/// One client's mixed work. Its objects are its own; `round` determines the requests, and so the right
+/// answers.
 struct Work<'s, 'c> {
     session: &'s mut Session<'c>,
     number: u16,
@@ -142,7 +143,7 @@ impl Work<'_, '_> {
 
 #[test]
 fn sixteen_clients_at_once_get_their_own_answers() {
-    // It stands still: no machine is so slow that a session expires in the middle.
+    // The clock does not move: no machine is so slow that a session expires in the middle.
     let clock = Clock::held();
     let device = Simulator::memory().clock(clock.clone()).start().unwrap().serve().unwrap();
     let rounds = COMMANDS / MAX_SESSIONS;

@@ -1,5 +1,5 @@
-//! Every input of the fuzz targets' corpora goes through its target without a finding: what fuzzing once reached is
-//! reached by every run of the tests, without a fuzzer.
+//! Every input of the fuzz targets' corpora passes through its target without a finding: what fuzzing once
+//! reached is covered by every test run, without a fuzzer.
 #![allow(
     missing_docs,
     unreachable_pub,
@@ -30,8 +30,8 @@ fn replay(name: &str, target: fn(&[u8])) {
     }
 }
 
-/// Runs a target on damaged inputs of its corpus: the same ones on every run, or others for as many seconds as
-/// `SSHSM_DAMAGED_SECONDS` says.
+/// Runs a target on damaged inputs of its corpus: the same ones on every run, or others for as many seconds
+/// as `SSHSM_DAMAGED_SECONDS` says.
 fn damage(name: &str, target: fn(&[u8])) {
     let inputs = fs::read_dir(corpora().join(name)).unwrap();
     let mut inputs: Vec<_> = inputs.map(|entry| entry.unwrap().path()).collect();

@@ -27,8 +27,8 @@ use std::{
 /// The longest a suite may take; on an idle machine each is done in a minute.
 const LIMIT: Duration = Duration::from_secs(900);
 
-/// What a device without FIPS mode skips: Yubico's own units for everybody else report the same four.
-const FIPS: &str = "the suite skips it on a device that is no FIPS unit, ours like Yubico's standard ones";
+/// Skipped on a device without FIPS mode: Yubico's own standard units report the same four.
+const FIPS: &str = "the suite skips it on a device that is not a FIPS unit, ours like Yubico's standard ones";
 
 const PYTHON_EXCEPTIONS: [Exception; 4] = [
     not_fips("tests/device/test_attestation.py::test_fips_approved_attestation"),
@@ -83,7 +83,8 @@ fn the_rust_crate_passes_its_own_integration_tests() {
         report.insist(&suite, 32, &[], &finished);
         return;
     }
-    // After a failure none of them can take the lock of their common client. Alone, each tells how it fares itself.
+    // After a failure none of them can take the lock of their common client. Run alone, each shows its own
+    // outcome.
     let mut alone = Report::default();
     for test in report.with(Outcome::Passed) {
         alone.add(test, Outcome::Passed, "");
@@ -129,7 +130,7 @@ fn integration_tests(executable: &Path, arguments: &[&str]) -> (Report, Finished
     (report, finished)
 }
 
-/// A test executable of the crate. The set-up built it; this finds it, or builds what is stale.
+/// A test executable of the crate. The set-up built it; this finds it, or rebuilds a stale one.
 fn executable(suite: &Path, name: &str) -> PathBuf {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     for (variable, _) in env::vars_os() {

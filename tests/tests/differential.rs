@@ -1,7 +1,8 @@
-//! What OpenSSH's tools make of generated and damaged files and messages, and what sshsm makes of them. Each difference has
-//! its reason here, or is a failure.
+//! How OpenSSH's tools and sshsm treat generated and damaged files and messages. Each difference has its
+//! reason here, or is a failure.
 //!
-//! The cases are the same on every run. `SSHSM_DIFFERENTIAL_SECONDS=3600` goes on for so long in each test, with others.
+//! The cases are the same on every run. `SSHSM_DIFFERENTIAL_SECONDS=3600` continues for that long in each
+//! test, with others.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -70,7 +71,7 @@ impl Random {
     }
 }
 
-/// Runs cases: `count` of them, or as long as the environment says.
+/// Runs cases: `count` of them, or for as long as the environment says.
 fn cases(count: usize, mut case: impl FnMut(&mut Random)) {
     let long = std::env::var("SSHSM_DIFFERENTIAL_SECONDS").ok().map(|text| text.parse().unwrap());
     let until = long.map(|seconds| Instant::now() + Duration::from_secs(seconds));
@@ -137,7 +138,7 @@ fn from_base64(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// A file of a key, with what it is.
+/// A file of a key, with its kind.
 struct Sample {
     text: String,
     public: String,
@@ -147,9 +148,9 @@ struct Sample {
 /// How a file was changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Change {
-    /// It says the same, in other lines.
+    /// It has the same content, in different lines.
     Layout,
-    /// It may say something else.
+    /// It may have different content.
     Content,
 }
 
@@ -273,16 +274,16 @@ fn write(path: &Path, content: impl AsRef<[u8]>) {
 fn stricter_about_private_keys(error: &KeyFormatError, change: Change, text: &str) -> Option<&'static str> {
     Some(match error {
         KeyFormatError::Cipher { cipher } if cipher == "3des-cbc" => {
-            "3DES is not supported, and the error says how to write the key anew"
+            "3DES is not supported, and the error says how to rewrite the key"
         }
         KeyFormatError::LegacyEncryption if text.contains("Proc-Type:") => {
-            "the old encryption of PEM is one round of MD5, and the error says how to write the key anew"
+            "the old encryption of PEM is one round of MD5, and the error says how to rewrite the key"
         }
         KeyFormatError::PrivateEncryption { .. } if change == Change::Content => {
             "a damaged key names another encryption, which OpenSSL knows"
         }
         KeyFormatError::Malformed { .. } if change == Change::Content => {
-            "OpenSSH does not look whether the private half belongs to the public one, and skips what it does not use"
+            "OpenSSH does not check whether the private half belongs to the public one, and skips what it does not use"
         }
         KeyFormatError::Several { .. } if change == Change::Content => {
             "OpenSSH takes the first of several keys"
@@ -341,7 +342,7 @@ fn private_keys_are_read_as_ssh_keygen_reads_them() {
                 // Whatever a tool stumbles over, the key is the one that was written.
                 assert_eq!(sample.public, line(ours.public_key().key_data()), "{text}");
                 differences.count(
-                    "OpenSSH wants a final newline, short lines, or nothing around a key; it is the same key",
+                    "OpenSSH requires a final newline, short lines, or nothing around a key; it is the same key",
                 );
             }
             (_, Err(error)) => panic!("{error}\n{text}"),
@@ -583,11 +584,12 @@ impl Certifier {
     }
 }
 
-/// What ssh-keygen says of a certificate: serial number and CA, when it can read it. It verifies the signature as it reads.
+/// What ssh-keygen prints about a certificate: serial number and CA, if it can read it. It verifies the
+/// signature when reading.
 fn shown(path: &Path) -> Option<(u64, String)> {
     let mut keygen = ssh_keygen().unwrap();
     let shown = run(keygen.args(["-L", "-f"]).arg(path));
-    // With something else than a certificate it ends well, too.
+    // It exits successfully even for something that is not a certificate.
     let after = |name: &str| {
         let at = shown.stdout.find(name)? + name.len();
         Some(shown.stdout[at..].split_whitespace().next()?.to_owned())
@@ -599,7 +601,7 @@ fn shown(path: &Path) -> Option<(u64, String)> {
 /// Why a request is not made, though OpenSSH reads the certificate.
 fn stricter_about_requests(error: &BuildError) -> Option<&'static str> {
     Some(match error {
-        BuildError::NotUtf8(_) => "text that is not UTF-8 cannot be recorded as it is",
+        BuildError::NotUtf8(_) => "text that is not UTF-8 cannot be recorded unchanged",
         BuildError::Unusable(_) => {
             "OpenSSH does not look at a subject's point or exponent before it uses them"
         }
@@ -609,10 +611,10 @@ fn stricter_about_requests(error: &BuildError) -> Option<&'static str> {
             RequestError::NulByte(_) => "OpenSSH cuts a NUL at the end of a name off",
             RequestError::CommaInPrincipal => "OpenSSH before 10.3 takes a principal with a comma for two",
             RequestError::EmptyPrincipal => "a principal without a name matches nobody, or anybody",
-            RequestError::Unsorted(_) => "PROTOCOL.certkeys wants options in order, each once",
+            RequestError::Unsorted(_) => "PROTOCOL.certkeys requires options in order, each once",
             RequestError::UnnamedOption(_) => "an option without a name means nothing",
             RequestError::OptionValue(_) => "ssh-keygen -L reads an option whose value sshd does not",
-            RequestError::Reserved(_) => "what the reserved field says is not known",
+            RequestError::Reserved(_) => "the meaning of the reserved field is not known",
             RequestError::UnknownCertificateType => {
                 "a type of certificate that is named after its signatures"
             }
@@ -633,7 +635,7 @@ fn what_openssh_could_not_read_is_never_signed_and_what_it_reads_can_be_revoked(
         let mut certificate = certifier.certificate(&to_be_signed);
         let damaged = random.one_in(8);
         if damaged {
-            // Behind the type, so that ssh-keygen is told of the right one.
+            // After the type, so that ssh-keygen is told the right one.
             let place = 50 + random.below(certificate.len() - 50);
             match random.below(3) {
                 0 => certificate.truncate(place),
@@ -820,7 +822,7 @@ fn agent_messages_are_answered_as_ssh_agent_answers_them() {
     differences.print();
 }
 
-/// A list with what was revoked says to ssh-keygen what it says to us.
+/// A list with revocations means the same to ssh-keygen as to us.
 #[test]
 fn ssh_keygen_finds_in_a_revocation_list_what_was_put_there() {
     let certifier = needs!(Certifier::new());
@@ -865,7 +867,7 @@ fn stricter_about_lists(error: &KrlReadError) -> Option<&'static str> {
     Some(match error {
         KrlReadError::Section(_) => "a section that is not known may revoke something",
         KrlReadError::Malformed("a key id that is not UTF-8") => {
-            "text that is not UTF-8 cannot be recorded as it is"
+            "text that is not UTF-8 cannot be recorded unchanged"
         }
         _ => return None,
     })
@@ -894,7 +896,7 @@ fn damaged_revocation_lists_are_read_as_ssh_keygen_reads_them() {
     };
     let serials = [1_u64, 7, 40, 300, 5000];
     serials.into_iter().for_each(certificates);
-    // A list of theirs with all that they write.
+    // One of their lists, with everything that they write.
     let specification = format!(
         "serial: 1-9\nserial: 40\nserial: 42\nserial: 44\nserial: 46\nserial: 300\nserial: 100000\nid: id 5000\n\
          key: {}\nhash: SHA256:{}\n",

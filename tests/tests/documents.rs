@@ -21,7 +21,7 @@ fn files(folder: &Path, endings: &[&str]) -> Vec<(String, String)> {
     found
 }
 
-/// Whether a Markdown file has a heading of which `wanted` is true.
+/// Whether a Markdown file has a heading that satisfies `wanted`.
 fn has_heading(file: &Path, wanted: impl Fn(&str) -> bool) -> bool {
     let text = fs::read_to_string(file).unwrap_or_default();
     text.lines().any(|line| line.starts_with('#') && wanted(line.trim_start_matches('#').trim_start()))
@@ -48,7 +48,7 @@ fn every_link_of_a_document_leads_somewhere_and_every_file_that_it_names_is_ther
             expect(file.exists() && leads, whole);
         }
         for found in named.captures_iter(&text) {
-            // What does not begin with a folder of ours is somebody else's.
+            // A path that does not begin with one of our folders belongs to someone else.
             let folder = workspace().join(&found[1]);
             let file = folder.join(&found[2]);
             let there = found.get(3).map_or(file.exists(), |function| {

@@ -1,5 +1,5 @@
-//! What real YubiHSM 2 hardware signed, asked of our device again: the answer is the same byte for byte, in
-//! process and over HTTP, and a request that differs in any bit gets none.
+//! A signature by real YubiHSM 2 hardware, requested from our device again: the answer is the same byte for
+//! byte, in process and over HTTP, and a request that differs in any bit gets none.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -83,7 +83,7 @@ impl<'c> Replay<'c> {
     }
 
     /// Every bit of the time, and one bit of every `stride`th byte of the signature and the request, a
-    /// different one each time, is refused; what the hardware signed is signed before and after.
+    /// different one each time, is refused; the hardware's request is signed before and after.
     fn check(&mut self, vector: &vector::Signing, stride: usize) {
         assert_eq!(self.sign().unwrap(), vector.response.0, "the hardware's answer");
         for bit in 0..32 {

@@ -81,7 +81,7 @@ fn data(key: &Key) -> ssh_key::public::KeyData {
     key.public_key().key_data().clone()
 }
 
-/// Whether `ssh-keygen -Q` finds what is in `file` revoked.
+/// Whether `ssh-keygen -Q` considers the contents of `file` revoked.
 fn is_revoked(list: &Path, file: &Path) -> Result<bool, Missing> {
     let answer = run(ssh_keygen()?.args(["-Q", "-f"]).arg(list).arg(file));
     let revoked = answer.stdout.contains(": REVOKED");
@@ -90,7 +90,7 @@ fn is_revoked(list: &Path, file: &Path) -> Result<bool, Missing> {
     Ok(revoked)
 }
 
-/// What `ssh-keygen -Q -l` tells of a list's content.
+/// The contents of a list according to `ssh-keygen -Q -l`.
 fn content(list: &Path) -> Result<String, Missing> {
     let told = run(ssh_keygen()?.args(["-Q", "-l", "-f"]).arg(list)).success().stdout;
     let content = |line: &&str| !line.starts_with('#') || line.contains("CA");
@@ -205,7 +205,7 @@ fn ssh_keygen_makes_the_same_bytes_of_the_same_input() {
     let theirs = fs::read(needs!(scene.theirs(&specification, Some(&scene.ca)))).unwrap();
     let ca = data(&scene.ca);
     let mut list = RevocationList::new(7, 0);
-    // The date is theirs, at its place behind magic, format and number.
+    // The date is theirs, at its position after magic, format and number.
     list.generated = u64::from_be_bytes(theirs[20..28].try_into().unwrap());
     for range in [3..=3, 1_000_000..=2_000_000, 90_000_000..=90_000_000] {
         list.revoke_serials(Some(&ca), range).unwrap();
@@ -223,11 +223,11 @@ fn ssh_keygen_reads_the_same_content_however_it_is_packed() {
     let ca = data(&scene.ca);
     let mut list = RevocationList::new(7, 0);
     let mut specification = String::new();
-    // Numbers that come ever further apart, in runs of one to seven.
+    // Increasingly distant numbers, in runs of one to seven.
     let mut serial = 1_u64;
     for step in 0..400 {
         let (first, last) = (serial, serial + step % 7);
-        // It takes no range of one.
+        // It does not accept a range of one.
         specification +=
             &if first == last { format!("serial: {first}\n") } else { format!("serial: {first}-{last}\n") };
         list.revoke_serials(Some(&ca), first..=last).unwrap();
@@ -247,7 +247,8 @@ fn ssh_keygen_reads_the_same_content_however_it_is_packed() {
     );
 }
 
-/// What another CA wrote and `sshd` accepts, however odd it is, can be revoked by its file; what its CA did not sign cannot.
+/// A certificate that another CA wrote and `sshd` accepts, however odd it is, can be revoked by its file; one
+/// that its CA did not sign cannot.
 #[test]
 fn whatever_a_server_might_accept_is_revoked_by_its_file() {
     use ed25519_dalek::{Signer as _, SigningKey};

@@ -56,7 +56,7 @@ impl<I: Issuer> Scene<I> {
     }
 }
 
-/// What both sides said about one attempt to log in.
+/// The output of both sides for one login attempt.
 struct Visit {
     client: Finished,
     log: String,
@@ -97,7 +97,7 @@ impl Reason {
 }
 
 impl Visit {
-    /// Logs in with a key and the certificate beside it.
+    /// Logs in with a key and its certificate.
     fn with(key: &Key, sshd: &Sshd) -> Result<Self, Missing> {
         let ssh = Ssh::with_certificate(key).knowing("server", sshd);
         let (client, log) = sshd.visit(|| ssh.login("server"))?;

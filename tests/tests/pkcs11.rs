@@ -1,5 +1,5 @@
-//! CA keys on a PKCS#11 token, SoftHSM2: certificates are those of `ssh-keygen -D`, the template binds as on a device, and
-//! whatever is wrong with a token has an error of its own.
+//! CA keys on a PKCS#11 token, SoftHSM2: certificates match those of `ssh-keygen -D`, the template binds as
+//! on a device, and each problem with a token has its own error.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -48,7 +48,7 @@ fn assert_fails(finished: &Finished, code: i32, words: &[&str]) {
         assert!(finished.stderr.contains(words), "{words:?} is not in {finished}");
     }
     let said = format!("{}{}", finished.stdout, finished.stderr);
-    assert!(!said.contains(PIN) && !said.contains("wrong-pin"), "a PIN is told: {finished}");
+    assert!(!said.contains(PIN) && !said.contains("wrong-pin"), "a PIN is printed: {finished}");
 }
 
 /// A token with one CA key of its own making, and the public half in a file.
@@ -79,7 +79,7 @@ fn keys_made_on_the_token_issue_what_ssh_keygen_issues_with_them() {
             assert_eq!(
                 told.key_data(),
                 authority.public_key().key_data(),
-                "device list tells the public key"
+                "device list prints the public key"
             );
         }
         server.trusted.push(authority.clone());
@@ -187,7 +187,7 @@ fn the_host_refuses_what_a_device_refuses_with_the_same_checks() {
         let original = run(device.signing(&flags, slice::from_ref(&user)).args(["--format", "json"]));
         assert_eq!(verdict(&ours, "host"), verdict(&original, "device"), "{flags:?}");
     }
-    // Somebody else's time, and a key that the template does not list.
+    // Another authority's time, and a key that the template does not list.
     let flags = Flags::user(&["alice"]).valid("-1m:+9h");
     let sign = |ca: &str, timestamp: &Path| {
         let mut command = token.command();
@@ -348,7 +348,7 @@ fn each_thing_that_can_be_wrong_with_a_token_has_its_own_error() {
     assert!(!user.certificate().exists());
 }
 
-/// The second request goes into a pipe: until it is read, nothing more is signed, and the token is taken away.
+/// The second request goes into a pipe: until it is read, nothing more is signed, and the token is removed.
 #[test]
 fn a_token_that_goes_away_in_mid_signing_signs_no_more() {
     let directory = tempdir().unwrap();
@@ -387,7 +387,7 @@ fn a_token_that_goes_away_in_mid_signing_signs_no_more() {
 }
 
 #[test]
-fn the_fallback_signs_only_when_it_is_asked_for_no_device_answers_and_it_is_not_looser_than_the_device() {
+fn the_fallback_signs_only_on_request_without_a_device_and_no_looser_than_it() {
     let directory = tempdir().unwrap();
     let make = |name, kind| Key::generate(directory.path(), name, kind);
     let (user, authority) = (needs!(make("user", KeyType::Ed25519)), needs!(make("ca", KeyType::P256)));
@@ -437,10 +437,10 @@ fn the_fallback_signs_only_when_it_is_asked_for_no_device_answers_and_it_is_not_
     let ask = &["--fallback"];
     let same = lines("same", Some(&authority));
 
-    // What was never seen cannot be compared.
+    // A template that was never seen cannot be compared.
     let unseen = sign("http://127.0.0.1:1", &same, "alice", ask);
     assert_fails(&unseen, 5, &["was never seen here"]);
-    // A device that is there signs, and what it refuses stays refused.
+    // A device that is present signs, and what it refuses stays refused.
     let there = sign(&here, &same, "alice", ask).success();
     assert_eq!(
         (&json(&there)["fallback"], &json(&there)["enforced_by"]),
@@ -528,7 +528,7 @@ fn tokens_and_their_keys_are_listed_without_a_pin() {
     let mut algorithms: Vec<_> = keys.iter().map(|key| key["algorithm"].as_str().unwrap()).collect();
     algorithms.sort_unstable();
     assert_eq!(algorithms, ["ecp384", "rsa2048"]);
-    // What is listed names the key.
+    // The listing identifies the key.
     let user = needs!(Key::generate(token.directory(), "user", KeyType::Ed25519));
     let key = keys.iter().find(|key| key["fingerprint"] == fingerprint.as_str()).unwrap();
     let mut command = token.command();
@@ -556,7 +556,7 @@ fn tokens_and_their_keys_are_listed_without_a_pin() {
     assert!(!without.stdout.contains("pkcs11:"), "{without}");
 }
 
-/// It runs with all that the program has, the PIN among it.
+/// It runs with everything that the program has, including the PIN.
 #[test]
 fn a_module_that_others_may_write_is_not_loaded() {
     use std::os::unix::fs::PermissionsExt as _;

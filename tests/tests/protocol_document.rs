@@ -17,7 +17,7 @@ use sshsm_protocol::{
 };
 use sshsm_tests::requirement::workspace;
 
-/// What stands under the heading `title`, up to the next heading.
+/// The text under the heading `title`, up to the next heading.
 fn section(title: &str) -> String {
     let page = fs::read_to_string(workspace().join("docs/protocol.md")).unwrap();
     let text = page.split("\n#").find(|part| part.trim_start_matches(['#', ' ']).starts_with(title));
@@ -94,7 +94,7 @@ fn the_tables_of_the_page_are_those_of_the_code() {
     assert_eq!(errors.len(), defined.len());
     for ((code, name), error) in errors.iter().zip(defined) {
         assert_eq!(*code, error.code());
-        // Ours say more to a user than their name.
+        // Extension errors have a longer text for users than their name.
         assert!(*code >= 0x40 || *name == error.to_string(), "{code:02x} {name}: {error}");
     }
 

@@ -64,7 +64,7 @@ fn a_board_that_a_session_tells_to_starts_again_and_says_why() {
     let none = (0x7f, vec![DeviceError::NoBootLoader.code()]);
     assert_eq!(link.command(&mut session, Command::StartBootLoader, &[], || {}), none);
     assert_eq!(link.command(&mut session, Command::RestartDevice, &[], || {}), (0xfb, vec![]));
-    // Bytes that come while it starts may be lost.
+    // Bytes that arrive while it starts may be lost.
     let after = wait_for("the board", || {
         std::thread::sleep(Duration::from_millis(300));
         Some(link.status())
@@ -88,7 +88,7 @@ fn a_used_up_stack_ends_with_memory_cleared_and_a_restart_that_says_why() {
     let mut debugger = Debugger::attach(device.path());
     let reset_handler = debugger.word(FLASH + 4) & !1;
     assert!(debugger.read(MEMORY, LENGTH).iter().filter(|byte| **byte != 0).count() > 4096);
-    // There is no memory for what is pushed next, be it by a function, an interrupt, or the fault itself.
+    // There is no memory for the next push, be it by a function, an interrupt, or the fault itself.
     debugger.set_register(STACK_POINTER, MEMORY + 8);
     debugger.run_to(reset_handler);
     let memory = debugger.read(MEMORY, LENGTH);
@@ -119,7 +119,7 @@ fn a_board_whose_noise_is_bad_says_so_and_carries_out_nothing() {
         let refused =
             link.ask(&Request::Transact(&[6, 0, 0]), |answer| answer == Answer::Error(LinkError::Failed));
         assert!(refused);
-        // It stays as it is, and is not restarted over and over.
+        // It remains in this state, and is not restarted over and over.
         std::thread::sleep(Duration::from_millis(500));
         let status = link.status();
         assert_eq!((status.activity, status.reset), (Activity::Failed, ResetReason::PowerOn));

@@ -1,6 +1,6 @@
-//! A certificate authority on a board, as its owner meets it: the real firmware under QEMU, driven by the real `sshsm`
-//! over its serial port. What comes out is shown to the real `ssh-keygen` and used at a real `sshd`; and the plug is
-//! pulled in the middle of things.
+//! A certificate authority on a board, as its owner uses it: the real firmware under QEMU, driven by the real
+//! `sshsm` over its serial port. The results are shown to the real `ssh-keygen` and used at a real `sshd`;
+//! and power is lost in the middle of operations.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -39,7 +39,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 const ADMINISTRATOR: &str = "administrator's password";
 const SIGNER: &str = "signer's password";
 
-/// A board, and the files of the one who owns it.
+/// A board, and its owner's files.
 struct Owner {
     board: Board,
     directory: PathBuf,
@@ -133,7 +133,7 @@ authorities! {
     an_rsa2048_authority_is_provisioned_signs_and_logs_in "rsa2048"
 }
 
-/// Looking for their primes takes an emulated processor minutes; they are made outside and imported.
+/// Finding their primes takes an emulated processor minutes; they are generated outside and imported.
 #[test]
 fn larger_rsa_authorities_sign_and_log_in() {
     let directory = tempfile::tempdir().unwrap();
@@ -174,7 +174,8 @@ fn object(id: u16, capabilities: &[Capability], algorithm: Algorithm) -> NewObje
     }
 }
 
-/// The template that a round stores under an id: longer than one piece of the store, and all of it depends on the id.
+/// The template that a round stores under an id: longer than one piece of the store, and all of it depends on
+/// the id.
 fn content(id: u16) -> Vec<u8> {
     (0..1200).map(|place: u16| (place.wrapping_mul(31) ^ id.wrapping_mul(7)).to_le_bytes()[0]).collect()
 }
@@ -249,7 +250,8 @@ fn a_board_whose_plug_is_pulled_at_random_loses_nothing_that_it_acknowledged() {
         for id in &found {
             assert_eq!(session.template(ObjectId::new(*id).unwrap()).unwrap(), content(*id), "template {id}");
         }
-        // What was acknowledged is there; what was asked for last may be, or a last deletion not yet done or done.
+        // Acknowledged objects are there; the last one requested may be, and a last deletion may or may not
+        // have happened.
         let lost: Vec<&u16> = acknowledged.iter().filter(|id| !found.contains(id)).collect();
         assert!(lost.is_empty(), "round {round}: {lost:?} of {acknowledged:?} are gone");
         let more: Vec<u16> = found.into_iter().filter(|id| !acknowledged.contains(id)).collect();
@@ -274,7 +276,7 @@ fn a_port_whose_board_died_is_an_interruption_not_a_refusal() {
 }
 
 #[test]
-fn a_board_signs_when_its_button_is_pressed_and_says_so_when_nobody_does() {
+fn a_board_signs_when_its_button_is_pressed_and_reports_when_it_is_not() {
     let directory = tempfile::tempdir().unwrap();
     let owner = needs!(Owner::new(directory.path()));
     let user_key = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
@@ -292,7 +294,7 @@ fn a_board_signs_when_its_button_is_pressed_and_says_so_when_nobody_does() {
             running.join().unwrap()
         })
     };
-    // To set the option takes a touch too: a button that does not work would lock the key away.
+    // Setting the option takes a touch too: a button that does not work would lock the key away.
     let certificates = |timeout| {
         let line = ["device", "option", "set", "user-presence", "certificates", "--timeout", timeout];
         let _ = pressed(&|| owner.sshsm("1", ADMINISTRATOR, &line)).success();
@@ -301,7 +303,7 @@ fn a_board_signs_when_its_button_is_pressed_and_says_so_when_nobody_does() {
     certificates("3");
     fs::write(&button, "").unwrap();
     let held = owner.sign("5", "10", "zone-web");
-    assert_eq!(held.status.code(), Some(7), "a button that is held down is no touch: {held}");
+    assert_eq!(held.status.code(), Some(7), "a button that is held down is not a touch: {held}");
     assert!(held.stderr.contains("touch the device (it waits 3 s)"), "{held}");
     assert!(!user_key.certificate().exists());
 

@@ -1,5 +1,5 @@
-//! The real firmware on an emulated board whose store is full, and which has forgotten the names of deleted objects: its
-//! heap is as small as that of any board.
+//! The real firmware on an emulated board whose store is full, and which has forgotten the names of deleted
+//! objects: its heap is as small as that of any board.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[path = "../../firmware/tests/model/rsa_key.rs"]
@@ -67,8 +67,8 @@ impl NorFlash for Flash {
 
 impl MultiwriteNorFlash for Flash {}
 
-/// Does to the store of a board that is off what a client could do in a few hours: deletes more objects than can be
-/// remembered, and puts as many as there is room for.
+/// Does to the store of a powered-off board what a client could do in a few hours: deletes more objects than
+/// can be remembered, and puts as many as there is room for.
 fn churn_and_fill(device: &Path) {
     let root_key = RootKey::from_bytes(fs::read(device.join("root-key")).unwrap().try_into().unwrap());
     let flash = Flash(Rc::new(RefCell::new(fs::read(device.join("flash")).unwrap())));
@@ -147,7 +147,8 @@ fn a_board_starts_and_works_when_its_store_is_full_and_has_forgotten_deleted_nam
     assert_eq!(send(Command::PutOpaque, &one_more), Err(DeviceError::StorageFailed));
     let sign = [[0, 5].as_slice(), &[7; 32]].concat();
     assert!(send(Command::SignEcdsa, &sign).is_ok());
-    // What takes most: to generate the longest key takes longer than a test may, to put one takes the same numbers.
+    // The command with the highest memory use: generating the longest key takes longer than a test may, and
+    // putting one uses the same numbers.
     let (rsa_4096, private) = rsa_key::LARGE[1];
     assert_eq!(rsa_4096, Algorithm::Rsa4096);
     for id in [2000_u16, 2001, 2002, 2003] {

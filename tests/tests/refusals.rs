@@ -1,5 +1,5 @@
-//! What a template forbids is not signed, whoever asks through the command line: no certificate appears, the
-//! one check that stands in the way is named, and the same check is named offline.
+//! What a template forbids is not signed, whoever asks through the command line: no certificate is written,
+//! the one check that refuses is named, and the same check is named offline.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -46,7 +46,7 @@ fn refused() -> [(Flags, &'static str); 7] {
     ]
 }
 
-/// The checks that a printed verdict says refused.
+/// The checks that a printed verdict lists as refused.
 fn refusing_checks(table: &str) -> Vec<&str> {
     table
         .lines()

@@ -1,4 +1,5 @@
-//! A test that lacks what it needs says so where it is seen and counted, and fails where it may not lack it.
+//! A test that lacks a requirement says so where it is seen and counted, and fails if the requirement is
+//! mandatory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test reports by stopping")]
 
 use sshsm_tests::{

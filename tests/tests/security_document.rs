@@ -1,5 +1,5 @@
-//! The threat model and the description of the wire name the tests that their sentences rest on. A name that no test has
-//! is a promise without proof.
+//! The threat model and the description of the wire name the tests that back their statements. A name without
+//! a test is a promise without proof.
 
 #![allow(clippy::expect_used, reason = "a test reports by stopping")]
 

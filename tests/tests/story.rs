@@ -1,5 +1,6 @@
-//! The life of an SSH certificate authority, once through: zones, host and user certificates, a log-in through a bastion, a
-//! lost laptop, revocation, renewal. With the CA key in the simulator, and on a PKCS#11 token.
+//! The life of an SSH certificate authority, from beginning to end: zones, host and user certificates, a
+//! login through a bastion, a lost laptop, revocation, renewal. With the CA key in the simulator, and on a
+//! PKCS#11 token.
 #![allow(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -51,14 +52,14 @@ impl<I: Issuer> Office<I> {
         let _ = run(signing.env("SSHSM_LEDGER", self.ledger())).success();
     }
 
-    /// A command about the ledger, which needs no device; what it prints.
+    /// A command about the ledger, which needs no device; returns its output.
     fn sshsm(&self, line: &str) -> String {
         let mut command = binaries::sshsm();
         command.current_dir(self.directory.path()).env("SSHSM_LEDGER", self.ledger()).args(line.split(' '));
         run(&mut command).success().stdout
     }
 
-    /// A host of this name with a new certificate for its key, which lets in who has one of `zones`.
+    /// A host with this name and a new certificate for its key, which admits users with one of `zones`.
     fn host(&self, name: &str, zones: &[&'static str], revoked: Option<PathBuf>) -> Result<Sshd, Missing> {
         let [private, public] =
             [name.to_owned(), format!("{name}.pub")].map(|name| self.directory.path().join(name));
@@ -88,7 +89,7 @@ impl Hosts {
         })
     }
 
-    /// Whether somebody gets to a host through the bastion, knowing nothing of the hosts but the authority.
+    /// Whether a user reaches a host through the bastion, knowing nothing about the hosts but the authority.
     fn reach<I: Issuer>(&self, office: &Office<I>, key: &Key, name: &str) -> Result<bool, Missing> {
         let jump = "ProxyJump bastion.example.com\n";
         let ssh = Ssh::with_certificate(key)

@@ -86,7 +86,7 @@ impl Host<'_> {
         run(self.sshsm(board).args(sign).args(["-I", "me", "-n", "me", "-V", "+1h"]).arg(&user.public))
     }
 
-    /// Has both CA keys sign `user`, and `ssh-keygen` say who signed.
+    /// Has both CA keys sign `user`, and `ssh-keygen` report the signer.
     fn sign_with_both(&self, board: &UsbBoard, user: &Key) {
         let ssh_keygen = || ssh_keygen().unwrap();
         for (id, kind) in [("5", "ECDSA"), ("6", "ED25519")] {
@@ -100,7 +100,7 @@ impl Host<'_> {
     }
 }
 
-/// What happens while somebody presses the button again and again.
+/// Runs `happens` while the button is pressed again and again.
 fn pressing(board: &UsbBoard, happens: impl FnOnce() -> Finished + Send) -> Finished {
     thread::scope(|scope| {
         let running = scope.spawn(happens);
@@ -201,7 +201,7 @@ fn it_is_provisioned_and_signs_also_after_a_restart_and_when_its_button_is_press
     let _ = pressing(&running, || run(host.administrator(&running).args(option))).success();
     let changes = running.light().len();
     let alone = host.sign(&running, "5", &user);
-    assert_eq!(alone.status.code(), Some(7), "nobody pressed the button: {alone}");
+    assert_eq!(alone.status.code(), Some(7), "the button was not pressed: {alone}");
     insist_on_a_light_that_asks_to_be_touched(&running.light()[changes..]);
     let _ = pressing(&running, || host.sign(&running, "5", &user)).success();
 }
@@ -222,7 +222,7 @@ fn insist_on_a_light_that_waits(board: &UsbBoard) {
     }
 }
 
-/// One that wants to be touched blinks quickly and evenly.
+/// A device that waits for a touch blinks fast and evenly.
 fn insist_on_a_light_that_asks_to_be_touched(light: &[(u64, bool)]) {
     let quick = spans(light).iter().filter(|(_, time)| (50..=150).contains(time)).count();
     assert!(quick >= 20, "for four seconds: {light:?}");
@@ -256,7 +256,8 @@ fn a_session_starts_it_again_and_a_session_and_a_press_of_its_button_its_boot_lo
     let mut link = Link::open(running.port());
     assert_eq!(link.status().reset, ResetReason::PowerOn);
     let identity = link.hello();
-    // What version 1 of the link called a reboot, into the firmware and into the boot loader: anybody could ask for it.
+    // Version 1 of the link had requests for a reboot, into the firmware and into the boot loader, which
+    // anyone could send.
     for boot in [0_u8, 1] {
         link.ask_raw(&(4_u8, boot), |answer| assert_eq!(answer, Answer::Error(LinkError::UnknownRequest)));
     }
@@ -268,7 +269,7 @@ fn a_session_starts_it_again_and_a_session_and_a_press_of_its_button_its_boot_lo
     assert_eq!(link.hello(), identity);
     let mut session = link.session();
     let untouched = link.command(&mut session, Command::StartBootLoader, &[], || {});
-    assert_eq!(untouched, (0x7f, vec![0x40]), "nobody pressed the button");
+    assert_eq!(untouched, (0x7f, vec![0x40]), "the button was not pressed");
     let started = link.command(&mut session, Command::StartBootLoader, &[], || running.press(true));
     assert_eq!(started, (0xfe, vec![]));
     insist_on_clear_memory(&running.wait_for("reset", 2));
@@ -282,13 +283,13 @@ fn it_says_which_image_it_runs_and_a_releases_checksums_have_it(board: Board) {
     sshsm_tests::sums::compare(running.port(), &image);
 }
 
-/// What was in memory is gone before a device starts again, but for the reason, which is one word.
+/// The contents of memory are gone before a device restarts, except for the reason, which is one word.
 fn insist_on_clear_memory(reset: &str) {
     let words = reset.split(' ').nth(1).and_then(|words| words.parse::<usize>().ok());
     assert!(words.is_some_and(|words| words <= 1), "{reset}");
 }
 
-/// A number up to `limit` that nobody knows before.
+/// An unpredictable number up to `limit`.
 fn random(limit: u64) -> u64 {
     RandomState::new().build_hasher().finish() % limit
 }
@@ -302,7 +303,7 @@ fn keys(port: &Path) -> BTreeMap<u16, Vec<u8>> {
     keys.iter().map(|key| (key.id.get(), session.public_key(key.id).unwrap().bytes)).collect()
 }
 
-/// Makes keys of these numbers, and tells of each that the device says it has.
+/// Generates keys with these numbers, and reports each one that the device acknowledges.
 fn make_keys(port: &Path, ids: impl Iterator<Item = u16>, made: &Sender<(u16, Vec<u8>)>) {
     let mut client = connect(port);
     let mut session = session(&mut client);
@@ -317,7 +318,8 @@ fn make_keys(port: &Path, ids: impl Iterator<Item = u16>, made: &Sender<(u16, Ve
 }
 
 fn a_power_cut_in_a_flash_operation_takes_nothing_that_was_acknowledged(board: Board) {
-    // The first start makes the store; words are programmed one by one on an nRF52840, several at once elsewhere.
+    // The first start creates the store; words are programmed one by one on an nRF52840, several at once
+    // elsewhere.
     let limit = if board == Board::Nrf52840 { 400 } else { 60 };
     let directory = tempdir().unwrap();
     let mut known = BTreeMap::new();
@@ -329,7 +331,7 @@ fn a_power_cut_in_a_flash_operation_takes_nothing_that_was_acknowledged(board: B
         let next = known.keys().last().map_or(1, |last| last + 1);
         if running.says("usb ") {
             let (port, sender) = (running.port().to_path_buf(), sender.clone());
-            // It waits for ever for an answer that the power cut has taken.
+            // It waits forever for an answer that the power cut has prevented.
             thread::spawn(move || make_keys(&port, next.., &sender));
         }
         running.wait_for("power cut", 1);
@@ -376,7 +378,7 @@ fn a_full_store_is_refused_and_still_signs(board: Board) {
         count
     };
     if board == Board::Nrf52840 {
-        // Where the boot loader puts a new one of its own kind.
+        // Where the boot loader puts an update of itself.
         let flash = fs::read(directory.path().join("flash")).unwrap();
         assert!(
             flash[0xe_0000..0xe_a000].iter().all(|byte| *byte == 0xff),
@@ -409,7 +411,7 @@ fn log(link: &mut Link) -> Vec<String> {
     lines
 }
 
-/// What a device does that has started, or has given up.
+/// The activity of a device that has started, or has given up.
 fn settled(link: &mut Link) -> Activity {
     wait_for("the device to start", || {
         Some(link.status().activity).filter(|activity| *activity != Activity::Starting)
@@ -420,7 +422,7 @@ fn a_source_of_noise_that_fails_stops_the_device_which_says_why(board: Board) {
     let failures: &[_] = match board {
         Board::Pico => &[("dead", "repeats itself")],
         Board::Pico2 => {
-            &[("dead", "repeats itself"), ("failing", "reports a failure"), ("silent", "gives nothing")]
+            &[("dead", "repeats itself"), ("failing", "reports a failure"), ("silent", "is silent")]
         }
         Board::Nrf52840 => &[("dead", "repeats itself"), ("silent", "gives nothing")],
     };
@@ -434,7 +436,7 @@ fn a_source_of_noise_that_fails_stops_the_device_which_says_why(board: Board) {
         assert_eq!(activity, Activity::Failed, "{noise}: {log:?}");
         assert!(log.iter().any(|line| line.contains(reason)), "{noise}, {reason}: {log:?}");
         insist_on_a_light_that_says_that_it_failed(&running);
-        assert_eq!(running.said().lines().count(), 1, "it stays as it is: {}", running.said());
+        assert_eq!(running.said().lines().count(), 1, "it remains in this state: {}", running.said());
     }
 }
 
@@ -454,7 +456,7 @@ fn a_source_of_noise_that_dies_while_the_device_runs_ends_the_run_and_the_next_s
         let mut running = needs!(UsbBoard::start_with(board, directory.path(), &["--noise", "dying"]));
         running.wait_for("usb ", 1);
         let port = running.port().to_path_buf();
-        // It draws until there is no answer, for which it waits for ever.
+        // It draws until there is no answer, for which it waits forever.
         thread::spawn(move || {
             let mut client = connect(&port);
             let mut session = session(&mut client);
@@ -463,11 +465,11 @@ fn a_source_of_noise_that_dies_while_the_device_runs_ends_the_run_and_the_next_s
         insist_on_clear_memory(&running.wait_for("reset", 1));
         running.wait_for("usb ", 2);
         insist_on_a_light_that_says_that_it_failed(&running);
-        assert_eq!(running.said().lines().count(), 3, "it stays as it is: {}", running.said());
+        assert_eq!(running.said().lines().count(), 3, "it remains in this state: {}", running.said());
     }
 }
 
-/// Errors of its hardware's own tests are no reason to stop: sound noise has them too.
+/// Errors of its hardware's own tests are not a reason to stop: sound noise causes them too.
 #[test]
 fn a_pico_2s_noise_is_tried_again_when_its_own_tests_fail() {
     for noise in ["autocorrelation", "repetition"] {
@@ -486,8 +488,8 @@ fn a_pico_2s_noise_is_tried_again_when_its_own_tests_fail() {
     }
 }
 
-/// Enumeration is not held up by a first start's work on the flash: a control transfer that gets no answer in time is the
-/// end of it for some hosts.
+/// A first start's work on the flash does not hold up enumeration: some hosts give up on a device if a
+/// control transfer gets no answer in time.
 #[test]
 fn a_first_start_is_enumerated_by_a_host_that_does_not_try_again() {
     for board in [Board::Pico2, Board::Nrf52840] {
@@ -501,8 +503,8 @@ fn a_first_start_is_enumerated_by_a_host_that_does_not_try_again() {
     }
 }
 
-/// UICR is the owner's: what is written there only a mass erasure undoes, and on chips since build code F the debug port
-/// is closed unless a program opens it.
+/// UICR belongs to the owner: only a mass erasure undoes a write there, and on chips since build code F the
+/// debug port is closed unless a program opens it.
 #[test]
 fn an_nrf52840_starts_without_a_write_to_uicr_and_leaves_the_debug_port_closed() {
     for code in ["C", "F"] {
@@ -524,7 +526,7 @@ fn an_nrf52840s_image_that_an_old_boot_loader_has_cut_off_does_not_start() {
     assert!(!running.said().contains("usb 1209"), "{}", running.said());
 }
 
-/// The boot ROM uses the generator with its tests off, and leaves a block that says it is good.
+/// The boot ROM uses the generator with its tests off, and leaves a block that is marked as good.
 #[test]
 fn a_pico_2s_first_noise_is_its_own_and_not_what_the_boot_rom_left() {
     let directory = tempdir().unwrap();
@@ -558,7 +560,7 @@ fn the_emulator_of_pico2_and_nrf52840_does_what_it_says_of_itself() {
     assert!(finished.stderr.ends_with("OK\n") && !finished.stderr.contains("Ran 0 tests"), "{finished}");
 }
 
-/// What `sshsm flash` says of an image is what its build made of it.
+/// What `sshsm flash` reports about an image matches its build.
 #[test]
 fn sshsm_copies_each_boards_image_to_that_boards_drive_only() {
     let boards = [("pico", "RPI-RP2"), ("pico2", "RP2350"), ("nrf52840", "nRF52840-Feather-revD")];
@@ -590,8 +592,8 @@ fn sshsm_copies_each_boards_image_to_that_boards_drive_only() {
     }
 }
 
-/// The flash that a UF2 file of this family writes, in order: addresses and payloads of its blocks. Their magic numbers and
-/// numbering are checked.
+/// The flash that a UF2 file of this family writes, in order: addresses and payloads of its blocks. Their
+/// magic numbers and numbering are checked.
 fn blocks(name: &str, family: u32) -> Result<Vec<(u32, [u8; 256])>, Missing> {
     let file = fs::read(image(name)?).unwrap();
     let (blocks, []) = file.as_chunks::<512>() else { panic!("{name} does not end with a block") };
@@ -609,7 +611,7 @@ fn blocks(name: &str, family: u32) -> Result<Vec<(u32, [u8; 256])>, Missing> {
         .collect())
 }
 
-/// The whole image from `start`, none of which may lie at `limit` or behind it.
+/// The whole image from `start`, which must end before `limit`.
 fn contiguous(blocks: &[(u32, [u8; 256])], start: u32, limit: u32) -> Vec<u8> {
     let end = blocks.last().unwrap().0 + 256;
     assert_eq!(blocks[0].0, start);

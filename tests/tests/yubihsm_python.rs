@@ -1,4 +1,4 @@
-//! Yubico's own Python library, unchanged, against the simulator over HTTP. What it expects is written in
+//! Yubico's own Python library, unchanged, against the simulator over HTTP. Its expectations are written in
 //! Python, in `python/yubihsm_client.py`; here it gets a device and a Python that has the library.
 #![allow(
     clippy::unwrap_used,

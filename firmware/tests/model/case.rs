@@ -56,7 +56,7 @@ pub(crate) struct Case {
     pub(crate) extensions: Vec<(&'static str, Option<&'static str>)>,
     pub(crate) signature: Option<Algorithm>,
     pub(crate) domains: BothDomains,
-    /// What the device remembers, for the policy alone.
+    /// The state that the device keeps, for the policy alone.
     pub(crate) memory: Memory,
 }
 
@@ -157,7 +157,7 @@ impl Case {
         signature[..length].to_vec()
     }
 
-    /// What the policy says of it, as the checks that do not allow it.
+    /// The policy's verdict, as the checks that do not allow it.
     pub(crate) fn refusals(&self) -> Vec<(Check, Outcome)> {
         let outcomes = [Outcome::Refused, Outcome::Undecided];
         let found = |outcome| {
@@ -166,7 +166,7 @@ impl Case {
         outcomes.into_iter().flat_map(found).collect()
     }
 
-    /// The checks of which the policy says this.
+    /// The checks with this outcome.
     pub(crate) fn findings(&self, memory: Option<&Memory>, outcome: Outcome) -> Vec<Check> {
         self.judged(memory, |verdict| {
             let all_allowed = verdict.findings().iter().all(|finding| finding.outcome == Outcome::Allowed);
@@ -180,7 +180,7 @@ impl Case {
         })
     }
 
-    /// What the policy says.
+    /// The policy's verdict.
     pub(crate) fn judged<T>(&self, memory: Option<&Memory>, then: impl FnOnce(Verdict<'_>) -> T) -> T {
         let (template, request, ca) = (self.template(), self.request(), self.ca_public());
         let signature = self.timestamp_signature(&request);

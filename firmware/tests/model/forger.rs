@@ -1,5 +1,5 @@
 #![allow(missing_docs, unreachable_pub, dead_code)] // each test binary uses a part
-//! Who has the flash and knows its layout, but not the root key.
+//! An attacker who has the flash and knows its layout, but not the root key.
 
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
@@ -11,7 +11,7 @@ use sequential_storage::map::{MapConfig, MapStorage};
 
 use super::model::{Flash, PowerFailure, SECTOR};
 
-/// The flash as somebody sees it who knows its layout and has no root key.
+/// The flash as seen by an attacker who knows its layout but not the root key.
 struct Forger(Flash);
 
 impl ErrorType for Forger {

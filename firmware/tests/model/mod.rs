@@ -6,8 +6,8 @@
     clippy::panic,
     clippy::indexing_slicing
 )]
-//! A device on a model platform: flash that counts its writes and can lose power, a clock that a test sets, repeatable
-//! entropy; and a client that speaks to it in whole messages.
+//! A device on a model platform: flash that counts its writes and can lose power, a clock that a test sets,
+//! reproducible entropy; and a client that exchanges whole messages with it.
 #![allow(dead_code)] // each test binary uses a part
 
 use std::cell::{Cell, RefCell};
@@ -35,33 +35,33 @@ use sshsm_protocol::ssh::template::Dialect;
 use sshsm_protocol::{Algorithm, Capabilities, Capability, Command, DeviceError, Domains, Label, ObjectId};
 
 pub const SECTOR: usize = 4096;
-/// Enough for all that a YubiHSM 2 holds.
+/// Enough for everything that a YubiHSM 2 holds.
 pub const SECTORS: usize = 66;
 
 /// The chip behind a [`Flash`].
 #[derive(Clone)]
 pub struct Chip {
     pub bytes: Vec<u8>,
-    /// Words that can still be programmed, and sectors erased, before the power fails; `None` is for ever.
+    /// Words that can still be programmed, and sectors erased, before the power fails; `None` means never.
     pub power: Option<usize>,
     /// Words programmed and sectors erased so far.
     pub operations: usize,
     /// Which of these were erasures, counted from 1.
     pub erasures: Vec<usize>,
-    /// What is left of the word or the sector in whose programming or erasure the power fails.
+    /// The remains of the word or the sector being programmed or erased when the power fails.
     pub torn: Torn,
     /// The power has failed: nothing changes any more.
     pub dead: bool,
 }
 
-/// What an operation has done when the power fails in it.
+/// How far an operation has come when the power fails during it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Torn {
     /// This part of a sector is erased, a word is not programmed.
     FirstHalf,
     SecondHalf,
     Middle,
-    /// A word has some of the bits cleared that were to be, a sector holds anything: noise from this seed.
+    /// A word has some of the intended bits cleared, a sector holds anything: noise from this seed.
     Noise(u64),
 }
 
@@ -108,8 +108,8 @@ enum Step {
     Dead,
 }
 
-/// NOR flash in memory with words of so many bytes, shared with the test that holds a clone. Programming clears bits;
-/// power can fail inside any operation.
+/// NOR flash in memory with words of this many bytes, shared with the test that holds a clone. Programming
+/// clears bits; power can fail inside any operation.
 #[derive(Clone)]
 pub struct Flash<const WORD: usize = 4>(pub Rc<RefCell<Chip>>);
 
@@ -172,7 +172,7 @@ impl<const WORD: usize> Flash<WORD> {
         Self(Rc::new(RefCell::new(chip)))
     }
 
-    /// A copy of the chip as it is now, with power.
+    /// A copy of the chip in its current state, with power.
     pub fn copy(&self) -> Chip {
         Chip { power: None, operations: 0, erasures: Vec::new(), dead: false, ..self.0.borrow().clone() }
     }
@@ -268,10 +268,10 @@ pub struct Model<const WORD: usize = 4> {
     entropy: ChaCha8Rng,
     pub clock: Clock,
     pub decisions: Vec<String>,
-    /// Whether decisions are not written down, as on boards: a test that counts memory wants that.
+    /// Whether decisions are not recorded, as on boards: for tests that count memory.
     pub forgetful: bool,
     pub handled: Vec<(Command, Result<(), DeviceError>)>,
-    /// What comes of asking for a touch, and for how long each has been waited for.
+    /// The result of asking for a touch, and for how long each touch was waited for.
     pub presence: Presence,
     pub asked: Vec<Duration>,
     pub dialect: Dialect,
@@ -397,7 +397,7 @@ fn answer(code: u8, frame: &Frame<'_>) -> Result<Vec<u8>, DeviceError> {
     Ok(frame.payload.to_vec())
 }
 
-/// A client that notices that its password is wrong says so in the device's words here.
+/// A client that finds its password wrong reports that here with the device's error.
 fn refusal(error: HandshakeError) -> DeviceError {
     match error {
         HandshakeError::Answer(AnswerError::Refused(error)) => error,
@@ -476,7 +476,7 @@ impl Session {
     }
 }
 
-/// What a test says of a new object; the rest is the most permissive.
+/// A test's settings for a new object; the rest is as permissive as possible.
 pub struct Object {
     pub id: u16,
     pub algorithm: Algorithm,

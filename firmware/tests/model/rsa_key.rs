@@ -1,5 +1,6 @@
 #![allow(missing_docs, unreachable_pub)]
-//! RSA keys that a test does not want to wait for: `p‖q` of keys that OpenSSL made, as PUT ASYMMETRIC KEY takes them.
+//! RSA keys that would take a test too long to generate: `p‖q` of keys made by OpenSSL, as PUT ASYMMETRIC KEY
+//! takes them.
 
 use hex_literal::hex;
 use sshsm_protocol::Algorithm;

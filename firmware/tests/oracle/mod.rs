@@ -1,6 +1,7 @@
 #![allow(missing_docs, unreachable_pub)]
-//! Who may do what, said a second time and as plainly as possible: bit masks and one table, written from
-//! docs/protocol.md, "Rights" and docs/protocol.md, "Order of checks", and sharing no rule and no type with the device.
+//! Authorization, written a second time and as plainly as possible: bit masks and one table, based on
+//! docs/protocol.md, "Rights" and docs/protocol.md, "Order of checks", and sharing no rules and no types with
+//! the device.
 //!
 //! Capabilities are written as the number of their bit, types, algorithms, commands and errors as on the wire.
 
@@ -41,7 +42,7 @@ const EXPORT_WRAPPED: u8 = 0x0c;
 const IMPORT_WRAPPED: u8 = 0x0d;
 const EXPORTABLE: u8 = 0x10;
 
-/// What a type is put with, generated with and deleted with, and its algorithms here.
+/// The commands that put, generate and delete a type, and its algorithms here.
 struct Kind {
     put: u8,
     generate: Option<u8>,
@@ -71,15 +72,15 @@ const fn kind(kind: u8) -> Option<Kind> {
 pub struct Use {
     pub code: u8,
     kind: u8,
-    /// Asked of the session and of the key.
+    /// Required of the session and of the key.
     capability: u8,
     /// The algorithms of keys that can do it.
     keys: &'static [u8],
-    /// The algorithms that it uses besides, each of which can be switched off.
+    /// The algorithms that it uses besides the key's own, each of which can be disabled.
     with: &'static [u8],
-    /// The answer where the key lacks the capability.
+    /// The answer if the key lacks the capability.
     refusal: u8,
-    /// The answer where the key is not the one that made the ciphertext.
+    /// The answer if the key is not the one that made the ciphertext.
     other_key: Option<u8>,
 }
 
@@ -121,14 +122,14 @@ pub const DEVICE: [(u8, Option<u8>); 8] = [
     (0x6b, None),
 ];
 
-/// What an authentication key gives to the sessions that it opens.
+/// The rights that an authentication key gives to the sessions that it opens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rights {
     pub key: u16,
     pub capabilities: u64,
     pub delegated: u64,
     pub domains: u16,
-    /// Which of the keys that had this id, one after the other, opened the session; 0 once the session has deleted it.
+    /// Which of the successive keys with this id opened the session; 0 once the session has deleted it.
     pub incarnation: u32,
 }
 
@@ -142,7 +143,7 @@ pub struct Thing {
     pub domains: u16,
     pub origin: u8,
     pub sequence: u8,
-    /// 0 is the key that clients put; every generated key has a number of its own.
+    /// 0 is the key that clients put; every generated key has its own number.
     pub secret: u32,
 }
 
@@ -218,8 +219,8 @@ pub enum Request {
         kind: u8,
         id: u16,
     },
-    /// `thing` is what is inside, as it was when it left; `under` is the AES key that sealed it. Of a bare key, `thing`
-    /// is what the client says of it, and `is` what it is.
+    /// `thing` is the object inside, as it was exported; `under` is the AES key that sealed it. For a bare
+    /// key, `thing` is the client's description, and `is` the actual key.
     Import {
         form: Form,
         wrap: u16,
@@ -233,7 +234,7 @@ pub enum Request {
     },
 }
 
-/// What a permitted request does to the store.
+/// The effect of a permitted request on the store.
 #[derive(Clone, Copy, Debug)]
 pub enum Effect {
     Nothing,
@@ -246,8 +247,8 @@ pub enum Effect {
     Reset,
 }
 
-/// The codes that are right: one, but where two objects of one command are refused for different reasons it is
-/// nobody's contract which reason comes first.
+/// The correct codes: one, except that if two objects of one command are refused for different reasons, it is
+/// not specified which reason comes first.
 type Refusal = Vec<u8>;
 
 #[derive(Debug, Default)]
@@ -255,13 +256,13 @@ pub struct Oracle {
     pub things: BTreeMap<(u8, u16), Thing>,
     /// The next sequence number of every name that ever was.
     history: BTreeMap<(u8, u16), u8>,
-    /// Counts what was ever stored as an authentication key, and which of them each id has now.
+    /// Counts everything ever stored as an authentication key, and which of them each id has now.
     stored: u32,
     incarnations: BTreeMap<u16, u32>,
     pub disabled: u64,
-    /// No template comes or goes.
+    /// No template can be added or removed.
     frozen: bool,
-    /// What waits for a touch, and whether somebody touches.
+    /// What waits for a touch, and whether the device is touched.
     presence: u8,
     pub touched: bool,
     secrets: u32,
@@ -310,7 +311,7 @@ impl Oracle {
         }
     }
 
-    /// What a session of this key may do, until the key is another; `None` if there is none.
+    /// The rights of a session with this key, until the key changes; `None` if there is none.
     pub fn rights(&self, key: u16) -> Option<Rights> {
         let thing = self.things.get(&(AUTHENTICATION, key))?;
         let Thing { capabilities, delegated, domains, .. } = *thing;
@@ -322,12 +323,13 @@ impl Oracle {
         self.incarnations.get(&key).copied().unwrap_or(0)
     }
 
-    /// Whether a session is still one: its key is the one that opened it, or it deleted it and there is no other.
+    /// Whether a session is still valid: its key is the one that opened it, or it deleted that key and there
+    /// is no other.
     pub fn is_open(&self, rights: &Rights) -> bool {
         self.incarnation(rights.key) == rights.incarnation
     }
 
-    /// What becomes of the session that sent this: it survives what it did to its own key.
+    /// How the session that sent this continues: it survives changes to its own key.
     pub fn follow(&self, rights: &mut Rights, effect: Effect) {
         let own = match effect {
             Effect::Change(_) => true,
@@ -339,7 +341,7 @@ impl Oracle {
         }
     }
 
-    /// What the session sees, in whatever order.
+    /// The objects that the session sees, in any order.
     pub fn list(&self, rights: &Rights) -> Vec<(u16, u8, u8)> {
         let seen = self.things.values().filter(|thing| thing.domains & rights.domains != 0);
         seen.map(|thing| (thing.id, thing.kind, thing.sequence)).collect()
@@ -376,7 +378,7 @@ impl Oracle {
         Ok(thing)
     }
 
-    /// What a request does, or why it is refused.
+    /// The effect of a request, or why it is refused.
     pub fn judge(&self, rights: &Rights, request: &Request) -> Result<Effect, Refusal> {
         let session = |capability: u8| demand(has(rights.capabilities, capability), NO_PERMISSION);
         match *request {
@@ -462,7 +464,7 @@ impl Oracle {
             Request::Change { id } => {
                 session(0x2e)?;
                 demand(id == rights.key, INVALID_ID)?;
-                // Whoever deleted it has none.
+                // The session that deleted it has none.
                 demand(rights.incarnation != 0, NOT_FOUND)?;
                 Ok(Effect::Change(id))
             }
@@ -471,7 +473,7 @@ impl Oracle {
                 let target = self.visible(rights, kind, id);
                 let wrap = match form {
                     Form::Aes => self.visible(rights, WRAP, wrap).and_then(|wrap| {
-                        // That it cannot comes before that it may not.
+                        // Inability is reported before a missing right.
                         demand(wrap.algorithm == AES_WRAP, INVALID_DATA)?;
                         demand(has(wrap.capabilities, EXPORT_WRAPPED), NO_PERMISSION)?;
                         Ok(wrap)
@@ -547,7 +549,7 @@ impl Oracle {
             self.touch(2)?;
         }
         demand(thing.id != 0xffff, INVALID_ID)?;
-        // Whoever asks for them, object or client: the wrap key's and the session's, no others.
+        // Whatever the object or the client requests: only domains of both the wrap key and the session.
         let domains = thing.domains & wrap.domains & rights.domains;
         self.enabled(&[thing.algorithm])?;
         demand(thing.domains != 0, INVALID_DATA)?;
@@ -577,7 +579,8 @@ impl Oracle {
             }),
         };
         let (attested, attester) = both(attested, attester)?;
-        // Only what was generated here and stayed here is attested; RSA and EC keys attest, with a certificate under their id.
+        // Only a key that was generated here and stayed here is attested; RSA and EC keys attest, with a
+        // certificate under their id.
         let mut wrong = Vec::new();
         wrong.extend(attested.filter(|thing| thing.origin != 1).map(|_| INVALID_DATA));
         wrong.extend(attester.filter(|thing| thing.algorithm == ED25519).map(|_| INVALID_DATA));
@@ -601,7 +604,7 @@ impl Oracle {
             Effect::Nothing => {}
             Effect::Create(mut thing) => {
                 if thing.id == 0 {
-                    assert!(!matches!(chosen, 0 | 0xffff), "{chosen:#x} is no id");
+                    assert!(!matches!(chosen, 0 | 0xffff), "{chosen:#x} is not an id");
                     assert!(self.things.keys().all(|&(_, id)| id != chosen), "{chosen:#x} is in use");
                     thing.id = chosen;
                 }

@@ -1,10 +1,10 @@
 #![allow(missing_docs, unreachable_pub)]
-//! What a template allows, said a second time and as plainly as possible: written from docs/templates.md, in whole
-//! numbers that cannot overflow and lists of bytes, and sharing no rule and no type with the device.
+//! What a template allows, written a second time and as plainly as possible: based on docs/templates.md, in
+//! whole numbers that cannot overflow and lists of bytes, and sharing no rules and no types with the device.
 
 use std::net::IpAddr;
 
-/// A template as it is written down; it need not be well-formed.
+/// A template's source form; it need not be well-formed.
 #[derive(Clone, Debug, Default)]
 pub struct Template {
     pub ca_keys: Vec<u16>,
@@ -33,13 +33,13 @@ pub struct Template {
     pub sealed: bool,
     pub host_patterns: bool,
     pub serials_max_step: Option<u64>,
-    /// The step, and where it begins.
+    /// The step, and the start of the clock.
     pub clock_max_step: Option<(u32, Option<u32>)>,
     /// It was damaged: a tag twice, missing, unknown or of another length, or its end.
     pub damaged: bool,
 }
 
-/// A network as it is written down: family 4 or 6, and that many bytes.
+/// A network's source form: family 4 or 6, and that many bytes.
 #[derive(Clone, Debug)]
 pub struct Network {
     pub address: IpAddr,
@@ -51,7 +51,7 @@ pub struct Request {
     /// As the template counts kinds of keys.
     pub subject_kind: u8,
     pub rsa_bits: u16,
-    /// Its numbers are no key that OpenSSH reads, be it RSA of whatever length or another.
+    /// Its numbers do not form a key that OpenSSH reads, be it RSA of any length or another type.
     pub odd_key: bool,
     pub serial: u64,
     pub host: bool,
@@ -67,7 +67,7 @@ pub struct Request {
     pub damaged: bool,
 }
 
-/// What is neither the template's nor the request's.
+/// Everything that belongs neither to the template nor to the request.
 #[derive(Clone, Debug)]
 pub struct Circumstances {
     pub now: u32,
@@ -106,10 +106,10 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
     let matches = |patterns: &[Vec<u8>], name: &[u8]| {
         patterns.iter().any(|pattern| glob(&tokens(pattern).expect("well-formed"), name))
     };
-    // What a host's name is compared with: the host that ssh asks for is in lower case.
+    // How a host's name is compared: ssh asks for the host in lower case.
     let lower = |name: &[u8]| name.to_ascii_lowercase();
     let stands_for = |principal: &[u8], host: &[u8]| glob(&wildcards(&lower(principal)), &lower(host));
-    // A template and a request that can be read come first.
+    // The template and the request must be readable first.
     let template_is_well_formed = well_formed(template);
     let request_is_well_formed = !request.damaged && request.principals.len() <= 256;
     let readable = template_is_well_formed && request_is_well_formed;
@@ -149,7 +149,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             _ => Allowed,
         }),
         ("allow-principals", &|| match &t.allow_principals {
-            // The strangest host that a principal stands for is matched, by one pattern for all of them.
+            // Even the strangest host that a principal matches is matched, by one pattern for all of them.
             Some(patterns) if request.host => yes(request.principals.iter().all(|name| {
                 let strange: Vec<u8> =
                     name.iter().map(|byte| if b"*?".contains(byte) { 1 } else { *byte }).collect();
@@ -232,7 +232,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
             }),
             None => Allowed,
         }),
-        // It is asked for at the device, once nothing else stands in the way.
+        // The device asks for it once nothing else refuses.
         ("presence", &|| match t.presence {
             Some(_) => remembered(&|_| true),
             None => Allowed,
@@ -267,7 +267,7 @@ pub fn judge(template: &Template, request: &Request, at: &Circumstances) -> Vec<
         .collect()
 }
 
-/// Whether what is allowed waits for a touch.
+/// Whether an allowed request waits for a touch.
 pub fn needs_touch(template: &Template, request: &Request, at: &Circumstances) -> bool {
     let (after, before) = (i128::from(request.valid_after), i128::from(request.valid_before));
     match template.presence {
@@ -280,7 +280,7 @@ pub fn needs_touch(template: &Template, request: &Request, at: &Circumstances) -
     }
 }
 
-/// The highest now so far, and no less than where the clock begins.
+/// The highest now so far, and no earlier than the start of the clock.
 fn clock_stands_at(t: &Template, memory: &Memory) -> Option<i128> {
     let beginning = t.clock_max_step.and_then(|(_, since)| since);
     [memory.highest_now, beginning].into_iter().flatten().map(i128::from).max()
@@ -322,7 +322,7 @@ fn well_formed(t: &Template) -> bool {
         && (t.source_address.is_none() || may_have(b"source-address"))
 }
 
-/// A pattern's characters, `None` for the wildcard; `None` when it is no pattern.
+/// A pattern's characters, `None` for the wildcard; `None` when it is not a pattern.
 fn tokens(pattern: &[u8]) -> Option<Vec<Option<u8>>> {
     if pattern.is_empty() || pattern.len() > 255 || pattern.contains(&0) {
         return None;
@@ -347,8 +347,8 @@ fn tokens(pattern: &[u8]) -> Option<Vec<Option<u8>>> {
     }
 }
 
-/// As OpenSSH's `match_pattern` reads a principal of a host certificate: nothing is escaped, and `?` is any one byte, which
-/// stands here as a NUL, since no principal contains one.
+/// A host certificate's principal as OpenSSH's `match_pattern` reads it: nothing is escaped, and `?` is any
+/// one byte, represented here by a NUL, since no principal contains one.
 fn wildcards(principal: &[u8]) -> Vec<Option<u8>> {
     principal.iter().map(|byte| (*byte != b'*').then_some(if *byte == b'?' { 0 } else { *byte })).collect()
 }
@@ -377,7 +377,7 @@ fn leading(network: &Network) -> Option<String> {
     (!all[counting.len()..].contains('1')).then(|| counting.to_owned())
 }
 
-/// `ADDRESS` or `ADDRESS/BITS`, with commas between: each lies in one of the networks.
+/// `ADDRESS` or `ADDRESS/BITS`, separated by commas: each lies in one of the networks.
 fn all_inside(networks: &[Network], list: &[u8]) -> bool {
     let Ok(list) = std::str::from_utf8(list) else { return false };
     list.split(',').all(|entry| {

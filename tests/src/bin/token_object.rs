@@ -1,4 +1,5 @@
-//! Makes on a token what no tool makes: `token_object MODULE PIN LABEL` takes the right to sign from a private key.
+//! Makes a change on a token that no tool offers: `token_object MODULE PIN LABEL` takes the right to sign
+//! from a private key.
 #![allow(clippy::unwrap_used, reason = "a test's tool reports by stopping")]
 
 use cryptoki::{

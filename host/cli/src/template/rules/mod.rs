@@ -304,7 +304,7 @@ mod tests {
     fn mistakes_are_found_where_they_stand() {
         for (rule, column, reason) in [
             ("certificate-types = [\"users\"]", 22, "known are user, host"),
-            ("certificate-types = []", 21, "stands for nothing"),
+            ("certificate-types = []", 21, "has no meaning there"),
             ("allow-principals = []", 20, "empty"),
             ("allow-principals = [\"a\", \"a*b\"]", 26, "neither its first nor its last"),
             ("allow-principals = [\"a\", \"a\"]", 26, "stands twice"),
