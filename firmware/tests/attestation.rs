@@ -437,7 +437,7 @@ fn a_key_that_came_in_an_export_is_not_attested_whatever_the_export_says_of_its_
     admin.send(&mut device, Command::DeleteObject, &[0, 5, 3]).unwrap();
     admin.send(&mut device, Command::ImportWrapped, &[&[0, 7], blob.as_slice()].concat()).unwrap();
     let info = admin.send(&mut device, Command::GetObjectInfo, &[0, 5, 3]).unwrap();
-    assert_eq!(info[17], 0x11, "the export says "generated"");
+    assert_eq!(info[17], 0x11, "the export says that it was generated");
     assert_eq!(attest(&mut device, &mut admin, 5, 0), INVALID);
     put_template(&mut device, &mut admin, 5);
     assert_eq!(attest(&mut device, &mut admin, 5, 5), INVALID, "nor by itself");

@@ -1,5 +1,4 @@
-//! A session with the device in this process, for tests and for provisioning: the secure channel as any
-//! client opens it, and commands by name. The layout of the payloads is in `sshsm-protocol`.
+//! The device in this process, for clients: an exchange of frames, and sessions over it.
 
 use sshsm_client::{ClientError, Credential, Exchange, ExchangeError, Session};
 use sshsm_protocol::{ObjectId, channel::AuthenticationKey, ssh::Printable};
@@ -43,8 +42,9 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// [`ClientError::UnknownAuthenticationKey`] where there is no such key, [`ClientError::WrongPassword`] where it has
-    /// another password, and [`ClientError::Device`] with `SessionsFull` where all 16 sessions are open.
+    /// [`ClientError::UnknownAuthenticationKey`] if there is no such key, [`ClientError::WrongPassword`] if
+    /// it has a different password, and [`ClientError::Device`] with `SessionsFull` if all 16 sessions are
+    /// open.
     pub fn session(&mut self, id: ObjectId, password: &str) -> Result<Session<'_>, ClientError> {
         self.session_with(id, &AuthenticationKey::from_password(password.as_bytes()))
     }
@@ -53,7 +53,7 @@ impl Simulator {
     ///
     /// # Errors
     ///
-    /// As [`Simulator::session`].
+    /// Like [`Simulator::session`].
     pub fn session_with(
         &mut self,
         id: ObjectId,
