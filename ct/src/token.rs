@@ -4,7 +4,7 @@ use crate::secret::{hidden, revealed};
 
 /// The product's own file, without the rest of the host tool, of which it needs nothing.
 #[allow(dead_code, unused_qualifications)]
-#[path = "../../host/cli/src/timestamp/access.rs"]
+#[path = "../../host/ca/src/timestamp/access.rs"]
 mod access;
 
 /// Three clients ask: the holders of both tokens and a stranger.

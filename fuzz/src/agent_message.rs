@@ -3,7 +3,7 @@
 
 use std::{io, slice, sync::Arc};
 
-use sshsm::{
+use sshsm_ca::{
     agent::{Authority, CaAgent, CaIdentity, Order, Refusal, message::Answer},
     certificate_options::CertificateOptions,
     key_file,

@@ -1,6 +1,6 @@
 //! A certificate as it is presented to a server, in a file or in binary form.
 
-use sshsm::presented_certificate::PresentedCertificate;
+use sshsm_ca::presented_certificate::PresentedCertificate;
 
 pub fn run(bytes: &[u8]) {
     for read in [PresentedCertificate::from_file(bytes), PresentedCertificate::from_bytes(bytes)] {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sshsm::audit::{Journal, Reconciliation};
+use sshsm_ca::audit::{Journal, Reconciliation};
 
 pub fn run(bytes: &[u8]) {
     let directory = tempfile::tempdir().expect("a directory");

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use sshsm::key_file;
+use sshsm_ca::key_file;
 
 pub fn run(bytes: &[u8]) {
     if let Ok(key) = key_file::parse_public(bytes) {

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use sshsm::ledger::{Filter, Ledger};
+use sshsm_ca::ledger::{Filter, Ledger};
 
 pub fn run(bytes: &[u8]) {
     let directory = tempfile::tempdir().expect("a directory");

@@ -1,6 +1,6 @@
 //! A PKCS#11 URI: one that is read is written and read again as itself.
 
-use sshsm::pkcs11::Uri;
+use sshsm_ca::pkcs11::Uri;
 
 pub fn run(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else { return };

@@ -1,7 +1,7 @@
 //! A key revocation list: a parsed list covers itself, and means the same when it is written and parsed
 //! again.
 
-use sshsm::krl::RevocationList;
+use sshsm_ca::krl::RevocationList;
 
 pub fn run(bytes: &[u8]) {
     let Ok(list) = RevocationList::decode(bytes) else { return };

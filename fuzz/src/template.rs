@@ -19,7 +19,7 @@ pub fn run(bytes: &[u8]) {
         template.encode(&mut writer).expect("as long as it was");
         assert_eq!(writer.len(), bytes.len());
         assert_eq!(Template::decode(&buffer).as_ref(), Ok(template));
-        let _ = sshsm::template::describe(template);
+        let _ = sshsm_ca::template::describe(template);
     }
     if let Ok(strict) = Template::decode_dialect(bytes, Dialect::Yubihsm2) {
         assert_eq!(template, Ok(strict));

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sshsm::template::{describe, file::TemplateFile};
+use sshsm_ca::template::{describe, file::TemplateFile};
 use sshsm_protocol::ssh::template::Template;
 
 pub fn run(text: &[u8]) {

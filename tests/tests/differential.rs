@@ -13,7 +13,7 @@
 
 use ed25519_dalek::{Signer as _, SigningKey};
 use ssh_key::{HashAlg, PrivateKey, PublicKey, private::KeypairData};
-use sshsm::{
+use sshsm_ca::{
     agent::{Authority, CaAgent, CaIdentity, Order, Refusal, message::Answer},
     certificate_options::CertificateOptions,
     key_file::{self, KeyFileError, KeyFormatError},

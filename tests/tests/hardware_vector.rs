@@ -8,7 +8,7 @@
     reason = "a test reports by stopping"
 )]
 
-use sshsm::device_address::DeviceAddress;
+use sshsm_ca::device_address::DeviceAddress;
 use sshsm_client::{Client, ClientError, Listener, Session};
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Capability, DeviceError, Domains, Label, ObjectId,

@@ -9,7 +9,7 @@
 )]
 
 use ssh_key::HashAlg;
-use sshsm::krl::RevocationList;
+use sshsm_ca::krl::RevocationList;
 use sshsm_tests::{
     issuer::{Flags, Issuer, SshKeygen},
     key::{Key, KeyType, ssh_keygen},

@@ -26,10 +26,10 @@ use sshsm_protocol::{
 use zeroize::Zeroizing;
 
 use crate::{
-    device_key, input,
     output::shown,
     shares::{self, BackupId, Key, Scheme, Share, ShareError},
 };
+use sshsm_ca::{device_key, input};
 use sshsm_client::{
     ClientError, ExchangeError, Failure, Identity, Kind, Session, found, interruptible::Stop,
     private_session::is_temporary,

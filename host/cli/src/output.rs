@@ -4,15 +4,16 @@
 
 use std::{
     borrow::Cow,
-    error::Error,
     io::{self, Write},
-    path::Path,
 };
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
+use sshsm_ca::redact::Redacted;
+pub use sshsm_ca::{
+    causes::{causes, line},
+    path::{lossy, shown},
+};
 use sshsm_protocol::ssh::Printable;
-
-use crate::redact::Redacted;
 
 /// How data is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -160,23 +161,9 @@ pub fn principals<T: AsRef<str>>(principals: &[T]) -> String {
     if principals.is_empty() { NO_PRINCIPALS.to_owned() } else { names(principals) }
 }
 
-/// A path as people are shown it: on one line, and without characters that turn or hide text.
-#[must_use]
-pub fn shown(path: &Path) -> Printable<'_> {
-    Printable(path.as_os_str().as_encoded_bytes())
-}
-
 /// Bytes as hexadecimal digits.
 pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// A path in a JSON document, which has no way to write bytes that are not UTF-8: each is U+FFFD there.
-///
-/// # Errors
-/// When the document cannot be written.
-pub fn lossy<S: Serializer>(path: &(impl AsRef<Path> + ?Sized), serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(&path.as_ref().display())
+    base16ct::lower::encode_string(bytes)
 }
 
 /// Says something on stderr, without secrets of addresses and with what would steer a terminal escaped; whether anyone
@@ -184,26 +171,6 @@ pub fn lossy<S: Serializer>(path: &(impl AsRef<Path> + ?Sized), serializer: S) -
 pub fn talk(text: impl std::fmt::Display) {
     let text = Redacted(&text.to_string()).to_string();
     let _ = writeln!(io::stderr().lock(), "{}", escaped(&text));
-}
-
-/// An error and its causes on one line.
-#[must_use]
-pub fn line(error: &(dyn Error + 'static)) -> String {
-    Redacted(&[vec![error.to_string()], causes(error)].concat().join(": ")).to_string()
-}
-
-/// The causes of an error, without those that the message before already ends with.
-#[must_use]
-pub fn causes(error: &(dyn Error + 'static)) -> Vec<String> {
-    let mut told = error.to_string();
-    let mut causes = Vec::new();
-    for cause in std::iter::successors(error.source(), |&cause| cause.source()).map(ToString::to_string) {
-        if !told.ends_with(&cause) {
-            causes.push(cause.clone());
-            told = cause;
-        }
-    }
-    causes
 }
 
 /// A number of things, in words: `one` when it is 1, otherwise `many`.
@@ -268,12 +235,6 @@ mod tests {
         assert_eq!(principals(&["a", "b"]), "a,b");
         assert_eq!(principals(&["a,b"]), "\"a,b\"");
         assert_eq!(principals(&["(no principals)", "", "x\u{1b}"]), "\"(no principals)\",\"\",x\\u{1b}");
-    }
-
-    #[test]
-    fn a_path_is_shown_on_one_line() {
-        assert_eq!(shown(Path::new("/tmp/a b/\u{e4}")).to_string(), "/tmp/a b/\u{e4}");
-        assert_eq!(shown(Path::new("\x1b[31m\n")).to_string(), "\\u{1b}[31m\\n");
     }
 
     #[test]

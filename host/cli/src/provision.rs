@@ -26,6 +26,8 @@ use zeroize::Zeroizing;
 use crate::{
     authority::{self, CA_CAPABILITIES, FACTORY_PASSWORD, Outcome},
     output::{self, shown},
+};
+use sshsm_ca::{
     signer::{self, SignerError},
     template::{
         describe,

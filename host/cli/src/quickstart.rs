@@ -22,6 +22,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     authority::{self, Outcome},
+    output::{lossy, shown},
+};
+use sshsm_ca::{
     certificate_options::{CertificateOptions, OptionError},
     child,
     device_address::{DeviceAddress, OpenError},
@@ -29,10 +32,9 @@ use crate::{
     duration,
     explanation::Explanation,
     files::{self, Kind, Replace},
-    issue::{self, IssueError, Tried},
+    issue::{IssueError, Issuer, Tried},
     key_file::{self, KeyFileError},
-    ledger::{Recorder, Serial},
-    output::{lossy, shown},
+    ledger::Serial,
     request::Content,
     signer::{DeviceSigner, Signer, SignerError, TimedRequest},
     template::{
@@ -236,7 +238,7 @@ pub struct Summary {
 pub fn run(
     directory: &Path,
     program: &Path,
-    recorder: &Recorder,
+    issuer: &Issuer,
     listener: &Listener,
     out: &mut dyn Write,
 ) -> Result<Summary, QuickstartError> {
@@ -316,11 +318,11 @@ pub fn run(
     let user = user_key.public_key();
     let sign =
         |content: &mut Content, signer: &mut DeviceSigner<'_, '_>, authority: &mut TimestampAuthority| {
-            let serial = match recorder.has_ledger() {
+            let serial = match issuer.has_ledger() {
                 true => Serial::Next,
                 false => Serial::Given(content.serial),
             };
-            issue::sign(recorder, signer, user.key_data(), content, serial, |content, signer| {
+            issuer.issue(signer, user.key_data(), content, serial, |content, signer| {
                 let timed = TimedRequest::new(user, content, signer.ca_key(), authority);
                 timed.map_err(QuickstartError::Signer)
             })
@@ -331,7 +333,7 @@ pub fn run(
             return Err(QuickstartError::Refused(Box::new(signer.explain(&timed)?)));
         }
     };
-    place.write("user-cert.pub", certificate.as_bytes())?;
+    place.write("user-cert.pub", certificate.line().as_bytes())?;
     let certificate = place.path("user-cert.pub");
     tale.step(
         "A certificate",
@@ -589,7 +591,7 @@ mod tests {
         let result = run(
             directory.path(),
             Path::new("sshsm"),
-            &Recorder::new(None),
+            &Issuer::new(None, sshsm_ca::Listener::default()),
             &Listener::default(),
             &mut io::sink(),
         );

@@ -485,8 +485,8 @@ fn who_asked_is_the_user_of_the_process_and_not_what_its_environment_says() {
     let mut command = machine.command(&words(&format!("{SIGN} -z + user.pub")));
     command.env("SSHSM_PASSWORD", "password").envs([("USER", "nobody-else"), ("LOGNAME", "nobody-else")]);
     assert!(command.output().unwrap().status.success());
-    assert_eq!(json(&machine, "ledger list")[0]["asked_by"], sshsm::ledger::whoami());
-    assert!(!sshsm::ledger::whoami().contains("nobody-else"));
+    assert_eq!(json(&machine, "ledger list")[0]["asked_by"], sshsm_ca::ledger::whoami());
+    assert!(!sshsm_ca::ledger::whoami().contains("nobody-else"));
 }
 
 #[test]

@@ -24,7 +24,7 @@ use std::{
 use machine::{Machine, Run, ed25519};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use ssh_key::{PrivateKey, PublicKey};
-use sshsm::timestamp::{
+use sshsm_ca::timestamp::{
     TimestampAuthority, TimestampError, TimestampSource,
     access::Tokens,
     agent_key::AgentKey,
@@ -533,6 +533,7 @@ fn settings(clock: Option<Synchronisation>) -> Settings {
         tokens: None::<Tokens>,
         tls: None,
         certificates: false,
+        listener: sshsm_ca::Listener::default(),
     }
 }
 
@@ -591,7 +592,7 @@ fn the_system_is_asked_whether_its_clock_is_synchronised() {
 #[test]
 fn a_service_that_lies_about_the_time_is_not_believed() {
     let machine = machine();
-    let real = sshsm::timestamp::now().unwrap().seconds();
+    let real = sshsm_ca::timestamp::now().unwrap().seconds();
     for (lie, code) in [(-3600_i64, 1), (3600, 1), (-61 * 60 * 24, 1), (30, 0), (-30, 0)] {
         let now = u32::try_from(i64::from(real) + lie).unwrap();
         let url = liar(now);
@@ -629,7 +630,8 @@ fn liar(now: u32) -> String {
             };
             let now = sshsm_protocol::ssh::timestamp::Now::from_seconds(now);
             let message = sshsm_protocol::ssh::timestamp::message_of_digest(digest, now);
-            let signature = sshsm::timestamp::TimestampKey::sign_message(&mut authority(), &message).unwrap();
+            let signature =
+                sshsm_ca::timestamp::TimestampKey::sign_message(&mut authority(), &message).unwrap();
             let body = [&now.seconds().to_be_bytes()[..], &signature].concat();
             let head =
                 format!("HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());

@@ -81,7 +81,7 @@ fn redactions(machine: &Machine) -> Redactions {
         ("[ID]", r"wrap key (?<redacted>0x[0-9a-f]{4})"),
         ("[SECONDS]", r#""(valid_after|valid_before|asked_at|sent_at|finished_at)": (?<redacted>\d{5,})"#),
         ("[PROCESS]", r#"process"?:? (?<redacted>\d+)"#),
-        ("[WHO]", &regex::escape(&sshsm::ledger::whoami())),
+        ("[WHO]", &regex::escape(&sshsm_ca::ledger::whoami())),
         ("[SERIAL]", r"device:? +(?<redacted>\d{10})"),
         ("[SERIAL]", r"audit-(?<redacted>\d{10})"),
         ("[UPTIME]", r"(?m)^\d+ +(?<redacted>\d+\.\d\d) "),

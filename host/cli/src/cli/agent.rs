@@ -37,16 +37,17 @@ use super::{
     arguments::CaName,
     confirm,
     error::{CliError, FileError, line},
+    notice::issuing,
     service, sign,
     signing::{Ca, SignerChoice},
 };
-use crate::{
+use crate::output;
+use sshsm_ca::{
     agent::{Authority, CaAgent, CaIdentity, Order, Refusal, server},
     child,
-    issue::{self, Tried},
-    ledger::{Recorder, Serial},
-    output,
-    request::{Content, SigningRequest},
+    issue::{Issuer, Tried},
+    ledger::Serial,
+    request::Content,
     signer::{Signer, SignerError, TimedRequest},
     timestamp::TimestampSource,
 };
@@ -135,7 +136,7 @@ impl Agent {
             names => names.iter().map(|name| self.signer.of(CaName::Name(name.clone()))).collect(),
         };
         let mut authorities = Authorities {
-            recorder: Recorder::new(context.ledger()?),
+            issuer: Issuer::new(context.ledger()?, issuing()),
             identities: Vec::new(),
             cas: Vec::new(),
             confirm: self.confirm.then(Mutex::default),
@@ -269,7 +270,7 @@ impl Budget {
 
 /// The CAs that the agent has sign. Each signs one certificate at a time.
 struct Authorities {
-    recorder: Recorder,
+    issuer: Issuer,
     identities: Vec<CaIdentity>,
     cas: Vec<Mutex<(Ca, Box<dyn TimestampSource + Send>)>>,
     /// Whether a person is asked each time; one question at a time.
@@ -343,8 +344,8 @@ impl Authorities {
                 }
             }
             let ready = |_: &Content, _: &dyn Signer| -> Result<_, CliError> { Ok(timed.clone()) };
-            match issue::sign(&self.recorder, signer, &subject, content, serial, ready)? {
-                Tried::Signed(certificate) => {
+            match self.issuer.issue(signer, &subject, content, serial, ready)? {
+                Tried::Signed(issued) => {
                     output::talk(format_args!(
                         "{}: signed {} certificate \"{}\" serial {} (template {} enforced by {})",
                         Printable(identity.name.as_bytes()),
@@ -354,7 +355,7 @@ impl Authorities {
                         signer.template(),
                         signer.enforced_by()
                     ));
-                    Ok(signature(&certificate, request))
+                    Ok(Some(issued.signature().to_vec()))
                 }
                 Tried::Refused(timed) => {
                     self.refusals.spend();
@@ -400,13 +401,6 @@ fn short(text: &str) -> String {
     let cut: String = text.chars().take(SHOWN).collect();
     let end = if cut.len() < text.len() { "…" } else { "" };
     format!("{}{end}", Printable(cut.as_bytes()))
-}
-
-/// What stands behind the request in the line of a finished certificate: `string algorithm ‖ string signature`.
-fn signature(certificate: &str, request: &SigningRequest) -> Option<Vec<u8>> {
-    let blob = crate::request::decode_base64(certificate.split_whitespace().nth(1)?).ok()?;
-    let (_, field) = blob.split_at_checked(request.as_bytes().len())?;
-    Some(field.get(4..)?.to_vec())
 }
 
 impl Authority for Authorities {

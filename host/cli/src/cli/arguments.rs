@@ -8,15 +8,21 @@ use std::{
     str::FromStr,
 };
 
-use clap::{builder::TypedValueParser, error::ErrorKind};
+use clap::{
+    Args, ValueEnum,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
+};
 use sshsm_protocol::{
     AsymmetricAlgorithm, Capabilities, Capability, Curve, Domains, Label, ObjectId, ObjectType,
     ssh::{signature::SignatureAlgorithm, timestamp::Now},
 };
 
-use crate::{
-    ledger::Serial,
+use sshsm_ca::{
+    files::Replace,
+    ledger::{Serial, State},
     redact::RedactedAddress,
+    template::lint::Lint,
     validity::{Validity, ValidityError},
 };
 
@@ -326,6 +332,52 @@ impl From<KeyAlgorithm> for AsymmetricAlgorithm {
             KeyAlgorithm::Rsa4096 => Self::Rsa4096,
         }
     }
+}
+
+/// Whether an output may take the place of anything.
+#[derive(Debug, Clone, Copy, Args)]
+pub(super) struct ReplaceOption {
+    /// Replace whatever file is there; without it, only a file of the same kind is replaced
+    #[arg(long)]
+    replace: bool,
+}
+
+impl From<ReplaceOption> for Replace {
+    fn from(ReplaceOption { replace }: ReplaceOption) -> Self {
+        Self { replace }
+    }
+}
+
+/// What became of a request, as the ledger has it.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub(super) enum StateName {
+    /// The serial number is taken; nothing more is known.
+    Reserved,
+    /// There is a certificate.
+    Issued,
+    /// The template forbids it.
+    Refused,
+    /// Something else went wrong.
+    Failed,
+}
+
+impl From<StateName> for State {
+    fn from(name: StateName) -> Self {
+        match name {
+            StateName::Reserved => Self::Reserved,
+            StateName::Issued => Self::Issued,
+            StateName::Refused => Self::Refused,
+            StateName::Failed => Self::Failed,
+        }
+    }
+}
+
+/// The name of what may be said of templates.
+pub(super) fn lint() -> impl TypedValueParser<Value = Lint> {
+    let names = Lint::ALL.iter().map(|lint| PossibleValue::new(lint.id()).help(lint.summary()));
+    PossibleValuesParser::new(names).try_map(|name| {
+        Lint::ALL.iter().copied().find(|lint| lint.id() == name).ok_or("there is no such lint")
+    })
 }
 
 #[cfg(test)]

@@ -12,10 +12,10 @@ use super::{
     error::{CliError, Shortfall},
     ledger::{state_file, table, time},
 };
-use crate::{
+use crate::output::{self, Format, columns, lossy, shown};
+use sshsm_ca::{
     audit::{AuditError, Finding, Journal, Reconciliation, Record, Unmatched, Update},
     ledger::{Filter, Ledger},
-    output::{self, Format, columns, lossy, shown},
 };
 use sshsm_client::{ClientError, Session};
 

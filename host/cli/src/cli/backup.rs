@@ -20,10 +20,10 @@ use crate::{
     backup::{
         self, Backup, BackupError, Created, Description, NotExported, Outcome, Remembered, Stored, WrapKey,
     },
-    files, input,
     output::{self, columns, shown},
     shares::{self, Entry, Key, Scheme, Share, ShareError},
 };
+use sshsm_ca::{files, input};
 use sshsm_client::{
     Client, Session,
     interruptible::{Interruptible, Stop},

@@ -11,9 +11,11 @@ use sshsm_protocol::{
 
 use super::{Context, error::CliError, notice::listener};
 use crate::{
-    device_address::DeviceAddress,
     flash::hexadecimal,
     output::{self, Format, columns},
+};
+use sshsm_ca::{
+    device_address::DeviceAddress,
     pkcs11::{
         self,
         inventory::{self, ListedKey, ListedToken},

@@ -15,10 +15,10 @@ use super::{
     error::{CliError, FileError, Shortfall},
     template,
 };
-use crate::{
+use crate::output::{self, lossy, shown};
+use sshsm_ca::{
     explanation::{Authority, Explanation},
     input, key_file,
-    output::{self, lossy, shown},
     request::StoredRequest,
     timestamp,
 };

@@ -20,9 +20,9 @@ use serde::{Deserialize, Deserializer, de};
 use sshsm_protocol::ObjectId;
 
 use super::arguments::{self, LedgerChoice, RsaSignature, TemplateName};
-use crate::{
-    device_address::DeviceAddress, files, output::shown, pkcs11, redact::RedactedAddress,
-    timestamp::SourceAddress,
+use crate::output::shown;
+use sshsm_ca::{
+    device_address::DeviceAddress, files, pkcs11, redact::RedactedAddress, timestamp::SourceAddress,
 };
 use sshsm_client::{Failure, Kind};
 

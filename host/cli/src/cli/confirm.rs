@@ -10,7 +10,7 @@ use std::{
 use rustix::{process::getpgrp, termios::tcgetpgrp};
 use sshsm_protocol::ssh::Printable;
 
-use crate::child;
+use sshsm_ca::child;
 
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1024;

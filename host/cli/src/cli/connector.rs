@@ -14,10 +14,8 @@ use super::{
     notice::listener,
     service,
 };
-use crate::{
-    device_address::{DeviceAddress, OpenError},
-    output::{self, Format},
-};
+use crate::output::{self, Format};
+use sshsm_ca::device_address::{DeviceAddress, OpenError};
 use sshsm_client::{Exchange, ExchangeError};
 
 /// Arguments of `connector`.

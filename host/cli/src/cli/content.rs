@@ -4,7 +4,7 @@ use clap::{ArgAction, Args};
 use sshsm_protocol::ssh::request::CertificateKind;
 
 use super::{arguments::Serials, error::CliError};
-use crate::{
+use sshsm_ca::{
     certificate_options::CertificateOptions,
     ledger::Serial,
     request::{self, Content},

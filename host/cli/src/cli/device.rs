@@ -13,7 +13,8 @@ use super::{
     error::{CliError, FileError},
     key,
 };
-use crate::{device_key, flash::hexadecimal, input, output};
+use crate::{flash::hexadecimal, output};
+use sshsm_ca::{device_key, input};
 use sshsm_client::Client;
 
 /// The verbs of `device`.

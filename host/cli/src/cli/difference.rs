@@ -8,7 +8,7 @@ use super::{
     error::{CliError, Shortfall},
     template,
 };
-use crate::template::diff::{self, Change, Direction};
+use sshsm_ca::template::diff::{self, Change, Direction};
 
 /// Arguments of `template diff`.
 #[derive(Debug, Args)]

@@ -17,11 +17,10 @@ use super::{
     notice::listener,
 };
 use crate::{
-    child,
-    device_address::DeviceAddress,
     flash::{Board, Firmware, Job, Started},
     output,
 };
+use sshsm_ca::{child, device_address::DeviceAddress};
 use sshsm_client::{Client, ClientError};
 
 /// No board has more flash than 16 MB, of which a UF2 image says half.

@@ -18,11 +18,8 @@ use super::{
     error::CliError,
     password,
 };
-use crate::{
-    device_key, key_file,
-    output::{self, columns},
-    signer,
-};
+use crate::output::{self, columns};
+use sshsm_ca::{device_key, key_file, signer};
 use sshsm_client::{Session, private_session};
 
 /// The verbs of `key`.

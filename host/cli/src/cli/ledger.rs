@@ -13,13 +13,14 @@ use sshsm_protocol::ssh::{Printable, timestamp::Now};
 
 use super::{
     Context,
+    arguments::StateName,
     arguments::{self, LedgerChoice},
     error::{CliError, Shortfall},
 };
-use crate::{
+use crate::output::{self, Format, columns, names, principals, print_csv, shown};
+use sshsm_ca::{
     key_file,
     ledger::{self, Answer, Entry, Filter, Ledger, LedgerError, Revocation, State},
-    output::{self, Format, columns, names, principals, print_csv, shown},
 };
 use sshsm_client::failure::{self, Failure};
 
@@ -65,7 +66,7 @@ pub(super) struct FilterArguments {
     since: Option<Now>,
     /// In this state
     #[arg(long, value_name = "STATE")]
-    state: Option<State>,
+    state: Option<StateName>,
 }
 
 impl FilterArguments {
@@ -78,7 +79,7 @@ impl FilterArguments {
             ca: ca.as_ref().map(ledger::fingerprint),
             subject: None,
             since: self.since.map(|since| since.seconds().into()),
-            state: self.state,
+            state: self.state.map(Into::into),
         })
     }
 }

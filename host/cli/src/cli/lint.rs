@@ -4,11 +4,11 @@ use clap::Args;
 use serde::Serialize;
 
 use super::{
-    Context,
+    Context, arguments,
     error::{CliError, Shortfall},
     template,
 };
-use crate::template::lint::{self, Finding, Severity};
+use sshsm_ca::template::lint::{self, Finding, Severity};
 
 /// Arguments of `template lint`.
 #[derive(Debug, Args)]
@@ -18,7 +18,7 @@ pub(super) struct Lint {
     #[arg(value_name = "FILE|ID")]
     template: String,
     /// Leave this aside; can be repeated
-    #[arg(long, value_name = "LINT", hide_possible_values = false)]
+    #[arg(long, value_name = "LINT", value_parser = arguments::lint())]
     allow: Vec<lint::Lint>,
     /// Serial number of the last certificate, to see how many are left
     #[arg(long, value_name = "SERIAL")]

@@ -56,8 +56,6 @@ use sshsm_protocol::{AsymmetricAlgorithm, Curve, ObjectId, channel::Point};
 
 use crate::{
     authority::FACTORY_PASSWORD,
-    device_address::{DeviceAddress, OpenError},
-    device_key, key_file,
     output::{self, Format},
 };
 use configuration::Configuration;
@@ -65,6 +63,10 @@ use error::CliError;
 pub use error::Exit;
 use notice::listener;
 use password::PasswordFile;
+use sshsm_ca::{
+    device_address::{DeviceAddress, OpenError},
+    device_key, key_file,
+};
 use sshsm_client::{Client, Credential, Exchange, Session};
 
 /// An open hardware security module for SSH certificate authorities

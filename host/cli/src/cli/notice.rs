@@ -1,8 +1,9 @@
-//! What the reader is told while a device works.
+//! What the reader is told while a device works and certificates are issued.
 
+use sshsm_ca::causes::line;
 use sshsm_client::{Listener, Notice};
 
-use crate::output::talk;
+use crate::output::{hex, talk};
 
 /// Says every notice on stderr.
 pub(super) fn listener() -> Listener {
@@ -28,5 +29,29 @@ fn say(notice: &Notice<'_>) {
             "WARNING: an earlier run left authentication key {id} on the device, which opens sessions, and this \
              session may not delete it ({error}): sshsm key delete {id} --type authentication-key"
         )),
+    }
+}
+
+/// Says every notice of what issues certificates and timestamps on stderr.
+pub(super) fn issuing() -> sshsm_ca::Listener {
+    sshsm_ca::Listener::new(say_of_issuing)
+}
+
+fn say_of_issuing(notice: &sshsm_ca::Notice<'_>) {
+    use sshsm_ca::Notice;
+    match notice {
+        Notice::FailureNotRecorded { error } => {
+            talk(format_args!("the ledger does not know that it failed: {}", line(*error)));
+        }
+        Notice::TimestampSigned { digest, now, client } => {
+            talk(format_args!("signed {} at {now} for {client}", hex(*digest)));
+        }
+        Notice::TimestampFailed { client, error } => {
+            talk(format_args!("no timestamp for {client}: {}", line(*error)));
+        }
+        Notice::TimestampLate { client, limit } => {
+            let limit = limit.as_secs();
+            talk(format_args!("no timestamp for {client}: the key did not sign within {limit} s"));
+        }
     }
 }

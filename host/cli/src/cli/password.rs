@@ -14,9 +14,11 @@ use super::{
     prompt,
 };
 use crate::{
-    files,
     output::{self, shown},
     passphrase,
+};
+use sshsm_ca::{
+    files,
     pkcs11::{PinRequest, error::Tries},
 };
 use sshsm_client::ClientError;

@@ -7,16 +7,17 @@ use sshsm_protocol::{Label, ObjectId};
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     arguments::{self, KeyAlgorithm},
     authentication_key::Road,
     error::{CliError, FileError},
     password::{self, Existing},
 };
 use crate::{
-    files::{self, Kind, Replace},
     output,
     provision::{self, OtherSessions, Passwords, Plan, SignerSecret},
 };
+use sshsm_ca::files::{self, Kind};
 
 /// Arguments of `provision`.
 #[derive(Debug, Args)]
@@ -62,13 +63,13 @@ pub(super) struct Provision {
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
 }
 
 impl Provision {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         if let Some(path) = &self.record {
-            files::check(path, Kind::Record, self.replace)
+            files::check(path, Kind::Record, self.replace.into())
                 .map_err(|source| FileError::write(path, source))?;
         }
         let mut client = context.client_to_change()?;
@@ -101,7 +102,7 @@ impl Provision {
         let record = provision::run(&mut client, &plan, way, &passwords)?;
         if let Some(path) = &self.record {
             let document = serde_json::to_string_pretty(&record).map_err(std::io::Error::from)? + "\n";
-            files::write(path, document.as_bytes(), Kind::Record, self.replace)
+            files::write(path, document.as_bytes(), Kind::Record, self.replace.into())
                 .map_err(|source| FileError::write(path, source))?;
         }
         for step in &record.steps {

@@ -4,12 +4,12 @@ use std::{env, io, path::PathBuf};
 
 use clap::Args;
 
-use super::{Context, error::CliError, notice::listener};
+use super::{Context, error::CliError, notice::issuing, notice::listener};
 use crate::{
-    ledger::Recorder,
     output::{Format, TextOut},
     quickstart,
 };
+use sshsm_ca::issue::Issuer;
 
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
@@ -27,14 +27,14 @@ impl Quickstart {
         // A program that was found by its path is named so that it is found from everywhere.
         let name = env::args_os().next().map_or_else(|| "sshsm".into(), PathBuf::from);
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
-        let recorder = Recorder::new(context.ledger()?);
+        let issuer = Issuer::new(context.ledger()?, issuing());
         match context.format() {
             Format::Text => {
-                quickstart::run(&self.directory, &program, &recorder, &listener(), &mut TextOut::default())?
+                quickstart::run(&self.directory, &program, &issuer, &listener(), &mut TextOut::default())?
             }
             Format::Json => {
                 let summary =
-                    quickstart::run(&self.directory, &program, &recorder, &listener(), &mut io::sink())?;
+                    quickstart::run(&self.directory, &program, &issuer, &listener(), &mut io::sink())?;
                 context.format().print(&summary, |_| String::new())?;
                 summary
             }

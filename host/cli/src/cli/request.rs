@@ -15,13 +15,15 @@ use sshsm_protocol::ssh::{Printable, request::Request};
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     content::ContentArguments,
     error::{CliError, FileError},
     sign::{self, beside},
 };
-use crate::{
-    files::{Kind, Replace},
-    input, key_file, output,
+use crate::output;
+use sshsm_ca::{
+    files::Kind,
+    input, key_file,
     request::{SigningRequest, StoredRequest},
     validity::Validity,
 };
@@ -48,7 +50,7 @@ pub(super) struct Build {
     #[command(flatten)]
     content: ContentArguments,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
     /// Public keys to be signed
     #[arg(value_name = "KEY.pub", required = true)]
     keys: Vec<PathBuf>,
@@ -90,7 +92,7 @@ impl Build {
             let bytes = SigningRequest::new(&subject, &content, ca.key_data())
                 .map_err(|error| CliError::content(output::shown(&key), error))?;
             let request = beside(&key, "-cert.req");
-            sign::write(&request, bytes.as_bytes(), Kind::Request, self.replace)?;
+            sign::write(&request, bytes.as_bytes(), Kind::Request, self.replace.into())?;
             output::talk(format_args!("request written to {}", output::shown(&request)));
             built.push(Built { key, request, serial: content.serial });
         }

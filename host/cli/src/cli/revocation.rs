@@ -11,15 +11,16 @@ use ssh_key::public::KeyData;
 
 use super::{
     Context, arguments,
+    arguments::ReplaceOption,
     error::{CliError, FileError},
     ledger::{authority, public_key, table},
 };
-use crate::{
+use crate::output::{self, lossy, shown};
+use sshsm_ca::{
     files::{self, Kind, Replace},
     input,
     krl::{self, RevocationList},
     ledger::{self, Entry, Filter, Ledger, LedgerError, Revoked, State, whoami},
-    output::{self, lossy, shown},
     presented_certificate::PresentedCertificate,
     signature::VerifyError,
 };
@@ -276,7 +277,7 @@ pub(super) enum Krl {
         #[arg(long, short = 'o', value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]
-        replace: Replace,
+        replace: ReplaceOption,
         /// Write a list that revokes nothing, if nothing was revoked
         #[arg(long)]
         allow_empty: bool,
@@ -351,6 +352,7 @@ impl Krl {
         let mut list = ledger.revocation_list(from_version)?;
         list.comment = comment;
         warn_of_rare(&list.authorities());
+        let replace = Replace::from(replace);
         if !replace.replace {
             supersedes(&file, &list).map_err(|source| FileError::write(&file, source))?;
         }

@@ -11,14 +11,17 @@ use serde::Serialize;
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     error::{CliError, FileError},
     flash,
 };
 use crate::{
-    files::{self, Kind, Replace},
-    key_file::KeyFileError,
     output::{self, columns, hex, shown},
     secure_boot::{BootKey, BootKeyError, Encoding, Image, Plan, SealError, SigningKey, Step},
+};
+use sshsm_ca::{
+    files::{self, Kind},
+    key_file::KeyFileError,
 };
 
 /// Verbs of `board`.
@@ -44,7 +47,7 @@ pub(super) struct Seal {
     #[arg(long, value_name = "FILE.uf2")]
     out: PathBuf,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
 }
 
 /// Arguments of `board lock`.
@@ -63,7 +66,7 @@ pub(super) struct Lock {
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
 }
 
 /// What was signed, as JSON shows it.
@@ -89,7 +92,7 @@ impl Seal {
             Image::from_uf2(&flash::read(&self.image)?).map_err(|error| unusable(&self.image, error))?;
         let key = SigningKey::read(&self.key).map_err(wrong_key)?;
         let sealed = image.seal(&key).map_err(|error| unusable(&self.image, error))?;
-        files::write(&self.out, &sealed.image.to_uf2(), Kind::Image, self.replace)
+        files::write(&self.out, &sealed.image.to_uf2(), Kind::Image, self.replace.into())
             .map_err(|error| FileError::write(&self.out, error))?;
         let boot_key = key.boot_key().fingerprint().to_string();
         let signed = Signed { image: self.out, sha256: hex(&sealed.digest), boot_key };
@@ -128,7 +131,7 @@ impl Lock {
             fs::create_dir_all(directory).map_err(|error| FileError::write(directory, error))?;
             for file in plan.files() {
                 let path = directory.join(&file.name);
-                files::write(&path, file.content.as_bytes(), Kind::LockStep, self.replace)
+                files::write(&path, file.content.as_bytes(), Kind::LockStep, self.replace.into())
                     .map_err(|error| FileError::write(&path, error))?;
             }
         }

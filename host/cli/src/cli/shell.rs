@@ -8,13 +8,13 @@ use clap_mangen::Man;
 use serde::Serialize;
 
 use super::{
-    Context, command_tree,
+    Context,
+    arguments::ReplaceOption,
+    command_tree,
     error::{CliError, FileError},
 };
-use crate::{
-    files::{self, Kind, Replace},
-    output,
-};
+use crate::output;
+use sshsm_ca::files::{self, Kind};
 
 /// What `completions` is told.
 #[derive(Debug, Args)]
@@ -47,7 +47,7 @@ pub(super) struct Manual {
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
 }
 
 impl Manual {
@@ -64,7 +64,7 @@ impl Manual {
         self::pages(&tree, &mut pages)?;
         for (name, content) in &pages {
             let file = directory.join(name);
-            files::write(&file, content, Kind::ManualPage, replace)
+            files::write(&file, content, Kind::ManualPage, replace.into())
                 .map_err(|source| FileError::write(&file, source))?;
         }
         let mut pages: Vec<String> = pages.into_iter().map(|(name, _)| name).collect();

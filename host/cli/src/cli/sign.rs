@@ -22,21 +22,23 @@ use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     content::ContentArguments,
     error::{CliError, FileError, Shortfall},
+    notice::issuing,
     request,
     signing::{CaError, SignerChoice},
 };
-use crate::{
+use crate::output;
+use sshsm_ca::{
     certificate_options::OptionList,
     device_address::DeviceAddress,
     explanation::Explanation,
     files::{self, Kind, Replace},
     input,
-    issue::{self, Tried},
+    issue::{Issuer, Tried},
     key_file,
-    ledger::{Recorder, Serial},
-    output,
+    ledger::Serial,
     pkcs11::Pkcs11Error,
     request::{Content, SigningRequest, StoredRequest},
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
@@ -59,7 +61,7 @@ pub(super) struct Sign {
     #[arg(long)]
     save_request: bool,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
     /// Leave out keys whose certificate is there, of this CA, saying all that is asked for now, valid and not revoked in the
     /// ledger; and leave out certificates among the keys
     #[arg(long)]
@@ -173,7 +175,7 @@ struct Batch<'a> {
     subjects: &'a [(usize, Subject)],
     /// `None` when each request brings its time.
     source: Mutex<Option<Box<dyn TimestampSource + Send>>>,
-    recorder: Recorder,
+    issuer: Issuer,
     by: OnceLock<By>,
     progress: ProgressBar,
     state: Mutex<State>,
@@ -227,7 +229,7 @@ impl Sign {
             content,
             dry_run: self.dry_run,
             save_request: self.save_request,
-            replace: self.replace,
+            replace: self.replace.into(),
             resume: self.resume,
             subjects: &subjects,
             source: Mutex::new(match subjects.iter().map(|(_, subject)| subject).all(timed) {
@@ -235,7 +237,7 @@ impl Sign {
                 false => Some(ca.timestamp_source()?),
             }),
             // What is not signed is not recorded.
-            recorder: Recorder::new(if self.dry_run { None } else { context.ledger()? }),
+            issuer: Issuer::new(if self.dry_run { None } else { context.ledger()? }, issuing()),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
             state: Mutex::default(),
@@ -488,9 +490,9 @@ impl Batch<'_> {
             return self.explain(signer, subject, &timed);
         }
         let key = subject.key.key_data();
-        match issue::sign(&self.recorder, signer, key, content, subject.serial, request)? {
-            Tried::Signed(line) => {
-                write(&certificate, line.as_bytes(), Kind::Certificate, self.replace)?;
+        match self.issuer.issue(signer, key, content, subject.serial, request)? {
+            Tried::Signed(issued) => {
+                write(&certificate, issued.line().as_bytes(), Kind::Certificate, self.replace)?;
                 self.talk(signed_line(&certificate, content, signer));
                 Ok(Fate::Signed { certificate })
             }
@@ -522,7 +524,7 @@ impl Batch<'_> {
         let same = certificate.validate_at(now.into(), &[ca.fingerprint(HashAlg::Sha256)]).is_ok()
             && certificate.public_key() == subject.key.key_data()
             && says(&certificate, content, serial);
-        if same && self.recorder.is_revoked(&certificate)? {
+        if same && self.issuer.is_revoked(&certificate)? {
             self.talk(format_args!("{} is revoked", output::shown(path)));
             return Ok(false);
         }

@@ -20,9 +20,10 @@ use super::{
     template,
     timestamp_source::{self, TermsArguments, TimestampArguments},
 };
-use crate::{
+use crate::output;
+use sshsm_ca::{
     device_address::DeviceAddress,
-    files, input, key_file, output,
+    files, input, key_file,
     pkcs11::{self, TokenKey, TokenSigner},
     signer::{DeviceSigner, EnforcedBy, Signer},
     template::diff::{self, Direction},

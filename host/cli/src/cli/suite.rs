@@ -8,11 +8,12 @@ use sshsm_protocol::ssh::Printable;
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     error::{CliError, FileError, Shortfall},
 };
-use crate::{
-    files::{self, Kind, Replace},
-    output::{lossy, shown, talk},
+use crate::output::{lossy, shown, talk};
+use sshsm_ca::{
+    files::{self, Kind},
     template::suite::{self, Suite, TestResult},
 };
 
@@ -27,7 +28,7 @@ pub(super) struct Test {
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
 }
 
 #[derive(Serialize)]
@@ -63,7 +64,7 @@ impl Test {
             let all =
                 names.iter().map(String::as_str).zip(suites.iter().map(|tested| tested.tests.as_slice()));
             let document = suite::junit(all)?;
-            files::write(path, &document, Kind::TestReport, self.replace)
+            files::write(path, &document, Kind::TestReport, self.replace.into())
                 .map_err(|source| FileError::write(path, source))?;
         }
         let report = Report { passed: total - failed, failed, suites };

@@ -12,15 +12,16 @@ use sshsm_protocol::{Algorithm, Domains, Label, ObjectId, ObjectType, object::Ne
 
 use super::{
     Context,
+    arguments::ReplaceOption,
     arguments::{self, NewId},
     check, difference,
     error::{CliError, FileError},
     lint, suite,
 };
-use crate::{
+use crate::output::{self, Format};
+use sshsm_ca::{
     device_key,
     files::{self, Kind, Replace},
-    output::{self, Format},
     template::{describe, file, rules},
 };
 
@@ -36,7 +37,7 @@ pub(super) enum Template {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        replace: Replace,
+        replace: ReplaceOption,
     },
     /// Say in words what a template allows
     Show {
@@ -72,7 +73,7 @@ pub(super) enum Template {
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
-        replace: Replace,
+        replace: ReplaceOption,
     },
     /// Explain, without a device, what a template says to requests
     Check(check::Check),
@@ -134,7 +135,7 @@ impl Template {
         match self {
             Self::Build { file, output, replace } => {
                 let tlv = load(&file)?;
-                write_tlv(context.format(), &tlv, output.as_deref(), replace)
+                write_tlv(context.format(), &tlv, output.as_deref(), replace.into())
             }
             Self::Show { template } => show(context, &template),
             Self::Put { file, id, label, domains, exportable } => {
@@ -145,7 +146,7 @@ impl Template {
             Self::Get { id, output, replace } => {
                 let mut client = context.client()?;
                 let tlv = context.session(&mut client)?.template(id)?;
-                write_tlv(context.format(), &tlv, output.as_deref(), replace)
+                write_tlv(context.format(), &tlv, output.as_deref(), replace.into())
             }
             Self::Check(check) => check.run(context),
             Self::Lint(lint) => lint.run(context),

@@ -15,14 +15,17 @@ use tokio::{net::TcpListener, runtime};
 use super::{
     Context,
     arguments::Address,
+    arguments::ReplaceOption,
     error::{CliError, FileError, Shortfall},
+    notice::issuing,
     request::{self, Summary, utc},
     service, template, timestamp_source,
 };
-use crate::{
+use crate::output;
+use sshsm_ca::{
     device_key,
-    files::{self, Kind, Replace},
-    key_file, output,
+    files::{self, Kind},
+    key_file,
     request::StoredRequest,
     timestamp::{
         self, SourceAddress, TimestampKey,
@@ -56,7 +59,7 @@ pub(super) struct Sign {
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
-    replace: Replace,
+    replace: ReplaceOption,
     /// Requests, as `request build` makes them
     #[arg(value_name = "REQUEST", required = true)]
     requests: Vec<PathBuf>,
@@ -189,13 +192,13 @@ impl Sign {
         key: &mut dyn TimestampKey,
     ) -> Result<Fate, CliError> {
         let output = self.output.clone().unwrap_or_else(|| timed(path));
-        files::check(&output, Kind::Request, self.replace)
+        files::check(&output, Kind::Request, self.replace.into())
             .map_err(|source| FileError::write(&output, source))?;
         let authority = fingerprint(key);
         let now = timestamp::now()?;
         let signature = key.sign_message(&message(&request, now))?;
         let content = StoredRequest { request, timestamp: Some((now, signature)) }.encode();
-        files::write(&output, &content, Kind::Request, self.replace)
+        files::write(&output, &content, Kind::Request, self.replace.into())
             .map_err(|source| FileError::write(&output, source))?;
         output::talk(format_args!(
             "{}: made at {}, says {authority}",
@@ -345,6 +348,7 @@ impl Serve {
             tokens,
             tls,
             certificates: self.tls_client_ca.is_some(),
+            listener: issuing(),
         };
         let runtime = runtime::Builder::new_multi_thread().enable_all().build().map_err(CliError::Service)?;
         runtime.block_on(async {

@@ -10,9 +10,10 @@ use super::{
     error::{CliError, FileError},
     password,
 };
-use crate::{
+use crate::output;
+use sshsm_ca::{
     duration::{self, DurationError},
-    files, key_file, output,
+    files, key_file,
     pkcs11::{TokenKey, TokenTimestamps},
     timestamp::{
         SourceAddress, TimestampAuthority, TimestampKey, TimestampSource,
@@ -120,10 +121,10 @@ pub(super) fn open_key(address: &SourceAddress) -> Result<Box<dyn TimestampKey>,
         }
         #[cfg(unix)]
         SourceAddress::Agent(path) => {
-            use crate::timestamp::agent_key::{self, AgentKey};
+            use sshsm_ca::timestamp::agent_key::{self, AgentKey};
             let public =
                 key_file::read_public(path).map_err(|error| CliError::content("no timestamp key", error))?;
-            let socket = agent_key::socket().map_err(crate::timestamp::TimestampError::from)?;
+            let socket = agent_key::socket().map_err(sshsm_ca::timestamp::TimestampError::from)?;
             Ok(Box::new(AgentKey::new(&socket, public)?))
         }
         #[cfg(not(unix))]

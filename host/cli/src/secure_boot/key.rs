@@ -12,7 +12,7 @@ use k256::{
 use rsa::pkcs8::{Document, PrivateKeyInfoRef, SecretDocument, SubjectPublicKeyInfoRef};
 use sha2::{Digest, Sha256};
 
-use crate::key_file::{self, KeyFileError};
+use sshsm_ca::key_file::{self, KeyFileError};
 use sshsm_client::{Failure, Kind};
 
 /// Why a file gave no boot key.

@@ -10,5 +10,4 @@ mod otp;
 
 pub use image::{Image, SealError, Sealed};
 pub use key::{BootKey, BootKeyError, Fingerprint, SigningKey};
-pub(crate) use otp::is_step_file;
 pub use otp::{Encoding, Plan, Row, Step, StepFile};

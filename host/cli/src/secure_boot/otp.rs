@@ -199,18 +199,6 @@ impl Plan {
     }
 }
 
-/// Whether this is a file of [`Plan::files`]: rows of OTP by the names that picotool knows, and nothing else.
-pub(crate) fn is_step_file(content: &[u8]) -> bool {
-    let known = |name: &String| {
-        ["bootkey", "boot_flags", "crit", "page"].iter().any(|row| name.starts_with(row))
-            || name
-                .split_once(':')
-                .is_some_and(|(page, row)| page.parse::<u8>().is_ok() && row.parse::<u8>().is_ok())
-    };
-    serde_json::from_slice::<Map<String, Value>>(content)
-        .is_ok_and(|rows| !rows.is_empty() && rows.keys().all(known))
-}
-
 fn object<const N: usize>(entries: [(&str, Value); N]) -> Map<String, Value> {
     entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }

@@ -17,16 +17,15 @@ use sshsm_simulator::connector::BindError;
 
 use super::configuration::ConfigurationError;
 use crate::{
+    backup::BackupError, flash::FlashError, output::causes, provision::ProvisionError,
+    quickstart::QuickstartError,
+};
+use sshsm_ca::{
     audit::AuditError,
-    backup::BackupError,
     device_address::OpenError,
-    flash::FlashError,
     issue::IssueError,
     ledger::LedgerError,
-    output::causes,
     pkcs11::Pkcs11Error,
-    provision::ProvisionError,
-    quickstart::QuickstartError,
     signer::SignerError,
     timestamp::{TimestampError, service::ListenError},
 };

@@ -2,7 +2,6 @@
 
 use std::ops::Deref;
 
-use clap::ValueEnum;
 use serde::Serialize;
 use sshsm_protocol::ssh::{Printable, request::CertificateKind, template::Template};
 
@@ -33,92 +32,120 @@ impl Severity {
     }
 }
 
-/// What there is to be said about templates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Lint {
+macro_rules! lints {
+    ($(#[doc = $summary:literal] $lint:ident $id:literal)+) => {
+        /// What there is to be said about templates.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        pub enum Lint {
+            $(#[doc = $summary] #[serde(rename = $id)] $lint,)+
+        }
+
+        impl Lint {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$lint),+];
+
+            /// Its name, which stays.
+            #[must_use]
+            pub const fn id(self) -> &'static str {
+                match self {
+                    $(Self::$lint => $id,)+
+                }
+            }
+
+            /// What it is, in a few words.
+            #[must_use]
+            pub const fn summary(self) -> &'static str {
+                match self {
+                    $(Self::$lint => $summary.trim_ascii_start(),)+
+                }
+            }
+        }
+    };
+}
+
+lints! {
     /// Nothing bounds how long a certificate lasts
-    LastsForEver,
+    LastsForEver "lasts-for-ever"
     /// Every certificate would be over when it is signed
-    NeverValid,
+    NeverValid "never-valid"
     /// No CA key is listed, or an id that no key has
-    NoCaKey,
+    NoCaKey "no-ca-key"
     /// The timestamp key is no key
-    NoTimestampKey,
+    NoTimestampKey "no-timestamp-key"
     /// No serial number is left
-    SerialsExhausted,
+    SerialsExhausted "serials-exhausted"
     /// There is no bound in the past
-    UnboundedStart,
+    UnboundedStart "unbounded-start"
     /// There is no bound in the future
-    UnboundedEnd,
+    UnboundedEnd "unbounded-end"
     /// The template only forbids, and whom it does not know is allowed
-    DenyListOnly,
+    DenyListOnly "deny-list-only"
     /// A wildcard stands for anybody
-    MatchesAnybody,
+    MatchesAnybody "matches-anybody"
     /// A wildcard includes root
-    MatchesRoot,
+    MatchesRoot "matches-root"
     /// A certificate may name nobody
-    EmptyPrincipals,
+    EmptyPrincipals "empty-principals"
     /// A forbidden name that no certificate has
-    ForbidsNobody,
+    ForbidsNobody "forbids-nobody"
     /// A forbidden name with * or ?, which stand for themselves
-    ForbidsLiterally,
+    ForbidsLiterally "forbids-literally"
     /// A host certificate may stand for many hosts
-    HostPatterns,
+    HostPatterns "host-patterns"
     /// User and host certificates are made by one key
-    AnyCertificateType,
+    AnyCertificateType "any-certificate-type"
     /// A long certificate works from everywhere
-    LongWithoutSourceAddress,
+    LongWithoutSourceAddress "long-without-source-address"
     /// A required source-address may say anything
-    AnySourceAddress,
+    AnySourceAddress "any-source-address"
     /// A required force-command may say anything
-    AnyForceCommand,
+    AnyForceCommand "any-force-command"
     /// The requester can leave force-command out
-    OptionalForceCommand,
+    OptionalForceCommand "optional-force-command"
     /// The requester can leave source-address out
-    OptionalSourceAddress,
+    OptionalSourceAddress "optional-source-address"
     /// Short RSA keys are certified
-    ShortRsaSubject,
+    ShortRsaSubject "short-rsa-subject"
     /// The CA key may sign with SHA-1
-    Sha1Signature,
+    Sha1Signature "sha1-signature"
     /// An extension that OpenSSH does not know
-    UnknownExtension,
+    UnknownExtension "unknown-extension"
     /// A critical option that OpenSSH does not know
-    UnknownCriticalOption,
+    UnknownCriticalOption "unknown-critical-option"
     /// An option or extension that host certificates do not have
-    UselessForHosts,
+    UselessForHosts "useless-for-hosts"
     /// A rule for host certificates that a template for users has
-    UselessForUsers,
+    UselessForUsers "useless-for-users"
     /// A quota is counted on a clock that may go back
-    QuotaWithoutClock,
+    QuotaWithoutClock "quota-without-clock"
     /// One request can use up all serial numbers
-    SerialsWithoutStep,
+    SerialsWithoutStep "serials-without-step"
     /// One timestamp can put the clock ahead for good
-    ClockWithoutStep,
+    ClockWithoutStep "clock-without-step"
     /// The presence rule never asks
-    PresenceNeverAsked,
+    PresenceNeverAsked "presence-never-asked"
     /// Few serial numbers are left
-    FewSerials,
+    FewSerials "few-serials"
     /// Serial numbers increase on a clock that may go back
-    SerialsWithoutClock,
+    SerialsWithoutClock "serials-without-clock"
     /// The first timestamp sets the clock to any time
-    ClockWithoutStart,
+    ClockWithoutStart "clock-without-start"
     /// The timestamp key is RSA of 2048 bits
-    ShortRsaTimestamp,
+    ShortRsaTimestamp "short-rsa-timestamp"
     /// Which algorithm the CA key signs with is not said
-    AnySignatureAlgorithm,
+    AnySignatureAlgorithm "any-signature-algorithm"
     /// Every extension is allowed
-    AnyExtension,
+    AnyExtension "any-extension"
     /// Security keys may sign without a touch
-    NoTouchRequired,
+    NoTouchRequired "no-touch-required"
     /// A long certificate is signed without a touch
-    LongWithoutPresence,
+    LongWithoutPresence "long-without-presence"
     /// max-lifetime allows all that the offsets do
-    MaxLifetimeWithoutEffect,
+    MaxLifetimeWithoutEffect "max-lifetime-without-effect"
     /// A forbidden principal that is not allowed anyway
-    ForbiddenAnyway,
+    ForbiddenAnyway "forbidden-anyway"
     /// The template can be deleted and replaced
-    NotSealed,
+    NotSealed "not-sealed"
 }
 
 impl Lint {
@@ -168,12 +195,6 @@ impl Lint {
             | Self::PresenceNeverAsked
             | Self::FewSerials => Severity::Warning,
         }
-    }
-
-    /// Its name, which stays.
-    #[must_use]
-    pub fn id(self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 

@@ -43,17 +43,18 @@ pub enum CertificateError {
     Signature,
 }
 
-/// Checks that `certificate`, a line of a `-cert.pub` file, is `request` signed by `ca` with `algorithm`.
+/// Checks that `certificate`, in SSH's encoding, is `request` signed by `ca` with `algorithm`.
+///
+/// # Errors
+/// [`CertificateError`] says what is wrong with it.
 pub fn verify(
-    certificate: &str,
+    certificate: &[u8],
     request: &[u8],
     ca: &KeyData,
     algorithm: SignatureAlgorithm,
 ) -> Result<Certificate, CertificateError> {
-    let parsed = Certificate::from_openssh(certificate).map_err(CertificateError::Malformed)?;
-    let base64 = certificate.split_whitespace().nth(1).unwrap_or_default();
-    let blob = decode_base64(base64).map_err(|error| CertificateError::Malformed(error.into()))?;
-    let mut signature = blob.as_slice();
+    let parsed = Certificate::from_bytes(certificate).map_err(CertificateError::Malformed)?;
+    let mut signature = certificate;
     let found = Request::decode_front(&mut signature).map_err(CertificateError::Request)?;
     let expected = Request::decode(request).map_err(CertificateError::Request)?;
     if let Some(field) = difference(&found, &expected) {
@@ -62,7 +63,7 @@ pub fn verify(
     if parsed.signature_key() != ca {
         return Err(CertificateError::Different { field: "signature key" });
     }
-    if !blob.starts_with(request) {
+    if !certificate.starts_with(request) {
         return Err(CertificateError::Different { field: "encoding" });
     }
     let signature = signature.get(4..).unwrap_or_default();
@@ -126,6 +127,16 @@ mod tests {
     use crate::ssh_keygen::{SshKeygen, to_be_signed, vector};
     use ssh_encoding::Encode;
     use sshsm_protocol::ssh::public_key::SshCurve;
+
+    /// As the function itself, of the line of a `-cert.pub` file.
+    fn verify(
+        line: &str,
+        request: &[u8],
+        ca: &KeyData,
+        algorithm: SignatureAlgorithm,
+    ) -> Result<Certificate, CertificateError> {
+        super::verify(&decode_base64(line.split(' ').nth(1).unwrap()).unwrap(), request, ca, algorithm)
+    }
 
     #[test]
     fn what_ssh_keygen_signed_passes_under_its_key_and_algorithm_only() {
@@ -218,12 +229,11 @@ mod tests {
     }
 
     #[test]
-    fn text_that_is_no_certificate_is_malformed() {
+    fn what_is_no_certificate_is_malformed() {
         let key = KeyData::Ed25519(ssh_key::public::Ed25519PublicKey([1; 32]));
-        for text in ["", "hello", "ssh-ed25519-cert-v01@openssh.com", "ssh-ed25519-cert-v01@openssh.com AAAA"]
-        {
-            let result = verify(text, b"", &key, SignatureAlgorithm::Ed25519);
-            assert!(matches!(result, Err(CertificateError::Malformed(_))), "{text:?}");
+        for bytes in [&b""[..], b"hello", b"\0\0\0\x20ssh-ed25519-cert-v01@openssh.com", &[0; 3]] {
+            let result = super::verify(bytes, b"", &key, SignatureAlgorithm::Ed25519);
+            assert!(matches!(result, Err(CertificateError::Malformed(_))), "{bytes:?}");
         }
     }
 }

@@ -56,7 +56,6 @@ pub fn lint(template: &Template<'_>, last_serial: Option<u64>) -> Vec<Finding> {
 mod tests {
     use super::*;
     use crate::template::file::TemplateFile;
-    use clap::ValueEnum as _;
     use std::path::Path;
 
     const KEY: &str =
@@ -79,7 +78,10 @@ mod tests {
     ];
 
     /// What is said about [`GOOD`] with changes: keys with other values, or with none.
-    fn said(changes: &[(&str, &str)], last_serial: Option<u64>) -> Vec<(String, Severity, &'static str)> {
+    fn said(
+        changes: &[(&str, &str)],
+        last_serial: Option<u64>,
+    ) -> Vec<(&'static str, Severity, &'static str)> {
         let changed = |key: &str| changes.iter().any(|(other, _)| *other == key);
         let kept = GOOD.iter().filter(|(key, _)| !changed(key)).chain(changes);
         let lines =
@@ -234,8 +236,7 @@ mod tests {
             (vec![("sealed", "")], vec![("not-sealed", Note, "sealed")]),
         ] {
             let found = said(&changes, None);
-            let found: Vec<_> =
-                found.iter().map(|(id, severity, rule)| (id.as_str(), *severity, *rule)).collect();
+            let found: Vec<_> = found.iter().map(|(id, severity, rule)| (*id, *severity, *rule)).collect();
             assert_eq!(found, findings, "{changes:?}");
         }
     }
@@ -257,10 +258,9 @@ mod tests {
     fn the_worst_stands_first_and_each_lint_has_a_name_of_its_own() {
         let all = said(&[("sealed", ""), ("max-lifetime", "\"0\""), ("clock", "")], None);
         assert!(all.is_sorted_by(|one, other| one.1 >= other.1) && all.len() == 3, "{all:?}");
-        let ids: std::collections::BTreeSet<_> =
-            Lint::value_variants().iter().map(|lint| lint.id()).collect();
-        assert_eq!(ids.len(), Lint::value_variants().len());
-        for lint in Lint::value_variants() {
+        let ids: std::collections::BTreeSet<_> = Lint::ALL.iter().map(|lint| lint.id()).collect();
+        assert_eq!(ids.len(), Lint::ALL.len());
+        for lint in Lint::ALL {
             assert_eq!(serde_json::to_value(lint).unwrap(), lint.id());
         }
     }

@@ -341,7 +341,7 @@ impl RevocationList {
             self.keys.iter().map(|key| hash(key)).chain(self.fingerprints.clone()).collect();
         lost.extend(earlier.fingerprints.difference(&hashes).map(|hash| format!("key {}", named(hash))));
         let sha1 = earlier.sha1.difference(&self.sha1);
-        lost.extend(sha1.map(|hash| format!("the key with SHA-1 {}", crate::output::hex(hash))));
+        lost.extend(sha1.map(|hash| format!("the key with SHA-1 {}", base16ct::lower::encode_string(hash))));
         lost
     }
 

@@ -21,7 +21,7 @@ use super::{
 use crate::{request::Content, signer::EnforcedBy};
 
 /// What became of a request.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// The serial number is taken; nothing more is known.

@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use cryptoki::error::{Error, RvError};
 use sshsm_protocol::{AsymmetricAlgorithm, ssh::signature::SignatureAlgorithm};
 
-use crate::{device_key::DeviceKeyError, output::shown};
+use crate::{device_key::DeviceKeyError, path::shown};
 use sshsm_client::{Failure, Kind};
 
 /// How many times the token still takes a wrong PIN; it tells no number.

@@ -33,7 +33,7 @@ use toml::Spanned;
 use crate::device_key;
 use crate::input;
 use crate::key_file;
-use crate::output::shown;
+use crate::path::shown;
 
 use super::problem::{Problem, bound};
 use super::rules::{self, Text};

@@ -11,7 +11,7 @@ use sshsm_client::{Connector, Exchange, ExchangeError, Failure, Kind, Listener, 
 use sshsm_simulator::{Simulator, SimulatorError};
 use ureq::http::Uri;
 
-use crate::{output::shown, pkcs11};
+use crate::{path::shown, pkcs11};
 
 /// A device's address, as written after `--device`.
 #[derive(Debug, Clone, PartialEq, Eq)]

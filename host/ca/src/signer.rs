@@ -24,9 +24,10 @@ use sshsm_protocol::{
 };
 
 use crate::{
-    certificate::{self, CertificateError},
+    certificate::CertificateError,
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
+    issue::Recorded,
     ledger::{Answer, LogSpan},
     pkcs11::Pkcs11Error,
     request::{BuildError, COMMAND_LENGTH, Content, SigningRequest, StoredRequest},
@@ -245,11 +246,12 @@ pub trait Signer {
         LogSpan::default()
     }
 
-    /// Has the request signed; returns the verified certificate as the line of a `-cert.pub` file.
+    /// Has the request signed; returns the certificate's signature field, `u32 length ‖ string algorithm ‖ string
+    /// signature`, which [`crate::issue::Issuer`] verifies.
     ///
     /// # Errors
     /// [`SignerError::is_refusal`] tells a refusal by the template from everything else.
-    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError>;
+    fn sign(&mut self, timed: &TimedRequest, recorded: Recorded) -> Result<Vec<u8>, SignerError>;
 
     /// Why a request is refused: the policy, run here on the template that it was refused by.
     ///
@@ -489,13 +491,10 @@ impl Signer for DeviceSigner<'_, '_> {
         }
     }
 
-    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+    fn sign(&mut self, timed: &TimedRequest, _: Recorded) -> Result<Vec<u8>, SignerError> {
         let algorithm = self.algorithm.algorithm();
         let (ca, template, now) = (self.ca_id, self.template_id, timed.now);
-        let signature = self.session.sign_ssh_certificate(ca, template, algorithm, now, &timed.stamped())?;
-        let certificate = timed.request.append(&signature)?;
-        certificate::verify(&certificate, timed.request.as_bytes(), &self.ca_key, self.algorithm)?;
-        Ok(certificate)
+        Ok(self.session.sign_ssh_certificate(ca, template, algorithm, now, &timed.stamped())?)
     }
 
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {

@@ -50,7 +50,7 @@ use crate::{
     certificate_options::{CertificateOptions, OptionError},
     explanation::{Authority, Explanation, Finding},
     input,
-    output::shown,
+    path::shown,
     request::{BuildError, Content, SigningRequest},
     validity::{Validity, ValidityError},
 };

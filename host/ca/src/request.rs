@@ -4,7 +4,8 @@
 //! signature that the device returns. [`StoredRequest`] is such a request in a file, alone, with the timestamp it
 //! was made under (the vendor tool's form), or cut out of a finished certificate.
 
-use ssh_encoding::{Base64Reader, Base64Writer, Decode, Encode, Reader, Writer};
+use base64ct::{Base64, Encoding as _};
+use ssh_encoding::{Base64Reader, Decode, Encode, Reader};
 use ssh_key::public::KeyData;
 use ssh_key::{Certificate, PublicKey};
 use sshsm_firmware::ssh::subject::{self, SubjectKeyError};
@@ -283,15 +284,11 @@ impl SigningRequest {
     ///
     /// `signature` is the whole signature field as the device returns it, `u32 length ‖ string algorithm ‖ string
     /// signature`. Nothing is verified here; [`crate::certificate::verify`] does.
-    pub fn append(&self, signature: &[u8]) -> Result<String, BuildError> {
+    pub(crate) fn line(&self, signature: &[u8]) -> String {
         let kind = certificate_type(&self.bytes).unwrap_or_default();
-        let blob = [&self.bytes, signature].concat();
-        let mut base64 = vec![0; blob.len().div_ceil(3) * 4];
-        let mut writer = Base64Writer::new(&mut base64).map_err(BuildError::Encoding)?;
-        writer.write(&blob).map_err(BuildError::Encoding)?;
-        let base64 = writer.finish().map_err(BuildError::Encoding)?;
+        let base64 = Base64::encode_string(&[&self.bytes, signature].concat());
         let separator = if self.comment.is_empty() { "" } else { " " };
-        Ok(format!("{kind} {base64}{separator}{}\n", self.comment))
+        format!("{kind} {base64}{separator}{}\n", self.comment)
     }
 }
 
@@ -607,8 +604,8 @@ mod tests {
                         SigningRequest::with_nonce(subject, &content(kind), ca.key_data(), nonce).unwrap();
                     assert_eq!(ours.as_bytes(), signed, "{name} {ca_name} {kind}");
                     let blob = decode_base64(line.split(' ').nth(1).unwrap()).unwrap();
-                    assert_eq!(ours.append(&blob[signed.len()..]).unwrap().trim_end(), line.trim_end());
-                    certificate::verify(&line, ours.as_bytes(), ca.key_data(), algorithm(ca)).unwrap();
+                    assert_eq!(ours.line(&blob[signed.len()..]).trim_end(), line.trim_end());
+                    certificate::verify(&blob, ours.as_bytes(), ca.key_data(), algorithm(ca)).unwrap();
                 }
             }
         }
@@ -681,7 +678,7 @@ mod tests {
             let unknown = Err(StoredRequestError::Unknown { timestamp_signature: length + 1 });
             assert_eq!(StoredRequest::decode(&stored.encode(), length + 1), unknown);
             assert_eq!(StoredRequest::detect(&stored.encode()), Ok(stored.clone()));
-            let line = request.append(&[0, 0, 0, 0]).unwrap();
+            let line = request.line(&[0, 0, 0, 0]);
             assert_eq!(StoredRequest::decode(line.as_bytes(), length), Ok(bare.clone()));
             assert_eq!(StoredRequest::decode(format!("\n{line}\r\n").as_bytes(), length), Ok(bare.clone()));
             let two = StoredRequest::decode(format!("{line}\n{line}").as_bytes(), length);

@@ -21,7 +21,7 @@ use crate::{
     device_key,
     integer::string,
     openssh_key,
-    output::shown,
+    path::shown,
     signature,
 };
 use sshsm_client::{Failure, Kind};

@@ -9,21 +9,19 @@ use crate::{request::Content, signer::Signer};
 
 /// The ledger that signatures go through, for any number of threads; or none.
 #[derive(Debug)]
-pub struct Recorder {
+pub(crate) struct Recorder {
     ledger: Option<Mutex<Ledger>>,
     asked_by: String,
 }
 
 impl Recorder {
     /// Records in `ledger`; without one, nothing is recorded.
-    #[must_use]
-    pub fn new(ledger: Option<Ledger>) -> Self {
+    pub(crate) fn new(ledger: Option<Ledger>) -> Self {
         Self { ledger: ledger.map(Mutex::new), asked_by: whoami() }
     }
 
     /// Whether there is a ledger.
-    #[must_use]
-    pub const fn has_ledger(&self) -> bool {
+    pub(crate) const fn has_ledger(&self) -> bool {
         self.ledger.is_some()
     }
 
@@ -31,7 +29,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When it cannot be read.
-    pub fn is_revoked(&self, certificate: &Certificate) -> Result<bool> {
+    pub(crate) fn is_revoked(&self, certificate: &Certificate) -> Result<bool> {
         let Some(ledger) = &self.ledger else { return Ok(false) };
         ledger.lock().unwrap_or_else(PoisonError::into_inner).is_revoked(certificate)
     }
@@ -41,7 +39,7 @@ impl Recorder {
     /// # Errors
     /// When nothing was reserved: nothing is to be signed then. [`LedgerError::None`] without a ledger that could choose
     /// the serial number.
-    pub fn reserve(
+    pub(crate) fn reserve(
         &self,
         signer: &dyn Signer,
         subject: &KeyData,
@@ -71,7 +69,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When it is not recorded: it is not to be sent then.
-    pub fn sent(&self, reservation: Option<&Reservation>, sent: &Sent<'_>) -> Result<()> {
+    pub(crate) fn sent(&self, reservation: Option<&Reservation>, sent: &Sent<'_>) -> Result<()> {
         let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) else { return Ok(()) };
         ledger.lock().unwrap_or_else(PoisonError::into_inner).sent(reservation, sent)
     }
@@ -80,7 +78,7 @@ impl Recorder {
     ///
     /// # Errors
     /// When it is not recorded. A certificate is to be thrown away then; its entry stays reserved.
-    pub fn settle(&self, reservation: Option<Reservation>, outcome: Outcome<'_>) -> Result<()> {
+    pub(crate) fn settle(&self, reservation: Option<Reservation>, outcome: Outcome<'_>) -> Result<()> {
         let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) else { return Ok(()) };
         let mut ledger = ledger.lock().unwrap_or_else(PoisonError::into_inner);
         match outcome {
@@ -97,7 +95,7 @@ impl Recorder {
 
 /// What became of a reservation.
 #[derive(Debug)]
-pub enum Outcome<'c> {
+pub(crate) enum Outcome<'c> {
     /// A certificate: the line of the `-cert.pub` file, and where the device logged it.
     Issued {
         /// The line.

@@ -149,7 +149,7 @@ impl World {
         let signature = self.ca.try_sign(request.as_bytes()).unwrap();
         let mut field = Vec::new();
         SignatureAlgorithm::Ed25519.encode_field(signature.as_bytes(), &mut field).unwrap();
-        request.append(&field).unwrap()
+        request.line(&field)
     }
 
     fn reserve(&mut self, host: usize, content: &Content) -> Reservation {

@@ -36,7 +36,7 @@ use sshsm_protocol::{
 use crate::{
     files,
     ledger::{Head, KnownJournal, Ledger, LedgerError, Link, hex, unhex},
-    output::shown,
+    path::shown,
 };
 use sshsm_client::{ClientError, Failure, Kind, Session};
 

@@ -13,8 +13,8 @@ use sshsm_protocol::{
 
 use super::{Pkcs11Error, TokenKey};
 use crate::{
-    certificate,
     explanation::{Authority, Explanation},
+    issue::Recorded,
     request::BuildError,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{TimestampError, TimestampKey},
@@ -93,7 +93,7 @@ impl Signer for TokenSigner {
         self.algorithm
     }
 
-    fn sign(&mut self, timed: &TimedRequest) -> Result<String, SignerError> {
+    fn sign(&mut self, timed: &TimedRequest, _: Recorded) -> Result<Vec<u8>, SignerError> {
         if !self.judge(timed).is_allowed() {
             return Err(SignerError::Refused);
         }
@@ -101,9 +101,7 @@ impl Signer for TokenSigner {
         let signature = self.key.sign(self.algorithm, request.as_bytes())?;
         let mut field = Vec::new();
         self.algorithm.encode_field(&signature, &mut field).map_err(BuildError::Encoding)?;
-        let certificate = request.append(&field)?;
-        certificate::verify(&certificate, request.as_bytes(), self.key.public(), self.algorithm)?;
-        Ok(certificate)
+        Ok(field)
     }
 
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {

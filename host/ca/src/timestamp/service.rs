@@ -57,7 +57,10 @@ use super::{
     now,
     rate::{Client, Limiter, Rate},
 };
-use crate::{device_key, output};
+use crate::{
+    device_key,
+    notice::{Listener, Notice},
+};
 use sshsm_client::{Failure, Kind};
 
 /// What a client may take; unlike a connector's, it does not keep its connection for minutes.
@@ -89,6 +92,8 @@ pub struct Settings {
     pub tls: Option<Arc<ServerConfig>>,
     /// Whether a client's certificate lets it in.
     pub certificates: bool,
+    /// What is told of each signature, and of each that there is not.
+    pub listener: Listener,
 }
 
 /// Why nothing listens.
@@ -245,6 +250,7 @@ struct Service {
     tokens: Option<Tokens>,
     tls: Option<TlsAcceptor>,
     certificates: bool,
+    listener: Listener,
     metrics: Metrics,
 }
 
@@ -331,7 +337,7 @@ impl Drop for Handshake<'_> {
 
 impl Service {
     fn new(settings: Settings, address: IpAddr) -> Result<Self, ServeError> {
-        let Settings { key, clock, rate, strangers, hosts, tokens, tls, certificates } = settings;
+        let Settings { key, clock, rate, strangers, hosts, tokens, tls, certificates, listener } = settings;
         let algorithm = device_key::algorithm(key.public_key()).map_err(TimestampError::from)?;
         let public = ssh_key::PublicKey::from(key.public_key().clone());
         Ok(Self {
@@ -344,6 +350,7 @@ impl Service {
             tokens,
             tls: tls.map(TlsAcceptor::from),
             certificates,
+            listener,
             metrics: Metrics::default(),
         })
     }
@@ -420,7 +427,7 @@ impl Service {
             Ok(Some(Err(error))) => {
                 self.count(Fate::Failed);
                 // What is wrong with the key is the operator's to know.
-                output::talk(format_args!("no timestamp for {client}: {}", line(&error)));
+                self.listener.tell(&Notice::TimestampFailed { client, error: &error });
                 return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the key cannot sign");
             }
             Ok(None) => {
@@ -429,15 +436,12 @@ impl Service {
             }
             Err(_) => {
                 self.count(Fate::Failed);
-                let limit = SIGNING.as_secs();
-                output::talk(format_args!(
-                    "no timestamp for {client}: the key did not sign within {limit} s"
-                ));
+                self.listener.tell(&Notice::TimestampLate { client, limit: SIGNING });
                 return refusal(StatusCode::SERVICE_UNAVAILABLE, "the key did not sign in time");
             }
         };
         self.count(Fate::Signed);
-        output::talk(format_args!("signed {} at {now} for {client}", hex(&digest)));
+        self.listener.tell(&Notice::TimestampSigned { digest: &digest, now, client });
         if json {
             let algorithm = self.algorithm.algorithm().name();
             let body =
@@ -563,16 +567,6 @@ fn hex(bytes: &[u8]) -> String {
         let _ = write!(text, "{byte:02x}");
         text
     })
-}
-
-fn line(error: &TimestampError) -> String {
-    let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let _ = write!(text, ": {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 fn answer(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Answer {

@@ -26,7 +26,7 @@ use ssh_key::{Mpint, PrivateKey, PublicKey};
 use sshsm_protocol::ssh::public_key::SshCurve;
 use zeroize::Zeroizing;
 
-use crate::output::shown;
+use crate::path::shown;
 use crate::request::decode_base64;
 use crate::{files, input, integer, openssh_key};
 use sshsm_client::{Failure, Kind};
@@ -216,7 +216,10 @@ pub fn read_private(path: &Path, passphrase: AskPassphrase<'_>) -> Result<Privat
 }
 
 /// The text of a key file of either kind, with the permissions of a private one looked at.
-pub(crate) fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
+///
+/// # Errors
+/// When it cannot be read, is not text, or others can read a private key.
+pub fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let read = |source| KeyFileError::Read { path: path.to_owned(), source };
     let broken = |source| KeyFileError::Key { path: path.to_owned(), source };
     let file = File::open(path).map_err(read)?;
@@ -418,7 +421,9 @@ fn text(bytes: &[u8]) -> Result<Zeroizing<String>, KeyFormatError> {
     if is_key || str::from_utf8(bytes).is_ok() { Ok(text) } else { Err(KeyFormatError::NotText) }
 }
 
-pub(crate) fn private_block(text: &str) -> Option<(&str, &str)> {
+/// The label and the PEM text of the first private key in `text`.
+#[must_use]
+pub fn private_block(text: &str) -> Option<(&str, &str)> {
     pem_block(text, |label| label.ends_with("PRIVATE KEY"))
 }
 

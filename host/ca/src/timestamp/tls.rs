@@ -16,7 +16,7 @@ use rustls::{
 };
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig};
 
-use crate::{files, input, output::shown};
+use crate::{files, input, path::shown};
 use sshsm_client::{Failure, Kind};
 
 /// Why there is no TLS.

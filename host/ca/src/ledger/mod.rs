@@ -36,11 +36,12 @@ pub use check::Fault;
 pub use events::Link;
 pub(crate) use events::{hex, unhex};
 pub use journal::{Head, KnownJournal};
-pub use recorder::{Outcome, Recorder, whoami};
+pub use recorder::whoami;
+pub(crate) use recorder::{Outcome, Recorder};
 pub use revocation::{Revocation, Revoked, sha256};
 
 use self::events::About;
-use crate::{files, krl::KrlError, output::shown};
+use crate::{files, krl::KrlError, path::shown};
 use sshsm_client::{Failure, Kind};
 
 /// `sshL`, in the file's header.
