@@ -314,7 +314,7 @@ mod tests {
             ("max-principals = 0", 18, "from 1 to 65535"),
             ("allow-extensions = [\"\"]", 21, "empty"),
             ("force-command = []", 17, "empty"),
-            ("source-address = [\"10.0.0.1/8\"]", 19, "behind its prefix"),
+            ("source-address = [\"10.0.0.1/8\"]", 19, "after its prefix"),
             ("source-address = [\"10.0.0.0/33\"]", 19, "longer than the address"),
             ("subject-keys = [\"dsa\"]", 17, "known are rsa, "),
             ("subject-keys = [\"rsa\", \"rsa-2048\"]", 24, "stands twice"),
