@@ -9,7 +9,7 @@ use sshsm_client::{Failure, Kind};
 use crate::{
     causes::line,
     certificate,
-    ledger::{Answer, Ledger, LedgerError, LogSpan, Outcome, Recorder, Sent, Serial, State},
+    ledger::{Answer, Ledger, LedgerError, LogSpan, Outcome, Recorded, Recorder, Sent, Serial, State},
     notice::{Listener, Notice},
     request::{Content, SigningRequest},
     signer::{Signer, SignerError, TimedRequest},
@@ -57,15 +57,6 @@ impl Failure for IssueError {
         }
     }
 }
-
-/// That the request which is about to be signed is recorded, where there is a ledger. [`Issuer::issue`] alone makes one, and
-/// no [`Signer`] signs without:
-///
-/// ```compile_fail,E0423
-/// let recorded = sshsm_ca::issue::Recorded(());
-/// ```
-#[derive(Debug)]
-pub struct Recorded(());
 
 /// A certificate, verified and recorded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -176,8 +167,8 @@ impl Issuer {
         let after = reservation.as_ref().and_then(|_| signer.log_mark());
         let bytes = timed.request().as_bytes();
         let sent = Sent { request: bytes, payload_length: timed.payload_length(), log_after: after };
-        recorder.sent(reservation.as_ref(), &sent).map_err(IssueError::Ledger)?;
-        let signed = signed(signer, &timed);
+        let recorded = recorder.sent(reservation.as_ref(), &sent).map_err(IssueError::Ledger)?;
+        let signed = signed(signer, &timed, recorded);
         // A way that broke does not lead to the log either.
         let lost = matches!(&signed, Err(error) if error.answer() == Answer::Unknown);
         let span = match reservation.as_ref().filter(|_| !lost) {
@@ -206,8 +197,8 @@ impl Issuer {
 }
 
 /// The signature field, once it is the signature that was asked for.
-fn signed(signer: &mut dyn Signer, timed: &TimedRequest) -> Result<Vec<u8>, SignerError> {
-    let signature = signer.sign(timed, Recorded(()))?;
+fn signed(signer: &mut dyn Signer, timed: &TimedRequest, recorded: Recorded) -> Result<Vec<u8>, SignerError> {
+    let signature = signer.sign(timed, recorded)?;
     let request = timed.request().as_bytes();
     let certificate = [request, &signature].concat();
     certificate::verify(&certificate, request, signer.ca_key(), signer.algorithm())?;

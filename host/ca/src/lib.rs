@@ -26,6 +26,7 @@ pub mod child;
 pub mod device_address;
 pub mod device_key;
 pub mod duration;
+mod enforced_by;
 pub mod explanation;
 pub mod files;
 pub mod input;

@@ -4,12 +4,8 @@
 //! CA key that was named; when the device refuses, the same evaluation is run here on the device's own template, so
 //! that the refusal can be explained.
 
-use std::{
-    fmt,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use serde::Serialize;
 use ssh_key::{HashAlg, PublicKey, public::KeyData};
 use sshsm_firmware::ssh::policy::{BothDomains, OnDevice};
 use sshsm_protocol::{
@@ -23,12 +19,12 @@ use sshsm_protocol::{
     },
 };
 
+pub use crate::enforced_by::EnforcedBy;
 use crate::{
     certificate::CertificateError,
     device_key::{self, DeviceKeyError},
     explanation::{Authority, Explanation},
-    issue::Recorded,
-    ledger::{Answer, LogSpan},
+    ledger::{Answer, LogSpan, Recorded},
     pkcs11::Pkcs11Error,
     request::{BuildError, COMMAND_LENGTH, Content, SigningRequest, StoredRequest},
     timestamp::{TimestampError, TimestampSource},
@@ -187,25 +183,6 @@ fn missing(object_type: ObjectType, id: ObjectId) -> impl Fn(SignerError) -> Sig
             SignerError::Missing { object_type, id }
         }
         error => error,
-    }
-}
-
-/// Who sees to it that nothing is signed but what the template allows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum EnforcedBy {
-    /// The device that has the CA key: nobody can talk it out of it.
-    Device,
-    /// This program: whoever can use the CA key without it can sign anything.
-    Host,
-}
-
-impl fmt::Display for EnforcedBy {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Device => "device",
-            Self::Host => "host",
-        })
     }
 }
 

@@ -18,7 +18,7 @@ use super::{
     revocation::{Revocation, Revoked},
     serial_of,
 };
-use crate::{request::Content, signer::EnforcedBy};
+use crate::{enforced_by::EnforcedBy, request::Content};
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]

@@ -36,8 +36,8 @@ pub use check::Fault;
 pub use events::Link;
 pub(crate) use events::{hex, unhex};
 pub use journal::{Head, KnownJournal};
-pub use recorder::whoami;
 pub(crate) use recorder::{Outcome, Recorder};
+pub use recorder::{Recorded, whoami};
 pub use revocation::{Revocation, Revoked, sha256};
 
 use self::events::About;

@@ -69,9 +69,11 @@ impl Recorder {
     ///
     /// # Errors
     /// When it is not recorded: it is not to be sent then.
-    pub(crate) fn sent(&self, reservation: Option<&Reservation>, sent: &Sent<'_>) -> Result<()> {
-        let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) else { return Ok(()) };
-        ledger.lock().unwrap_or_else(PoisonError::into_inner).sent(reservation, sent)
+    pub(crate) fn sent(&self, reservation: Option<&Reservation>, sent: &Sent<'_>) -> Result<Recorded> {
+        if let (Some(ledger), Some(reservation)) = (&self.ledger, reservation) {
+            ledger.lock().unwrap_or_else(PoisonError::into_inner).sent(reservation, sent)?;
+        }
+        Ok(Recorded(()))
     }
 
     /// Records what became of a reservation: the certificate, or why there is none.
@@ -92,6 +94,15 @@ impl Recorder {
         }
     }
 }
+
+/// Proof that the request which is about to be signed is recorded, if there is a ledger. No [`Signer`] signs without it, and
+/// only [`crate::issue::Issuer`] obtains one:
+///
+/// ```compile_fail,E0423
+/// let recorded = sshsm_ca::ledger::Recorded(());
+/// ```
+#[derive(Debug)]
+pub struct Recorded(());
 
 /// What became of a reservation.
 #[derive(Debug)]

@@ -14,7 +14,7 @@ use sshsm_protocol::{
 use super::{Pkcs11Error, TokenKey};
 use crate::{
     explanation::{Authority, Explanation},
-    issue::Recorded,
+    ledger::Recorded,
     request::BuildError,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
     timestamp::{TimestampError, TimestampKey},
