@@ -6,7 +6,7 @@ use crate::exchange::ExchangeError;
 
 /// The test identity of pid.codes: vendor and product.
 pub const USB_IDENTITY: (u16, u16) = (0x1209, 0x0001);
-/// That identity is anybody's; this product string is ours.
+/// That identity is shared with others; this product string is ours.
 pub const PRODUCT: &str = "sshsm";
 
 /// A board on a serial port.
@@ -14,14 +14,14 @@ pub const PRODUCT: &str = "sshsm";
 pub struct Board {
     /// The port: `/dev/ttyACM0`, `COM3`.
     pub path: String,
-    /// The serial number of its USB identity, where the system tells it.
+    /// The serial number of its USB identity, if the system reports it.
     pub usb_serial: Option<String>,
 }
 
 /// The boards that are plugged in, in the order of their ports.
 ///
 /// # Errors
-/// [`ExchangeError::Enumeration`] when the system does not tell its serial ports.
+/// [`ExchangeError::Enumeration`] when the system does not list its serial ports.
 pub fn boards() -> Result<Vec<Board>, ExchangeError> {
     serialport::available_ports().map(only_boards).map_err(|error| ExchangeError::Enumeration(error.into()))
 }
@@ -53,7 +53,7 @@ fn only_boards(ports: Vec<SerialPortInfo>) -> Vec<Board> {
     let mut boards: Vec<Board> = ports
         .into_iter()
         .filter_map(|port| match port.port_type {
-            // macOS has each port twice; the "tty" one waits for a carrier that never comes.
+            // macOS lists each port twice; the "tty" one waits for a carrier that never comes.
             SerialPortType::UsbPort(usb)
                 if (usb.vid, usb.pid) == USB_IDENTITY
                     && usb.product.as_deref() == Some(PRODUCT)

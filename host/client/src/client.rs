@@ -18,8 +18,8 @@ pub struct Client {
 }
 
 impl Client {
-    /// Asks the device at the end of `exchange` who it is, which also says how long its messages may be. `listener` is told
-    /// of what the caller should know of and that is not an error.
+    /// Asks the device at the end of `exchange` to identify itself, which also determines how long its
+    /// messages may be. `listener` receives what the caller should know and that is not an error.
     ///
     /// # Errors
     /// When the device does not answer as one.
@@ -28,22 +28,22 @@ impl Client {
         Ok(Self { exchange, identity, listener })
     }
 
-    /// What the device said of itself when it was connected to.
+    /// The identity that the device reported when the connection was made.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
     }
 
-    /// Where the device is, in the words of `--device`.
+    /// The device's address, in the form of `--device`.
     #[must_use]
     pub fn describe(&self) -> String {
         self.exchange.describe()
     }
 
-    /// The device's own public key, as it says: whoever relays could say another.
+    /// The device's own public key, as reported: a relay could report another.
     ///
     /// # Errors
-    /// When it says none.
+    /// When it reports none.
     pub fn device_public_key(&mut self) -> Result<Point> {
         let command = Command::GetDevicePublicKey;
         let answer = plain(self.exchange.as_mut(), command, &[])?;
@@ -61,7 +61,7 @@ impl Client {
         self.identity.max_payload()
     }
 
-    /// What is told of [`Notice`](crate::Notice)s.
+    /// The receiver of [`Notice`](crate::Notice)s.
     #[must_use]
     pub const fn listener(&self) -> &Listener {
         &self.listener

@@ -1,8 +1,8 @@
-//! A device behind a YubiHSM connector: `GET /connector/status`, then one `POST /connector/api` a frame.
+//! A device behind a YubiHSM connector: `GET /connector/status`, then one `POST /connector/api` per frame.
 //!
-//! One connection is kept open. An answer may take as long as it takes (a board makes an RSA-4096 key in minutes);
-//! only connecting and the status page are bounded. Proxies from the environment are not used: a frame goes to the
-//! address that was named, or nowhere.
+//! One connection is kept open. An answer may take any time (a board needs minutes to generate an RSA-4096
+//! key); only connecting and the status page have a time limit. Proxies from the environment are not used: a
+//! frame goes to the named address, or nowhere.
 
 use std::{io, time::Duration};
 
@@ -77,12 +77,12 @@ impl Connector {
             Err(ureq::Error::BodyExceedsLimit(_)) => {
                 Err(ExchangeError::TooLarge { address: self.address.clone() })
             }
-            // The body ended before Content-Length bytes had come.
+            // The body ended before Content-Length bytes had arrived.
             Err(error) => Err(self.broken(error)),
         }
     }
 
-    /// Tells a request that never left from one whose answer is lost.
+    /// Distinguishes a request that was never sent from one whose answer was lost.
     fn broken(&self, error: ureq::Error) -> ExchangeError {
         use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
         use ureq::Timeout as Stage;
@@ -117,7 +117,7 @@ impl Exchange for Connector {
         self.address.clone()
     }
 
-    /// A connection of its own, where this one is in use.
+    /// A separate connection, while this one is in use.
     fn beside(&self) -> Option<Box<dyn Exchange>> {
         Some(Box::new(self.clone()))
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_port_where_nobody_listens_is_unreachable() {
+    fn a_port_without_a_listener_is_unreachable() {
         let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
         assert!(matches!(Connector::open(&free), Err(ExchangeError::Unreachable { .. })));
     }

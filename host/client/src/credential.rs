@@ -6,8 +6,8 @@ use sshsm_protocol::{
 };
 use zeroize::Zeroizing;
 
-/// The id of the key that has the new password until the real one has it. It is fixed, so that a run that was cut short in
-/// between finds it.
+/// The id of the key that has the new password until the real one has it. It is fixed, so that a run after an
+/// interruption finds it.
 pub const SUCCESSOR: ObjectId = match ObjectId::new(0xfffe) {
     Ok(id) => id,
     Err(_) => ObjectId::DEFAULT_AUTHENTICATION_KEY,
@@ -21,11 +21,12 @@ pub enum Credential {
     Password(Zeroizing<String>),
     /// The authentication key that a password makes.
     Key(AuthenticationKey),
-    /// A P-256 private key; the device has its public half, and shows that it holds the private half of its own key.
+    /// A P-256 private key; the device has its public half, and proves that it holds the private half of its
+    /// own key.
     PrivateKey {
         /// The host's.
         key: p256::SecretKey,
-        /// The device's public key, which says which device it must be.
+        /// The device's public key, which identifies the expected device.
         device: Point,
     },
 }

@@ -37,7 +37,7 @@ pub enum ClientError {
     /// The device refused the command.
     #[error("the device refused \"{command}\": {error} (code {code:#04x})", code = error.code())]
     Device {
-        /// What was asked.
+        /// The command.
         command: Command,
         /// The device's reason.
         error: DeviceError,
@@ -45,31 +45,31 @@ pub enum ClientError {
     /// The device refused the command with a code that has no meaning.
     #[error("the device refused \"{command}\" with the undefined error code {code:#04x}")]
     UndefinedError {
-        /// What was asked.
+        /// The command.
         command: Command,
         /// The code.
         code: u8,
     },
-    /// The answer is not what the command answers with.
+    /// The answer does not fit the command.
     #[error("the device's answer to \"{command}\" makes no sense: {reason}")]
     Nonsense {
-        /// What was asked.
+        /// The command.
         command: Command,
-        /// What was wrong.
+        /// The defect.
         reason: String,
     },
     /// The answer was not encrypted and authenticated by the device that the session is with.
     #[error("the device's answer to \"{command}\" is not authentic")]
     NotAuthentic {
-        /// What was asked.
+        /// The command.
         command: Command,
-        /// What was wrong.
+        /// The error of the channel.
         source: ChannelError,
     },
-    /// The request is longer than the device takes.
-    #[error("\"{command}\" with {length} bytes is more than the {limit} that this device takes")]
+    /// The request is longer than the device accepts.
+    #[error("\"{command}\" with {length} bytes is more than the {limit} that this device accepts")]
     TooLong {
-        /// What was asked.
+        /// The command.
         command: Command,
         /// Bytes of its payload.
         length: usize,
@@ -125,13 +125,13 @@ impl Failure for ClientError {
         Some(match self {
             Self::Exchange(error) => return error.help(),
             Self::UnknownAuthenticationKey(ObjectId::DEFAULT_AUTHENTICATION_KEY) => {
-                "name another one with --auth-key. If a change of its password was cut short, authentication key 0xfffe has the \
+                "name another one with --auth-key. If a change of its password was interrupted, authentication key 0xfffe has the \
                  new password: repeat that `sshsm provision` or `sshsm authentication-key change`, or open the device with \
                  --auth-key 0xfffe"
             }
             Self::UnknownAuthenticationKey(_) => "name another one with --auth-key",
             Self::WrongPassword(SUCCESSOR) => {
-                "give the new password that an earlier run, which was cut short, was to set"
+                "give the new password that an earlier run, which was interrupted, was to set"
             }
             Self::WrongPassword(_) => {
                 "a fresh device has authentication key 1 with the password \"password\""
@@ -166,10 +166,10 @@ const fn refusal_help(command: Command, error: DeviceError) -> Option<&'static s
         DeviceError::InvalidCommand
             if matches!(command, Command::StartBootLoader | Command::RestartDevice) =>
         {
-            "a YubiHSM 2, and a device that is as strict, know no such command: unplug it"
+            "a YubiHSM 2 and a strict device do not know this command: unplug it"
         }
         DeviceError::InvalidCommand if matches!(command, Command::GetDeviceStatus) => {
-            "a YubiHSM 2, and a device that is as strict, do not say which image they run"
+            "a YubiHSM 2 and a strict device do not report which image they run"
         }
         DeviceError::StorageFailed => "`sshsm device storage` shows how full the device is",
         DeviceError::InsufficientPermissions if matches!(command, Command::SignSshCertificate) => {
@@ -196,14 +196,15 @@ const fn refusal_help(command: Command, error: DeviceError) -> Option<&'static s
 }
 
 impl ClientError {
-    /// Whether the session it happened in has ended; after a refusal by the device it goes on.
+    /// Whether the session in which it happened has ended; after a refusal by the device the session
+    /// continues.
     #[must_use]
     pub const fn ends_session(&self) -> bool {
         !matches!(self, Self::Device { .. } | Self::UndefinedError { .. } | Self::TooLong { .. })
     }
 
-    /// Whether the device may have carried the command out all the same: it may have been sent, and what came is not known to
-    /// be the device's answer.
+    /// Whether the device may have carried out the command anyway: it may have been sent, and what arrived is
+    /// not known to be the device's answer.
     #[must_use]
     pub const fn may_have_run(&self) -> bool {
         match self {

@@ -1,7 +1,8 @@
 //! How a frame reaches a device: one request frame in, one response frame out.
 //!
-//! An exchange knows nothing of commands or sessions. It promises that what it returns is exactly one frame of the
-//! length its header states, and it never repeats a request: a command may have changed the device already.
+//! An exchange knows nothing about commands or sessions. It guarantees that what it returns is exactly one
+//! frame of the length its header states, and it never repeats a request: a command may have changed the
+//! device already.
 
 use std::{error::Error, io};
 
@@ -17,20 +18,20 @@ pub trait Exchange: Send {
     /// Sends one frame (`code u8 ‖ length u16 ‖ payload`) and returns the frame the device answered with.
     ///
     /// # Errors
-    /// When no answer came or the answer was not one whole frame. What the device did is then unknown.
+    /// When no answer arrived or the answer was not one whole frame. It is then unknown what the device did.
     fn transact(&mut self, frame: &[u8]) -> Result<Vec<u8>, ExchangeError>;
 
-    /// Where the device is, in the words of `--device`.
+    /// The device's address, in the form of `--device`.
     fn describe(&self) -> String;
 
-    /// Another road to the same device, which can be used while an answer is waited for on this one; `None` where there is
-    /// only one.
+    /// Another connection to the same device, which can be used while this one waits for an answer; `None` if
+    /// there is only one.
     fn beside(&self) -> Option<Box<dyn Exchange>> {
         None
     }
 
-    /// Whether the device is still there, as far as that can be told without a command; its serial number where it is
-    /// known.
+    /// Whether the device is still there, as far as that can be determined without a command; returns its
+    /// serial number if known.
     ///
     /// # Errors
     /// When it is not.
@@ -43,15 +44,15 @@ pub trait Exchange: Send {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ExchangeError {
-    /// Nobody answers at that address.
+    /// Nothing answers at that address.
     #[error("no device at {address}")]
     Unreachable {
         /// The address asked.
         address: String,
-        /// What the network said.
+        /// The network error.
         source: io::Error,
     },
-    /// Somebody answers HTTP there, but not as a YubiHSM connector.
+    /// An HTTP server answers there, but not a YubiHSM connector.
     #[error("{address} is not a YubiHSM connector: {reason}")]
     NotAConnector {
         /// The address asked.
@@ -80,10 +81,10 @@ pub enum ExchangeError {
     Interrupted {
         /// The address asked.
         address: String,
-        /// What the network said.
+        /// The network error.
         source: io::Error,
     },
-    /// The program was told to end while an answer was waited for.
+    /// The program was told to stop while it waited for an answer.
     #[error("interrupted while {address} was waited for")]
     Stopped {
         /// The address asked.
@@ -103,13 +104,13 @@ pub enum ExchangeError {
         /// The address asked.
         address: String,
     },
-    /// The system does not tell which serial ports there are.
+    /// The system does not list its serial ports.
     #[error("cannot list the serial ports")]
     Enumeration(#[source] io::Error),
-    /// `serial:` where no board is plugged in.
+    /// `serial:` when no board is plugged in.
     #[error("no board is plugged in (USB identity 1209:0001, product \"sshsm\")")]
     NoBoard,
-    /// `serial:` where several boards are plugged in.
+    /// `serial:` when several boards are plugged in.
     #[error("several boards are plugged in: {}; name one", .0.join(", "))]
     ManyBoards(Vec<String>),
     /// This user may not open the port.
@@ -129,7 +130,7 @@ pub enum ExchangeError {
     NotADevice {
         /// The port.
         path: String,
-        /// What was missed.
+        /// What was missing.
         reason: &'static str,
     },
     /// The board speaks the link in other versions.
@@ -158,7 +159,7 @@ pub enum ExchangeError {
     InProcess {
         /// Which device.
         device: String,
-        /// What it said.
+        /// The device's error.
         source: Box<dyn Error + Send + Sync>,
     },
 }
@@ -213,10 +214,10 @@ impl ExchangeError {
     }
 }
 
-/// Returns `answer` when it is exactly one frame.
+/// Returns `answer` if it is exactly one frame.
 ///
 /// # Errors
-/// [`ExchangeError::Truncated`] when it is not; `address` says where it came from.
+/// [`ExchangeError::Truncated`] if it is not; `address` names its source.
 pub fn whole_frame(answer: Vec<u8>, address: &str) -> Result<Vec<u8>, ExchangeError> {
     match Frame::parse(&answer) {
         Ok(_) => Ok(answer),

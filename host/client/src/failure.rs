@@ -1,13 +1,14 @@
-//! What every error of this program says of itself: whose fault it is, and what to do next.
+//! The classification of every error of this program: whose fault it is, and what to do next.
 //!
-//! Each error decides both for each of its variants, in its own file. The command line makes exit codes of the kinds.
+//! Each error decides both for each of its variants, in its own file. The command line turns the kinds into
+//! exit codes.
 
 use std::{error::Error, io};
 
 use sshsm_protocol::ssh::{request::RequestError, template::TemplateError};
 
-/// Whose fault a failure is, in order of gravity: what concerns all that was asked for comes after what concerns one
-/// file, and that after an answer that is no.
+/// Whose fault a failure is, in order of severity: failures that concern the whole call rank above those of
+/// one file, which rank above a negative answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     /// A template or a missing right forbids it.
@@ -31,14 +32,14 @@ pub trait Failure: Error {
     /// Whose fault it is.
     fn kind(&self) -> Kind;
 
-    /// What to do next with `sshsm`, where the error's own words do not say it.
+    /// What to do next with `sshsm`, if the error message does not say it.
     fn help(&self) -> Option<&'static str> {
         None
     }
 }
 
-/// What the system refuses is about a file. An error that the system does not know is one of ours, such as a passphrase
-/// that was not given; and a file that is not text could be read.
+/// The system's refusals concern a file. An error that does not come from the system is one of ours, such as
+/// a missing passphrase; and a file that is not text could be read.
 impl From<&io::Error> for Kind {
     fn from(error: &io::Error) -> Self {
         match error.kind() {

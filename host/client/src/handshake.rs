@@ -20,8 +20,8 @@ use crate::{
     plain::{answer_of, encoded, framed, read},
 };
 
-/// How long a device whose sessions are all taken is asked for one. Those that were begun and not authenticated, by somebody
-/// with a wrong password for example, give way after five seconds.
+/// How long to keep asking a device whose sessions are all taken. Sessions that were created but not
+/// authenticated, by a client with a wrong password for example, are evicted after five seconds.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(6);
 
 /// Opens a session under authentication key `id`; asks for one for so long while all are taken.

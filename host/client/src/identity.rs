@@ -1,4 +1,4 @@
-//! What a device says of itself.
+//! What a device reports about itself.
 
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Command,
@@ -15,7 +15,7 @@ use crate::{
     plain::plain,
 };
 
-/// What a device says of itself.
+/// A device's report about itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The firmware that the device is, or behaves as.
@@ -26,7 +26,7 @@ pub struct Identity {
     pub log_total: u8,
     /// Audit log entries in use.
     pub log_used: u8,
-    /// Algorithms it supports; numbers unknown here are left out.
+    /// Algorithms it supports; unknown numbers are left out.
     pub algorithms: Vec<Algorithm>,
 }
 
@@ -54,14 +54,14 @@ impl Identity {
     }
 }
 
-/// What a device says of itself to a session.
+/// A device's report about itself within a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The board's name.
     pub board: String,
     /// The version of the sshsm firmware: major, minor, patch.
     pub firmware: [u8; 3],
-    /// The image that it runs, as that says itself; `None` where it does not know.
+    /// The running image, as reported; `None` if the device does not know it.
     pub image: Option<Image>,
     /// Whether there is something to touch.
     pub button: bool,
@@ -69,15 +69,15 @@ pub struct Status {
     pub boot_loader: bool,
     /// Whether templates are frozen.
     pub templates_frozen: bool,
-    /// Sessions whose host has authenticated, this one included.
+    /// Sessions whose host has authenticated, including this one.
     pub sessions: u8,
     /// Sessions that were begun and not authenticated.
     pub half_open: u8,
     /// Whether every command is logged.
     pub force_audit: AuditMode,
-    /// What has to be confirmed by a touch.
+    /// The operations that need a touch.
     pub presence: UserPresence,
-    /// The newest entry of the audit log; `None` from firmware that does not say.
+    /// The newest entry of the audit log; `None` from firmware that does not report it.
     pub log: Option<LogMark>,
 }
 
@@ -86,6 +86,6 @@ pub struct Status {
 pub struct DevicePublicKey {
     /// Its algorithm.
     pub algorithm: AsymmetricAlgorithm,
-    /// RSA modulus, `X‖Y`, or the 32 bytes of Ed25519; as long as the algorithm says.
+    /// RSA modulus, `X‖Y`, or the 32 bytes of Ed25519; as long as the algorithm requires.
     pub bytes: Vec<u8>,
 }

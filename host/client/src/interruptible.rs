@@ -1,5 +1,5 @@
-//! An exchange that gives up waiting for an answer when the program is told to end, so that what it has begun can be put
-//! right.
+//! An exchange that stops waiting for an answer when the program is told to stop, so that unfinished work can
+//! be cleaned up.
 
 use std::{
     sync::{
@@ -17,33 +17,33 @@ use crate::exchange::{Exchange, ExchangeError};
 const PATIENCE: Duration = Duration::from_secs(2);
 const LOOK: Duration = Duration::from_millis(20);
 
-/// Whether the program was told to end.
+/// Whether the program was told to stop.
 #[derive(Debug, Clone, Default)]
 pub struct Stop(Arc<AtomicBool>);
 
 impl Stop {
-    /// Tells it to end.
+    /// Tells it to stop.
     pub fn tell(&self) {
         self.0.store(true, Relaxed);
     }
 
-    /// Whether it was told.
+    /// Whether it was told to stop.
     #[must_use]
     pub fn is_told(&self) -> bool {
         self.0.load(Relaxed)
     }
 }
 
-/// Any exchange; where there is a road beside it, an exchange on it can be given up.
+/// Any exchange; if there is a second connection to the device, an exchange can be abandoned.
 pub struct Interruptible {
     exchange: Box<dyn Exchange>,
     stop: Stop,
-    /// The exchange that was given up first; those after it put things right.
+    /// Whether the first exchange was abandoned; later ones clean up.
     given_up: bool,
 }
 
 impl Interruptible {
-    /// Gives up when `stop` is told.
+    /// Abandons an exchange when `stop` is signalled.
     #[must_use]
     pub fn new(exchange: Box<dyn Exchange>, stop: Stop) -> Self {
         Self { exchange, stop, given_up: false }
@@ -55,7 +55,7 @@ impl Exchange for Interruptible {
         let Some(mut road) = self.exchange.beside() else { return self.exchange.transact(frame) };
         let frame = frame.to_vec();
         let (answer, answers) = mpsc::channel();
-        // Left alone when it is given up: nothing interrupts it, and nothing waits for it.
+        // Detached when it is abandoned: nothing interrupts it, and nothing waits for it.
         thread::spawn(move || answer.send(road.transact(&frame)));
         let mut until = None;
         loop {

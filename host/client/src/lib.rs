@@ -14,11 +14,11 @@
 //! | to learn about | open |
 //! |---|---|
 //! | how a frame reaches a device | [`Exchange`], [`Connector`], [`serial`], [`board`] |
-//! | an exchange that can be given up | [`interruptible`] |
+//! | an exchange that can be abandoned | [`interruptible`] |
 //! | a device outside any session | [`Client`], [`Identity`] |
 //! | a session and its commands | [`Session`], [`Credential`] |
 //! | secrets for a device whose password everyone knows | [`private_session`] |
-//! | what the caller is told meanwhile | [`Listener`], [`Notice`] |
+//! | progress messages for the caller | [`Listener`], [`Notice`] |
 //! | whose fault an error is, and what to do next | [`Failure`], [`Kind`] |
 //!
 //! # Features

@@ -1,4 +1,4 @@
-//! What a caller should know of while work goes on, and that is not an error. This crate never prints.
+//! What a caller should know during an operation, and that is not an error. This crate never prints.
 
 use std::{fmt, sync::Arc};
 
@@ -17,24 +17,25 @@ pub enum Notice<'a> {
     },
     /// The device still works on a command of a client that is gone; this one waits.
     Busy,
-    /// The device that is reached has something that everyone who uses it must know.
+    /// The device in use has a property that every user of it must know.
     Warning {
         /// Which device.
         device: &'a str,
         /// What to know.
         warning: &'static str,
     },
-    /// New keys go to a device whose public key was not known beforehand: a relay in its place could read them.
+    /// New keys are sent to a device whose public key was not known beforehand: a relay in its place could
+    /// read them.
     NotIdentified,
-    /// The temporary authentication key may still be on the device. Its private half was nowhere but in this process, and
-    /// the next private session takes the key away.
+    /// The temporary authentication key may still be on the device. Its private half existed only in this
+    /// process, and the next private session deletes the key.
     TemporaryKeyLeft {
         /// The key.
         id: ObjectId,
         /// Why it may be.
         error: &'a ClientError,
     },
-    /// A run that was cut short left an authentication key on the device, which this session may not delete.
+    /// An interrupted run left an authentication key on the device, which this session may not delete.
     KeyLeftBehind {
         /// The key.
         id: ObjectId,
@@ -43,12 +44,12 @@ pub enum Notice<'a> {
     },
 }
 
-/// What is told of [`Notice`]s; the default one does nothing with them.
+/// The receiver of [`Notice`]s; the default one ignores them.
 #[derive(Clone)]
 pub struct Listener(Arc<dyn Fn(&Notice<'_>) + Send + Sync>);
 
 impl Listener {
-    /// Calls `tell` with each notice, from whichever thread it comes.
+    /// Calls `tell` with each notice, from any thread.
     pub fn new(tell: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }

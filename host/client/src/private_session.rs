@@ -1,10 +1,11 @@
-//! Secrets for a device whose password everyone knows, over a road where others may listen.
+//! Secrets for a device whose password everyone knows, over a connection where others may listen.
 //!
-//! The keys of a session that a password opens follow from the password and from what was sent in plain: a recording and
-//! the factory's password are enough to read it. The keys of a session under a P-256 key come from an ephemeral agreement,
-//! and no recording opens it. So the device is given a P-256 key that is made for this, what is secret is sent in a session
-//! under that key only, and the key is deleted. A program in between that does not only listen, but puts keys of its own in
-//! the place of those that pass, is kept out by the device's own public key, where that is known beforehand.
+//! The keys of a session opened with a password follow from the password and from data sent in plain: a
+//! recording and the factory password are enough to decrypt it. The keys of a session under a P-256 key come
+//! from an ephemeral key agreement, and no recording can decrypt it. The device is therefore given a P-256
+//! key made for this purpose, secrets are sent only in a session under that key, and the key is deleted. An
+//! attacker in between who does not just listen, but replaces the keys that pass with its own, is kept out by
+//! the device's own public key, if that is known beforehand.
 
 use sshsm_protocol::{
     Algorithm, Capabilities, Capability, DeviceError, Label, ObjectId, ObjectType,
@@ -27,13 +28,14 @@ pub use crate::credential::SUCCESSOR;
 
 /// The label of the P-256 key that is on a device only while this is done.
 const LABEL: &str = "sshsm temporary key";
-/// What the label of [`SUCCESSOR`] begins with; the rest is that of the key that it stands in for, as much as there is room for.
+/// The prefix of the label of [`SUCCESSOR`]; the rest is that of the key that it replaces temporarily, as far
+/// as there is room.
 const SUCCESSOR_LABEL: &[u8] = b"tempfor:";
 
 /// Why no secret was sent, or why a change is half done.
 #[derive(Debug, thiserror::Error)]
 pub enum PrivateSessionError {
-    /// The factory's password on a network, and nothing says which device answers.
+    /// The factory password on a network, with nothing to identify the device that answers.
     #[error(
         "the session is opened with the factory's password, the device is on another computer, and its public key is not \
          known here: a relay could read the new keys"
@@ -45,13 +47,13 @@ pub enum PrivateSessionError {
          here and the device could read the new keys"
     )]
     NoAgreement,
-    /// The device was named, and says that it cannot show that it is the one.
+    /// The device was identified, but reports that it cannot prove its identity.
     #[error(
         "the device says that it has no P-256 authentication keys, so it cannot show that it has the public key that it \
          should; a relay could say so in its place; no new key was sent"
     )]
     CannotShow,
-    /// The authentication key has the factory's password and may not put, or not delete, another key.
+    /// The authentication key has the factory password and may not put, or not delete, another key.
     #[error(
         "authentication key {key} has the factory's password, and a session that others cannot read needs a temporary key, \
          which it may not put, or not delete"
@@ -59,7 +61,7 @@ pub enum PrivateSessionError {
     Rights {
         /// The key.
         key: ObjectId,
-        /// What the device said, if it was asked.
+        /// The device's answer, if it was asked.
         source: Option<ClientError>,
     },
     /// Another device answers than the one that was named, or a relay changed a key on its way.
@@ -68,7 +70,7 @@ pub enum PrivateSessionError {
          which may have put an authentication key of its own on the device; no new key was sent"
     )]
     OtherDevice,
-    /// The session that everyone can open told another thing of the key than the private one.
+    /// The session that everyone can open reported something different about the key from the private one.
     #[error(
         "authentication key {key} is another in the private session than it was in the session with the factory's password: \
          another client changed it, or a relay told something else; no new key was sent"
@@ -119,13 +121,13 @@ impl Failure for PrivateSessionError {
                  --device-key, and look with `sshsm key list` for authentication keys that you did not put there"
             }
             Self::CannotShow => {
-                "do it at the computer that the device is plugged into; without --device-key nothing says which device it is"
+                "do it at the computer that the device is plugged into; without --device-key nothing identifies the device"
             }
             Self::OtherKey { .. } => {
                 "do it at the computer that the device is plugged into, and look there with `sshsm key list` first"
             }
             Self::HalfChanged { .. } => {
-                "run the same command again, by the same way or another: it goes on from there and deletes 0xfffe. \
+                "run the same command again, over the same transport or another: it continues from there and deletes 0xfffe. \
                  Or delete that yourself, with whichever password opens the key now: `sshsm key delete 0xfffe --type \
                  authentication-key`; where the key is gone, --auth-key 0xfffe opens the device with the new password"
             }
@@ -136,13 +138,14 @@ impl Failure for PrivateSessionError {
 /// How new secrets reach a device that has a password which everyone knows.
 #[derive(Debug)]
 pub enum Way {
-    /// In a session under that password: no one is in between, or the user accepts that those who are can read it.
+    /// In a session under that password: no one is in between, or the user accepts that anyone in between can
+    /// read it.
     Open,
     /// In a session under a temporary P-256 key.
     Private {
         /// The device's public key.
         device: Point,
-        /// Whether it was known beforehand; otherwise it is the word of what answered.
+        /// Whether it was known beforehand; otherwise it was reported by whatever answered.
         known: bool,
     },
     /// Not at all.
@@ -158,7 +161,7 @@ pub struct Opening {
     pub credential: Credential,
     /// The device's public key.
     pub device: Point,
-    /// Whether that was known beforehand; otherwise it is the word of what answered.
+    /// Whether it was known beforehand; otherwise it was reported by whatever answered.
     pub known: bool,
 }
 
@@ -167,10 +170,11 @@ pub struct Opening {
 pub enum Moment {
     /// In the session that everyone can open.
     Open,
-    /// In the private session, whose temporary key has this id; others may still be in sessions under the old password.
+    /// In the private session, whose temporary key has this id; others may still have sessions under the old
+    /// password.
     Private(ObjectId),
-    /// The old key is deleted, and every session under its password has ended; the new key is not there yet. The session is
-    /// under [`SUCCESSOR`].
+    /// The old key is deleted, and every session under its password has ended; the new key is not there yet.
+    /// The session is under [`SUCCESSOR`].
     Between,
 }
 
@@ -191,7 +195,7 @@ impl Moment {
 pub enum Changed {
     /// It did, in a private session.
     Sent,
-    /// It went on from where an earlier call was cut short, which had sent it; to whom is not known.
+    /// It continued an earlier call that was interrupted and had already sent it; to whom is not known.
     Resumed,
 }
 
@@ -199,15 +203,15 @@ pub enum Changed {
 struct Temporary {
     id: ObjectId,
     credential: Credential,
-    /// What the key is that it stands in for.
+    /// The info of the key that it replaces temporarily.
     info: ObjectInfo,
 }
 
 impl Opening {
-    /// Does `work` in a session that no recording opens.
+    /// Runs `work` in a session that no recording can decrypt.
     ///
     /// # Errors
-    /// [`PrivateSessionError`], and then `work` was not begun; what `work` says.
+    /// [`PrivateSessionError`], and then `work` was not begun; the error of `work`.
     pub fn within<T, E: From<ClientError> + From<PrivateSessionError>>(
         &self,
         client: &mut Client,
@@ -219,7 +223,7 @@ impl Opening {
         let (result, removed) = match temporary.open(client) {
             Ok(mut session) => {
                 let result = work(&mut session);
-                // The key's own session can, also where no answers come any more.
+                // The key's own session can delete it, even if answers no longer arrive.
                 (result, session.delete_surely(temporary.id, ObjectType::AuthenticationKey).is_ok())
             }
             Err(error) => (Err(error), false),
@@ -230,30 +234,33 @@ impl Opening {
         result
     }
 
-    /// Gives the authentication key the password that makes `new`, and keeps what else it is. Whatever happens on the way, a
-    /// session can be opened with the old password or the new one, and the same call goes on from there.
+    /// Gives the authentication key the password that makes `new`, and keeps its other attributes. Whatever
+    /// happens on the way, a session can be opened with the old password or the new one, and the same call
+    /// continues from there.
     ///
-    /// `check` looks at the device at each [`Moment`]. What it accepts in the last one was there when every session under the
-    /// old password had ended.
+    /// `check` inspects the device at each [`Moment`]. What it accepts in the last one was there when every
+    /// session under the old password had ended.
     ///
     /// # Errors
-    /// [`PrivateSessionError`]: nothing was changed, but for [`PrivateSessionError::HalfChanged`]. What `check` says: nothing
-    /// was changed, but in the last moment, when [`SUCCESSOR`] has the new password and the key itself is gone.
+    /// [`PrivateSessionError`]: nothing was changed, except for [`PrivateSessionError::HalfChanged`]. The
+    /// error of `check`: nothing was changed, except in the last moment, when [`SUCCESSOR`] has the new
+    /// password and the key itself is gone.
     pub fn change<E: From<ClientError> + From<PrivateSessionError>>(
         &self,
         client: &mut Client,
         new: &AuthenticationKey,
         mut check: impl FnMut(&mut Session<'_>, Moment) -> Result<(), E>,
     ) -> Result<Changed, E> {
-        // Tried first and opened after: a session that is returned from an arm would borrow the client in the others, too.
+        // Tried first and opened later: a session returned from an arm would borrow the client in the others
+        // as well.
         match Session::open_with(client, self.key, &self.credential).map(drop) {
             Ok(()) => {}
-            // Perhaps an earlier run was cut short where the old key was gone and the new one not there yet.
+            // Perhaps an earlier run was interrupted when the old key was gone and the new one not there yet.
             Err(ClientError::UnknownAuthenticationKey(_)) => {
                 resume(client, self.key, new, check)?;
                 return Ok(Changed::Resumed);
             }
-            // Or where only the cleaning was left.
+            // Or when only the clean-up was left.
             Err(wrong @ ClientError::WrongPassword(_)) => {
                 return match finish(client, self.key, new) {
                     Ok(()) => Ok(Changed::Resumed),
@@ -310,7 +317,7 @@ impl Opening {
         Ok(removed.and_then(|()| session.close()).map_err(half_changed(key))?)
     }
 
-    /// Puts a P-256 key on the device, with all that the session's own key may pass on.
+    /// Puts a P-256 key on the device, with everything that the session's own key may delegate.
     fn put_temporary<E: From<ClientError> + From<PrivateSessionError>>(
         &self,
         session: &mut Session<'_>,
@@ -357,7 +364,7 @@ impl Opening {
         Ok(Temporary { id, credential, info })
     }
 
-    /// Takes the temporary key away, whose private half is nowhere but here.
+    /// Deletes the temporary key, whose private half exists only here.
     fn remove(&self, client: &mut Client, id: ObjectId) {
         let removed = Session::open_with(client, self.key, &self.credential).and_then(|mut session| {
             found(session.delete_object(id, ObjectType::AuthenticationKey))?;
@@ -368,8 +375,8 @@ impl Opening {
         }
     }
 
-    /// Tells the listener what is left open where keys go to a device whose public key was not known beforehand; before they
-    /// go.
+    /// Warns the listener about the remaining risk when keys are sent to a device whose public key was not
+    /// known beforehand; before they are sent.
     pub fn warn_if_not_identified(&self, listener: &Listener) {
         if !self.known {
             listener.tell(&Notice::NotIdentified);
@@ -381,11 +388,12 @@ fn half_changed(key: ObjectId) -> impl Fn(ClientError) -> PrivateSessionError {
     move |source| PrivateSessionError::HalfChanged { key, source: Box::new(source) }
 }
 
-/// Goes on where an earlier [`Opening::change`] of authentication key `key` was cut short between the deletion of the key and
-/// its return, whatever the way to the device is now: the session is under the new password.
+/// Continues an earlier [`Opening::change`] of authentication key `key` that was interrupted between the
+/// deletion of the key and its return, over whatever transport the device is now accessed: the session is
+/// under the new password.
 ///
 /// # Errors
-/// [`ClientError::UnknownAuthenticationKey`] of `key` where no change was cut short; as [`Opening::change`].
+/// [`ClientError::UnknownAuthenticationKey`] of `key` if no change was interrupted; like [`Opening::change`].
 pub fn resume<E: From<ClientError> + From<PrivateSessionError>>(
     client: &mut Client,
     key: ObjectId,
@@ -401,7 +409,8 @@ pub fn resume<E: From<ClientError> + From<PrivateSessionError>>(
     }
 }
 
-/// From the successor, which has the new password already, to the key itself; without `label` it gets what the successor knows.
+/// From the successor, which already has the new password, to the key itself; without `label` it gets the one
+/// that the successor preserved.
 fn succeed<E: From<ClientError> + From<PrivateSessionError>>(
     client: &mut Client,
     key: ObjectId,
@@ -417,7 +426,8 @@ fn succeed<E: From<ClientError> + From<PrivateSessionError>>(
     Ok(finish(client, key, new).map_err(half_changed(key))?)
 }
 
-/// What the successor is; from here on it alone has the old key's rights, and the sessions that others opened are over.
+/// The successor's info; from here on it alone has the old key's rights, and the sessions that others opened
+/// have ended.
 fn delete_old(session: &mut Session<'_>, key: ObjectId) -> Result<ObjectInfo, ClientError> {
     let info = session.object_info(SUCCESSOR, ObjectType::AuthenticationKey)?;
     found(session.delete_object(key, ObjectType::AuthenticationKey))?;
@@ -489,11 +499,11 @@ pub fn is_temporary(info: &ObjectInfo) -> bool {
             || (info.id == SUCCESSOR && info.label.as_bytes().starts_with(SUCCESSOR_LABEL)))
 }
 
-/// Takes away the temporary keys that earlier runs left when they were ended, all but the session's own; says which of them it
-/// may not delete.
+/// Deletes the temporary keys left by earlier runs that were interrupted, except the session's own; reports
+/// those that it may not delete.
 ///
 /// # Errors
-/// What the device says, but for a refusal to delete one.
+/// The device's, except for a refusal to delete one.
 pub fn remove_left_behind(session: &mut Session<'_>) -> Result<(), ClientError> {
     let filter = ListFilter { object_type: Some(ObjectType::AuthenticationKey), ..ListFilter::default() };
     for entry in session.list_objects(&filter)? {

@@ -1,8 +1,9 @@
-//! A board on a serial port, or whatever else speaks the link (`sshsm_protocol::link`) over a byte stream.
+//! A board on a serial port, or anything else that speaks the link (`sshsm_protocol::link`) over a byte
+//! stream.
 //!
-//! A command may take as long as it takes: a board that computes answers "how are you" at once, so one that does not is
-//! given up within seconds. Answers are matched with requests by number, the first of which is random: what a board had
-//! still to say to somebody before us is not taken for ours.
+//! A command may take any time: a computing board answers status requests immediately, so one that does not
+//! is given up within seconds. Answers are matched with requests by number, the first of which is random: an
+//! answer that a board still owed to a previous client is not mistaken for one of ours.
 
 use std::{
     collections::VecDeque,
@@ -23,16 +24,16 @@ use crate::{
     notice::{Listener, Notice},
 };
 
-/// A board has this long to answer what it can answer at once.
+/// How long a board may take for an answer that it can give immediately.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// A hello that is not answered is repeated: the board may just be starting.
 const REPEAT: Duration = Duration::from_millis(500);
 /// How often a board that carries out a command is asked whether it still does.
 const POLL: Duration = Duration::from_secs(3);
-/// How often a board that is busy for somebody else is asked whether it still is.
+/// How often a board that is busy for another client is asked whether it still is.
 const BUSY_POLL: Duration = Duration::from_millis(100);
 
-/// Who is at the end of the port.
+/// The device at the end of the port.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
     /// The board's name.
@@ -67,13 +68,15 @@ pub struct Serial {
 }
 
 impl Serial {
-    /// Opens the port for this process alone and checks that a device is there. `listener` is told what the device waits for.
+    /// Opens the port exclusively and checks that a device is there. `listener` receives what the device
+    /// waits for.
     ///
     /// # Errors
     /// [`ExchangeError::Unreachable`], [`ExchangeError::PortDenied`], [`ExchangeError::PortInUse`],
     /// [`ExchangeError::NotADevice`] or [`ExchangeError::LinkVersion`].
     pub fn open(path: &str, listener: Listener) -> Result<Self, ExchangeError> {
-        // The speed is an UART's; USB and pseudo-terminals have none. That some have no DTR either is no error.
+        // The speed is a UART's; USB and pseudo-terminals have none. Some have no DTR either, which is not an
+        // error.
         let builder = serialport::new(path, 115_200).timeout(PATIENCE).dtr_on_open(true);
         let port = builder.open().map_err(|error| refused(path, error))?;
         port.clear(ClearBuffer::All).map_err(|error| refused(path, error))?;
@@ -82,7 +85,7 @@ impl Serial {
         Ok(Self { wire, path: path.to_owned(), hello, version, listener })
     }
 
-    /// Who is there.
+    /// The device's identity.
     #[must_use]
     pub const fn hello(&self) -> &Hello {
         &self.hello
@@ -115,8 +118,8 @@ impl Serial {
         })
     }
 
-    /// The firmware image that the device says it runs; `None` when it does not know it, or not yet: a board computes the
-    /// hash in its first idle second.
+    /// The firmware image that the device reports as running; `None` if it does not know it, or not yet: a
+    /// board computes the hash in its first idle second.
     ///
     /// # Errors
     /// When it does not answer.
@@ -130,7 +133,7 @@ impl Serial {
         })
     }
 
-    /// Asks what is answered at once.
+    /// Sends a request that is answered immediately.
     fn ask<T>(
         &mut self,
         request: &Request<'_>,
@@ -197,7 +200,7 @@ impl Serial {
     }
 }
 
-/// What comes while a message is being carried out.
+/// The events while a message is being carried out.
 enum Event {
     Answer(Vec<u8>),
     TouchWanted(u8),
@@ -219,7 +222,8 @@ impl Exchange for Serial {
         loop {
             match self.carry_out(frame).map_err(|source| self.interrupted(source))? {
                 Ok(answer) => return whole_frame(answer, &self.describe()),
-                // It was not begun: somebody who is gone left the device something to do. So it may be sent again.
+                // It was not begun: a client that has gone left the device something to do. It may therefore
+                // be sent again.
                 Err(LinkError::Busy) => {
                     if !waits {
                         self.listener.tell(&Notice::Busy);
@@ -245,7 +249,7 @@ impl Exchange for Serial {
     }
 }
 
-/// Learns who is at the end of a port that was just opened, and which version of the link it speaks.
+/// Identifies the device at a newly opened port, and the version of the link that it speaks.
 fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), ExchangeError> {
     let path = || path.to_owned();
     let not_a_device = |reason| ExchangeError::NotADevice { path: path(), reason };
@@ -274,9 +278,9 @@ fn greet(wire: &mut Wire, path: &str) -> Result<(u16, Hello), ExchangeError> {
             }
             Ok(Some(Err(error))) => ExchangeError::Link { path: path(), error },
             Ok(None) if Instant::now() < give_up => continue,
-            Ok(None) if wire.heard => not_a_device("it says something else"),
+            Ok(None) if wire.heard => not_a_device("it sends something else"),
             Ok(None) => not_a_device("it does not answer"),
-            Err(error) if error.kind() == ErrorKind::TimedOut => not_a_device("it takes nothing in"),
+            Err(error) if error.kind() == ErrorKind::TimedOut => not_a_device("it does not accept data"),
             Err(source) => ExchangeError::Unreachable { address: format!("serial:{}", path()), source },
         });
     }
@@ -291,7 +295,7 @@ fn refused(path: &str, error: serialport::Error) -> ExchangeError {
         serialport::ErrorKind::Io(_) => {
             ExchangeError::Unreachable { address: format!("serial:{path}"), source: error.into() }
         }
-        _ => ExchangeError::NotADevice { path, reason: "it is no serial port" },
+        _ => ExchangeError::NotADevice { path, reason: "it is not a serial port" },
     }
 }
 
@@ -309,7 +313,7 @@ struct Wire {
 impl Wire {
     fn new(port: Box<dyn SerialPort>) -> Self {
         let mut first = [0; 4];
-        // Without random numbers there is only more of a chance to meet an answer that nobody waited for.
+        // Without random numbers there is only a greater chance of a stale answer with the same number.
         let _ = getrandom::fill(&mut first);
         let number = u32::from_ne_bytes(first);
         Self { port, deframer: Deframer::new(), received: VecDeque::new(), heard: false, number }
@@ -325,8 +329,8 @@ impl Wire {
         Ok(self.number)
     }
 
-    /// Shows answers to `read`, each with its number and as `None` when it is of no known kind, until that returns
-    /// something or it is too late.
+    /// Passes answers to `read`, each with its number and as `None` if its kind is unknown, until that
+    /// returns something or the time is up.
     fn receive<T>(
         &mut self,
         until: Instant,

@@ -1,7 +1,8 @@
 //! A session: commands inside the secure channel. Those of each kind are in [`crate::commands`].
 //!
-//! What a command may carry is checked here before anything is sent, a device's refusal is its own error, and a
-//! command is never repeated (but for CREATE SESSION, while all sessions are taken). Secrets that pass through are wiped.
+//! The payload of a command is checked here before anything is sent, a device's refusal is a separate error,
+//! and a command is never repeated (except CREATE SESSION, while all sessions are taken). Secrets that pass
+//! through are wiped.
 
 use std::{fmt, time::Duration};
 
@@ -43,8 +44,8 @@ impl<'c> Session<'c> {
     /// Opens a session: both sides prove that they know the authentication key that `password` makes.
     ///
     /// # Errors
-    /// [`ClientError::UnknownAuthenticationKey`] and [`ClientError::WrongPassword`] tell the two apart, as the
-    /// protocol does.
+    /// [`ClientError::UnknownAuthenticationKey`] and [`ClientError::WrongPassword`], which the protocol
+    /// distinguishes.
     pub fn open(client: &'c mut Client, key: ObjectId, password: &str) -> Result<Self> {
         Self::open_with_key(client, key, &AuthenticationKey::from_password(password.as_bytes()))
     }
@@ -57,20 +58,20 @@ impl<'c> Session<'c> {
         Self::open_with(client, id, &Credential::Key(key.clone()))
     }
 
-    /// Opens a session with what is at hand.
+    /// Opens a session with the given credential.
     ///
     /// # Errors
-    /// As [`Session::open`], and [`ClientError::WrongPrivateKey`].
+    /// Like [`Session::open`], and [`ClientError::WrongPrivateKey`].
     pub fn open_with(client: &'c mut Client, id: ObjectId, credential: &Credential) -> Result<Self> {
         let Client { exchange, identity, listener } = client;
         Self::begin(exchange.as_mut(), identity, listener.clone(), id, credential, handshake::PATIENCE)
     }
 
-    /// Opens a session with the device at the end of an exchange that stays the caller's. A device whose sessions are all
-    /// taken is not asked again.
+    /// Opens a session with the device at the end of an exchange that still belongs to the caller. A device
+    /// whose sessions are all taken is not asked again.
     ///
     /// # Errors
-    /// As [`Session::open_with`], and [`DeviceError::SessionsFull`].
+    /// Like [`Session::open_with`], and [`DeviceError::SessionsFull`].
     ///
     /// [`DeviceError::SessionsFull`]: sshsm_protocol::DeviceError::SessionsFull
     pub fn over(exchange: &'c mut dyn Exchange, id: ObjectId, credential: &Credential) -> Result<Self> {
@@ -110,7 +111,7 @@ impl<'c> Session<'c> {
         self.max_payload
     }
 
-    /// Where the device is, in the words of `--device`.
+    /// The device's address, in the form of `--device`.
     #[must_use]
     pub fn describe(&self) -> String {
         self.exchange.describe()
@@ -122,7 +123,7 @@ impl<'c> Session<'c> {
         self.serial
     }
 
-    /// What is told of [`Notice`](crate::Notice)s.
+    /// The receiver of [`Notice`](crate::Notice)s.
     #[must_use]
     pub const fn listener(&self) -> &Listener {
         &self.listener
@@ -137,7 +138,7 @@ impl<'c> Session<'c> {
         if payload.len() > limit {
             return Err(ClientError::TooLong { command, length: payload.len(), limit });
         }
-        // Taken out, and put back only when both ends are in step again.
+        // Taken out, and put back only when both ends are synchronised again.
         let mut channel = self.channel.take().ok_or(ClientError::Ended)?;
         let not_authentic = |source| ClientError::NotAuthentic { command, source };
         // Room for the padding too.
@@ -167,18 +168,18 @@ impl<'c> Session<'c> {
         self.command(command, &encoded(command, message)?)
     }
 
-    /// Goes on with a session that ended because an answer was lost, as if it had come: for a command that cleans up, and
-    /// can do no harm if the device never had the one before.
+    /// Continues a session that ended because an answer was lost, as if the answer had arrived: for a
+    /// clean-up command that does no harm if the device never received the previous one.
     pub fn go_on_unheard(&mut self) {
         if self.channel.is_none() {
             self.channel = self.unheard.take();
         }
     }
 
-    /// Closes the session; dropping it does the same and keeps silent about errors.
+    /// Closes the session; dropping it does the same and ignores errors.
     ///
     /// # Errors
-    /// As [`Session::command`].
+    /// Like [`Session::command`].
     pub fn close(mut self) -> Result<()> {
         let result = self.ask_without_answer(Command::CloseSession, &message::Nothing {});
         self.channel = None;
@@ -212,7 +213,7 @@ impl<'c> Session<'c> {
 impl Drop for Session<'_> {
     fn drop(&mut self) {
         if self.channel.is_some() {
-            // The device drops an idle session by itself after 30 s.
+            // The device itself ends an idle session after 30 s.
             let _ = self.command(Command::CloseSession, &[]);
         }
     }

@@ -13,10 +13,11 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// What the audit log lost count of, and its entries that were not consumed, oldest first.
+    /// The counts of events that the audit log could not record, and the entries that were not consumed,
+    /// oldest first.
     ///
     /// # Errors
-    /// As [`Session::command`].
+    /// Like [`Session::command`].
     pub fn log_entries(&mut self) -> Result<(LogHeader, Vec<LogEntry>)> {
         let command = Command::GetLogEntries;
         let answer = self.send(command, &message::Nothing {})?;
@@ -33,7 +34,7 @@ impl Session<'_> {
         Ok(log)
     }
 
-    /// Has the audit log forget the entries up to the one with this number.
+    /// Lets the audit log discard the entries up to the one with this number.
     ///
     /// # Errors
     /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when there is no such entry.

@@ -1,4 +1,4 @@
-//! The device itself: what it says of itself, its light and its start.
+//! The device itself: its reports about itself, its light and its restart.
 
 use sshsm_protocol::{Command, device_info::StorageInfo, device_status::DeviceStatus, message};
 
@@ -47,11 +47,12 @@ impl Session<'_> {
         self.ask_without_answer(Command::BlinkDevice, &message::BlinkDevice { seconds })
     }
 
-    /// What the device says of itself and of its sessions: the answer to GET DEVICE STATUS, which
-    /// [`sshsm_protocol::device_status::DeviceStatus`] reads.
+    /// The device's report about itself and its sessions: the answer to GET DEVICE STATUS, which
+    /// [`sshsm_protocol::device_status::DeviceStatus`] decodes.
     ///
     /// # Errors
-    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a device that is as strict.
+    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a strict
+    /// device.
     pub fn device_status(&mut self) -> Result<Status> {
         let command = Command::GetDeviceStatus;
         let answer = self.command(command, &[])?;
@@ -71,19 +72,23 @@ impl Session<'_> {
         })
     }
 
-    /// Has the device start again. Every session ends, this one included; objects stay.
+    /// Restarts the device. Every session ends, including this one; objects are kept.
     ///
     /// # Errors
-    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a device that is as strict.
+    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a strict
+    /// device.
     pub fn restart(self) -> Result<()> {
         self.end_with(Command::RestartDevice)
     }
 
-    /// Has the device start its boot loader, once somebody has touched it. Every session ends.
+    /// Makes the device start its boot loader, after a touch. Every session ends.
     ///
     /// # Errors
-    /// [`PresenceTimeout`](sshsm_protocol::DeviceError::PresenceTimeout) when nobody did, [`NothingToTouch`](sshsm_protocol::DeviceError::NothingToTouch) and [`NoBootLoader`](sshsm_protocol::DeviceError::NoBootLoader) from
-    /// devices that cannot; [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a device that is as strict.
+    /// [`PresenceTimeout`](sshsm_protocol::DeviceError::PresenceTimeout) when there was no touch,
+    /// [`NothingToTouch`](sshsm_protocol::DeviceError::NothingToTouch) and
+    /// [`NoBootLoader`](sshsm_protocol::DeviceError::NoBootLoader) from devices that cannot;
+    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a strict
+    /// device.
     pub fn start_boot_loader(self) -> Result<()> {
         self.end_with(Command::StartBootLoader)
     }

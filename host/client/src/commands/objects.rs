@@ -1,4 +1,4 @@
-//! Objects: listed, looked at, made, put, read and deleted.
+//! Objects: listed, described, generated, put, read and deleted.
 
 use sshsm_protocol::{
     Algorithm, AsymmetricAlgorithm, Capabilities, Command, DeviceError, ObjectId, ObjectType,
@@ -55,7 +55,8 @@ impl Session<'_> {
         self.ask_without_answer(Command::DeleteObject, &name(id, object_type))
     }
 
-    /// Deletes an object that must not stay, also when the answers of earlier commands, or of this one, were lost.
+    /// Deletes an object that must not remain, even if the answers to earlier commands, or to this one, were
+    /// lost.
     ///
     /// # Errors
     /// When it is unknown whether it is still there, or the device refuses.
@@ -122,8 +123,8 @@ impl Session<'_> {
         self.send(Command::GetTemplate, &message::Named { id: id.get() })
     }
 
-    /// Puts an authentication key on the device, whose algorithm `object` has; returns its id. `delegated` is what its
-    /// sessions may give on.
+    /// Puts an authentication key on the device, whose algorithm `object` has; returns its id. `delegated` is
+    /// what its sessions may delegate.
     ///
     /// # Errors
     /// As [`Session::command`].
@@ -169,11 +170,11 @@ fn name(id: ObjectId, object_type: ObjectType) -> message::ObjectName {
     message::ObjectName { id: id.get(), object_type: object_type.code() }
 }
 
-/// An id for an object that this program puts on a device: known beforehand, so that the object can be deleted also when the
-/// answer that it is there was lost.
+/// An id for an object that this program puts on a device: known beforehand, so that the object can be
+/// deleted even if the answer to its creation was lost.
 ///
 /// # Errors
-/// When the operating system gives no random numbers.
+/// When the operating system supplies no random numbers.
 pub fn random_id() -> Result<ObjectId> {
     loop {
         let mut bytes = [0; 2];

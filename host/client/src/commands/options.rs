@@ -11,7 +11,7 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// The value of an option, as it is on the wire.
+    /// The value of an option in its wire form.
     ///
     /// # Errors
     /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when the device does not have the option.
@@ -19,25 +19,26 @@ impl Session<'_> {
         self.send(Command::GetOption, &message::GetOption { option: option.code() })
     }
 
-    /// When somebody has to touch the device.
+    /// When the device has to be touched.
     ///
     /// # Errors
     /// As [`Session::option`].
     pub fn user_presence(&mut self) -> Result<UserPresence> {
         let value = self.option(DeviceOption::UserPresence)?;
         let presence = value.as_slice().try_into().ok().and_then(UserPresence::decode);
-        presence.ok_or_else(|| nonsense(Command::GetOption, "there is no such user presence"))
+        presence.ok_or_else(|| nonsense(Command::GetOption, "there is no such mode of user presence"))
     }
 
-    /// Changes when somebody has to touch the device, for which somebody has to touch it now.
+    /// Changes when the device has to be touched, which requires a touch itself.
     ///
     /// # Errors
-    /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when there is nothing to touch, [`PresenceTimeout`](sshsm_protocol::DeviceError::PresenceTimeout) when nobody did.
+    /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when the device has no button,
+    /// [`PresenceTimeout`](sshsm_protocol::DeviceError::PresenceTimeout) when there was no touch.
     pub fn set_user_presence(&mut self, presence: UserPresence) -> Result<()> {
         self.set_option(DeviceOption::UserPresence, &presence.encode())
     }
 
-    /// Whether templates may still be put and deleted.
+    /// Whether templates may still be added and deleted.
     ///
     /// # Errors
     /// As [`Session::option`].
@@ -47,7 +48,8 @@ impl Session<'_> {
         mode.ok_or_else(|| nonsense(Command::GetOption, "there is no such mode of templates"))
     }
 
-    /// Freezes the templates: none is put, imported or deleted until the device is reset. Nothing takes that back.
+    /// Freezes the templates: none can be put, imported or deleted until the device is reset. This cannot be
+    /// undone otherwise.
     ///
     /// # Errors
     /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when the device does not have the option.
@@ -74,7 +76,7 @@ impl Session<'_> {
             _ => None,
         };
         let pairs: Option<Vec<_>> = value.chunks(2).map(pair).collect();
-        pairs.ok_or_else(|| nonsense(Command::GetOption, "it is no list of commands"))
+        pairs.ok_or_else(|| nonsense(Command::GetOption, "it is not a list of commands"))
     }
 
     /// Changes whether commands, named by their codes, are logged.

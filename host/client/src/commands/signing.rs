@@ -25,11 +25,12 @@ impl Session<'_> {
         )
     }
 
-    /// What would come of [`Session::sign_ssh_certificate`] with the same arguments: the answer of EXPLAIN SSH REQUEST, which
-    /// [`sshsm_protocol::ssh::explanation`] reads. Nothing is signed.
+    /// The outcome that [`Session::sign_ssh_certificate`] would have with the same arguments: the answer to
+    /// EXPLAIN SSH REQUEST, which [`sshsm_protocol::ssh::explanation`] decodes. Nothing is signed.
     ///
     /// # Errors
-    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a device that is as strict.
+    /// [`InvalidCommand`](sshsm_protocol::DeviceError::InvalidCommand) from a YubiHSM 2, and from a strict
+    /// device.
     pub fn explain_ssh_request(
         &mut self,
         ca_key: ObjectId,

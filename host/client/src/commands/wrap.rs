@@ -1,4 +1,4 @@
-//! Objects that leave sealed and come back.
+//! Exporting objects under a wrap key, and importing them again.
 
 use sshsm_protocol::{
     Capabilities, Command, ObjectId, ObjectType,
@@ -13,7 +13,8 @@ use crate::{
 };
 
 impl Session<'_> {
-    /// Puts an AES wrap key on the device; returns its id. `delegated` is all that objects may do that pass under it.
+    /// Puts an AES wrap key on the device; returns its id. `delegated` limits the capabilities of objects
+    /// that pass under it.
     ///
     /// # Errors
     /// As [`Session::command`].
@@ -26,10 +27,12 @@ impl Session<'_> {
         self.create(Command::PutWrapKey, &message::PutWrapKey { object: object.into(), delegated, key })
     }
 
-    /// An object sealed under a wrap key, `nonce[13] ‖ ciphertext ‖ tag[16]`; an Ed25519 key with its seed or without.
+    /// An object sealed under a wrap key, `nonce[13] ‖ ciphertext ‖ tag[16]`; an Ed25519 key with or without
+    /// its seed.
     ///
     /// # Errors
-    /// [`InsufficientPermissions`](sshsm_protocol::DeviceError::InsufficientPermissions) when the object, or what it may do, may not leave under that key.
+    /// [`InsufficientPermissions`](sshsm_protocol::DeviceError::InsufficientPermissions) when the object, or
+    /// one of its capabilities, may not leave under that key.
     pub fn export_wrapped(
         &mut self,
         wrap_key: ObjectId,
@@ -46,11 +49,11 @@ impl Session<'_> {
         self.send(Command::ExportWrapped, &message)
     }
 
-    /// Brings in what [`Session::export_wrapped`] gave; returns the object's name.
+    /// Imports what [`Session::export_wrapped`] returned; returns the object's name.
     ///
     /// # Errors
-    /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when it was not sealed under this wrap key, [`ObjectExists`](sshsm_protocol::DeviceError::ObjectExists) when
-    /// there is one of that name.
+    /// [`InvalidData`](sshsm_protocol::DeviceError::InvalidData) when it was not sealed under this wrap key,
+    /// [`ObjectExists`](sshsm_protocol::DeviceError::ObjectExists) when there is one with that name.
     pub fn import_wrapped(&mut self, wrap_key: ObjectId, wrapped: &[u8]) -> Result<(ObjectType, ObjectId)> {
         let command = Command::ImportWrapped;
         let message = message::ImportWrapped { wrap_key: wrap_key.get(), sealed: wrapped };
