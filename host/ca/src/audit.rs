@@ -1,18 +1,22 @@
-//! A device's audit log, kept: read, checked against what was kept before, stored, and only then freed on the device.
+//! A device's audit log, stored: read, checked against the stored entries, stored, and only then freed on the
+//! device.
 //!
-//! *The journal* is a file of JSON lines, one for each entry of the log, one for each thing that is wrong with it, and one
-//! for each state of the ledger that it was read with. Its last entry is the checkpoint: what the device logs next must be
-//! linked to it by its digest ([`LogEntry::follows`]). Lines are appended and on the disk before the device forgets its
-//! entries; a line that a crash cut short is dropped, since the device has the entry still.
+//! *The journal* is a file of JSON lines, one for each entry of the log, one for each finding, and one for
+//! each state of the ledger that it was read with. Its last entry is the checkpoint: the digest of the
+//! device's next entry must link to it ([`LogEntry::follows`]). Lines are appended and reach the disk before
+//! the device discards its entries; a line truncated by a crash is dropped, since the device still has the
+//! entry.
 //!
-//! *Links.* Each line ends in `,"link":"…"}`: the SHA-256, in hexadecimal, of the link of the line before (32 bytes, zeros
-//! before the first) and of everything in the line before `,"link":`. A journal of version 1 has no links up to a line
-//! `continued`, whose link is over the SHA-256 of all bytes before. The ledger keeps the number of lines and the last link
-//! ([`ledger::KnownJournal`]), and the journal keeps the ledger's: either shows that the other was cut or made anew.
+//! *Links.* Each line ends in `,"link":"…"}`: the SHA-256, in hexadecimal, of the previous line's link (32
+//! bytes, zeros before the first) and of everything in the line before `,"link":`. A journal of version 1 has
+//! no links up to a line `continued`, whose link covers the SHA-256 of all preceding bytes. The ledger stores
+//! the number of lines and the last link ([`ledger::KnownJournal`]), and the journal stores the ledger's:
+//! each shows if the other was truncated or recreated.
 //!
-//! *Findings* are kept in the journal too, where the log goes on behind them: a log that begins in its middle, a gap (the
-//! device overwrote entries before they were read), a reset (a new log begins), events that a full log only counted. A log
-//! that contradicts the journal, and a journal that contradicts the ledger, are not stored.
+//! *Findings* are stored in the journal too, and the log continues after them: a log that does not start at
+//! its beginning, a gap (the device overwrote entries before they were read), a reset (a new log begins),
+//! events that a full log only counted. A log that contradicts the journal, and a journal that contradicts
+//! the ledger, are not stored.
 
 mod reconcile;
 #[cfg(test)]
@@ -46,7 +50,7 @@ pub use reconcile::{Gap, Reconciliation, Unmatched};
 const VERSION: u32 = 2;
 /// The version whose lines have no links.
 const UNLINKED: u32 = 1;
-/// Between what a line says and its link.
+/// Separates the content of a line from its link.
 const LINK: &str = ",\"link\":\"";
 
 /// A line of the journal.
@@ -69,7 +73,7 @@ pub enum Line {
         /// UNIX seconds.
         at: i64,
     },
-    /// What the device logged.
+    /// An entry from the device.
     Entry(Record),
     /// The ledger that the log was read with, as it was then.
     Ledger {
@@ -82,7 +86,7 @@ pub enum Line {
         /// UNIX seconds.
         at: i64,
     },
-    /// Something that is wrong; what follows is not linked to what was before.
+    /// A finding; what follows is not linked to what precedes it.
     Finding(Finding),
 }
 
@@ -115,11 +119,11 @@ pub struct Record {
     pub at: i64,
 }
 
-/// What is wrong with a log.
+/// A finding about a log.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "finding", rename_all = "snake_case")]
 pub enum Finding {
-    /// The journal does not begin with the first entry of the device's log: what was logged before is not known.
+    /// The journal does not begin with the first entry of the device's log: earlier entries are not known.
     Beginning {
         /// The first entry that there was.
         before: u16,
@@ -156,7 +160,7 @@ pub enum Finding {
         /// When it was found; UNIX seconds.
         at: i64,
     },
-    /// Somebody let a log be stored that contradicts the journal.
+    /// A log that contradicts the journal was stored on request.
     Broken {
         /// The last entry of the log before.
         after: u16,
@@ -241,26 +245,26 @@ pub enum AuditError {
     File {
         /// Which.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// There is none.
     #[error("there is no journal {}", shown(.0))]
     Absent(PathBuf),
-    /// Somebody else writes it.
+    /// Another process is writing it.
     #[error("another process writes the journal {}", shown(.0))]
     Locked(PathBuf),
-    /// It is not made of such lines.
+    /// It does not consist of such lines.
     #[error("line {line} of the journal {} makes no sense: {reason}", shown(path))]
     Line {
         /// The file.
         path: PathBuf,
         /// From 1.
         line: usize,
-        /// What is wrong.
+        /// The defect.
         reason: String,
     },
-    /// Somebody changed it, or left something out.
+    /// An entry was changed or left out.
     #[error(
         "the journal {} is broken at line {line}: entry {number} does not follow the one before",
         shown(path)
@@ -273,7 +277,7 @@ pub enum AuditError {
         /// The entry.
         number: u16,
     },
-    /// Somebody changed a line, or left one out.
+    /// A line was changed or left out.
     #[error("the journal {} is broken at line {line}: its link does not fit the line before", shown(path))]
     Link {
         /// The file.
@@ -318,9 +322,9 @@ pub enum AuditError {
     OtherDevice {
         /// The file.
         path: PathBuf,
-        /// Whose it is.
+        /// The device that it belongs to.
         expected: u32,
-        /// Who is there.
+        /// The device that is there.
         found: u32,
     },
     /// The device's entries are not linked to each other.
@@ -366,15 +370,15 @@ impl Failure for AuditError {
             Self::OtherDevice { .. } => "give each device a journal of its own, as without --journal",
             Self::Absent(_) => "`sshsm audit log` makes it",
             Self::Replaced { .. } => {
-                "find the journal that was there (--journal FILE); `sshsm audit log --accept-break` goes on with this \
+                "find the journal that was there (--journal FILE); `sshsm audit log --accept-break` continues with this \
                  one, and says so in it for ever"
             }
             Self::Ledger { .. } => {
-                "find the ledger that was there (--ledger FILE); `sshsm audit log --accept-break` goes on with this \
+                "find the ledger that was there (--ledger FILE); `sshsm audit log --accept-break` continues with this \
                  one, and says so in the journal for ever"
             }
             Self::Contradiction { .. } => {
-                "keep the journal as evidence; --accept-break stores the log behind a note of the break"
+                "keep the journal as evidence; --accept-break stores the log after a note of the break"
             }
             Self::Locked(_) => "`audit follow` may run; it stores the log already",
             Self::File { .. }
@@ -390,13 +394,13 @@ impl Failure for AuditError {
 
 type Result<T> = std::result::Result<T, AuditError>;
 
-/// A journal that was read and whose chain holds.
+/// A journal that was read and whose chain is intact.
 #[derive(Debug)]
 pub struct Journal {
     path: PathBuf,
     device: u32,
     started: i64,
-    /// Kept open, and locked, by who writes.
+    /// Kept open, and locked, by a writer.
     file: Option<File>,
     records: Vec<Record>,
     findings: Vec<Finding>,
@@ -407,7 +411,7 @@ pub struct Journal {
     chain: Option<Link>,
     /// Of all whole lines, until there is a chain.
     unlinked: Sha256,
-    /// What it knows of ledgers: each one's id, events and head.
+    /// The ledgers that it knows: each one's id, events and head.
     ledgers: Vec<(String, i64, Link)>,
 }
 
@@ -434,10 +438,10 @@ impl Journal {
         journal.ok_or_else(|| AuditError::Absent(path.to_owned()))
     }
 
-    /// Opens the journal of `device` at `path` for writing, and makes it when there is none.
+    /// Opens the journal of `device` at `path` for writing, and creates it if there is none.
     ///
     /// # Errors
-    /// When somebody else writes it, it cannot be trusted, or is another device's.
+    /// When another process is writing it, it cannot be trusted, or it belongs to another device.
     pub fn open(path: &Path, device: u32) -> Result<Self> {
         let failed = |source| AuditError::File { path: path.to_owned(), source };
         if let Some(directory) = path.parent().filter(|directory| !directory.as_os_str().is_empty()) {
@@ -449,7 +453,7 @@ impl Journal {
             fs::TryLockError::Error(source) => failed(source),
         })?;
         let (journal, whole) = Self::load(path, &file)?;
-        // What a crash left of a line.
+        // The part of a line left by a crash.
         file.set_len(whole).map_err(failed)?;
         match journal {
             Some(journal) if journal.device != device => Err(AuditError::OtherDevice {
@@ -533,7 +537,7 @@ impl Journal {
                 (_, Some(_)) => {}
             }
             let Some(journal) = journal.as_mut() else { continue };
-            // Whatever it says, it says in its place.
+            // Whatever it contains, it must be linked correctly.
             match journal.chain {
                 Some(before) => {
                     let expected = link_after(&before, said.strip_suffix(b"}").unwrap_or(&said));
@@ -559,13 +563,13 @@ impl Journal {
                         return Err(AuditError::Journal { path: path.to_owned(), line, number });
                     }
                     if journal.chain.is_none() {
-                        // Nothing ties its words to its codes.
+                        // Its names are not authenticated, only its codes.
                         record = Record::new(&entry, record.at);
                     }
                     let begins = |finding: &Finding| matches!(finding, Finding::Beginning { .. });
                     if journal.records.is_empty() && !is_first(&entry) && !journal.findings.iter().any(begins)
                     {
-                        // Of an earlier version, which did not say so.
+                        // From an earlier version, which did not record this.
                         journal.findings.push(Finding::Beginning { before: entry.number, at: record.at });
                     }
                     journal.checkpoint = Some(entry.mark());
@@ -581,7 +585,7 @@ impl Journal {
         Ok((journal, whole))
     }
 
-    /// What the ledger is to remember of it; `None` while it has no links.
+    /// What the ledger is to store about it; `None` while it has no links.
     fn known(&self) -> Option<KnownJournal> {
         Some(KnownJournal {
             lines: self.links.len(),
@@ -601,11 +605,11 @@ impl Journal {
         }
     }
 
-    /// Compares what journal and ledger know of each other.
+    /// Compares what journal and ledger know about each other.
     ///
     /// # Errors
-    /// [`AuditError::Replaced`] and [`AuditError::Ledger`] when one of them was cut, changed or made anew;
-    /// [`AuditError::LedgerFailed`] when the ledger cannot be read.
+    /// [`AuditError::Replaced`] and [`AuditError::Ledger`] when one of them was truncated, changed or
+    /// recreated; [`AuditError::LedgerFailed`] when the ledger cannot be read.
     pub fn check(&self, ledger: &Ledger) -> Result<()> {
         if let Some(known) = ledger.journal(self.device)? {
             let link = known.lines.checked_sub(1).and_then(|last| self.links.get(last)).copied().flatten();
@@ -652,7 +656,7 @@ impl Journal {
         self.links.last().copied().flatten().map(|link| hex(&link))
     }
 
-    /// Whose it is.
+    /// The serial number of its device.
     #[must_use]
     pub const fn device(&self) -> u32 {
         self.device
@@ -664,7 +668,7 @@ impl Journal {
         self.started
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -676,20 +680,21 @@ impl Journal {
         &self.records
     }
 
-    /// All that was ever wrong.
+    /// All findings so far.
     #[must_use]
     pub fn findings(&self) -> &[Finding] {
         &self.findings
     }
 
-    /// Reads the device's log, stores what is new, has the `ledger` remember it, and then has the device forget it, unless
-    /// it shall `keep` it.
+    /// Reads the device's log, stores what is new, records it in the `ledger`, and then lets the device
+    /// discard it, unless the device is to `keep` it.
     ///
-    /// A log that contradicts the journal, and a journal that contradicts the ledger, are stored only if `accept` says so.
+    /// A log that contradicts the journal, and a journal that contradicts the ledger, are stored only with
+    /// `accept`.
     ///
     /// # Errors
-    /// When nothing was stored; or, as [`AuditError::Client`] and [`AuditError::LedgerFailed`], when the device does not
-    /// forget or the ledger does not remember what is stored.
+    /// When nothing was stored; or, as [`AuditError::Client`] and [`AuditError::LedgerFailed`], when the
+    /// device does not discard what is stored or the ledger does not record it.
     pub fn update(
         &mut self,
         session: &mut Session<'_>,
@@ -728,7 +733,7 @@ impl Journal {
         Ok(update)
     }
 
-    /// Checks and stores what is new in a device's log, behind `findings`.
+    /// Checks and stores the new entries of a device's log, after `findings`.
     fn take(
         &mut self,
         findings: Vec<Finding>,
@@ -842,7 +847,7 @@ fn replaced(path: &Path, ledger: &Ledger, known: &KnownJournal) -> AuditError {
     }
 }
 
-/// What a line says, as JSON, and its link if it has one.
+/// A line's content, as JSON, and its link if it has one.
 fn linked(line: &[u8]) -> (Vec<u8>, Option<Link>) {
     let unlinked = || (line.to_vec(), None);
     let Some(text) = str::from_utf8(line).ok().and_then(|line| line.strip_suffix("\"}\n")) else {
@@ -855,7 +860,7 @@ fn linked(line: &[u8]) -> (Vec<u8>, Option<Link>) {
     }
 }
 
-/// The link of a line that says `said`, without its last brace.
+/// The link of a line with the content `said`, without its last brace.
 fn link_after(before: &Link, said: &[u8]) -> Link {
     Sha256::new().chain_update(before).chain_update(said).finalize().into()
 }
@@ -864,7 +869,7 @@ fn continues(entry: &LogEntry, last: LogMark) -> bool {
     entry.number == last.number.wrapping_add(1) && entry.follows(&last.digest)
 }
 
-/// Whether it is what a device logs first after a reset.
+/// Whether it is the first entry that a device logs after a reset.
 fn is_first(entry: &LogEntry) -> bool {
     LogEntry { digest: [0; 16], ..*entry } == LogEntry::RESET
 }
@@ -930,7 +935,7 @@ impl Record {
         self.entry().map(|entry| entry.mark())
     }
 
-    /// Whether somebody asked for a certificate.
+    /// Whether it is a request for a certificate.
     fn is_signing(&self) -> bool {
         self.code == Command::SignSshCertificate.code()
     }

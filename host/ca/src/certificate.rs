@@ -1,7 +1,7 @@
-//! A finished certificate, checked before it is handed on.
+//! A finished certificate, checked before it is handed out.
 //!
-//! Checked are that it is the request and nothing else, byte for byte, that the signature is the expected CA key's,
-//! made with the expected algorithm, and that an independent reader of the format takes it.
+//! Checks that it is the request and nothing else, byte for byte, that the signature is the expected CA
+//! key's, made with the expected algorithm, and that an independent parser of the format accepts it.
 
 use rsa::signature::Verifier;
 use ssh_encoding::Decode as _;
@@ -18,24 +18,24 @@ pub enum CertificateError {
     /// No line of a `-cert.pub` file.
     #[error("the device's certificate is malformed")]
     Malformed(#[source] ssh_key::Error),
-    /// It says something else than the request.
+    /// It differs from the request.
     #[error("the {field} of the certificate is not what was asked for")]
     Different {
         /// What differs.
         field: &'static str,
     },
-    /// It cannot be cut before its signature.
+    /// It cannot be split before its signature.
     #[error("the certificate is malformed")]
     Request(#[source] RequestError),
-    /// It says what no request says.
+    /// Its content cannot come from a request.
     #[error("the certificate is malformed")]
     Content(#[source] BuildError),
     /// Signed by another method than was asked for.
     #[error("the certificate is signed with {found}, and {expected} was asked for")]
     Algorithm {
-        /// What the signature says.
+        /// The signature's.
         found: String,
-        /// What was asked for.
+        /// The requested one.
         expected: &'static str,
     },
     /// The signature does not verify under the CA's key.
@@ -76,8 +76,8 @@ pub fn verify(
     Ok(parsed)
 }
 
-/// What a certificate says, once its signature is verified: `certificate` is a line of a `-cert.pub` file, `ca` the key
-/// that must have signed it, with any algorithm that such a key has.
+/// The content of a certificate, once its signature is verified: `certificate` is a line of a `-cert.pub`
+/// file, `ca` the key that must have signed it, with any algorithm that such a key has.
 ///
 /// # Errors
 /// When it is not a certificate, or not this CA's.

@@ -1,9 +1,9 @@
 //! Critical options and extensions of a certificate, from the texts that `ssh-keygen -O` takes.
 //!
-//! A user certificate begins with ssh-keygen's five extensions, a host certificate with none; the flags are then
-//! applied in their order. The result is what ssh-keygen 9.2 writes, with one exception: where it would write the
-//! same name twice, the two are one when they say the same, and an error when they do not, since neither OpenSSH's
-//! documentation nor the device allows a name to come back.
+//! A user certificate begins with ssh-keygen's five extensions, a host certificate with none; the flags are
+//! then applied in order. The result is what ssh-keygen 9.2 writes, with one exception: where it would write
+//! the same name twice, the two are merged if they are equal, and are an error if they are not, since neither
+//! OpenSSH's documentation nor the device allows a repeated name.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -13,7 +13,7 @@ use sshsm_protocol::ssh::request::CertificateKind;
 /// Longest entry of a source-address list that OpenSSH reads: an IPv6 address and `/128`.
 const MAX_ADDRESS_LENGTH: usize = 46 + 3;
 
-/// What a user certificate may do unless it is told otherwise.
+/// The extensions of a user certificate by default.
 pub(crate) const DEFAULT_EXTENSIONS: [&str; 5] = [
     "permit-X11-forwarding",
     "permit-agent-forwarding",
@@ -28,18 +28,18 @@ pub type OptionList = BTreeMap<String, Option<String>>;
 /// The critical options and the extensions of one certificate.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CertificateOptions {
-    /// What a server must understand, or refuse the certificate.
+    /// Options that a server must understand, or else refuse the certificate.
     pub critical: OptionList,
-    /// What a server may ignore.
+    /// Options that a server may ignore.
     pub extensions: OptionList,
 }
 
-/// Why a text is no certificate option.
+/// Why a text is not a certificate option.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum OptionError {
     /// No option of ssh-keygen's.
     #[error(
-        "{flag:?} is no certificate option; there are clear, permit-WHAT and no-WHAT (agent-forwarding, \
+        "{flag:?} is not a certificate option; valid ones are clear, permit-WHAT and no-WHAT (agent-forwarding, \
          port-forwarding, pty, user-rc, x11-forwarding), [no-]touch-required, [no-]verify-required, \
          force-command=COMMAND, source-address=LIST, critical:NAME[=CONTENTS] and extension:NAME[=CONTENTS]"
     )]
@@ -50,7 +50,7 @@ pub enum OptionError {
     /// An option without the contents or the name that it needs.
     #[error("the certificate option {option:?} is empty")]
     Empty {
-        /// Up to where the missing text should have begun.
+        /// The text up to the missing part.
         option: &'static str,
     },
     /// An option without the contents that it needs.
@@ -58,7 +58,7 @@ pub enum OptionError {
     Valueless {
         /// The option.
         option: &'static str,
-        /// What a value looks like.
+        /// An example of a value.
         example: &'static str,
     },
     /// An option of which there is one, given twice.
@@ -78,7 +78,7 @@ pub enum OptionError {
     Address {
         /// The entry of the list.
         entry: String,
-        /// What is wrong with it.
+        /// The defect.
         reason: &'static str,
     },
 }
@@ -162,7 +162,7 @@ fn switch(flag: &str) -> Option<(&'static str, bool)> {
     Some((name, present))
 }
 
-/// What follows `prefix`, whose case does not matter.
+/// The text after `prefix`, ignoring case.
 fn after<'a>(flag: &'a str, prefix: &str) -> Option<&'a str> {
     let (head, tail) = flag.split_at_checked(prefix.len())?;
     head.eq_ignore_ascii_case(prefix).then_some(tail)
@@ -225,10 +225,10 @@ fn check_address(entry: &str) -> Result<(), &'static str> {
     {
         Some(IpAddr::V4(address)) => (u128::from(address.to_bits()), 32),
         Some(IpAddr::V6(address)) => (address.to_bits(), 128),
-        None => return Err("it is no numeric IPv4 or IPv6 address"),
+        None => return Err("it is not a numeric IPv4 or IPv6 address"),
     };
     let Some(length) = length else { return Ok(()) };
-    let length = length.parse::<u32>().map_err(|_| "its prefix length is no number")?;
+    let length = length.parse::<u32>().map_err(|_| "its prefix length is not a number")?;
     if length > width {
         return Err("its prefix length is greater than the length of the address");
     }
@@ -238,7 +238,8 @@ fn check_address(entry: &str) -> Result<(), &'static str> {
     }
 }
 
-/// IPv4 as `inet_aton(3)` still takes it: one to four numbers, the last filling what is left, octal after a zero.
+/// IPv4 as `inet_aton(3)` still accepts it: one to four numbers, the last filling the rest, octal after a
+/// zero.
 fn legacy_ipv4(text: &str) -> Option<Ipv4Addr> {
     let parts: Vec<u32> = text
         .split('.')

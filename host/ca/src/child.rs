@@ -6,7 +6,8 @@ use std::{ffi::OsStr, process::Command};
 pub const SECRETS: [&str; 5] =
     ["SSHSM_PASSWORD", "SSHSM_NEW_PASSWORD", "SSHSM_SIGNER_PASSWORD", "SSHSM_KEY_PASSPHRASE", "SSHSM_PIN"];
 
-/// Variables that say which descriptors systemd handed to this process; another must not take them for its own.
+/// Variables that describe the descriptors that systemd handed to this process; another process must not
+/// mistake them for its own.
 const HANDED_OVER: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 
 /// A command with the environment of this process, without its secrets.

@@ -1,4 +1,4 @@
-//! Where the device is: the value of `--device`.
+//! The address of the device: the value of `--device`.
 
 use std::{
     env, fmt,
@@ -52,7 +52,7 @@ pub enum OpenError {
         /// The address given.
         address: String,
     },
-    /// `sim:` where no user's data directory is known.
+    /// `sim:` if the user's data directory is not known.
     #[error(
         "neither XDG_DATA_HOME nor HOME is set to an absolute path; name the simulator's directory: sim:DIR"
     )]
@@ -60,7 +60,7 @@ pub enum OpenError {
     /// No simulator is there, and only what changes a device makes one.
     #[error("there is no simulated device in {}", shown(directory))]
     NoSimulator {
-        /// Where it was looked for.
+        /// The directory searched.
         directory: PathBuf,
     },
     /// The in-process simulator did not start.
@@ -68,7 +68,7 @@ pub enum OpenError {
     Simulator {
         /// Its state directory.
         directory: PathBuf,
-        /// What it said.
+        /// The simulator's error.
         source: SimulatorError,
     },
 }
@@ -103,10 +103,11 @@ impl OpenError {
 }
 
 impl DeviceAddress {
-    /// Opens the way to this device; `listener` is told what it waits for, and what everyone who uses it must know.
+    /// Opens the connection to this device; `listener` receives what it waits for, and what every user of the
+    /// device must know.
     ///
     /// # Errors
-    /// When nothing, or something else, is there; [`OpenError::Token`] for a token, to which no exchange leads.
+    /// When nothing, or something else, is there; [`OpenError::Token`] for a token, which has no exchange.
     pub fn open(&self, listener: &Listener) -> Result<Box<dyn Exchange>, OpenError> {
         Ok(match self {
             Self::Simulator(Some(directory)) => Box::new(simulator(directory, listener)?),
@@ -176,13 +177,13 @@ impl DeviceAddress {
         matches!(self, Self::Connector { .. } | Self::Pkcs11(_))
     }
 
-    /// Whether another program carries what is sent, and may see it.
+    /// Whether another program relays what is sent, and may see it.
     #[must_use]
     pub const fn is_relayed(&self) -> bool {
         matches!(self, Self::Connector { .. })
     }
 
-    /// Whether it is reached over a network: others on the way see what is sent.
+    /// Whether it is accessed over a network, on which others may see what is sent.
     #[must_use]
     pub fn is_remote(&self) -> bool {
         match self {
@@ -210,7 +211,7 @@ impl fmt::Display for DeviceAddress {
     }
 }
 
-/// What is wrong with a device address.
+/// Why a device address is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// Neither `sim:` nor `serial:` nor `http://` nor `pkcs11:`.
@@ -218,7 +219,7 @@ pub enum AddressError {
         "unknown kind of device; write sim:, sim:DIR, serial:, serial:PATH, http://HOST:PORT or pkcs11:…"
     )]
     UnknownKind,
-    /// `pkcs11:` with something wrong behind it.
+    /// `pkcs11:` with an invalid rest.
     #[error(transparent)]
     Pkcs11(#[from] pkcs11::UriError),
     /// `https://`.
@@ -277,8 +278,8 @@ impl FromStr for DeviceAddress {
     }
 }
 
-/// The simulator in this process, with its state in `directory`, which is made when absent. That a seed has ever made its
-/// keys predictable is told each time.
+/// The simulator in this process, with its state in `directory`, which is created if missing. If a seed has
+/// ever made its keys predictable, a warning is given each time.
 fn simulator(directory: &Path, listener: &Listener) -> Result<Simulator, OpenError> {
     let simulator = Simulator::open(directory)
         .start()

@@ -1,9 +1,9 @@
 //! Keys in the device's own form, from and to OpenSSH's.
 //!
-//! The device stores and returns bare numbers: an RSA modulus, `X‖Y`, the 32 bytes of Ed25519; privately `p‖q`, the
-//! scalar, the seed. Only keys that it can hold pass: RSA of 2048, 3072 or 4096 bits with the public exponent
-//! 65537, P-256, P-384, P-521 and Ed25519. A point off its curve, or a private key that is not the public one's,
-//! does not.
+//! The device stores and returns bare numbers: an RSA modulus, `X‖Y`, the 32 bytes of Ed25519; for private
+//! keys `p‖q`, the scalar, the seed. Only keys that it can hold are accepted: RSA of 2048, 3072 or 4096 bits
+//! with the public exponent 65537, P-256, P-384, P-521 and Ed25519. A point off its curve, or a private key
+//! that does not match the public one, is not accepted.
 
 use ssh_key::private::{EcdsaKeypair, KeypairData, RsaKeypair};
 use ssh_key::public::{EcdsaPublicKey, Ed25519PublicKey, KeyData, RsaPublicKey};
@@ -45,25 +45,25 @@ pub enum DeviceKeyError {
     /// RSA primes that are not half the modulus long.
     #[error("an RSA key whose primes are of different sizes cannot be held by the device")]
     RsaPrimes,
-    /// Numbers that are no public key of their kind, such as a point that is not on its curve.
+    /// Numbers that are not a public key of their kind, such as a point that is not on its curve.
     #[error("the {algorithm} public key is invalid")]
     Public {
-        /// What it claims to be.
+        /// The claimed algorithm.
         algorithm: AsymmetricAlgorithm,
     },
-    /// A public key that is not that of the private key, or numbers that are no private key.
+    /// A public key that does not match the private key, or numbers that are not a private key.
     #[error("the {algorithm} private key does not belong to its public key")]
     Private {
-        /// What it claims to be.
+        /// The claimed algorithm.
         algorithm: AsymmetricAlgorithm,
     },
-    /// A private key whose secret part is not there to be read.
+    /// A private key whose secret part cannot be read.
     #[error("the private key is still encrypted")]
     Encrypted,
     /// A key on the device that SSH has no name for.
     #[error("SSH has no form for {algorithm} keys")]
     NoSshForm {
-        /// What it is.
+        /// Its algorithm.
         algorithm: AsymmetricAlgorithm,
     },
 }
@@ -74,9 +74,9 @@ impl Failure for DeviceKeyError {
     }
 }
 
-/// What the device would call this key.
+/// The device's algorithm for this key.
 ///
-/// Fails for kinds, sizes and exponents that it does not hold; the numbers themselves are not looked at.
+/// Fails for kinds, sizes and exponents that it does not support; the numbers themselves are not examined.
 pub fn algorithm(key: &KeyData) -> Result<AsymmetricAlgorithm, DeviceKeyError> {
     match key {
         KeyData::Rsa(key) => rsa_algorithm(key),
@@ -86,7 +86,7 @@ pub fn algorithm(key: &KeyData) -> Result<AsymmetricAlgorithm, DeviceKeyError> {
     }
 }
 
-/// A public key as the device gives and templates carry it, [`AsymmetricAlgorithm::public_length`] bytes.
+/// A public key as devices return it and templates contain it, [`AsymmetricAlgorithm::public_length`] bytes.
 pub fn raw_public(key: &KeyData) -> Result<(AsymmetricAlgorithm, Vec<u8>), DeviceKeyError> {
     let algorithm = algorithm(key)?;
     let raw = match key {

@@ -1,6 +1,6 @@
 //! Spans of time as OpenSSH writes them (`sshd_config(5)`, TIME FORMATS): `90`, `10h`, `1h30m`, `1w`.
 //!
-//! What [`parse`] accepts and [`compact`] writes is the same language: the one comes back from the other.
+//! [`parse`] and [`compact`] use the same notation: each inverts the other.
 
 /// Unit letter, its word, its seconds; longest first.
 const UNITS: [(char, &str, u64); 5] = [
@@ -11,7 +11,7 @@ const UNITS: [(char, &str, u64); 5] = [
     ('s', "second", 1),
 ];
 
-/// Why a text is no span of time.
+/// Why a text is not a span of time.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DurationError {
     /// Nothing there.
@@ -24,10 +24,10 @@ pub enum DurationError {
     NoNumber {
         /// The whole span.
         text: String,
-        /// What stood where a digit should have been.
+        /// The character found in place of a digit.
         found: char,
     },
-    /// A letter that is no unit.
+    /// A letter that is not a unit.
     #[error("the time span {text:?} has the unknown unit {unit:?}; units are s, m, h, d and w")]
     Unit {
         /// The whole span.

@@ -53,9 +53,9 @@ pub struct Finding {
 pub struct Authority<'a> {
     /// Its id on the device.
     pub id: ObjectId,
-    /// Its public key; without one, the key that the request names is taken for it.
+    /// Its public key; without one, the key that the request names is used.
     pub public: Option<&'a KeyData>,
-    /// What it signs with; without it, what OpenSSH signs certificates with.
+    /// The algorithm that it signs with; without it, OpenSSH's default for certificates.
     pub algorithm: Option<SignatureAlgorithm>,
 }
 
@@ -67,13 +67,13 @@ impl Finding {
     }
 }
 
-/// What a timestamp that counts is; the authority's fingerprint follows.
+/// A valid timestamp; the authority's fingerprint follows.
 const SIGNED: &str = "signed by the timestamp authority";
 
 impl Explanation {
-    /// Judges `request`, the bytes to be signed, under `template`, as it was read. Without a timestamp signature the
-    /// time is taken as it is, and the timestamp stays undecided. `device` is what is known of the device, if there is
-    /// one.
+    /// Judges `request`, the bytes to be signed, under `template`, as parsed. Without a timestamp signature
+    /// the time is taken as given, and the timestamp stays undecided. `device` is what is known about the
+    /// device, if there is one.
     #[must_use]
     pub fn new<'a>(
         template: &'a Result<Template<'a>, TemplateError>,
@@ -87,7 +87,7 @@ impl Explanation {
         let public = PublicKey::decode(&given)
             .ok()
             .or_else(|| Request::decode(request).ok().map(|request| request.signature_key))
-            // A request that cannot be read is judged no further, so that no key is compared.
+            // A request that cannot be parsed is not judged any further, so no key is compared.
             .unwrap_or(PublicKey::Ed25519(&[0; 32]));
         let usual = match public.kind() {
             KeyKind::Rsa => SignatureAlgorithm::RsaSha512,
@@ -143,8 +143,8 @@ impl Explanation {
         self.checks.iter().any(Finding::refuses_timestamp)
     }
 
-    /// Where the timestamp is refused, says which key is wanted, and which signed as far as that is known: in a template for
-    /// another timestamp key it is the only thing that is wrong.
+    /// If the timestamp is refused, says which key is required, and which one signed if that is known: with a
+    /// template for another timestamp key, this is the only problem.
     pub fn name_timestamp_keys(&mut self, template: Option<&Template<'_>>, signed_by: Option<&str>) {
         let wanted = template.and_then(|template| {
             let key = &template.timestamp_key;
@@ -173,7 +173,8 @@ impl Explanation {
     }
 }
 
-/// What a device says, which has escaped what it quotes; nothing else that could make a line lie is let through.
+/// A device's text, in which quoted values are already escaped; nothing else that could make a line
+/// misleading passes.
 fn plain(text: &str) -> String {
     let character = |character: char| match character {
         '\\' | '…' => character.to_string(),

@@ -1,13 +1,15 @@
-//! The one way to files that matter: what is written is whole, on the disk, with the right mode and never over something
-//! else; what is opened as a secret is nobody else's to read, and what is opened as trusted is nobody else's to write.
+//! The only code that accesses important files. A file is written whole, synced to disk, with the right mode,
+//! and never over something else; a file opened as a secret must not be readable by others, and a file opened
+//! as trusted must not be writable by others.
 //!
-//! *Writing.* A temporary file in the same directory, synchronised, is renamed into place, and the directory is
-//! synchronised. A symbolic link is not followed. What is there already gives way only to its like, a certificate to a
-//! certificate, unless `--replace` says otherwise. Pipes and character devices, `/dev/stdout` among them, are written to.
+//! *Writing.* A temporary file in the same directory is synced and renamed into place, and the directory is
+//! synced. A symbolic link is not followed. An existing file is replaced only by one of the same kind, a
+//! certificate by a certificate, unless `--replace` is given. Pipes and character devices, such as
+//! `/dev/stdout`, are written to directly.
 //!
-//! *Opening.* The rules are those of OpenSSH and PostgreSQL: a secret is its user's and no one else may read it, or it is
-//! root's, which may let a group read it; a file that decides what this program does, and every folder above it, is
-//! written by its user and root only.
+//! *Opening.* The rules are those of OpenSSH and PostgreSQL: a secret belongs to its user and no one else may
+//! read it, or it belongs to root, which may let a group read it; a file that decides what this program does,
+//! and every directory above it, may be written only by its user and root.
 
 use std::{
     fs::{self, File, Metadata, OpenOptions},
@@ -26,7 +28,7 @@ use zeroize::Zeroizing;
 
 use crate::{input, krl::RevocationList, path::shown, request::StoredRequest};
 
-/// What a file holds, so that it replaces only its like.
+/// The kind of a file's content: a file replaces only one of the same kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// An OpenSSH certificate.
@@ -112,14 +114,14 @@ pub struct Replace {
     pub replace: bool,
 }
 
-/// Why nothing is written over what is there.
+/// Why an existing file is not overwritten.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteRefusal {
     /// Another kind of file.
-    #[error("what is there is not {}; --replace replaces it all the same", .0.name())]
+    #[error("the existing file is not {}; --replace replaces it anyway", .0.name())]
     Other(Kind),
-    /// It cannot be read, so nobody knows what it is.
-    #[error("what is there cannot be read ({0}); --replace replaces it all the same")]
+    /// It cannot be read, so its kind is not known.
+    #[error("the existing file cannot be read ({0}); --replace replaces it anyway")]
     Unreadable(String),
     /// A symbolic link, perhaps to nothing.
     #[error("a symbolic link is there, which is not followed; name the file itself, or --replace the link")]
@@ -130,7 +132,7 @@ pub enum WriteRefusal {
     /// A pipe with no one at its other end.
     #[error("nothing reads this pipe")]
     NoReader,
-    /// A folder in which others may put another file in a secret's place.
+    /// A directory in which others may replace the secret with another file.
     #[error("others may write its folder {} (mode {mode:04o})", shown(.folder))]
     Folder {
         /// The folder.
@@ -151,10 +153,10 @@ impl From<WriteRefusal> for io::Error {
     }
 }
 
-/// What is at the place of an output.
+/// What exists at the path of an output.
 enum There {
     Nothing,
-    /// A file, a link or whatever else has a name and gives way; with the mode of a file.
+    /// A file, a link or anything else that has a name and can be replaced; with the mode of a file.
     Gives(Option<u32>),
     /// Bytes go to it, and it stays.
     Stream,
@@ -217,11 +219,11 @@ fn flags(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
 
-/// Writes a file that others may read, whole or not at all; it is on the disk when this returns. `-` is stdout.
+/// Writes a file that others may read, whole or not at all; it is on disk when this returns. `-` is stdout.
 ///
 /// # Errors
-/// [`WriteRefusal`] where something else is; otherwise when the file or its directory cannot be written. An earlier file is
-/// then still there.
+/// [`WriteRefusal`] if something else exists there; otherwise when the file or its directory cannot be
+/// written. An earlier file is then unchanged.
 pub fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -> io::Result<()> {
     if path == Path::new("-") || path == Path::new("/dev/stdout") {
         let mut stdout = io::stdout().lock();
@@ -245,10 +247,10 @@ pub fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -> io::R
     }
 }
 
-/// Whether [`write`] would write there, before what is to be written is made.
+/// Whether [`write`] would write there, checked before the content is produced.
 ///
 /// # Errors
-/// [`WriteRefusal`]; and when the system does not say what is there.
+/// [`WriteRefusal`]; and when the system does not report what is there.
 pub fn check(path: &Path, kind: Kind, replace: Replace) -> io::Result<()> {
     if path == Path::new("-") {
         return Ok(());
@@ -256,7 +258,7 @@ pub fn check(path: &Path, kind: Kind, replace: Replace) -> io::Result<()> {
     look(path, kind, replace.replace).map(drop)
 }
 
-/// Writes to what is no file, and does not wait for a reader.
+/// Writes to something that is not a regular file, and does not wait for a reader.
 fn stream(path: &Path, content: &[u8]) -> io::Result<()> {
     const NO_READER: i32 = rustix::io::Errno::NXIO.raw_os_error();
     let mut options = OpenOptions::new();
@@ -270,8 +272,8 @@ fn stream(path: &Path, content: &[u8]) -> io::Result<()> {
     file.write_all(content)
 }
 
-/// Writes a file that only its owner may read over an earlier one of this program's own, whole or not at all; it is on
-/// the disk when this returns.
+/// Writes a file that only its owner may read, over an earlier one of this program's own, whole or not at
+/// all; it is on disk when this returns.
 ///
 /// # Errors
 /// When the file or its directory cannot be written, or others may write the directory.
@@ -282,11 +284,11 @@ pub fn write_own_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Writes a new file that only its owner may read, whole or not at all; it is on the disk when this returns.
+/// Writes a new file that only its owner may read, whole or not at all; it is on disk when this returns.
 ///
 /// # Errors
-/// [`ErrorKind::AlreadyExists`] where something is already, be it a link to nothing; otherwise when the file cannot be
-/// written, or others may write the directory.
+/// [`ErrorKind::AlreadyExists`] if anything exists there, even a dangling link; otherwise when the file
+/// cannot be written, or others may write the directory.
 pub fn write_new_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     private_directory_of(path)?;
     let file = temporary(path, content, 0o600, false)?;
@@ -294,7 +296,8 @@ pub fn write_new_secret(path: &Path, content: &[u8]) -> io::Result<()> {
     sync_directory_of(path)
 }
 
-/// Opens a file of this program's own for appending, and makes it, for its owner only, where there is none.
+/// Opens one of this program's own files for appending, and creates it, readable by its owner only, if there
+/// is none.
 ///
 /// # Errors
 /// When it cannot be opened.
@@ -302,7 +305,8 @@ pub fn open_own(path: &Path) -> io::Result<File> {
     OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)
 }
 
-/// In a folder that others may write, they can put what they like in a secret's place; a sticky one keeps them from it.
+/// In a directory that others may write, they can replace a secret with anything; a sticky directory prevents
+/// that.
 fn private_directory_of(path: &Path) -> io::Result<()> {
     let folder = directory_of(path);
     let mode = fs::metadata(folder)?.mode();
@@ -312,13 +316,14 @@ fn private_directory_of(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// What the names of unfinished files begin with; six random letters and digits follow.
+/// The prefix of the names of unfinished files; six random letters and digits follow.
 const PREFIX: &str = ".sshsm-";
 
-/// A file beside `path` with this content, on the disk, removed unless it takes its place. The umask takes off what
-/// others may not have, unless the mode is `exact`.
+/// A file next to `path` with this content, on disk, removed unless it is renamed. The umask reduces the
+/// mode, unless it is `exact`.
 fn temporary(path: &Path, content: &[u8], mode: u32, exact: bool) -> io::Result<tempfile::NamedTempFile> {
-    // The name of a temporary file has no place in an error, where the builder's own opening puts it.
+    // The name of a temporary file does not belong in an error, but the builder's own opening would include
+    // it.
     let new = |path: &Path| OpenOptions::new().write(true).create_new(true).mode(mode).open(path);
     let mut file = tempfile::Builder::new().prefix(PREFIX).rand_bytes(6).make_in(directory_of(path), new)?;
     file.write_all(content)?;
@@ -331,7 +336,7 @@ fn temporary(path: &Path, content: &[u8], mode: u32, exact: bool) -> io::Result<
 
 fn sync_directory_of(path: &Path) -> io::Result<()> {
     match File::open(directory_of(path))?.sync_all() {
-        // Some file systems know no such thing.
+        // Some file systems do not support this.
         Err(error) if matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::Unsupported) => Ok(()),
         result => result,
     }
@@ -341,7 +346,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Removes from a directory what a process that was killed in the middle of writing left there.
+/// Removes the files that a process killed while writing left in a directory.
 ///
 /// # Errors
 /// When the directory cannot be read, or a file in it not removed.
@@ -359,7 +364,7 @@ pub fn remove_unfinished(directory: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes a directory, and those above it, for its owner only; one that is there stays as it is.
+/// Creates a directory, and its parents, for its owner only; an existing one is not changed.
 ///
 /// # Errors
 /// When it cannot be made.
@@ -391,14 +396,14 @@ pub enum OpenRefusal {
     Owner {
         /// The file, or the folder above it.
         path: PathBuf,
-        /// Whose it is.
+        /// The user who owns it.
         owner: u32,
-        /// Who this process is.
+        /// The user of this process.
         user: u32,
     },
     /// Others may write what decides what this program does.
     #[error(
-        "others may write {} (mode {mode:04o}), and so decide what this program does; mend it with: chmod go-w {}",
+        "others may write {} (mode {mode:04o}), and so decide what this program does; fix it with: chmod go-w {}",
         shown(path),
         shown(path)
     )]
@@ -416,8 +421,8 @@ impl From<OpenRefusal> for io::Error {
     }
 }
 
-/// Whether a file may hold a secret: it is the user's, and no one else's to read; or root's, which may let a group read
-/// it.
+/// Whether a file may hold a secret: it belongs to the user, and no one else may read it; or it belongs to
+/// root, which may let a group read it.
 ///
 /// # Errors
 /// [`OpenRefusal`]; and when the system does not say.
@@ -456,11 +461,11 @@ pub fn read_secret_text(path: &Path) -> io::Result<Zeroizing<String>> {
     input::text(&read_secret(path)?)
 }
 
-/// The text of a file that decides what this program does, such as a configuration: it, and every folder above it, is
-/// written by the user and root only.
+/// The text of a file that decides what this program does, such as a configuration: only the user and root
+/// may write it and every directory above it.
 ///
 /// # Errors
-/// [`OpenRefusal`], and as [`input::read_text`].
+/// [`OpenRefusal`], and like [`input::read_text`].
 pub fn read_trusted_text(path: &Path) -> io::Result<Zeroizing<String>> {
     let file = File::open(path)?;
     let metadata = file.metadata()?;
@@ -472,7 +477,8 @@ pub fn read_trusted_text(path: &Path) -> io::Result<Zeroizing<String>> {
     input::text(&input::read_from(file)?)
 }
 
-/// Whether a file decides what this program does, and no one but its user and root may write it or a folder above it.
+/// Whether only its user and root may write a file that decides what this program does, and every directory
+/// above it.
 ///
 /// # Errors
 /// [`OpenRefusal`]; and when the system does not say.
@@ -486,7 +492,7 @@ fn trusted(path: &Path, metadata: &Metadata) -> io::Result<()> {
     if owner != user && owner != 0 {
         return Err(OpenRefusal::Owner { path: path.to_owned(), owner, user }.into());
     }
-    // In a sticky folder others can put new names beside this one, and not change it.
+    // In a sticky directory others can add new names, but cannot change this one.
     let sticky = metadata.is_dir() && mode & 0o1000 != 0;
     if mode & 0o022 != 0 && !sticky {
         return Err(OpenRefusal::Writable { path: path.to_owned(), mode }.into());
@@ -494,7 +500,7 @@ fn trusted(path: &Path, metadata: &Metadata) -> io::Result<()> {
     Ok(())
 }
 
-/// The folders on the way to the file as it is named, and to where links lead.
+/// The directories on the path to the file as given, and to where links lead.
 fn trusted_folders(path: &Path) -> io::Result<()> {
     let named = fs::canonicalize(directory_of(path))?;
     let real = fs::canonicalize(path)?;
@@ -591,7 +597,7 @@ mod tests {
             fs::remove_file(&path).unwrap();
             let _ = fs::remove_file(&target);
         }
-        // The other name of a file keeps what it names.
+        // The other name of a hard-linked file keeps its content.
         fs::write(&target, list(1)).unwrap();
         fs::hard_link(&target, &path).unwrap();
         write(&path, &list(2), Kind::RevocationList, LIKE).unwrap();
@@ -694,7 +700,7 @@ mod tests {
     /// Files are written here and nowhere else.
     #[test]
     fn no_other_module_writes_files() {
-        // The agent puts a socket in place, the drive of a board takes no temporary files, and questions are put to the
+        // The agent puts a socket in place, a board's drive does not accept temporary files, and prompts write to the
         // terminal.
         let elsewhere = [
             "ca/src/files.rs",

@@ -1,4 +1,4 @@
-//! What is read from files: never more than 64 KiB, or what its reader says, in memory that is cleared afterwards.
+//! Reading files: never more than 64 KiB, or the caller's limit, into memory that is cleared afterwards.
 
 use std::{
     fs::File,
@@ -27,15 +27,15 @@ pub fn read_at_most(path: &Path, limit: usize) -> io::Result<Zeroizing<Vec<u8>>>
     limited(File::open(path)?, limit)
 }
 
-/// All that is left of `file`.
+/// The rest of `file`.
 ///
 /// # Errors
-/// As [`read`].
+/// Like [`read`].
 pub fn read_from(file: impl Read) -> io::Result<Zeroizing<Vec<u8>>> {
     limited(file, MAX_LENGTH)
 }
 
-/// All that is left of `file`.
+/// The rest of `file`.
 ///
 /// # Errors
 /// When it cannot be read, or is longer than `limit` bytes.
@@ -69,7 +69,7 @@ pub fn read_text(path: &Path) -> io::Result<Zeroizing<String>> {
     text(&read(path)?)
 }
 
-/// What was read, as text.
+/// The bytes as text.
 ///
 /// # Errors
 /// [`ErrorKind::InvalidData`] when it is not UTF-8.

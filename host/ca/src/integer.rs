@@ -1,8 +1,8 @@
 //! Whole numbers as key and signature formats write them, big-endian.
 //!
-//! Some formats have a fixed length and fill it up with zeros in front, some write no leading zero at all, some write
-//! one so that the number is not negative, and some writers do otherwise than their format says. OpenSSH reads them
-//! all, and so does this: what counts is the number.
+//! Some formats have a fixed length padded with leading zeros, some have no leading zeros, some add one so
+//! that the number is not negative, and some writers deviate from their format. OpenSSH reads them all, and
+//! so does this: only the number's value matters.
 
 use ssh_encoding::Error;
 use zeroize::Zeroizing;
@@ -28,7 +28,7 @@ pub(crate) fn fixed(number: &[u8], length: usize) -> Option<Zeroizing<Vec<u8>>> 
 /// Reads an SSH `string`.
 ///
 /// # Errors
-/// When fewer bytes are there than it says.
+/// When there are fewer bytes than it states.
 pub(crate) fn string<'a>(reader: &mut &'a [u8]) -> Result<&'a [u8], Error> {
     let (length, rest) = reader.split_first_chunk().ok_or(Error::Length)?;
     let length = usize::try_from(u32::from_be_bytes(*length)).map_err(|_| Error::Overflow)?;
@@ -37,11 +37,11 @@ pub(crate) fn string<'a>(reader: &mut &'a [u8]) -> Result<&'a [u8], Error> {
     Ok(string)
 }
 
-/// Reads an SSH `mpint` that is not negative, in its shortest form or with more zeros in front (RFC 4251, section 5, and
-/// OpenSSH's `sshbuf_get_bignum2_bytes_direct`); the result has no leading zeros.
+/// Reads an SSH `mpint` that is not negative, in its shortest form or with additional leading zeros (RFC
+/// 4251, section 5, and OpenSSH's `sshbuf_get_bignum2_bytes_direct`); the result has no leading zeros.
 ///
 /// # Errors
-/// When it is negative, or fewer bytes are there than it says.
+/// When it is negative, or there are fewer bytes than it states.
 pub(crate) fn mpint<'a>(reader: &mut &'a [u8]) -> Result<&'a [u8], Error> {
     match string(reader)? {
         [0x80..=0xff, ..] => Err(Error::MpintEncoding),
@@ -62,7 +62,7 @@ mod tests {
             prop_assert_eq!(fixed(&padded, 70), fixed(&number, 70));
             let fixed = fixed(&padded, 70).unwrap();
             prop_assert_eq!((fixed.len(), minimal(&fixed)), (70, minimal(&number)));
-            // A zero in front keeps the number positive.
+            // A leading zero keeps the number positive.
             let length = u32::try_from(1 + padded.len()).unwrap().to_be_bytes();
             let field = [length.as_slice(), &[0], &padded, b"rest"].concat();
             let mut reader = field.as_slice();

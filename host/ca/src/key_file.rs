@@ -1,10 +1,11 @@
 //! Key files: public ones in OpenSSH's or PEM form, private ones in OpenSSH's, PKCS#8, PKCS#1 or SEC1 form.
 //!
-//! What counts of a number is its value: leading zeros that a form asks for, and a writer left out or added, change
-//! nothing. Base64 may stand in lines of any length, and a comment may be any bytes, as OpenSSH and OpenSSL read them.
+//! Only the value of a number matters: leading zeros that a format requires, and a writer omitted or added,
+//! make no difference. Base64 may have lines of any length, and a comment may be any bytes, as for OpenSSH
+//! and OpenSSL.
 //!
-//! A file holds one key. A private key that others may read is refused as OpenSSH refuses it, and neither a
-//! passphrase nor key material ever appears in an error.
+//! A file contains one key. A private key that others may read is refused, as OpenSSH refuses it, and neither
+//! a passphrase nor key material ever appears in an error.
 
 use std::fs::File;
 use std::io;
@@ -49,15 +50,15 @@ pub enum KeyFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The content is no usable key.
+    /// The content is not a usable key.
     #[error("{} cannot be used", shown(path))]
     Key {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         source: KeyFormatError,
     },
 }
@@ -71,40 +72,40 @@ impl Failure for KeyFileError {
     }
 }
 
-/// Why a text is no key.
+/// Why a text is not a key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyFormatError {
     /// Nothing in it, or nothing that looks like a key.
-    #[error("this is no {wanted}; expected is {expected}")]
+    #[error("this is not a {wanted}; expected {expected}")]
     NotAKey {
-        /// What was asked for.
+        /// The requested kind.
         wanted: &'static str,
         /// The forms that are read.
         expected: &'static str,
     },
-    /// Bytes that are no text, such as a key in DER.
+    /// Bytes that are not text, such as a key in DER.
     #[error("this is not text; PEM or OpenSSH text is expected")]
     NotText,
-    /// A public key stands where a private one is needed, or the other way round.
-    #[error("this is a {found} key, and a {wanted} key is needed here")]
+    /// A public key in place of a private one, or the reverse.
+    #[error("this is a {found} key, but a {wanted} key is needed here")]
     OtherHalf {
-        /// What it is.
+        /// The kind found.
         found: &'static str,
-        /// What was asked for.
+        /// The kind needed.
         wanted: &'static str,
     },
     /// The form that other SSH programs write public keys in.
     #[error(
-        "this is a public key in RFC 4716 form; have it written in OpenSSH's with: ssh-keygen -i -f FILE > NEW.pub"
+        "this is a public key in RFC 4716 form; convert it to OpenSSH's with: ssh-keygen -i -f FILE > NEW.pub"
     )]
     Rfc4716,
     /// A line of `authorized_keys` or `known_hosts`, which has more than a key in it.
     #[error(
-        "{before:?} stands before the key, as in authorized_keys or known_hosts; a public key file begins with the \
+        "{before:?} comes before the key, as in authorized_keys or known_hosts; a public key file begins with the \
          key's type, {kind}"
     )]
     Prefixed {
-        /// What stands there.
+        /// The text found.
         before: String,
         /// The key's type.
         kind: String,
@@ -115,7 +116,7 @@ pub enum KeyFormatError {
         /// How many.
         count: usize,
     },
-    /// A certificate stands where a key is needed.
+    /// A certificate in place of a key.
     #[error("this is a certificate already ({kind}); the plain public key is needed here")]
     Certificate {
         /// Its type.
@@ -130,13 +131,11 @@ pub enum KeyFormatError {
         found: String,
     },
     /// OpenSSL's old way to encrypt PEM files, which hardly protects them.
-    #[error(
-        "this key is encrypted in the obsolete PEM way; have it written anew with: ssh-keygen -p -f FILE"
-    )]
+    #[error("this key is encrypted in the obsolete PEM format; rewrite it with: ssh-keygen -p -f FILE")]
     LegacyEncryption,
     /// OpenSSH's own form under a cipher that is not supported.
     #[error(
-        "this OpenSSH key is encrypted with {cipher}, which is not supported; have it written anew with: ssh-keygen \
+        "this OpenSSH key is encrypted with {cipher}, which is not supported; rewrite it with: ssh-keygen \
          -p -f FILE"
     )]
     Cipher {
@@ -145,15 +144,15 @@ pub enum KeyFormatError {
     },
     /// PKCS#8 that is encrypted otherwise than by PBES2 with AES.
     #[error(
-        "the encryption of this PKCS#8 key is not supported ({reason}); have it written anew with: openssl pkcs8 \
+        "the encryption of this PKCS#8 key is not supported ({reason}); rewrite it with: openssl pkcs8 \
          -topk8 -v2 aes-256-cbc -in FILE"
     )]
     PrivateEncryption {
-        /// What its reader said.
+        /// The parser's error.
         reason: String,
     },
     /// Making the cipher's key from the passphrase would take longer, or more memory, than any key needs.
-    #[error("{function} of this encrypted key {reason}; write the key anew with: ssh-keygen -p -f FILE")]
+    #[error("{function} of this encrypted key {reason}; rewrite the key with: ssh-keygen -p -f FILE")]
     Costly {
         /// The function that makes the cipher's key from the passphrase.
         function: &'static str,
@@ -171,7 +170,7 @@ pub enum KeyFormatError {
     Malformed {
         /// Which form.
         form: &'static str,
-        /// What its reader said.
+        /// The parser's error.
         reason: String,
     },
 }
@@ -225,22 +224,23 @@ pub fn read_text(path: &Path) -> Result<Zeroizing<String>, KeyFileError> {
     let file = File::open(path).map_err(read)?;
     let bytes = input::read_from(&file).map_err(read)?;
     let text = text(&bytes).map_err(broken)?;
-    // A public key may be read by others; what it needs is not a chmod.
+    // A public key may be read by others; chmod is not the remedy.
     if private_block(&text).is_some() {
         files::check_secret(path, &file).map_err(read)?;
     }
     Ok(text)
 }
 
-/// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is SPKI, or
-/// `RSA PUBLIC KEY`). Empty lines and lines that begin with `#` do not count, and a comment need not be UTF-8.
+/// The one public key in `text`: a line of OpenSSH's, whose comment is kept, or PEM (`PUBLIC KEY`, which is
+/// SPKI, or `RSA PUBLIC KEY`). Empty lines and lines that begin with `#` are ignored, and a comment need not
+/// be UTF-8.
 pub fn parse_public(text: impl AsRef<[u8]>) -> Result<PublicKey, KeyFormatError> {
     let bytes = text.as_ref();
     let lines = || {
         let lines = bytes.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
         lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"))
     };
-    // A comment may have dashes in it, too.
+    // A comment may contain dashes too.
     if lines().any(|line| line.starts_with(b"-----BEGIN ")) {
         return parse_public_pem(&String::from_utf8_lossy(bytes));
     }
@@ -285,13 +285,13 @@ pub fn parse_public(text: impl AsRef<[u8]>) -> Result<PublicKey, KeyFormatError>
 
 /// A line with a key or a certificate in OpenSSH's form.
 pub(crate) struct PublicLine<'a> {
-    /// The name of its type, as it stands there.
+    /// The name of its type, as written.
     pub(crate) kind: &'a str,
     /// Its encoding in base64, which begins with `AAAA`: no type name has 2^18 bytes.
     pub(crate) data: &'a str,
     /// What follows.
     pub(crate) comment: &'a [u8],
-    /// What stands before the type: options, or the names of hosts.
+    /// The text before the type: options, or the names of hosts.
     before: &'a [u8],
 }
 
@@ -319,10 +319,10 @@ impl<'a> PublicLine<'a> {
     }
 }
 
-/// The private key in `text`; an encrypted one is decrypted with the passphrase that is then asked for.
+/// The private key in `text`; an encrypted one is decrypted with a passphrase, which is then asked for.
 ///
-/// Read are OpenSSH's own form, PKCS#8 (plain, or encrypted by PBES2), PKCS#1 and SEC1, each in PEM. PEM blocks of
-/// other kinds, such as the `EC PARAMETERS` that OpenSSL writes, are skipped.
+/// Accepts OpenSSH's own form, PKCS#8 (plain, or encrypted by PBES2), PKCS#1 and SEC1, each in PEM. PEM
+/// blocks of other kinds, such as the `EC PARAMETERS` that OpenSSL writes, are skipped.
 pub fn parse_private(text: &str, passphrase: AskPassphrase<'_>) -> Result<PrivateKey, KeyFormatError> {
     let Some((label, pem)) = private_block(text) else {
         return Err(match parse_public(text) {
@@ -408,9 +408,9 @@ fn parse_public_pem(text: &str) -> Result<PublicKey, KeyFormatError> {
     Ok(PublicKey::from(key))
 }
 
-/// What a key file says. Only the text around a PEM block, and comments, may be other than UTF-8.
+/// The text of a key file. Only comments and the text around a PEM block may be anything other than UTF-8.
 fn text(bytes: &[u8]) -> Result<Zeroizing<String>, KeyFormatError> {
-    // Three bytes stand for one that is not UTF-8; the text is never moved, and no copy of it stays behind.
+    // A byte that is not UTF-8 becomes three; the text is never moved, so no copy of it is left behind.
     let mut text = Zeroizing::new(String::with_capacity(3 * bytes.len()));
     for chunk in bytes.utf8_chunks() {
         text.push_str(chunk.valid());
@@ -427,7 +427,7 @@ pub fn private_block(text: &str) -> Option<(&str, &str)> {
     pem_block(text, |label| label.ends_with("PRIVATE KEY"))
 }
 
-/// The first PEM block whose label passes, from its first dash to its last.
+/// The first PEM block whose label is accepted, from its first dash to its last.
 fn pem_block(text: &str, wanted: impl Fn(&str) -> bool) -> Option<(&str, &str)> {
     text.match_indices("-----BEGIN ").find_map(|(start, begin)| {
         let block = text.get(start..)?;
@@ -438,7 +438,7 @@ fn pem_block(text: &str, wanted: impl Fn(&str) -> bool) -> Option<(&str, &str)> 
     })
 }
 
-/// What stands between the lines of dashes of a PEM block, decoded; the base64 may have blanks and line ends anywhere.
+/// The decoded content of a PEM block; the base64 may have blanks and line ends anywhere.
 pub(crate) fn pem_body(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyFormatError> {
     let inner =
         pem.split("-----").nth(2).ok_or_else(|| malformed("PEM", "its lines of dashes are missing"))?;
@@ -449,7 +449,7 @@ pub(crate) fn pem_body(pem: &str) -> Result<Zeroizing<Vec<u8>>, KeyFormatError> 
     }
     Base64::decode_vec(&base64)
         .map(Zeroizing::new)
-        .map_err(|_| malformed("PEM", "what stands between its lines of dashes is not base64"))
+        .map_err(|_| malformed("PEM", "the text between its lines of dashes is not base64"))
 }
 
 fn encrypted_pkcs8_private(
@@ -472,14 +472,14 @@ fn encrypted_pkcs8_private(
     let opened = sealed.decrypt(passphrase.as_bytes()).map_err(|error| match error {
         pkcs8::Error::EncryptedPrivateKey(pkcs5::Error::DecryptFailed) => KeyFormatError::WrongPassphrase,
         pkcs8::Error::EncryptedPrivateKey(error) => unsupported(&error),
-        // With another passphrase, the padding is right for one ciphertext in 256, and what comes out is noise.
+        // With a wrong passphrase, the padding is right for one ciphertext in 256, and the result is noise.
         pkcs8::Error::Asn1(_) => KeyFormatError::WrongPassphrase,
         error => malformed("encrypted PKCS#8 key", error),
     })?;
     pkcs8_private(&opened)
 }
 
-/// Iterations of PBKDF2: RFC 8018, section 4.2, thinks of no more.
+/// Iterations of PBKDF2: RFC 8018, section 4.2, does not consider more.
 const MAX_ITERATIONS: u32 = 10_000_000;
 /// Memory of scrypt in bytes: as much as OpenSSL allows it.
 const MAX_MEMORY: u64 = 32 << 20;
@@ -551,8 +551,8 @@ fn pkcs8_private(document: &SecretDocument) -> Result<PrivateKey, KeyFormatError
     }
 }
 
-/// An EC key as SEC1 has it (RFC 5915), on the curve `named` where it stands. It names its curve itself, or leaves that
-/// to what it stands in; one that does neither has the first curve that its numbers fit.
+/// A SEC1 EC key (RFC 5915), on the curve `named` by its container, if any. It names its curve itself, or
+/// leaves that to its container; if neither does, the first curve that fits its numbers is used.
 fn ec_private(
     form: &'static str,
     der: &[u8],
@@ -582,7 +582,7 @@ fn ec_private(
     new_private(form, ec_pair(curve, key.private_key, key.public_key)?)
 }
 
-/// The key with this private number, with or without leading zeros, whose point is `told` if one is told.
+/// The key with this private number, with or without leading zeros, whose point is `told` if one is given.
 pub(crate) fn ec_pair(
     curve: SshCurve,
     number: &[u8],
@@ -627,8 +627,8 @@ fn new_private(form: &'static str, pair: KeypairData) -> Result<PrivateKey, KeyF
     PrivateKey::new(pair, "").map_err(|error| malformed(form, error))
 }
 
-/// The numbers of a PKCS#1 public key (RFC 8017, appendix A.1.1); of any length, which is looked at where the key is
-/// used.
+/// The numbers of a PKCS#1 public key (RFC 8017, appendix A.1.1), of any length; it is checked when the key
+/// is used.
 fn rsa_public(form: &'static str, der: &[u8]) -> Result<KeyData, KeyFormatError> {
     let key = rsa::pkcs1::RsaPublicKey::from_der(der).map_err(|error| malformed(form, error))?;
     let [e, n] = [key.public_exponent, key.modulus]
@@ -642,7 +642,7 @@ fn ec_public(point: &[u8]) -> Result<KeyData, KeyFormatError> {
         .map_err(|error| malformed("ECDSA public key", error))
 }
 
-/// An error that says what the reader of `form` said.
+/// An error with the message of the parser of `form`.
 pub(crate) fn malformed(form: &'static str, reason: impl ToString) -> KeyFormatError {
     KeyFormatError::Malformed { form, reason: reason.to_string() }
 }
@@ -734,7 +734,7 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
         assert!(matches!(error, KeyFormatError::PrivateEncryption { .. }), "{error:?}");
     }
 
-    /// Each form of the same key gives the same numbers.
+    /// All forms of the same key give the same numbers.
     #[test]
     fn every_form_that_ssh_keygen_writes_gives_the_same_key() {
         let Some(keygen) = SshKeygen::for_test() else { return };
@@ -851,7 +851,7 @@ sEkGPHe0ZApDh9jS/Sv/+oe5EzPdXIPtmKQ3+y4Glra5Rfp/J4MU2QuU9xtA
         }
     }
 
-    /// As OpenSSL writes it around a key that it takes out of a PKCS#12 file, with a name in ISO 8859-1.
+    /// As OpenSSL writes it around a key from a PKCS#12 file, with a name in ISO 8859-1.
     #[test]
     fn what_stands_around_a_pem_block_need_not_be_utf8() {
         let folder = tempfile::tempdir().unwrap();
@@ -921,7 +921,7 @@ Z8AsYpRqS2+8dgerNZqvePNoG2HA3Q8AFNrDpmhoSWsIEWkJxKC65c1ed53GHuHo
         assert!(matches!(with("wrong"), Err(KeyFormatError::WrongPassphrase)));
     }
 
-    /// An encrypted key whose file asks for these costs, and whose passphrase nothing may ask for.
+    /// Reads an encrypted key whose file asks for these costs, and for whose passphrase nothing may ask.
     fn read_with_costs(kdf: Kdf) -> KeyFormatError {
         use pkcs5::pbes2::{EncryptionScheme as Cipher, Parameters};
         use rsa::pkcs8::der::EncodePem as _;
@@ -962,7 +962,7 @@ Z8AsYpRqS2+8dgerNZqvePNoG2HA3Q8AFNrDpmhoSWsIEWkJxKC65c1ed53GHuHo
         }
     }
 
-    /// What `openssl pkcs8 -scrypt` writes without being told the costs.
+    /// The output of `openssl pkcs8 -scrypt` with its default costs.
     #[test]
     fn openssl_s_own_scrypt_is_affordable() {
         let salt = Pbkdf2Params::hmac_sha256(1, b"saltsalt").unwrap().salt;
@@ -984,7 +984,7 @@ Z8AsYpRqS2+8dgerNZqvePNoG2HA3Q8AFNrDpmhoSWsIEWkJxKC65c1ed53GHuHo
         assert!(reason.contains("1.2.840.113549.3.7"), "{reason}");
     }
 
-    /// Its numbers are looked at where a key is used, not where it is read.
+    /// Its numbers are checked when a key is used, not when it is read.
     #[test]
     fn a_public_rsa_key_in_pem_is_read_at_any_length() {
         let Some(keygen) = SshKeygen::for_test() else { return };

@@ -1,8 +1,8 @@
 //! Key revocation lists in OpenSSH's binary form (PROTOCOL.krl), for sshd's `RevokedKeys` and `ssh-keygen -Q`.
 //!
-//! A list names certificates, by serial number and key id and per CA or for all of them, and plain keys, whole or by
-//! fingerprint. A key in it is refused as itself, in every certificate about it, and in every certificate it has
-//! signed: a CA is revoked by its key. The same content makes the same bytes.
+//! A list names certificates, by serial number and key id and per CA or for all of them, and plain keys,
+//! whole or by fingerprint. A listed key is refused itself, in every certificate for it, and in every
+//! certificate that it has signed: a CA is revoked by its key. The same content gives the same bytes.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,15 +16,15 @@ use ssh_key::{Fingerprint, public::KeyData};
 /// Why something cannot be revoked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum KrlError {
-    /// OpenSSH takes 0 for "no serial number" and never looks it up.
-    #[error("serial number 0 cannot be revoked: OpenSSH takes it for none; revoke the key or the key id")]
+    /// OpenSSH treats 0 as "no serial number" and never looks it up.
+    #[error("serial number 0 cannot be revoked: OpenSSH treats it as none; revoke the key or the key id")]
     SerialZero,
     /// The last serial number comes before the first.
-    #[error("{first} to {last} is no range of serial numbers")]
+    #[error("{first} to {last} is not a range of serial numbers")]
     Range {
-        /// Where the range begins.
+        /// The beginning of the range.
         first: u64,
-        /// Where it ends.
+        /// The end of the range.
         last: u64,
     },
     /// OpenSSH would not read the whole list.
@@ -37,8 +37,8 @@ pub enum KrlError {
     Encoding(#[from] EncodingError),
 }
 
-/// Whether every OpenSSH of the last years reads a list that has certificates of this CA key. One that does not know the key's
-/// type refuses the whole list.
+/// Whether every recent OpenSSH reads a list with certificates of this CA key. One that does not know the
+/// key's type refuses the whole list.
 #[must_use]
 pub const fn is_read_everywhere(ca: &KeyData) -> bool {
     matches!(
@@ -95,7 +95,7 @@ impl Certificates {
 /// A key revocation list.
 #[derive(Clone, Debug, Default)]
 pub struct RevocationList {
-    /// The list's version; each list that takes the place of another should have a greater one.
+    /// The list's version; a list that replaces another should have a greater one.
     pub number: u64,
     /// When it was made, UNIX seconds.
     pub generated: u64,
@@ -106,14 +106,14 @@ pub struct RevocationList {
     /// Public keys in SSH's encoding.
     keys: BTreeSet<Vec<u8>>,
     fingerprints: BTreeSet<[u8; 32]>,
-    /// SHA-1 of public keys: read from lists that ssh-keygen made, and never written into ours.
+    /// SHA-1 of public keys: read from lists that ssh-keygen made, and never written to ours.
     sha1: BTreeSet<[u8; 20]>,
 }
 
 const MAGIC: &[u8; 8] = b"SSHKRL\n\0";
 const FORMAT_VERSION: u32 = 1;
 
-/// What a section is about.
+/// The types of sections.
 mod section {
     pub(super) const CERTIFICATES: u8 = 1;
     pub(super) const KEYS: u8 = 2;
@@ -218,7 +218,7 @@ impl RevocationList {
     /// Reads a list, of ours or of `ssh-keygen -k`.
     ///
     /// # Errors
-    /// When it is not a list, is damaged, or has something that this program cannot compare.
+    /// When it is not a list, is damaged, or contains something that this program cannot compare.
     pub fn decode(bytes: &[u8]) -> Result<Self, KrlReadError> {
         let mut rest = Reader(bytes.strip_prefix(MAGIC).ok_or(KrlReadError::NotAList)?);
         let format = rest.u32()?;
@@ -315,7 +315,7 @@ impl RevocationList {
         let named = |hash: &[u8; 32]| Fingerprint::Sha256(*hash).to_string();
         let mut lost = Vec::new();
         for (ca, before) in &earlier.certificates {
-            // A CA key that is revoked takes all of its certificates with it.
+            // A revoked CA key revokes all of its certificates.
             if !ca.is_empty() && revoked(ca) {
                 continue;
             }
@@ -345,10 +345,11 @@ impl RevocationList {
         lost
     }
 
-    /// The CAs whose certificates are in it by number or by name; a server has to know their types to read the list.
+    /// The CAs whose certificates it lists by number or by name; a server has to know their types to read the
+    /// list.
     #[must_use]
     pub fn authorities(&self) -> Vec<KeyData> {
-        // Each came from a key, or the list was not ours to make.
+        // Each came from a key; otherwise we could not have made the list.
         self.certificates.keys().filter_map(|blob| KeyData::decode(&mut blob.as_slice()).ok()).collect()
     }
 
@@ -369,7 +370,7 @@ impl RevocationList {
     }
 }
 
-/// What is left of a list that is read.
+/// The unread part of a list.
 struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -425,7 +426,7 @@ fn strings(items: impl IntoIterator<Item = impl Encode>) -> Result<Vec<u8>, Enco
     Ok(bytes)
 }
 
-/// A section that says nothing is left out.
+/// An empty section is left out.
 fn put_section(out: &mut Vec<u8>, kind: u8, content: &[u8]) -> Result<(), EncodingError> {
     if content.is_empty() {
         return Ok(());
@@ -434,8 +435,8 @@ fn put_section(out: &mut Vec<u8>, kind: u8, content: &[u8]) -> Result<(), Encodi
     content.encode(out)
 }
 
-/// Writes ranges that lie close together as a bitmap where that is shorter; the others as ranges, and single numbers
-/// in lists.
+/// Writes ranges that are close together as a bitmap if that is shorter; the others as ranges, and single
+/// numbers in lists.
 fn encode_serials(ranges: &BTreeMap<u64, u64>, out: &mut Vec<u8>) -> Result<(), EncodingError> {
     let ranges: Vec<(u64, u64)> = ranges.iter().map(|(&first, &last)| (first, last)).collect();
     let mut list = Vec::new();
@@ -473,10 +474,10 @@ fn encode_serials(ranges: &BTreeMap<u64, u64>, out: &mut Vec<u8>) -> Result<(), 
     put_section(out, section::SERIALS, &list)
 }
 
-/// The ranges as a number whose bit i stands for serial number `start + i`: a positive mpint's bytes.
+/// The ranges as a number whose bit i represents serial number `start + i`: a positive mpint's bytes.
 fn bitmap_number(start: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
     let span = ranges.last().map_or(0, |(_, last)| last - start);
-    // One bit more, so that the number is positive.
+    // One more bit, so that the number is positive.
     let length = usize::try_from((span + 1) / 8 + 1).unwrap_or(0);
     let mut little_endian = vec![0_u8; length];
     for serial in ranges.iter().flat_map(|&(first, last)| first..=last) {
@@ -550,7 +551,7 @@ mod tests {
         assert_eq!(list.lost(&read), Vec::<String>::new());
         for length in 0..bytes.len() {
             let cut = RevocationList::decode(&bytes[..length]);
-            // Only where a section ends is the rest a list, of less.
+            // Only if the cut is at the end of a section is the rest a list, with less content.
             assert!(cut.is_err() || !cut.unwrap().lost(&list).is_empty(), "{length}");
         }
     }

@@ -1,8 +1,8 @@
-//! OpenSSH's own forms of keys (its PROTOCOL.key, RFC 4253 section 6.6), read as OpenSSH reads them: numbers with or
-//! without leading zeros, base64 in lines of any length.
+//! OpenSSH's own key formats (its PROTOCOL.key, RFC 4253 section 6.6), parsed as OpenSSH does: numbers with
+//! or without leading zeros, base64 in lines of any length.
 //!
-//! `ssh-key` reads only numbers in their shortest form, and no P-256 scalar of less than 32 bytes; ssh-keygen writes
-//! such a scalar for one key in 512.
+//! `ssh-key` parses only numbers in their shortest form, and no P-256 scalar of less than 32 bytes;
+//! ssh-keygen writes such a scalar for one key in 512.
 
 use ssh_encoding::{Decode, Error as EncodingError};
 use ssh_key::{
@@ -27,7 +27,7 @@ const MAX_ROUNDS: u32 = 10_000;
 /// A public key in SSH's encoding.
 ///
 /// # Errors
-/// When it is not one, or bytes are left over.
+/// When it is not one, or there are trailing bytes.
 pub(crate) fn public_key(blob: &[u8]) -> Result<KeyData, KeyFormatError> {
     let bad = |error: EncodingError| malformed(PUBLIC, error);
     let mut rest = blob;
@@ -38,7 +38,7 @@ pub(crate) fn public_key(blob: &[u8]) -> Result<KeyData, KeyFormatError> {
     } else {
         rest = blob;
         KeyData::decode(&mut rest).map_err(|error| match error {
-            // OpenSSH takes any bytes; ssh-key holds the application as text.
+            // OpenSSH accepts any bytes; ssh-key stores the application as text.
             ssh_key::Error::Encoding(EncodingError::CharacterEncoding) if name.starts_with(b"sk-") => {
                 malformed(PUBLIC, "the application that this security key signs for is not UTF-8 text")
             }
@@ -56,8 +56,8 @@ fn rsa_public(n: &[u8], e: &[u8]) -> Result<KeyData, KeyFormatError> {
     RsaPublicKey::new(e, n).map(KeyData::Rsa).map_err(|error| malformed(PUBLIC, error))
 }
 
-/// The key in a PEM block `OPENSSH PRIVATE KEY`; an encrypted one is decrypted with the passphrase that is then asked
-/// for.
+/// The key in a PEM block `OPENSSH PRIVATE KEY`; an encrypted one is decrypted with a passphrase, which is
+/// then asked for.
 ///
 /// # Errors
 /// When it is not one such key, its cipher is not supported, or the passphrase is wrong.
@@ -101,7 +101,7 @@ pub(crate) fn private_key(pem: &str, passphrase: AskPassphrase<'_>) -> Result<Pr
             });
         }
         let passphrase = passphrase().map_err(KeyFormatError::NoPassphrase)?;
-        // What is left that it can complain of is a passphrase of no characters.
+        // The only remaining error is an empty passphrase.
         let (key, iv) = kdf
             .derive_key_and_iv(cipher, passphrase.as_bytes())
             .map_err(|_| KeyFormatError::WrongPassphrase)?;
@@ -218,8 +218,8 @@ sitCrv5UAH9nEeRxQ71db8+Zj20WsssAAAAdAKLIY0iwNh/5tHNJyVahtnu8z4FJ
 ",
     ];
 
-    /// An RSA key whose private exponent and CRT coefficient are a byte shorter than its modulus and primes; and its public
-    /// half.
+    /// An RSA key whose private exponent and CRT coefficient are a byte shorter than its modulus and primes;
+    /// and its public half.
     const RSA_SHORT: [&str; 2] = [
         "-----BEGIN OPENSSH PRIVATE KEY-----
 b3BlbnNzaC1rZXktdjEAAAAABG5vbmUAAAAEbm9uZQAAAAAAAAABAAABFwAAAAdz
@@ -311,7 +311,7 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
                 let curve = [SshCurve::P256, SshCurve::P384, SshCurve::P521][curve];
                 let length = curve.coordinate_length();
                 bytes.truncate(length);
-                // Below the order, whatever comes after.
+                // Below the order, whatever follows.
                 bytes[0] &= if curve == SshCurve::P521 { 1 } else { 0x7f };
                 bytes[1] &= 0x7f;
                 bytes[..zeros.index(length)].fill(0);
@@ -369,7 +369,7 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
             let line = format!("ssh-rsa {} comment", Base64::encode_string(&blob));
             let told = parse_public(&line).unwrap();
             prop_assert_eq!(told.key_data(), key.public_key().key_data());
-            // In its shortest form from here on, which is what goes into certificates.
+            // In its shortest form from here on, which is the form used in certificates.
             prop_assert_eq!(told.to_openssh().unwrap(), format!("{public} comment"));
         }
     }
@@ -413,7 +413,7 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
         assert_eq!(lengths, [31, 28]);
     }
 
-    /// The same behind a passphrase, which ssh-keygen puts there.
+    /// The same, encrypted with a passphrase by ssh-keygen.
     #[test]
     fn the_short_scalars_are_read_behind_a_passphrase() {
         let Some(keygen) = SshKeygen::for_test() else { return };
@@ -434,7 +434,7 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
         }
     }
 
-    /// They are no numbers, and keep their length.
+    /// They are not numbers, and keep their length.
     #[test]
     fn seeds_that_begin_with_zeros_are_read() {
         for zeros in [0, 1, 2, 31] {
@@ -473,7 +473,7 @@ XGyWHOhsiKA36KM0ZLZmiXbiKP+vAAAAAAECAwQF
         assert!(parse_private(&text, &mut no_passphrase).is_err());
     }
 
-    /// Every cipher that ssh-keygen has: opened, or named as what is missing. The passphrase is right.
+    /// Every cipher of ssh-keygen: decrypted, or named as unsupported. The passphrase is right.
     #[test]
     fn every_cipher_of_ssh_keygen_is_read_or_named() {
         let Some(keygen) = SshKeygen::for_test() else { return };

@@ -1,10 +1,10 @@
-//! A certificate as somebody presents it to a server, read as OpenSSH reads it (PROTOCOL.certkeys, `sshkey.c` and
+//! A certificate as it is presented to a server, parsed as OpenSSH does (PROTOCOL.certkeys, `sshkey.c` and
 //! `ssh-keygen -k`).
 //!
-//! What a server might accept must be revocable. So this reader takes what no certificate of ours has: options in any
-//! order, or unknown; numbers with more zeros than they need; names that are not UTF-8; a type of key that is not signed
-//! here. It looks at nothing but what a revocation is about: serial number, key id, the two keys, and the signature,
-//! without which no server would accept the certificate either.
+//! Whatever a server might accept must be revocable. This parser therefore accepts things that our
+//! certificates never contain: options in any order, or unknown; numbers with superfluous zeros; names that
+//! are not UTF-8; key types that are not signed here. It reads only what a revocation needs: serial number,
+//! key id, the two keys, and the signature, without which no server would accept the certificate either.
 
 use ssh_encoding::{Decode as _, Encode as _, Error as EncodingError};
 use ssh_key::public::KeyData;
@@ -18,7 +18,7 @@ use crate::{
 };
 use sshsm_client::{Failure, Kind};
 
-/// What the type name of every certificate ends in.
+/// The ending of the type name of every certificate.
 const SUFFIX: &str = "-cert-v01@openssh.com";
 
 /// Why something is not a certificate that a server could accept.
@@ -42,18 +42,18 @@ pub enum PresentedError {
     /// Its base64 is broken.
     #[error("the certificate's base64 is malformed")]
     Base64(#[source] EncodingError),
-    /// It is cut short, or has bytes behind its end.
+    /// It is truncated, or has trailing bytes.
     #[error("the {field} of the certificate is malformed")]
     Malformed {
-        /// Where.
+        /// The field.
         field: &'static str,
-        /// What the encoding lacks.
+        /// The defect in the encoding.
         source: EncodingError,
     },
-    /// A kind of certificate that is not known, so that its fields cannot be found.
+    /// An unknown kind of certificate, whose fields cannot be found.
     #[error("certificates of type {kind:?} are not known to this program")]
     Kind {
-        /// The name that it gives itself.
+        /// Its name for itself.
         kind: String,
     },
     /// One of its keys cannot be read.
@@ -61,7 +61,7 @@ pub enum PresentedError {
     Key {
         /// Which.
         field: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         source: KeyFormatError,
     },
 }
@@ -83,15 +83,15 @@ pub struct PresentedCertificate {
     pub ca: KeyData,
     /// The certified key, in SSH's encoding.
     subject: Vec<u8>,
-    /// What the CA signed.
+    /// The bytes that the CA signed.
     signed: Vec<u8>,
     /// `string algorithm ‖ string signature`.
     signature: Vec<u8>,
 }
 
 impl PresentedCertificate {
-    /// Reads a file as OpenSSH does: one line, whose comment is any bytes; empty lines, and those that begin with `#`, do not
-    /// count.
+    /// Reads a file as OpenSSH does: one line, whose comment may be any bytes; empty lines, and those that
+    /// begin with `#`, are ignored.
     ///
     /// # Errors
     /// When it has no certificate, several lines, or a certificate that OpenSSH cannot read either.
@@ -170,8 +170,8 @@ impl PresentedCertificate {
     }
 }
 
-/// The type name of the key in certificates of type `kind`, and how many strings it is made of. As in OpenSSH's table, RSA
-/// certificates may be named after the signatures that are made with them.
+/// The type name of the key in certificates of type `kind`, and how many strings it consists of. As in
+/// OpenSSH's table, RSA certificates may be named after the signatures made with them.
 fn key_strings(kind: &str) -> Option<(&str, usize)> {
     Some(match kind {
         "ssh-rsa" | "rsa-sha2-256" | "rsa-sha2-512" => ("ssh-rsa", 2),
@@ -257,12 +257,12 @@ mod tests {
         }
         let long = PresentedCertificate::from_bytes(&[blob.as_slice(), b"x"].concat());
         assert!(matches!(long, Err(PresentedError::Malformed { field: "end", .. })), "{long:?}");
-        // As a file may have it that went through other hands.
+        // As it may look in a file edited by others.
         let dressed = [b"# m\xfcller\n\n  ", line.trim().as_bytes(), b" \xff comment\r\n"].concat();
         assert!(PresentedCertificate::from_file(&dressed).is_ok());
     }
 
-    /// Its signature cannot be verified here, and the file says so.
+    /// Its signature cannot be verified here, and the error says so.
     #[test]
     fn a_post_quantum_certificate_is_read() {
         let Some(file) = vector_file("openssh-mldsa/user-mldsa-cert.pub") else { return };

@@ -1,20 +1,21 @@
-//! Addresses without the secrets that people put into them: `user:password@` of a URL, what follows its question mark, and a
-//! PIN in a PKCS#11 URI.
+//! Addresses without the secrets that people put into them: `user:password@` in a URL, the part after its
+//! question mark, and a PIN in a PKCS#11 URI.
 //!
-//! Such addresses are refused, and a refusal says what it is about: so this is what errors, talk and the ledger show.
+//! Such addresses are refused, and the refusal names them; errors, messages and the ledger therefore show
+//! them in this form.
 
 use std::fmt;
 
 use crate::pkcs11::uri;
 
-/// Shows text with the secrets of every address in it left out.
+/// Shows text without the secrets of the addresses in it.
 #[derive(Clone, Copy, Debug)]
 pub struct Redacted<'a>(pub &'a str);
 
-/// What stands for a secret.
+/// Replaces a secret.
 const HIDDEN: char = '…';
 
-/// What an address ends at, in a sentence.
+/// Where an address in a sentence ends.
 fn ends(character: char) -> bool {
     character.is_whitespace() || matches!(character, '"' | '\'' | '`' | '<' | '>')
 }
@@ -62,7 +63,7 @@ fn address(text: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     }
 }
 
-/// An attribute of a PKCS#11 URI with what separates it from the next: of one that is not known the value may be a PIN.
+/// An attribute of a PKCS#11 URI with its separator: the value of an unknown one may be a PIN.
 fn attribute(part: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let text = part.trim_end_matches([';', '?', '&']);
     let separator = part.get(text.len()..).unwrap_or_default();

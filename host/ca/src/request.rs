@@ -1,8 +1,8 @@
-//! The certificate before it is signed: built from what ssh-keygen's flags say, byte for byte as ssh-keygen does.
+//! The certificate before it is signed: built from ssh-keygen's flags, byte for byte as ssh-keygen does.
 //!
-//! A [`SigningRequest`] is a whole OpenSSH certificate up to and including the CA's public key; behind it goes the
-//! signature that the device returns. [`StoredRequest`] is such a request in a file, alone, with the timestamp it
-//! was made under (the vendor tool's form), or cut out of a finished certificate.
+//! A [`SigningRequest`] is a whole OpenSSH certificate up to and including the CA's public key; the signature
+//! that the device returns is appended. [`StoredRequest`] is such a request in a file, either alone, or with
+//! its timestamp (the vendor tool's form), or extracted from a finished certificate.
 
 use base64ct::{Base64, Encoding as _};
 use ssh_encoding::{Base64Reader, Decode, Encode, Reader};
@@ -30,10 +30,10 @@ const NONCE_LENGTH: usize = 32;
 /// The command's fixed part: CA key id, template id, signature algorithm, now.
 pub(crate) const COMMAND_LENGTH: usize = SignSshCertificate::LAYOUT.fixed;
 
-/// What the type name of every certificate ends in.
+/// The ending of the type name of every certificate.
 const TYPE_SUFFIX: &[u8] = b"-cert-v01@openssh.com";
 
-/// What a certificate is to say, apart from its two keys.
+/// The content of a certificate, apart from its two keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Content {
     /// For a user or for a host.
@@ -46,7 +46,7 @@ pub struct Content {
     pub principals: Vec<String>,
     /// When it is valid.
     pub validity: Validity,
-    /// What it may and must do.
+    /// Its critical options and extensions.
     pub options: CertificateOptions,
 }
 
@@ -65,7 +65,7 @@ pub enum BuildError {
         /// SSH's name of the kind.
         kind: String,
     },
-    /// The subject key is one that OpenSSH cannot read, or that anybody can sign for.
+    /// OpenSSH cannot read the subject key, or anyone can sign for it.
     #[error("this key cannot be certified")]
     Unusable(#[source] SubjectKeyError),
     /// The numbers of one of the two keys are not in the form that SSH demands.
@@ -73,7 +73,7 @@ pub enum BuildError {
     Key {
         /// Subject key or signature key.
         field: Field,
-        /// What is wrong with it.
+        /// The defect.
         source: PublicKeyError,
     },
     /// An option whose value OpenSSH's servers cannot read, so that they refuse the certificate.
@@ -81,21 +81,22 @@ pub enum BuildError {
     Option {
         /// The option.
         name: String,
-        /// What is wrong with its value, in words that follow its name.
+        /// The defect of its value, in words that follow its name.
         reason: String,
     },
-    /// Text that is not UTF-8, which neither the ledger nor this program's reader of certificates takes.
+    /// Text that is not UTF-8, which neither the ledger nor this program's certificate parser accepts.
     #[error("the {0} of the certificate are not UTF-8 text")]
     NotUtf8(Field),
-    /// This program's other reader of certificates, which looks at every one that a device returns, cannot read it.
+    /// This program's other certificate parser, which checks every certificate that a device returns, cannot
+    /// parse it.
     #[error("the certificate could not be read again once it was signed")]
     Unreadable(#[source] ssh_key::Error),
     /// The content breaks a rule of the format.
-    #[error("the certificate cannot say this")]
+    #[error("a certificate cannot contain this")]
     Content(#[source] RequestError),
     /// The request does not fit the device's message.
     #[error(
-        "the request takes {length} bytes, and the device has room for {room} beside the timestamp signature; name \
+        "the request takes {length} bytes, but the device has room for {room} besides the timestamp signature; name \
          fewer principals, or shorten the key id and the options"
     )]
     TooLong {
@@ -107,8 +108,8 @@ pub enum BuildError {
     /// It would never be valid.
     #[error("the certificate would never be valid")]
     Validity(#[source] ValidityError),
-    /// The system gives no random numbers.
-    #[error("the operating system gives no random numbers")]
+    /// The system supplies no random numbers.
+    #[error("the operating system supplies no random numbers")]
     Entropy,
     /// An encoder failed, which well-formed content never makes it do.
     #[error("the certificate cannot be encoded")]
@@ -121,7 +122,8 @@ impl Failure for BuildError {
     }
 }
 
-/// The names in a text such as `-n` takes: separated by commas, none of them empty, no more than OpenSSH reads.
+/// The names in a text such as that of `-n`: separated by commas, none of them empty, no more than OpenSSH
+/// reads.
 pub fn principals(text: &str) -> Result<Vec<String>, BuildError> {
     let names: Vec<String> = text.split(',').map(str::to_owned).collect();
     if names.iter().any(String::is_empty) {
@@ -133,7 +135,7 @@ pub fn principals(text: &str) -> Result<Vec<String>, BuildError> {
     Ok(names)
 }
 
-/// The longest request that a device takes beside a timestamp signature of so many bytes.
+/// The longest request that a device accepts together with a timestamp signature of this many bytes.
 #[must_use]
 pub const fn room(timestamp_signature: usize) -> usize {
     MAX_INNER_PAYLOAD.saturating_sub(COMMAND_LENGTH + timestamp_signature)
@@ -191,7 +193,7 @@ impl SigningRequest {
         };
         let mut bytes = Vec::new();
         request.encode(&mut bytes).map_err(BuildError::Encoding)?;
-        // What the device would refuse whatever its template says is refused here, where there are words for it.
+        // Requests that a device would refuse under any template are refused here, with a better message.
         let built = Self::from_bytes(bytes)?;
         built.check_subject()?;
         Ok(Self { comment: subject.comment().as_str_lossy().to_owned(), ..built })
@@ -200,13 +202,13 @@ impl SigningRequest {
     /// A request that was built elsewhere.
     ///
     /// # Errors
-    /// When the bytes are no whole request.
+    /// When the bytes are not a whole request.
     pub fn from_bytes(bytes: Vec<u8>) -> Result<Self, BuildError> {
         let request = Request::decode(&bytes).map_err(BuildError::Content)?;
         check_text(&request)?;
         check_options(&request)?;
         let request = Self { bytes, comment: String::new() };
-        // A device would sign what nobody could then verify, and the ledger would not know.
+        // Otherwise a device would sign something that could not be verified, and the ledger would not know.
         request.keys().map_err(BuildError::Unreadable)?;
         Ok(request)
     }
@@ -226,16 +228,16 @@ impl SigningRequest {
     /// The key to be certified, and the CA's.
     ///
     /// # Errors
-    /// When the numbers of one are no key.
+    /// When the numbers of one are not a key.
     pub fn keys(&self) -> ssh_key::Result<(KeyData, KeyData)> {
-        // Read is what stands before the signature, so that any will do.
+        // Only the part before the signature is parsed, so any signature will do.
         let mut blob = self.bytes.clone();
         SignatureAlgorithm::Ed25519.encode_field(&[0; 64], &mut blob)?;
         let certificate = Certificate::from_bytes(&blob)?;
         Ok((certificate.public_key().clone(), certificate.signature_key().clone()))
     }
 
-    /// What the certificate is to say.
+    /// The certificate's content.
     ///
     /// # Errors
     /// When it would never be valid.
@@ -259,22 +261,23 @@ impl SigningRequest {
         })
     }
 
-    /// What is to be signed.
+    /// The bytes to be signed.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Fails when no device certifies the subject key: OpenSSH cannot read it, or anybody can sign for it.
+    /// Fails if no device certifies the subject key: OpenSSH cannot read it, or anyone can sign for it.
     ///
     /// # Errors
-    /// What is wrong with the key.
+    /// The defect of the key.
     pub fn check_subject(&self) -> Result<(), BuildError> {
         let request = Request::decode(&self.bytes).map_err(BuildError::Content)?;
         subject::check(&request.subject_key).map_err(BuildError::Unusable)
     }
 
-    /// Fails when the device has no room for the request beside a timestamp signature of so many bytes.
+    /// Fails if the device has no room for the request together with a timestamp signature of this many
+    /// bytes.
     pub const fn check_length(&self, timestamp_signature: usize) -> Result<(), BuildError> {
         let (length, room) = (self.bytes.len(), room(timestamp_signature));
         if length <= room { Ok(()) } else { Err(BuildError::TooLong { length, room }) }
@@ -292,12 +295,12 @@ impl SigningRequest {
     }
 }
 
-/// A request as it comes from a file.
+/// A request from a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredRequest {
-    /// What is to be signed; not checked any further.
+    /// The bytes to be signed; not checked any further.
     pub request: Vec<u8>,
-    /// When it was made, and the timestamp authority's signature that says so; only the vendor's form has them.
+    /// When it was made, with the timestamp authority's signature; only the vendor's form has them.
     pub timestamp: Option<(Now, Vec<u8>)>,
 }
 
@@ -306,29 +309,29 @@ pub struct StoredRequest {
 pub enum StoredRequestError {
     /// None of the three forms.
     #[error(
-        "this is no certificate request: neither the bytes to be signed, nor those behind a time of 4 and a timestamp \
+        "this is not a certificate request: neither the bytes to be signed, nor those after a time of 4 and a timestamp \
          signature of {timestamp_signature} bytes, nor an OpenSSH certificate"
     )]
     Unknown {
         /// How long the template's timestamp signatures are.
         timestamp_signature: usize,
     },
-    /// A certificate, and something behind it that nobody would have looked at.
+    /// A certificate, followed by something that would otherwise go unnoticed.
     #[error("there are {count} lines in this file; a certificate file holds one")]
     Several {
         /// How many lines are not empty.
         count: usize,
     },
-    /// A certificate whose base64 is broken.
+    /// A certificate with invalid base64.
     #[error("the certificate's base64 is malformed")]
     Base64(#[source] ssh_encoding::Error),
-    /// A certificate that cannot be cut before its signature.
+    /// A certificate that cannot be split before its signature.
     #[error("the certificate is malformed")]
     Certificate(#[source] RequestError),
     /// A certificate that does not end as it should.
     #[error("the certificate's signature is malformed")]
     Signature(#[source] ssh_encoding::Error),
-    /// It begins as a request does, and cannot be read as one: cut short, or with bytes behind its end.
+    /// It begins like a request, but cannot be parsed: truncated, or with trailing bytes.
     #[error("the request is malformed")]
     Request(#[source] RequestError),
 }
@@ -340,10 +343,10 @@ impl Failure for StoredRequestError {
 }
 
 impl StoredRequest {
-    /// Reads the bytes to be signed, the vendor tool's file (now, u32 big-endian; timestamp signature; bytes to be
-    /// signed), or an OpenSSH certificate (`…-cert.pub`), whose signature is cut off.
+    /// Parses the bytes to be signed, the vendor tool's file (now, u32 big-endian; timestamp signature; bytes
+    /// to be signed), or an OpenSSH certificate (`…-cert.pub`), whose signature is removed.
     ///
-    /// The length of the timestamp signature is the template's: it cannot be seen from the file.
+    /// The length of the timestamp signature follows from the template: it cannot be seen in the file.
     pub fn decode(bytes: &[u8], timestamp_signature: usize) -> Result<Self, StoredRequestError> {
         if certificate_type(bytes).is_some() {
             return Ok(Self { request: bytes.to_vec(), timestamp: None });
@@ -411,11 +414,11 @@ pub(crate) fn certificate_type(bytes: &[u8]) -> Option<&str> {
     name.ends_with(TYPE_SUFFIX).then(|| str::from_utf8(name).ok()).flatten()
 }
 
-/// Reads the last field of a certificate, `string (string algorithm ‖ string signature)`; a security key's signature has its
-/// flags and its counter inside (PROTOCOL.u2f).
+/// Parses the last field of a certificate, `string (string algorithm ‖ string signature)`; a security key's
+/// signature contains its flags and its counter (PROTOCOL.u2f).
 fn signature_field(mut rest: &[u8]) -> ssh_encoding::Result<()> {
     let mut signature = string(&mut rest)?;
-    // Whether it is a signature at all does not matter here: it is cut off.
+    // Whether it is a valid signature does not matter here: it is removed.
     if !signature.is_empty() {
         let security_key = string(&mut signature)?.starts_with(b"sk-");
         string(&mut signature)?;
@@ -455,8 +458,8 @@ fn check_text(request: &Request<'_>) -> Result<(), BuildError> {
     .unwrap_or(Ok(()))
 }
 
-/// Whether the options that OpenSSH knows have the values that it reads (`cert_option_list` in its `auth-options.c`): flags
-/// have none, the others one.
+/// Whether the options that OpenSSH knows have values that it reads (`cert_option_list` in its
+/// `auth-options.c`): flags have none, the others one.
 fn check_options(request: &Request<'_>) -> Result<(), BuildError> {
     for (options, names) in [
         (request.critical_options, &["verify-required"][..]),
@@ -578,8 +581,8 @@ mod tests {
         }
     }
 
-    /// For all seven subject types, all five kinds of CA, users and hosts: the bytes to be signed are ssh-keygen's own
-    /// when its nonce is taken, and its signature behind them makes its file.
+    /// For all seven subject types, all five kinds of CA, users and hosts: the bytes to be signed are
+    /// ssh-keygen's own if its nonce is used, and with its signature appended they make its file.
     #[test]
     fn requests_are_what_ssh_keygen_signs_byte_for_byte() {
         let Some(keygen) = SshKeygen::for_test() else { return };

@@ -1,8 +1,8 @@
-//! Signatures in the fixed length that the device's protocol has: RSA as long as the modulus, ECDSA `r‖s`, each as long
-//! as a coordinate, Ed25519 64 bytes.
+//! Signatures in the fixed length of the device's protocol: RSA as long as the modulus, ECDSA `r‖s`, each as
+//! long as a coordinate, Ed25519 64 bytes.
 //!
-//! Agents write `r` and `s` as SSH's mpints, and tokens may leave out zeros in front of both or of an RSA signature;
-//! OpenSSH takes all of these, and so does this.
+//! Agents write `r` and `s` as SSH's mpints, and tokens may omit leading zeros of both or of an RSA
+//! signature; OpenSSH accepts all of these, and so does this.
 
 use rsa::{
     pkcs1v15::{self, VerifyingKey},
@@ -34,8 +34,8 @@ pub enum VerifyError {
     },
 }
 
-/// Verifies a signature as SSH has it, `string algorithm ‖ string signature`, over `message`. As OpenSSH does, it takes
-/// numbers with any zeros in front of them, and RSA with any of its three digests.
+/// Verifies a signature in SSH's form, `string algorithm ‖ string signature`, over `message`. Like OpenSSH,
+/// it accepts numbers with any leading zeros, and RSA with any of its three digests.
 ///
 /// # Errors
 /// [`VerifyError`].
@@ -122,8 +122,8 @@ pub(crate) fn from_token(key: AsymmetricAlgorithm, signature: &[u8]) -> Option<V
     }
 }
 
-/// A signature as SSH has it, `string algorithm ‖ string signature`, by a key of kind `key`; `None` when it is not one
-/// of `algorithm`.
+/// A signature in SSH's form, `string algorithm ‖ string signature`, by a key of kind `key`; `None` when it
+/// is not one of `algorithm`.
 pub(crate) fn from_ssh(
     key: AsymmetricAlgorithm,
     algorithm: SignatureAlgorithm,
@@ -148,7 +148,7 @@ fn numbers(r: &[u8], s: &[u8], length: usize) -> Option<Vec<u8>> {
     Some([fixed(r, length)?.as_slice(), fixed(s, length)?.as_slice()].concat())
 }
 
-/// Ed25519 signatures are no numbers, and have their length.
+/// Ed25519 signatures are not numbers, and have a fixed length.
 fn one(key: AsymmetricAlgorithm, signature: &[u8]) -> Option<Vec<u8>> {
     match key {
         AsymmetricAlgorithm::Ed25519 => {
@@ -178,7 +178,7 @@ mod tests {
     }
 
     proptest! {
-        /// The way out is the protocol's; the way back takes what it wrote, and what other writers write.
+        /// Encoding follows the protocol; decoding accepts that form and those of other writers.
         #[test]
         fn ecdsa_numbers_keep_their_value_whatever_zeros_they_begin_with(
             numbers in (0..3_usize).prop_flat_map(|which| {

@@ -1,8 +1,8 @@
-//! Having a device sign certificates: the road from a public key and what is asked for to a verified certificate.
+//! Having a device sign certificates: from a public key and the requested content to a verified certificate.
 //!
-//! The policy is the device's. What comes back is a certificate only when it is the request, byte for byte, under the
-//! CA key that was named; when the device refuses, the same evaluation is run here on the device's own template, so
-//! that the refusal can be explained.
+//! The device enforces the policy. The result counts as a certificate only if it is the request, byte for
+//! byte, under the named CA key; if the device refuses, the same evaluation is run here on the device's own
+//! template, so that the refusal can be explained.
 
 use std::time::{Duration, Instant};
 
@@ -43,7 +43,7 @@ pub enum SignerError {
     Missing {
         /// CA key or template.
         object_type: ObjectType,
-        /// What was asked for.
+        /// The requested id.
         id: ObjectId,
     },
     /// The CA's public key, as the device returns it, is none.
@@ -51,7 +51,7 @@ pub enum SignerError {
     CaKey {
         /// The CA key.
         id: ObjectId,
-        /// What is wrong with it.
+        /// The defect.
         source: DeviceKeyError,
     },
     /// The CA key cannot sign with that algorithm.
@@ -59,9 +59,9 @@ pub enum SignerError {
     Algorithm {
         /// The CA key.
         id: ObjectId,
-        /// What it is.
+        /// The type of the key.
         key: AsymmetricAlgorithm,
-        /// What was asked for.
+        /// The requested algorithm.
         algorithm: SignatureAlgorithm,
     },
     /// The token, or the way to it.
@@ -79,7 +79,7 @@ pub enum SignerError {
     /// The device's explanation is none.
     #[error("the device's explanation cannot be read")]
     Explanation(#[from] ExplanationError),
-    /// What the device signed is not what was asked for.
+    /// The device signed something other than the request.
     #[error("the device's certificate is wrong and was thrown away")]
     Certificate(#[from] CertificateError),
 }
@@ -124,7 +124,7 @@ impl SignerError {
         )
     }
 
-    /// Whether the signer can sign no more: its session ended, or its token is gone.
+    /// Whether the signer can no longer sign: its session ended, or its token is gone.
     #[must_use]
     pub const fn ends_signing(&self) -> bool {
         match self {
@@ -143,7 +143,7 @@ impl SignerError {
         }
     }
 
-    /// What the signer had answered when [`Signer::sign`] failed with this.
+    /// The signer's answer when [`Signer::sign`] failed with this.
     #[must_use]
     pub const fn answer(&self) -> Answer {
         match self {
@@ -165,7 +165,7 @@ impl SignerError {
 /// The public key of an asymmetric key on the device, in SSH's form.
 ///
 /// # Errors
-/// When there is no such key, or the device's answer is none.
+/// When there is no such key, or the device's answer is not one.
 pub fn public_key(
     session: &mut Session<'_>,
     id: ObjectId,
@@ -176,7 +176,7 @@ pub fn public_key(
     Ok((key.algorithm, public))
 }
 
-/// Says which object the device did not find.
+/// Names the object that the device did not find.
 fn missing(object_type: ObjectType, id: ObjectId) -> impl Fn(SignerError) -> SignerError {
     move |error| match error {
         SignerError::Client(ClientError::Device { error: DeviceError::ObjectNotFound, .. }) => {
@@ -188,10 +188,10 @@ fn missing(object_type: ObjectType, id: ObjectId) -> impl Fn(SignerError) -> Sig
 
 /// A CA key that signs under a template.
 pub trait Signer {
-    /// Who enforces the template.
+    /// What enforces the template.
     fn enforced_by(&self) -> EnforcedBy;
 
-    /// Where the CA key is, in the words of `--device`.
+    /// The location of the CA key, in the form of `--device`.
     fn describe(&self) -> String;
 
     /// The CA key's name there.
@@ -203,7 +203,7 @@ pub trait Signer {
     /// The CA's public key.
     fn ca_key(&self) -> &KeyData;
 
-    /// What the certificates are signed with.
+    /// The algorithm of the certificates' signatures.
     fn algorithm(&self) -> SignatureAlgorithm;
 
     /// The serial number of the device that has the CA key, if it is one.
@@ -211,13 +211,13 @@ pub trait Signer {
         None
     }
 
-    /// The newest entry of the device's audit log, for [`Signer::log_span`]; `None` where that cannot be known.
+    /// The newest entry of the device's audit log, for [`Signer::log_span`]; `None` if that cannot be known.
     fn log_mark(&mut self) -> Option<LogMark> {
         None
     }
 
-    /// Which part of the device's audit log has the entry about the request that was just answered, and was sent after
-    /// `after` was the newest.
+    /// The part of the device's audit log with the entry about the request that was just answered, and was
+    /// sent after `after` was the newest.
     fn log_span(&mut self, timed: &TimedRequest, after: Option<LogMark>) -> LogSpan {
         let _ = (timed, after);
         LogSpan::default()
@@ -227,7 +227,7 @@ pub trait Signer {
     /// signature`, which [`crate::issue::Issuer`] verifies.
     ///
     /// # Errors
-    /// [`SignerError::is_refusal`] tells a refusal by the template from everything else.
+    /// [`SignerError::is_refusal`] distinguishes a refusal by the template from everything else.
     fn sign(&mut self, timed: &TimedRequest, recorded: Recorded) -> Result<Vec<u8>, SignerError>;
 
     /// Why a request is refused: the policy, run here on the template that it was refused by.
@@ -237,21 +237,22 @@ pub trait Signer {
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError>;
 }
 
-/// A request together with the time that a timestamp authority vouches for.
+/// A request together with the time signed by a timestamp authority.
 #[derive(Debug, Clone)]
 pub struct TimedRequest {
     request: SigningRequest,
     now: Now,
     timestamp_signature: Vec<u8>,
-    /// Who says so, for people, where it is known.
+    /// The authority, for people, if known.
     authority: Option<String>,
 }
 
 impl TimedRequest {
-    /// Builds the request for `subject` under the CA key `ca`, and has `source` vouch for when it is made.
+    /// Builds the request for `subject` under the CA key `ca`, and has `source` sign its time.
     ///
     /// # Errors
-    /// When the request cannot be said in a certificate or does not fit the device, or nobody vouches.
+    /// When the request cannot be represented in a certificate or does not fit the device, or there is no
+    /// timestamp.
     pub fn new(
         subject: &PublicKey,
         content: &Content,
@@ -261,10 +262,10 @@ impl TimedRequest {
         Self::of(SigningRequest::new(subject, content, ca)?, source)
     }
 
-    /// Has `source` vouch for when `request` is made.
+    /// Has `source` sign the time of `request`.
     ///
     /// # Errors
-    /// When it does not fit the device, its subject key cannot be certified, or nobody vouches.
+    /// When it does not fit the device, its subject key cannot be certified, or there is no timestamp.
     pub fn of(request: SigningRequest, source: &mut dyn TimestampSource) -> Result<Self, SignerError> {
         request.check_subject()?;
         if let Some(algorithm) = source.algorithm() {
@@ -279,7 +280,7 @@ impl TimedRequest {
         Ok(Self { authority: Some(authority), ..timed })
     }
 
-    /// A request that somebody vouched for before.
+    /// A request whose time has already been signed.
     ///
     /// # Errors
     /// When it does not fit the device, or its subject key cannot be certified.
@@ -293,7 +294,7 @@ impl TimedRequest {
         Ok(Self { request, now, timestamp_signature, authority: None })
     }
 
-    /// What is to be signed.
+    /// The bytes to be signed.
     #[must_use]
     pub const fn request(&self) -> &SigningRequest {
         &self.request
@@ -305,13 +306,13 @@ impl TimedRequest {
         self.now
     }
 
-    /// The timestamp authority's signature that says so.
+    /// The timestamp authority's signature over it.
     #[must_use]
     pub fn timestamp_signature(&self) -> &[u8] {
         &self.timestamp_signature
     }
 
-    /// The fingerprint of the key that says so, or where that is; `None` where it is not known.
+    /// The fingerprint of the authority's key, or its location; `None` if it is not known.
     #[must_use]
     pub fn authority(&self) -> Option<&str> {
         self.authority.as_deref()
@@ -323,7 +324,8 @@ impl TimedRequest {
         COMMAND_LENGTH + self.timestamp_signature.len() + self.request.as_bytes().len()
     }
 
-    /// What the device signs and by what it knows when: `timestamp signature ‖ to-be-signed certificate`.
+    /// The payload for the device, including the proof of the time: `timestamp signature ‖ to-be-signed
+    /// certificate`.
     fn stamped(&self) -> Vec<u8> {
         [self.timestamp_signature.as_slice(), self.request.as_bytes()].concat()
     }
@@ -346,23 +348,23 @@ pub struct DeviceSigner<'s, 'c> {
     log: Log,
 }
 
-/// What is known of the device's audit log.
+/// What is known about the device's audit log.
 #[derive(Clone, Copy)]
 struct Log {
     /// Whether this session may read it, as far as is known.
     readable: bool,
-    /// Whether the device says which entry is the newest, as far as is known.
+    /// Whether the device reports its newest entry, as far as is known.
     told: bool,
     /// Its newest entry when it was looked at last, and when that was.
     newest: Option<(LogMark, Instant)>,
 }
 
-/// A look at the log is as good as a new one for the next request, so long; more entries than its own do no harm.
+/// For this long, a reading of the log serves for the next request too; extra entries do no harm.
 const FRESH: Duration = Duration::from_secs(1);
 
 impl<'s, 'c> DeviceSigner<'s, 'c> {
-    /// Takes CA key `ca_id` under template `template_id`. `algorithm` is needed for nothing but RSA keys, which sign
-    /// with `rsa-sha2-512` otherwise, as ssh-keygen has them do.
+    /// Uses CA key `ca_id` under template `template_id`. `algorithm` matters only for RSA keys, which
+    /// otherwise sign with `rsa-sha2-512`, as with ssh-keygen.
     ///
     /// # Errors
     /// When there is no such key or template, or the key cannot sign with `algorithm`.
@@ -386,12 +388,13 @@ impl<'s, 'c> DeviceSigner<'s, 'c> {
         Ok(Self { session, ca_id, ca_key, template_id, algorithm, log })
     }
 
-    /// The entries that the device has not been told to forget, if they can be read, and its newest entry, if that can be
-    /// known.
+    /// The entries that the device has not been told to discard, if they can be read, and its newest entry,
+    /// if that can be known.
     fn look(&mut self) -> (Vec<LogEntry>, Option<LogMark>) {
         let entries = match self.log.readable.then(|| self.session.log_entries()) {
             Some(Ok((_, entries))) => entries,
-            // Why does not matter: the log is a help, and what ends the session ends the next command, too.
+            // The reason does not matter: the log is optional, and what ends the session also ends the next
+            // command.
             Some(Err(_)) => {
                 self.log.readable = false;
                 Vec::new()
@@ -452,7 +455,7 @@ impl Signer for DeviceSigner<'_, '_> {
         let Some(after) = after else { return whole };
         let behind = match entries.iter().position(|entry| entry.mark() == after) {
             Some(at) => at + 1,
-            // All that is before it was read, and is forgotten.
+            // Everything before it was read, and is discarded.
             None if entries.first().is_some_and(|first| first.follows(&after.digest)) => 0,
             None => return whole,
         };

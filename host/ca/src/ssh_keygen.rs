@@ -1,4 +1,4 @@
-//! The installed ssh-keygen, for tests that compare with what it does.
+//! The installed ssh-keygen, for tests that compare with it.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,7 +14,7 @@ use crate::request::StoredRequest;
 pub(crate) struct SshKeygen(tempfile::TempDir);
 
 impl SshKeygen {
-    /// `None`, and the running test is skipped by name, where there is none; a failure with `CI=true`.
+    /// `None`, and the running test is skipped by name, if there is none; a failure with `CI=true`.
     pub(crate) fn for_test() -> Option<Self> {
         match requirement::program("ssh-keygen", "openssh-client") {
             Ok(_) => Some(Self(tempfile::tempdir().unwrap())),
@@ -33,7 +33,7 @@ impl SshKeygen {
         self.0.path()
     }
 
-    /// Its standard output, or its complaint.
+    /// Its standard output, or its error message.
     pub(crate) fn run_in_zone(&self, zone: &str, arguments: &[&str]) -> Result<String, String> {
         let output = Command::new("ssh-keygen")
             .args(arguments)
@@ -113,7 +113,8 @@ pub(crate) fn security_keys() -> Vec<PublicKey> {
     .into()
 }
 
-/// A shared vector file; `None`, and the running test is skipped by name, where there is no folder of such files.
+/// A shared vector file; `None`, and the running test is skipped by name, if there is no folder of such
+/// files.
 pub(crate) fn vector_file(file: &str) -> Option<Vec<u8>> {
     match requirement::shared_vector(file) {
         Ok(path) => Some(fs::read(path).unwrap()),
@@ -124,8 +125,8 @@ pub(crate) fn vector_file(file: &str) -> Option<Vec<u8>> {
     }
 }
 
-/// A value of a shared vector file, hex decoded; `None`, and the running test is skipped by name, where there is no
-/// folder of such files.
+/// A value of a shared vector file, hex decoded; `None`, and the running test is skipped by name, if there is
+/// no folder of such files.
 pub(crate) fn vector(file: &str, pointer: &str) -> Option<Vec<u8>> {
     let path = match requirement::shared_vector(file) {
         Ok(path) => path,

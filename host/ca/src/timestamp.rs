@@ -1,13 +1,13 @@
-//! The timestamp authority: says what time it is, and signs that together with one request.
+//! The timestamp authority: states the time, and signs it together with one request.
 //!
 //! | to learn about | open |
 //! |---|---|
 //! | a key in an ssh-agent | [`agent_key`] |
 //! | an authority at a URL | [`remote`] |
-//! | being that authority | [`service`], [`access`], [`rate`], [`clock`], [`tls`] |
+//! | running that authority | [`service`], [`access`], [`rate`], [`clock`], [`tls`] |
 //!
-//! What is signed is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs them with PKCS#1 v1.5 and SHA-256, ECDSA with
-//! the curve's own hash, Ed25519 as they are; the signature has the fixed length that the wire wants.
+//! The signed message is 36 bytes, `SHA-256(request) ‖ now u32`. RSA signs it with PKCS#1 v1.5 and SHA-256,
+//! ECDSA with the curve's own hash, Ed25519 directly; the signature has the fixed length of the wire format.
 
 pub mod access;
 #[cfg(unix)]
@@ -46,7 +46,7 @@ use sshsm_client::{Failure, Kind};
 #[derive(Debug, thiserror::Error)]
 pub enum TimestampError {
     /// The clock shows a time that 32 bits cannot count.
-    #[error("the system clock is outside of 1970 to 2106; a timestamp cannot tell that time")]
+    #[error("the system clock is outside 1970 to 2106; a timestamp cannot represent that time")]
     Clock,
     /// The key is none that a template can name.
     #[error("the timestamp key cannot be used")]
@@ -91,10 +91,10 @@ impl Failure for TimestampError {
 /// The lengths that timestamp signatures have: Ed25519, P-256; P-384; P-521; RSA of 2048, 3072 and 4096 bits.
 pub const SIGNATURE_LENGTHS: [usize; 6] = [64, 96, 132, 256, 384, 512];
 
-/// Whether `signature`, in the form that the wire wants, is that of `key` for `request` at `now`.
+/// Whether `signature`, in the wire format, is that of `key` for `request` at `now`.
 ///
 /// # Errors
-/// When `key` is none that a template can name.
+/// When `key` is not one that a template can contain.
 pub fn verify(key: &KeyData, request: &[u8], now: Now, signature: &[u8]) -> Result<bool, DeviceKeyError> {
     let (algorithm, public) = device_key::raw_public(key)?;
     let key = sshsm_protocol::ssh::timestamp::TimestampKey::new(algorithm, &public)
@@ -109,9 +109,9 @@ pub fn now() -> Result<Now, TimestampError> {
     u32::try_from(elapsed.as_secs()).map(Now::from_seconds).map_err(|_| TimestampError::Clock)
 }
 
-/// Whoever vouches for the time of a request: a key at hand, or somebody who has one.
+/// A source of signed times for requests: a local key, or a service that has one.
 pub trait TimestampSource {
-    /// Where it is, in the words of `--timestamp`.
+    /// Its address, in the form of `--timestamp`.
     fn describe(&self) -> String;
 
     /// The algorithm of its key: template tag 1. `None` while it is not known.
@@ -120,17 +120,17 @@ pub trait TimestampSource {
     /// The public half of its key. `None` while it is not known.
     fn key(&self) -> Option<&KeyData>;
 
-    /// Vouches for when `request`, the bytes to be signed, was made. Returns that time and the signature over both, in the
-    /// form that the wire wants.
+    /// Signs the time of `request`, the bytes to be signed. Returns that time and the signature over both, in
+    /// the wire format.
     ///
     /// # Errors
-    /// When nobody vouches.
+    /// When it does not sign.
     fn timestamp(&mut self, request: &[u8]) -> Result<(Now, Vec<u8>), TimestampError>;
 }
 
 /// A private key that signs timestamps, wherever it is kept.
 pub trait TimestampKey: Send {
-    /// Where it is kept, for people.
+    /// The location of the key, for people.
     fn place(&self) -> String;
 
     /// Its public half; one that a template can name.
@@ -139,7 +139,7 @@ pub trait TimestampKey: Send {
     /// Signs `SHA-256(request) ‖ now u32`; [`AsymmetricAlgorithm::signature_length`] bytes.
     ///
     /// # Errors
-    /// When it cannot, or whoever keeps it will not.
+    /// When it cannot, or its holder refuses.
     fn sign_message(&mut self, message: &[u8; MESSAGE_LENGTH]) -> Result<Vec<u8>, TimestampError>;
 }
 
@@ -157,7 +157,7 @@ impl<K: TimestampKey + ?Sized> TimestampKey for Box<K> {
     }
 }
 
-/// Whoever has the key can vouch for the time, by the clock of this system.
+/// Any key can sign the time, by this system's clock.
 impl<K: TimestampKey> TimestampSource for K {
     fn describe(&self) -> String {
         self.place()
@@ -177,15 +177,15 @@ impl<K: TimestampKey> TimestampSource for K {
     }
 }
 
-/// Where a timestamp source is: the value of `--timestamp`.
+/// The address of a timestamp source: the value of `--timestamp`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SourceAddress {
     /// A private key in a file; the time is this system's.
     File(PathBuf),
     /// `pkcs11:…`: a key on a PKCS#11 token; the time is this system's.
     Pkcs11(pkcs11::Uri),
-    /// `agent:FILE.pub`: the private half of that public key, in the ssh-agent that `SSH_AUTH_SOCK` names; the time is
-    /// this system's.
+    /// `agent:FILE.pub`: the private half of that public key, in the ssh-agent that `SSH_AUTH_SOCK` names;
+    /// the time is this system's.
     Agent(PathBuf),
     /// `http(s)://HOST[:PORT]`: a timestamp service, and its time.
     Url(String),
@@ -204,10 +204,10 @@ impl SourceAddress {
     }
 }
 
-/// What is wrong with the address of a timestamp source.
+/// Why the address of a timestamp source is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SourceAddressError {
-    /// `pkcs11:` with something wrong behind it.
+    /// `pkcs11:` with an invalid rest.
     #[error(transparent)]
     Pkcs11(#[from] UriError),
     /// A user name or a password.
@@ -216,7 +216,7 @@ pub enum SourceAddressError {
     )]
     Credentials,
     /// A query or a fragment.
-    #[error("a timestamp service is http(s)://HOST[:PORT][/PATH], with nothing behind that")]
+    #[error("a timestamp service is http(s)://HOST[:PORT][/PATH], with nothing after that")]
     TooMuch,
 }
 
@@ -253,7 +253,7 @@ impl fmt::Display for SourceAddress {
     }
 }
 
-/// A private key that vouches for the time; made once, used for many requests.
+/// A private key that signs the time; made once, used for many requests.
 pub struct TimestampAuthority {
     algorithm: AsymmetricAlgorithm,
     public: Vec<u8>,
@@ -271,7 +271,7 @@ enum SigningKey {
 }
 
 impl TimestampAuthority {
-    /// Takes a decrypted key, and where it came from: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
+    /// Uses a decrypted key, with its source: RSA of 2048, 3072 or 4096 bits, P-256, P-384, P-521 or Ed25519.
     pub fn new(key: &PrivateKey, name: impl Into<String>) -> Result<Self, TimestampError> {
         let (algorithm, scalar) = device_key::raw_private(key)?;
         let public_key = key.public_key().key_data().clone();
@@ -301,7 +301,7 @@ impl TimestampAuthority {
         &self.public
     }
 
-    /// Vouches that `request` was made at `now`; [`AsymmetricAlgorithm::signature_length`] bytes.
+    /// Signs that `request` was made at `now`; [`AsymmetricAlgorithm::signature_length`] bytes.
     pub fn sign(&self, request: &[u8], now: Now) -> Result<Vec<u8>, TimestampError> {
         self.sign_bytes(&message(request, now))
     }

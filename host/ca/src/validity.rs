@@ -1,9 +1,9 @@
 //! The validity interval of a certificate, from the text that `ssh-keygen -V` takes.
 //!
-//! Everything that OpenSSH 9.2's ssh-keygen accepts means the same here, to the second, with the habits its
-//! users know: one relative time starts a minute back (on a whole minute, for clocks that disagree), dates that
-//! overshoot their month run on into the next, and a local time is read as the zone's *standard* time, also in
-//! summer.
+//! Everything that OpenSSH 9.2's ssh-keygen accepts means the same here, to the second, including its quirks:
+//! a single relative time starts a minute in the past (on a whole minute, for clocks that disagree), dates
+//! that exceed their month run on into the next, and a local time is interpreted in the zone's *standard*
+//! time, even in summer.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::duration::{self, DurationError};
 
-/// What the messages say is accepted.
+/// The accepted forms, for messages.
 const FORMS: &str = "YYYYMMDD, YYYYMMDDHHMM or YYYYMMDDHHMMSS (add Z for UTC), +SPAN or -SPAN from now (such as +52w), \
                      or 0x and the hexadecimal UNIX time";
 
@@ -54,7 +54,7 @@ impl std::fmt::Display for Bound {
     }
 }
 
-/// Why a text is no validity interval.
+/// Why a text is not a validity interval.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ValidityError {
     /// Neither `+SPAN` nor two times with a colon between.
@@ -82,7 +82,7 @@ pub enum ValidityError {
         text: String,
         /// Which part of the date.
         part: &'static str,
-        /// What it is.
+        /// Its value.
         value: i64,
         /// The least that it may be.
         low: i64,
@@ -90,13 +90,13 @@ pub enum ValidityError {
         high: i64,
     },
     /// One half is a relative time with a bad span.
-    #[error("the {bound} {text:?} of the validity is no time relative to now")]
+    #[error("the {bound} {text:?} of the validity is not a time relative to now")]
     Span {
         /// Which half.
         bound: Bound,
         /// That half.
         text: String,
-        /// What is wrong with the span.
+        /// The defect of the span.
         source: DurationError,
     },
     /// One half is farther from now than ssh-keygen counts.
@@ -109,10 +109,8 @@ pub enum ValidityError {
         /// That half.
         text: String,
     },
-    /// One half lies before 1970 or beyond what 64 bits count.
-    #[error(
-        "the {bound} {text:?} of the validity lies before 1970 or too far in the future to be written down"
-    )]
+    /// One half is before 1970 or beyond what 64 bits can count.
+    #[error("the {bound} {text:?} of the validity is before 1970 or too far in the future to be represented")]
     Unrepresentable {
         /// Which half.
         bound: Bound,
@@ -127,12 +125,12 @@ pub enum ValidityError {
         /// The end.
         before: u64,
     },
-    /// A local time was given, and nobody knows the zone.
+    /// A local time was given, and the zone is not known.
     #[error("the time zone {zone:?} (TZ) is unknown; correct it, or add Z to times that are UTC: {reason}")]
     Zone {
-        /// What TZ says.
+        /// The value of TZ.
         zone: String,
-        /// What its reader said.
+        /// The parser's error.
         reason: String,
     },
     /// The system clock shows a time before 1970.
@@ -186,7 +184,7 @@ impl Validity {
     }
 }
 
-/// Where the zone comes from when a local time is met.
+/// The source of the zone when a local time is encountered.
 type Zone<'a> = &'a dyn Fn() -> Result<TimeZone, ValidityError>;
 
 /// The zone of TZ or of the system. A system that has none set lives in UTC, as it does for C programs.
@@ -243,7 +241,7 @@ fn bound(bound: Bound, text: &str, now: u64, zone: Zone<'_>) -> Result<u64, Vali
     }
 }
 
-/// The digits of an absolute time, and whether it says that it is UTC.
+/// The digits of an absolute time, and whether it is marked as UTC.
 fn without_utc(text: &str) -> (&str, bool) {
     let cut = |suffix: &str| {
         let (head, tail) = text.split_at_checked(text.len().checked_sub(suffix.len())?)?;
@@ -289,9 +287,10 @@ impl Clock {
     }
 }
 
-/// What the zone's standard time is ahead of UTC, seconds, around the local time `local` (counted from 1970).
+/// The offset of the zone's standard time from UTC, seconds, around the local time `local` (counted from
+/// 1970).
 ///
-/// ssh-keygen hands `mktime(3)` a date that says "not in summer time"; this is what glibc makes of it.
+/// ssh-keygen passes `mktime(3)` a date marked "not in summer time"; this is what glibc makes of it.
 fn standard_offset(local: i64, zone: &TimeZone) -> i64 {
     let Ok(time) = date(1970, 1, 1).at(0, 0, 0, 0).checked_add(SignedDuration::from_secs(local)) else {
         return 0;

@@ -1,7 +1,8 @@
-//! Messages of the ssh-agent protocol (draft-miller-ssh-agent, and OpenSSH's PROTOCOL.agent for `session-bind`), as far as
-//! they are spoken here: `u32 length ‖ byte number ‖ body`.
+//! Messages of the ssh-agent protocol (draft-miller-ssh-agent, and OpenSSH's PROTOCOL.agent for
+//! `session-bind`), as far as this agent supports them: `u32 length ‖ byte number ‖ body`.
 //!
-//! What is read has never more than [`MAX_LENGTH`] bytes, OpenSSH's bound, whatever length it claims.
+//! A message that is read never has more than [`MAX_LENGTH`] bytes, OpenSSH's limit, whatever length it
+//! claims.
 
 use ssh_encoding::{Decode as _, Encode as _, Error};
 
@@ -10,7 +11,7 @@ use crate::integer::string;
 /// The longest message, in bytes and without its length: OpenSSH's `AGENT_MAX_LEN` and `MAX_AGENT_REPLY_LEN`.
 pub const MAX_LENGTH: usize = 256 * 1024;
 
-/// The extension by which OpenSSH says what a connection is for.
+/// The extension by which OpenSSH describes a connection.
 const SESSION_BIND: &[u8] = b"session-bind@openssh.com";
 
 /// Numbers of messages (draft-miller-ssh-agent, section 6.1).
@@ -50,14 +51,14 @@ pub enum Request<'a> {
     Sign {
         /// The public key, in SSH's encoding.
         key: &'a [u8],
-        /// What is to be signed.
+        /// The data to be signed.
         data: &'a [u8],
         /// How.
         flags: u32,
     },
     /// The connection is used by, or forwarded over, an SSH session.
     Bind(Binding<'a>),
-    /// Something about the agent is to change; what, in words that follow "asked to".
+    /// A request to change the agent; which, in words that follow "asked to".
     Change(&'static str),
     /// Another extension, by its name.
     Extension(&'a [u8]),
@@ -65,7 +66,7 @@ pub enum Request<'a> {
     Unknown(u8),
 }
 
-/// What `session-bind@openssh.com` says of a connection.
+/// The description of a connection in `session-bind@openssh.com`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding<'a> {
     /// The public key of the session's server, or its certificate.
@@ -79,10 +80,10 @@ pub struct Binding<'a> {
 }
 
 impl<'a> Request<'a> {
-    /// Reads a message without its length. As ssh-agent does, what follows a whole body is not looked at.
+    /// Decodes a message without its length. Like ssh-agent, it ignores anything after a whole body.
     ///
     /// # Errors
-    /// When the message is empty, or the body of a known message is cut short.
+    /// When the message is empty, or the body of a known message is truncated.
     pub fn decode(mut message: &'a [u8]) -> Result<Self, Error> {
         let reader = &mut message;
         Ok(match u8::decode(reader)? {
@@ -174,7 +175,8 @@ impl Answer {
     }
 }
 
-/// The public keys of an answer's list of identities. Each is returned as it came, whether or not it can be read.
+/// The public keys of an answer's list of identities. Each is returned unchanged, whether or not it can be
+/// parsed.
 pub(crate) fn identities(mut body: &[u8]) -> Result<Vec<&[u8]>, Error> {
     let count = u32::decode(&mut body)?;
     let mut keys = Vec::new();

@@ -1,10 +1,10 @@
-//! CA keys behind the ssh-agent protocol, for `ssh-keygen -Us`: certificates that a template allows are signed, and
-//! nothing else ever is.
+//! CA keys behind the ssh-agent protocol, for `ssh-keygen -Us`: certificates that a template allows are
+//! signed, and nothing else ever is.
 //!
-//! An agent's client sends the bytes to be signed. They are taken for a certificate to be signed by the very key that is
-//! asked, or refused: a challenge to log in, or a file, is not a certificate, so a CA key can neither log in nor sign data.
-//! Keys are neither added nor removed. A connection that OpenSSH forwards from another host gets certificates only where
-//! that is allowed.
+//! An agent's client sends the bytes to be signed. They are parsed as a certificate to be signed by the
+//! selected key, or refused: a login challenge, or a file, is not a certificate, so a CA key can neither log
+//! in nor sign data. Keys are neither added nor removed. A connection that OpenSSH forwards from another host
+//! gets certificates only if that is allowed.
 
 pub mod message;
 pub mod server;
@@ -47,26 +47,27 @@ pub trait Authority: Send + Sync + 'static {
     /// Whether a connection that is forwarded from another host gets certificates.
     fn allows_forwarding(&self) -> bool;
 
-    /// Has a certificate signed. Returns the signature as SSH encodes it, `string algorithm ‖ string signature`.
+    /// Has a certificate signed. Returns the signature as SSH encodes it, `string algorithm ‖ string
+    /// signature`.
     ///
-    /// `None` when there is none; the authority has said why.
+    /// `None` if there is none; the authority has reported why.
     fn sign(&self, order: Order) -> Option<Vec<u8>>;
 
-    /// Hears what was refused before it came to the template.
+    /// Receives refusals made before the template was consulted.
     fn refused(&self, refusal: &Refusal);
 
     /// Hears of a connection that could not be taken.
     fn troubled(&self, error: &io::Error);
 }
 
-/// A certificate that a client wants.
+/// A certificate that a client requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {
     /// The place of the key in [`Authority::identities`].
     pub identity: usize,
     /// The certificate.
     pub request: SigningRequest,
-    /// What an RSA key is to sign with; `None` for others.
+    /// The algorithm for an RSA key to sign with; `None` for others.
     pub rsa: Option<SignatureAlgorithm>,
     /// Whether the connection is forwarded from another host.
     pub forwarded: bool,
@@ -79,13 +80,13 @@ pub enum Refusal {
     #[error("asked for a signature by a key that is not here")]
     UnknownKey,
     /// Other data than a certificate.
-    #[error("{ca}: asked to sign {data}, which is no certificate")]
+    #[error("{ca}: asked to sign {data}, which is not a certificate")]
     NotACertificate {
         /// The CA's name.
         ca: String,
-        /// What it looks like.
+        /// What it appears to be.
         data: Data,
-        /// Why it is no certificate.
+        /// Why it is not a certificate.
         source: BuildError,
     },
     /// A certificate that OpenSSH, or this program, could not read once it was signed.
@@ -93,7 +94,7 @@ pub enum Refusal {
     Certificate {
         /// The CA's name.
         ca: String,
-        /// What is wrong with it.
+        /// The defect.
         source: BuildError,
     },
     /// A certificate of another CA.
@@ -107,10 +108,10 @@ pub enum Refusal {
     CaKey {
         /// The CA's name.
         ca: String,
-        /// What is wrong with it.
+        /// The defect.
         source: EncodingError,
     },
-    /// An RSA key without a word on how to sign, which is with SHA-1.
+    /// An RSA key without a signature algorithm, which means SHA-1.
     #[error(
         "{ca}: asked for a signature with SHA-1, which OpenSSH no longer accepts; ask for rsa-sha2-512 or rsa-sha2-256 \
          (ssh-keygen -t)"
@@ -128,8 +129,8 @@ pub enum Refusal {
         /// The CA's name.
         ca: String,
     },
-    /// What the connection says of itself is not so, or cannot be verified.
-    #[error("the connection says of itself what is not so, or what cannot be verified")]
+    /// The connection's description of itself is wrong, or cannot be verified.
+    #[error("the connection's description of itself is wrong, or cannot be verified")]
     Binding(#[from] BindingError),
     /// Bytes that are not whole.
     #[error("a message that cannot be read")]
@@ -148,7 +149,7 @@ pub enum BindingError {
     /// The server's certificate is damaged, or of a kind that is not known.
     #[error("the certificate of the SSH session's server cannot be read")]
     HostCertificate(#[source] PresentedError),
-    /// The server has not signed the session's identifier, as far as can be verified here.
+    /// The server's signature over the session's identifier is not valid, as far as can be verified here.
     #[error("the server of the SSH session did not sign its identifier")]
     Signature(#[source] VerifyError),
     /// An identifier longer than OpenSSH's are.
@@ -168,7 +169,7 @@ pub enum BindingError {
 /// What data to be signed looks like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Data {
-    /// A challenge that whoever signs it logs in with (RFC 4252, section 7).
+    /// A challenge whose signature logs the signer in (RFC 4252, section 7).
     Login,
     /// A file or message (OpenSSH's PROTOCOL.sshsig).
     Message,
@@ -177,7 +178,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// Whether it is of a kind that is no certificate.
+    /// Whether it is a known kind of data other than a certificate.
     #[must_use]
     pub const fn is_known(self) -> bool {
         match self {
@@ -230,7 +231,7 @@ impl<A: Authority> CaAgent<A> {
         &self.0
     }
 
-    /// What it remembers of a new connection.
+    /// The state of a new connection.
     #[must_use]
     pub fn connection(&self) -> Connection<A> {
         Connection { agent: self.clone(), sessions: Vec::new(), forwarded: false }
@@ -277,9 +278,10 @@ impl<A: Authority> CaAgent<A> {
 /// One client's connection.
 pub struct Connection<A> {
     agent: CaAgent<A>,
-    /// Identifiers of the sessions that it is bound to, with their servers' keys, and whether it is forwarded over them.
+    /// Identifiers of the sessions that it is bound to, with their servers' keys, and whether it is forwarded
+    /// over them.
     sessions: Vec<(Vec<u8>, KeyData, bool)>,
-    /// It is forwarded, or was said to be and could not prove over what.
+    /// It is forwarded, or claimed to be without proving over which sessions.
     forwarded: bool,
 }
 
@@ -293,12 +295,12 @@ impl<A: Authority> Connection<A> {
                 .examine(key, data, flags, self.forwarded)
                 .map(|order| self.agent.authority().sign(order).map_or(Answer::Failure, Answer::Signature)),
             Ok(Request::Bind(binding)) => self.bind(&binding).map(|()| Answer::Success).map_err(|error| {
-                // Who wanted to forward it and could not show over what has no better claim.
+                // A connection that claims to be forwarded without proof does not deserve more trust.
                 self.forwarded = true;
                 error.into()
             }),
             Ok(Request::Change(what)) => Err(Refusal::Change(what)),
-            // As the protocol wants it: clients ask in this way what an agent knows.
+            // As the protocol requires: clients find out in this way what an agent supports.
             Ok(Request::Extension(_) | Request::Unknown(_)) => Ok(Answer::Failure),
             Err(error) => Err(error.into()),
         };
@@ -369,7 +371,7 @@ mod tests {
         fn troubled(&self, _error: &io::Error) {}
     }
 
-    /// Each reason for which a connection is not bound is its own, with what was wrong.
+    /// Each reason for not binding a connection has its own error, with the defect.
     #[test]
     fn a_binding_that_is_refused_says_what_was_wrong() {
         let mut connection = CaAgent::new(Arc::new(NoOne)).connection();

@@ -1,8 +1,9 @@
-//! The agent's connections: how many, for how long, and how much of them is kept in memory.
+//! The agent's connections: their number, their duration, and how much of them is kept in memory.
 //!
-//! Whoever reaches the socket may try to use it up: with a message that claims 4 GiB, with connections that say nothing,
-//! until this process has no descriptors left. A message is bounded; a connection that says or takes nothing is closed in
-//! time, or at once when another one needs its place; and nothing that `accept` reports ends the agent.
+//! A process that reaches the socket may try to exhaust it: with a message that claims 4 GiB, or with silent
+//! connections until this process has no descriptors left. A message is bounded; a connection that neither
+//! sends nor reads is closed in time, or at once when another one needs its slot; and no error of `accept`
+//! ends the agent.
 
 use std::{
     collections::BTreeMap,
@@ -37,7 +38,8 @@ struct Connections {
 #[derive(Default)]
 struct Open {
     next: u64,
-    /// For each connection, since when it waits for its client, unless it is the client that waits; and what closes it.
+    /// For each connection, since when it has been waiting for its client, unless the client is waiting; and
+    /// what closes it.
     connections: BTreeMap<u64, (Option<Instant>, Arc<Notify>)>,
 }
 
@@ -46,8 +48,8 @@ impl Connections {
         work(&mut self.open.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// A place for one more; that of the one which has waited longest when there is none left. `None` when all of them have
-    /// an answer coming.
+    /// A slot for one more connection, if necessary that of the one which has waited longest. `None` when all
+    /// of them are waiting for an answer.
     fn enter(self: &Arc<Self>) -> Option<Place> {
         self.with(|open| {
             if open.connections.len() >= MAX_CONNECTIONS && !open.close_one() {
@@ -82,7 +84,7 @@ struct Place {
 }
 
 impl Place {
-    /// Says whose turn it is.
+    /// Records whose turn it is.
     fn waits(&self, waits: bool) {
         self.connections.with(|open| {
             if let Some((since, _)) = open.connections.get_mut(&self.number) {
@@ -158,7 +160,7 @@ async fn converse<A: Authority>(mut stream: UnixStream, agent: CaAgent<A>, place
     }
 }
 
-/// The next message, without its length. Memory is taken as it comes, not as it is announced.
+/// The next message, without its length. Memory is allocated as data arrives, not as it is announced.
 async fn receive(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     let length = stream.read_u32().await?;
     match usize::try_from(length) {

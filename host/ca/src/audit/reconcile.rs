@@ -1,14 +1,17 @@
-//! Whether journal and ledger agree: each signature of the device has one certificate, and each certificate one signature.
+//! Whether journal and ledger agree: each signature of the device has one certificate, and each certificate
+//! one signature.
 //!
-//! The device logs which CA key and template it used, for how long a request, and how that ended; not which certificate.
-//! The ledger knows of each request whether it was sent, how long the command was, and between which two entries of the
-//! log the entry about it must be ([`LogSpan`]), as far as the device says. So an entry of the ledger may pair with a
-//! signature only if CA key, template and length are the same, and the signature lies in the entry's part of the journal;
-//! where the device does not say, in what was read after the request was sent and was not read before it was answered.
-//! What was never sent pairs with nothing.
+//! The device logs which CA key and template it used, the length of the request, and the outcome; not which
+//! certificate. The ledger records for each request whether it was sent, how long the command was, and
+//! between which two log entries its own entry must be ([`LogSpan`]), as far as the device reports them. An
+//! entry of the ledger may therefore pair with a signature only if CA key, template and length are the same,
+//! and the signature lies within the entry's span of the journal; if the device does not report entries, the
+//! signature must have been read after the request was sent, and not before it was answered. A request that
+//! was never sent pairs with nothing.
 //!
-//! Within these bounds as many as possible are paired, certificates first. How many are left over on each side is
-//! exact; which of several that are alike in all of this is not, unless the entry's number and digest are known.
+//! Within these bounds as many as possible are paired, certificates first. The number left over on each side
+//! is exact; which of several identical candidates is left over is not, unless the entry's number and digest
+//! are known.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
@@ -39,9 +42,9 @@ pub struct Reconciliation {
     pub gaps: Vec<Gap>,
     /// Certificates from before the journal, or from after its last entry.
     pub outside: Vec<ledger::Entry>,
-    /// What is wrong with the ledger itself.
+    /// Faults of the ledger itself.
     pub faults: Vec<String>,
-    /// What is wrong with the log itself.
+    /// Findings about the log itself.
     pub findings: Vec<Finding>,
 }
 
@@ -64,7 +67,7 @@ pub struct Gap {
     pub serial: u64,
     /// The CA's fingerprint.
     pub ca: String,
-    /// What the ledger says.
+    /// The state in the ledger.
     pub state: State,
     /// The device's entry about it.
     pub audit_entry: Option<u16>,
@@ -76,7 +79,8 @@ pub struct Gap {
 type Places = std::ops::Range<usize>;
 
 impl Reconciliation {
-    /// Whether every signature has its certificate, every certificate its signature, and the ledger is what was recorded.
+    /// Whether every signature has its certificate, every certificate its signature, and the ledger is as
+    /// recorded.
     #[must_use]
     pub fn agrees(&self) -> bool {
         self.signatures_without_entry.is_empty()
@@ -84,8 +88,8 @@ impl Reconciliation {
             && self.faults.is_empty()
     }
 
-    /// Compares a journal with the entries of a ledger, or of several. `faults` are what the ledgers say of themselves
-    /// ([`ledger::Ledger::faults`]), `until` is when the device's log was read last, UNIX seconds.
+    /// Compares a journal with the entries of one or several ledgers. `faults` are those of the ledgers
+    /// themselves ([`ledger::Ledger::faults`]), `until` is when the device's log was last read, UNIX seconds.
     #[must_use]
     pub fn new(journal: &Journal, entries: Vec<ledger::Entry>, faults: &[Fault], until: i64) -> Self {
         let (here, elsewhere): (Vec<_>, Vec<_>) =
@@ -142,13 +146,13 @@ impl Reconciliation {
 /// Why an entry of the ledger pairs with no signature.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Unpaired {
-    /// Two signatures do not make one certificate, unless the log says so.
+    /// One certificate cannot have two signatures, unless the log says so.
     SameCertificate,
     /// The log went no further.
     NotLogged,
-    /// It knows which entry of the log it has, and the journal has no such entry.
+    /// It knows its log entry, and the journal does not have it.
     NotInJournal,
-    /// Others have all that it could have.
+    /// Others have all the signatures that it could have.
     NoneLeft,
 }
 
@@ -173,7 +177,7 @@ impl Unmatched {
 struct Pairing<'j> {
     records: &'j [Record],
     entries: &'j [ledger::Entry],
-    /// Where each entry of the log is.
+    /// The position of each entry of the log.
     marks: HashMap<LogMark, usize>,
     /// When each record cannot have been logged yet: the reading before the one that brought it.
     not_before: Vec<i64>,
@@ -210,8 +214,8 @@ impl<'j> Pairing<'j> {
         for line in self.entries.iter().filter_map(|entry| entry.certificate.as_deref()) {
             *certificates.entry(line).or_default() += 1;
         }
-        // Those that know their place, then certificates, then what was sent and has no answer on record; of each, those
-        // whose part of the log ends first.
+        // First those that know their entry, then certificates, then requests sent without a recorded answer;
+        // within each, those whose span of the log ends first.
         let mut order = Vec::new();
         for (index, entry) in self.entries.iter().enumerate() {
             let exact = entry.audit_entry.is_some();
@@ -246,7 +250,7 @@ impl<'j> Pairing<'j> {
         }
     }
 
-    /// Pairs what the device refused, or failed at, with entries that say so.
+    /// Pairs the device's refusals and failures with entries that record them.
     fn refusals(&mut self) {
         let paired: HashSet<_> = self.owners.iter().flatten().copied().collect();
         for (index, entry) in self.entries.iter().enumerate().filter(|(index, _)| !paired.contains(index)) {
@@ -273,7 +277,8 @@ impl<'j> Pairing<'j> {
         if span.after.is_some() && span.after == span.until {
             return Err(Unpaired::NotLogged);
         }
-        // What the device does not say, the clock must: read after it was sent, and not read before it was answered.
+        // What the device does not report, the clock must decide: read after it was sent, and not before it
+        // was answered.
         let sent = entry.sent_at.unwrap_or(entry.asked_at);
         let start = place(span.after)
             .map_or_else(|| self.records.partition_point(|record| record.at < sent), |place| place + 1);
@@ -310,7 +315,7 @@ impl<'j> Pairing<'j> {
             })
     }
 
-    /// Gives an entry a record that fits, if need be by giving others that have theirs another one.
+    /// Gives an entry a record that fits, if necessary by reassigning those of others.
     fn pair(&mut self, index: usize, fits: impl Fn(&Record) -> bool + Copy) {
         let free = |place: &usize| self.owners.get(*place).is_some_and(Option::is_none);
         let place = self.candidates(index, fits).find(free);
@@ -320,7 +325,8 @@ impl<'j> Pairing<'j> {
             }
             return;
         }
-        // Breadth first: from an entry to the records that it could have, from a record to the entry that has it.
+        // Breadth first: from an entry to the records that it could have, from a record to the entry that has
+        // it.
         let mut from: HashMap<usize, usize> = HashMap::new();
         let mut waiting = VecDeque::from([index]);
         while let Some(entry) = waiting.pop_front() {
@@ -339,7 +345,7 @@ impl<'j> Pairing<'j> {
                 }
             }
             let Some(mut place) = free else { continue };
-            // Back along the way: each takes the record that it was reached from.
+            // Back along the path: each takes the record from which it was reached.
             loop {
                 let Some(&taker) = from.get(&place) else { return };
                 let before = self.owners.iter().position(|owner| *owner == Some(taker));
@@ -377,10 +383,10 @@ impl Gap {
                 format!("{who} ended before it recorded that the device did not sign: {}", record.outcome)
             }
             (State::Reserved, false, None) if entry.sent_at.is_none() => {
-                format!("{who} ended, or still works, and has not sent the request")
+                format!("{who} ended, or is still running, and has not sent the request")
             }
             (State::Reserved, false, None) => {
-                format!("{who} ended, or still works, before the device signed")
+                format!("{who} ended, or is still running, before the device signed")
             }
             (State::Refused, ..) => format!("refused by template {}: {reason}", entry.template),
             (State::Issued | State::Failed, true, _) => {

@@ -1,5 +1,6 @@
-//! Signing with and without ledger, in any order, with everything that can go wrong, on a model of a device's log: exactly
-//! what is not in the ledger is reported. `SSHSM_RECONCILE_CASES` sets how many cases are tried.
+//! Signing with and without a ledger, in any order, with everything that can go wrong, on a model of a
+//! device's log: exactly what is not in the ledger is reported. `SSHSM_RECONCILE_CASES` sets how many cases
+//! are tried.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
 use std::collections::BTreeSet;
@@ -40,7 +41,7 @@ enum Knows {
 /// What happens.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A host signs; between its looks at the log others do, too, this many of them around the ledger.
+    /// A host signs; between its readings of the log others do too, this many of them without the ledger.
     Sign { host: usize, knows: Knows, rogues: u8 },
     /// The request never reaches the device: an error, or the process is killed.
     NotSent { killed: bool },
@@ -50,7 +51,7 @@ enum Step {
     Refused,
     /// Around the ledger: a signature, or a refusal.
     Rogue { refused: bool },
-    /// Somebody reads the log.
+    /// The log is read.
     Read,
 }
 
@@ -192,7 +193,7 @@ impl World {
                 let reservation = self.reserve(host, &content);
                 let after = (!matches!(knows, Knows::Nothing)).then(|| self.newest());
                 self.sent(host, &reservation, &request, after);
-                // Somebody else is as quick, before or after it.
+                // Another host is as quick, before or after it.
                 if rogues > 0 && self.serial.is_multiple_of(2) {
                     self.rogue(length);
                 }
@@ -288,7 +289,7 @@ proptest! {
         let reported: BTreeSet<_> =
             report.signatures_without_entry.iter().map(|record| record.number).collect();
         prop_assert_eq!(reported.len(), world.rogues.len());
-        // Where hosts know their entries, which ones they are is exact, too.
+        // If hosts know their entries, which ones they are is exact too.
         let sure = |step: &Step| match step {
             Step::Sign { knows, rogues, .. } => matches!(knows, Knows::Entry) && *rogues == 0,
             Step::Lost { .. } => false,
@@ -350,7 +351,7 @@ proptest! {
     }
 }
 
-/// What a hand in the file may do to a row.
+/// Changes that a person editing the file may make to a row.
 const CHANGES: [&str; 10] = [
     "UPDATE certificates SET key_id = key_id || 'x' WHERE id = ?1",
     "UPDATE certificates SET principals = '[\"root\"]' WHERE id = ?1",
@@ -467,7 +468,7 @@ fn a_journal_of_the_first_version_is_continued_and_its_words_come_from_its_codes
     drop(Journal::open(&path, DEVICE).unwrap());
     let continued = Journal::read(&path).unwrap();
     assert_eq!((continued.lines(), continued.last_link().is_some()), (4, true));
-    // From then on what is before it cannot be changed either.
+    // From then on earlier lines cannot be changed either.
     let good = fs::read_to_string(&path).unwrap();
     fs::write(&path, good.replacen("\"at\":1", "\"at\":2", 1)).unwrap();
     assert!(matches!(Journal::read(&path), Err(AuditError::Link { line: 4, .. })));

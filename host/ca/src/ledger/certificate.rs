@@ -1,4 +1,4 @@
-//! Certificates in the ledger: an entry is reserved, and then told what became of it.
+//! Certificates in the ledger: an entry is reserved, and its outcome is recorded later.
 
 use std::fmt;
 
@@ -37,7 +37,7 @@ pub enum State {
 impl State {
     const ALL: [Self; 4] = [Self::Reserved, Self::Issued, Self::Refused, Self::Failed];
 
-    /// As it is written in the ledger.
+    /// Its name in the ledger.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -55,7 +55,7 @@ impl fmt::Display for State {
     }
 }
 
-/// Who signs, as the ledger remembers it.
+/// The signer, as the ledger records it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Authority {
     /// The CA's public key.
@@ -64,9 +64,9 @@ pub struct Authority {
     pub key: String,
     /// The template's name.
     pub template: String,
-    /// Who enforces it.
+    /// What enforces it.
     pub enforced_by: EnforcedBy,
-    /// Where the CA key is.
+    /// The location of the CA key.
     pub signer: String,
     /// The device's serial number, if it has one.
     pub device_serial: Option<u32>,
@@ -74,14 +74,14 @@ pub struct Authority {
 
 /// A serial number that is the ledger's promise; and the entry that holds it.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "its entry waits to be told what became of it"]
+#[must_use = "its entry waits for its outcome"]
 pub struct Reservation {
     entry: i64,
     /// The serial number.
     pub serial: u64,
 }
 
-/// What a signer answered to a request.
+/// A signer's answer to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Answer {
@@ -89,7 +89,7 @@ pub enum Answer {
     Signed,
     /// An error: nothing was signed.
     Error,
-    /// Nothing that says whether it signed: the way to it broke, or the process ended.
+    /// Nothing that shows whether it signed: the connection broke, or the process ended.
     Unknown,
 }
 
@@ -105,10 +105,10 @@ impl Answer {
     }
 }
 
-/// What is about to go to the signer.
+/// A request about to be sent to the signer.
 #[derive(Debug, Clone, Copy)]
 pub struct Sent<'r> {
-    /// What is to be signed.
+    /// The bytes to be signed.
     pub request: &'r [u8],
     /// Bytes of the signing command, as a device logs them.
     pub payload_length: usize,
@@ -116,8 +116,8 @@ pub struct Sent<'r> {
     pub log_after: Option<LogMark>,
 }
 
-/// The part of a device's log that has the entry about a request, if the device logged one: behind `after`, and not
-/// behind `until`.
+/// The part of a device's log that contains the entry about a request, if the device logged one: after
+/// `after`, and not after `until`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct LogSpan {
     /// The newest entry before the request was sent; `None` is not known.
@@ -133,7 +133,7 @@ pub struct LogSpan {
 pub enum Serial {
     /// The next one of the CA that no entry has.
     Next,
-    /// This one, whoever else has it.
+    /// This one, even if it is already in use.
     Given(u64),
 }
 
@@ -168,7 +168,7 @@ pub struct Entry {
     pub template: String,
     /// `device` or `host`.
     pub enforced_by: String,
-    /// Where the CA key is.
+    /// The location of the CA key.
     pub signer: String,
     /// The device's serial number.
     pub device_serial: Option<u32>,
@@ -190,9 +190,9 @@ pub struct Entry {
     pub sent_at: Option<i64>,
     /// Bytes of the signing command, as a device logs them.
     pub payload_length: Option<u32>,
-    /// SHA-256 of what was to be signed, hexadecimal.
+    /// SHA-256 of the bytes to be signed, hexadecimal.
     pub request: Option<String>,
-    /// What the signer answered; `None`: it was not asked, or did not answer yet.
+    /// The signer's answer; `None`: it was not asked, or has not answered yet.
     pub answer: Option<Answer>,
     /// The device's newest log entry before the request was sent.
     pub log_after: Option<u16>,
@@ -207,7 +207,7 @@ pub struct Entry {
 }
 
 impl Entry {
-    /// Where in the device's log its entry is, as far as that is known.
+    /// The position of its entry in the device's log, as far as it is known.
     #[must_use]
     pub fn log_span(&self) -> LogSpan {
         let mark = |number: Option<u16>, digest: &Option<String>| {
@@ -222,7 +222,7 @@ impl Entry {
     }
 }
 
-/// Which entries are looked for; all that is said must hold.
+/// A filter for entries; all conditions must hold.
 #[derive(Debug, Clone, Default)]
 pub struct Filter {
     /// This key id.
@@ -235,7 +235,7 @@ pub struct Filter {
     pub ca: Option<String>,
     /// The subject's fingerprint.
     pub subject: Option<String>,
-    /// Asked for at this time or later; UNIX seconds.
+    /// Requested at this time or later; UNIX seconds.
     pub since: Option<i64>,
     /// In this state.
     pub state: Option<State>,
@@ -321,16 +321,16 @@ impl Ledger {
         )
     }
 
-    /// Records the certificate of a reservation; only then may anybody be handed it.
+    /// Records the certificate of a reservation; only then may it be handed out.
     ///
     /// # Errors
-    /// When it is not recorded: the certificate is to be thrown away then.
+    /// When it is not recorded: the certificate must then be discarded.
     pub fn issued(&mut self, reservation: &Reservation, certificate: &str, span: LogSpan) -> Result<()> {
         let certificate = certificate.trim_end();
         self.finish(reservation, State::Issued, None, Some(certificate), Some(Answer::Signed), span)
     }
 
-    /// Records why a reservation has no certificate, and what the signer answered, if it was asked.
+    /// Records why a reservation has no certificate, and the signer's answer, if it was asked.
     ///
     /// # Errors
     /// When it is not recorded: the entry stays reserved.

@@ -1,4 +1,4 @@
-//! Whether a ledger is what was recorded: its chain, its rows, and the certificates in them.
+//! Whether a ledger is as recorded: its chain, its rows, and the certificates in them.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -24,7 +24,7 @@ pub enum Fault {
         /// The first such event, from 1.
         event: i64,
     },
-    /// A row is not what its last event says.
+    /// A row does not match its last event.
     Changed {
         /// `certificate`, `revocation` or `list`.
         about: &'static str,
@@ -57,18 +57,18 @@ pub enum Fault {
         /// The column.
         column: &'static str,
     },
-    /// What an entry has for its certificate is not one that its CA signed.
+    /// The certificate of an entry was not signed by its CA.
     Certificate {
         /// The entry.
         entry: i64,
-        /// What is wrong.
+        /// The defect.
         reason: String,
     },
     /// The state of an entry contradicts its other columns.
     State {
         /// The entry.
         entry: i64,
-        /// What it says.
+        /// The recorded state.
         state: State,
     },
 }
@@ -84,7 +84,7 @@ impl fmt::Display for Fault {
                 write!(f, "the key of CA {fingerprint} has another fingerprint")
             }
             Self::Column { entry, column } => {
-                write!(f, "the {column} of certificate {entry} is not what the certificate says")
+                write!(f, "the {column} of certificate {entry} does not match the certificate")
             }
             Self::Certificate { entry, reason } => write!(f, "certificate {entry}: {reason}"),
             Self::State { entry, state } => {
@@ -95,8 +95,8 @@ impl fmt::Display for Fault {
 }
 
 impl Ledger {
-    /// Everything that shows that the ledger is not what was recorded: each event, each row, each certificate and its
-    /// signature is looked at.
+    /// Everything that shows that the ledger is not as recorded: checks each event, each row, each
+    /// certificate and its signature.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -139,7 +139,7 @@ impl Ledger {
     }
 }
 
-/// What is wrong with an entry in itself.
+/// The defect of an entry on its own.
 fn fault(entry: &Entry, ca: &ssh_key::public::KeyData) -> Result<Option<Fault>> {
     let id = entry.entry;
     let state = || Some(Fault::State { entry: id, state: entry.state });

@@ -1,13 +1,14 @@
-//! What happened in the ledger, in a chain: each change of a row leaves an event that ties the row's content, as it was
-//! then, to every event before.
+//! The events of the ledger, in a chain: each change of a row adds an event that links the row's content at
+//! that time to every earlier event.
 //!
-//! *Content* of a row is the SHA-256 of a JSON array of its columns, in the order of [`About::columns`], without blanks.
-//! *Link* of an event is the SHA-256 of the link before (32 bytes, zeros before the first) and of the JSON array
-//! `[id, at, about, row, content]`. Both are kept as 64 hexadecimal digits. docs/ledger.md has the same for other readers.
+//! *Content* of a row is the SHA-256 of a JSON array of its columns, in the order of [`About::columns`],
+//! without whitespace. *Link* of an event is the SHA-256 of the previous link (32 bytes, zeros before the
+//! first) and of the JSON array `[id, at, about, row, content]`. Both are stored as 64 hexadecimal digits.
+//! docs/ledger.md describes the same for other readers.
 //!
-//! The chain shows that something was changed by other means, or by an honest program on a damaged disk. It is not a
-//! signature: whoever may write the file can make a new chain. That is why the heads of ledger and journal are
-//! kept in each other, and why docs/security.md names what neither proves.
+//! The chain reveals changes made by other means, or by an honest program on a damaged disk. It is not a
+//! signature: anyone who may write the file can make a new chain. That is why the ledger and the journal
+//! store each other's heads, and why docs/security.md names what neither proves.
 
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension as _, params, types::ValueRef};
@@ -19,7 +20,7 @@ use super::{Failed, LedgerError, Result};
 /// A link, or a hash of content.
 pub type Link = [u8; 32];
 
-/// What an event is about.
+/// The subject of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) enum About {
     Certificate,
@@ -46,7 +47,7 @@ impl About {
         }
     }
 
-    /// The columns of its content; a CA stands for itself by its fingerprint.
+    /// The columns of its content; a CA is represented by its fingerprint.
     const fn columns(self) -> &'static str {
         match self {
             Self::Certificate => {
@@ -87,13 +88,13 @@ pub(crate) fn unhex(text: &str) -> Option<Link> {
     Some(link)
 }
 
-/// The link behind `before`.
+/// The link after `before`.
 fn link(before: &Link, event: &Event) -> Link {
     let text = json!([event.id, event.at, event.about, event.row, event.content]).to_string();
     Sha256::new().chain_update(before).chain_update(text).finalize().into()
 }
 
-/// An event as it is kept.
+/// A stored event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
     pub(super) id: i64,
@@ -104,7 +105,8 @@ pub(super) struct Event {
     pub(super) link: String,
 }
 
-/// The hash of a row's content; `None` when there is no such row, or it holds what no row of a ledger holds.
+/// The hash of a row's content; `None` when there is no such row, or it has a value that no row of a ledger
+/// has.
 pub(super) fn content(
     failed: Failed<'_>,
     database: &Connection,
@@ -143,7 +145,7 @@ pub(super) fn head(failed: Failed<'_>, database: &Connection) -> Result<(i64, Li
     Ok((id, link))
 }
 
-/// Records that a row is now as it is.
+/// Records the current content of a row.
 pub(super) fn record(failed: Failed<'_>, database: &Connection, about: About, row: i64) -> Result<()> {
     let content = content(failed, database, about, row)?
         .ok_or_else(|| LedgerError::Nonsense(format!("{} {row}", about.name())))?;
@@ -184,7 +186,7 @@ pub(super) fn all(failed: Failed<'_>, database: &Connection) -> Result<Vec<Event
     events.and_then(Iterator::collect).map_err(failed)
 }
 
-/// The id of the first event that is not what must stand there; `None` when the chain holds.
+/// The id of the first event that does not fit the chain; `None` when the chain is intact.
 pub(super) fn break_in(events: &[Event]) -> Option<i64> {
     let mut before = Link::default();
     for (id, event) in (1..).zip(events) {

@@ -1,4 +1,4 @@
-//! What the ledger remembers of devices' journals, and what journals are told of the ledger.
+//! What the ledger knows about devices' journals, and what journals learn about the ledger.
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension as _, params};
@@ -9,7 +9,7 @@ use super::{
     events::{self, Link, hex, unhex},
 };
 
-/// What a device's journal held when it was read last with this ledger.
+/// The contents of a device's journal when it was last read with this ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KnownJournal {
     /// Its lines.
@@ -61,7 +61,7 @@ impl Ledger {
         Ok(link.as_deref().and_then(unhex))
     }
 
-    /// What is known of a device's journal.
+    /// What is known about a device's journal.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -78,7 +78,7 @@ impl Ledger {
             .map_err(self.failure())?;
         let Some((lines, link, number, digest)) = known else { return Ok(None) };
         let nonsense =
-            || LedgerError::Nonsense(format!("what is known of the journal of device {device:010}"));
+            || LedgerError::Nonsense(format!("the record about the journal of device {device:010}"));
         let last = match (number, digest) {
             (None, None) => None,
             (Some(number), Some(digest)) => {
@@ -91,7 +91,7 @@ impl Ledger {
         Ok(Some(KnownJournal { lines, link: unhex(&link).ok_or_else(nonsense)?, last }))
     }
 
-    /// Remembers what a device's journal holds.
+    /// Records the contents of a device's journal.
     ///
     /// # Errors
     /// When it is not recorded.

@@ -1,18 +1,18 @@
-//! The ledger: every certificate that was asked for, and everything that was revoked, in one SQLite file.
+//! The ledger: every certificate that was requested, and everything that was revoked, in one SQLite file.
 //!
-//! *Promises.* A serial number is reserved in the ledger before anything is signed, and no two reservations under one
-//! CA get the same, whoever else writes the ledger and whenever a process is killed. A certificate is recorded before
-//! anybody is handed it. An entry that was reserved stays for ever: as issued, refused or failed, or as reserved, which
-//! says that the process ended before it could tell.
+//! *Guarantees.* A serial number is reserved in the ledger before anything is signed, and no two reservations
+//! under one CA get the same one, even if other processes write the ledger or a process is killed at any
+//! time. A certificate is recorded before it is handed out. A reserved entry stays forever: as issued,
+//! refused or failed, or as reserved, which means that the process ended before it could record more.
 //!
-//! *Evidence.* Each change of a row is tied to all changes before (see [`events`]), a row about a certificate can be
-//! compared with the certificate ([`Ledger::faults`]), and what a device's journal held when it was read last is kept here
-//! ([`KnownJournal`]), as the journal keeps what was here.
+//! *Evidence.* Each change of a row is linked to all earlier changes (see [`events`]), a row about a
+//! certificate can be compared with the certificate ([`Ledger::faults`]), and the state of a device's journal
+//! when it was last read is stored here ([`KnownJournal`]), as the journal stores the ledger's.
 //!
-//! *In the file.* The rollback journal with `synchronous = EXTRA`, not the write-ahead log: what a commit has returned
-//! survives a power cut, at rest the ledger is one file that can be copied, and it works in a home directory on a
-//! network. Serial numbers and validities are decimal text of 20 digits, since SQLite's numbers end at 2⁶³ − 1. The
-//! file carries an application id and the version of its tables; what has another is left alone.
+//! *In the file.* The rollback journal with `synchronous = EXTRA`, not the write-ahead log: committed data
+//! survives a power cut, at rest the ledger is one file that can be copied, and it works in a home directory
+//! on a network. Serial numbers and validities are decimal text of 20 digits, since SQLite's numbers end at
+//! 2⁶³ − 1. The file has an application id and the version of its tables; a file with others is not touched.
 
 mod certificate;
 mod check;
@@ -48,7 +48,7 @@ use sshsm_client::{Failure, Kind};
 const APPLICATION_ID: i32 = 0x7373_684c;
 /// Of the tables. One of version 1 is brought up to it; a ledger with another version is refused.
 const VERSION: i32 = 2;
-/// The version whose rows say neither whether they were sent nor where in a device's log they can be.
+/// The version whose rows record neither whether they were sent nor where in a device's log they can be.
 const UNCHAINED: i32 = 1;
 /// How long a process waits for others to finish with the ledger.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -114,7 +114,7 @@ CREATE TABLE revocations (
 CREATE TABLE revocation_lists (number TEXT PRIMARY KEY, built_at INTEGER NOT NULL) STRICT;
 ";
 
-/// What version 2 has beside the tables of version 1.
+/// The tables that version 2 has in addition to those of version 1.
 const CHAIN: &str = "
 CREATE TABLE identity (id TEXT NOT NULL) STRICT; -- 32 random hexadecimal digits: this ledger, and no copy of another
 INSERT INTO identity VALUES (lower(hex(randomblob(16))));
@@ -136,7 +136,7 @@ CREATE TABLE journals (                 -- what was read of devices' logs
 ) STRICT;
 ";
 
-/// What version 1 lacks; its requests are taken for sent, since it did not say.
+/// What version 1 lacks; its requests are assumed to have been sent, since it did not record that.
 const UPGRADE: &str = "
 ALTER TABLE certificates ADD COLUMN sent_at INTEGER;
 ALTER TABLE certificates ADD COLUMN payload_length INTEGER;
@@ -152,11 +152,11 @@ UPDATE certificates SET sent_at = asked_at, answer =
     CASE state WHEN 'issued' THEN 'signed' WHEN 'refused' THEN 'error' ELSE 'unknown' END;
 ";
 
-/// Why the ledger cannot be read or written. What it says is still true.
+/// Why the ledger cannot be read or written. Its contents are still valid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LedgerError {
-    /// Somebody else kept it for 15 seconds.
+    /// Another process kept it locked for 15 seconds.
     #[error("the ledger {} is locked by another process", shown(.0))]
     Locked(PathBuf),
     /// No room.
@@ -170,7 +170,7 @@ pub enum LedgerError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         reason: String,
     },
     /// Another kind of file.
@@ -181,7 +181,7 @@ pub enum LedgerError {
     Version {
         /// The file.
         path: PathBuf,
-        /// What it says.
+        /// The version found.
         found: i32,
     },
     /// There is none yet.
@@ -192,7 +192,7 @@ pub enum LedgerError {
     Open {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// Anything else that SQLite reports.
@@ -200,13 +200,13 @@ pub enum LedgerError {
     Failed {
         /// The file.
         path: PathBuf,
-        /// What SQLite says.
+        /// SQLite's error.
         source: rusqlite::Error,
     },
-    /// A field does not hold what the ledger puts there.
+    /// A field has a value that the ledger never writes.
     #[error("the ledger has an entry that makes no sense: {0}")]
     Nonsense(String),
-    /// There is no ledger, and one is needed.
+    /// A ledger is needed, and there is none.
     #[error("there is no ledger to take the next serial number from")]
     None,
     /// All were used.
@@ -215,15 +215,15 @@ pub enum LedgerError {
     /// No CA has it, or several.
     #[error("{given:?} is not one CA of the ledger; it knows {}", if known.is_empty() { "none".into() } else { known.join(", ") })]
     WhichCa {
-        /// What was said, perhaps nothing.
+        /// The text given, perhaps empty.
         given: String,
         /// The fingerprints of those that it knows.
         known: Vec<String>,
     },
     /// There is nothing to take back.
-    #[error("no revocation {0} stands in the ledger")]
+    #[error("there is no revocation {0} in force in the ledger")]
     NoRevocation(i64),
-    /// It cannot be said in a revocation list.
+    /// It cannot be represented in a revocation list.
     #[error("this cannot be revoked")]
     Krl(#[from] KrlError),
     /// A key that SSH cannot encode.
@@ -256,8 +256,8 @@ impl Failure for LedgerError {
             Self::ReadOnly(_) | Self::Open { .. } => {
                 "name a ledger that you may write with --ledger or SSHSM_LEDGER; none works without one"
             }
-            Self::Damaged { .. } => "put a copy in its place; `sqlite3 FILE .recover` saves what can be read",
-            Self::NotALedger(_) => "name another file with --ledger; this one was left alone",
+            Self::Damaged { .. } => "replace it with a copy; `sqlite3 FILE .recover` saves what can be read",
+            Self::NotALedger(_) => "name another file with --ledger; this one was not changed",
             Self::Version { .. } => "use the sshsm that wrote it, or name another with --ledger",
             Self::Absent(_) => "the first `sshsm sign` makes it; --ledger names another",
             Self::NoRevocation(_) => "`sshsm ledger revocations` lists them with their numbers",
@@ -303,7 +303,7 @@ impl Ledger {
         }
         let mut ledger =
             Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-        // SQLite opens what may only be read, and says so at the first write.
+        // SQLite opens a read-only file, and reports that at the first write.
         if ledger.database.is_readonly("main").map_err(ledger.failure())? {
             return Err(LedgerError::ReadOnly(path.to_owned()));
         }
@@ -323,8 +323,9 @@ impl Ledger {
             Err(source) => return Err(LedgerError::Open { path: path.to_owned(), source }),
             Ok(_) => {}
         }
-        // Not opened read-only: what a process that was killed in the middle of a change left behind is rolled back by
-        // the next one, and only a connection that may write can do that. SQLite reads what it may not write.
+        // Not opened read-only: a change that a killed process left unfinished is rolled back by the next
+        // one, and only a connection that may write can do that. SQLite can still read a file that it may not
+        // write.
         let mut ledger = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         if ledger.header()? == (APPLICATION_ID, UNCHAINED) {
             if ledger.database.is_readonly("main").map_err(ledger.failure())? {
@@ -394,7 +395,7 @@ impl Ledger {
         is_empty(&self.database).map_err(self.failure())
     }
 
-    /// Where it is.
+    /// Its path.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
@@ -404,7 +405,7 @@ impl Ledger {
         |error| failure(&self.path, error)
     }
 
-    /// Runs `work` in a transaction that nobody else can write beside, and commits it.
+    /// Runs `work` in a transaction that excludes other writers, and commits it.
     fn write<T>(
         &mut self,
         work: impl FnOnce(&dyn Fn(rusqlite::Error) -> LedgerError, &Transaction<'_>) -> Result<T>,
@@ -458,10 +459,10 @@ fn failure(path: &Path, error: rusqlite::Error) -> LedgerError {
         Some(ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => LedgerError::ReadOnly(path),
         Some(ErrorCode::DatabaseCorrupt) => LedgerError::Damaged { path, reason: error.to_string() },
         Some(ErrorCode::NotADatabase) => LedgerError::NotALedger(path),
-        // The system's own words are better than SQLite's, as long as it repeats them.
+        // The system's own message is better than SQLite's, if the error can be reproduced.
         Some(ErrorCode::CannotOpen) => match fs::OpenOptions::new().append(true).open(&path) {
             Err(source) => LedgerError::Open { path, source },
-            Ok(_) => LedgerError::ReadOnly(path), // the file can be written, a journal beside it cannot
+            Ok(_) => LedgerError::ReadOnly(path), // the file can be written, but no rollback journal next to it
         },
         _ => LedgerError::Failed { path, source: error },
     }
@@ -474,7 +475,7 @@ fn digits(number: u64) -> String {
 }
 
 fn serial_of(digits: &str) -> Result<u64> {
-    digits.parse().map_err(|_| LedgerError::Nonsense(format!("{digits:?} is no number")))
+    digits.parse().map_err(|_| LedgerError::Nonsense(format!("{digits:?} is not a number")))
 }
 
 fn key_data(blob: &[u8]) -> Result<KeyData> {

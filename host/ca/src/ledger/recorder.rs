@@ -1,4 +1,4 @@
-//! The ledger as those who sign use it.
+//! The ledger as used by signers.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -25,7 +25,7 @@ impl Recorder {
         self.ledger.is_some()
     }
 
-    /// Whether the ledger says that a certificate is revoked; without a ledger, none is.
+    /// Whether a certificate is revoked according to the ledger; without a ledger, none is.
     ///
     /// # Errors
     /// When it cannot be read.
@@ -37,7 +37,7 @@ impl Recorder {
     /// Reserves an entry for what `signer` is about to sign, and puts its serial number into `content`.
     ///
     /// # Errors
-    /// When nothing was reserved: nothing is to be signed then. [`LedgerError::None`] without a ledger that could choose
+    /// When nothing was reserved: then nothing must be signed. [`LedgerError::None`] if there is no ledger to choose
     /// the serial number.
     pub(crate) fn reserve(
         &self,
@@ -107,11 +107,11 @@ pub struct Recorded(());
 /// What became of a reservation.
 #[derive(Debug)]
 pub(crate) enum Outcome<'c> {
-    /// A certificate: the line of the `-cert.pub` file, and where the device logged it.
+    /// A certificate: the line of the `-cert.pub` file, and its position in the device's log.
     Issued {
         /// The line.
         certificate: &'c str,
-        /// Where.
+        /// The position.
         span: LogSpan,
     },
     /// It never reached the signer.
@@ -125,14 +125,15 @@ pub(crate) enum Outcome<'c> {
         state: State,
         /// Why.
         reason: String,
-        /// What the signer answered.
+        /// The signer's answer.
         answer: Answer,
-        /// Where the device logged it.
+        /// The position in the device's log.
         span: LogSpan,
     },
 }
 
-/// Who runs this process, as `user@host`: the user by the process's real user id, whatever its environment says.
+/// The user who runs this process, as `user@host`: by the process's real user id, whatever its environment
+/// says.
 #[must_use]
 pub fn whoami() -> String {
     #[cfg(unix)]

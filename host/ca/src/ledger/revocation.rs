@@ -42,7 +42,7 @@ pub enum Revoked {
     Ca(KeyData),
 }
 
-/// A revocation, as it is listed.
+/// A revocation, as listed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Revocation {
     /// Its place in the ledger.
@@ -65,7 +65,7 @@ pub struct Revocation {
     pub revoked_by: String,
     /// UNIX seconds.
     pub revoked_at: i64,
-    /// Who took it back, `user@host`; `None`: it stands.
+    /// Who withdrew it, `user@host`; `None`: it is in force.
     pub undone_by: Option<String>,
     /// When; UNIX seconds.
     pub undone_at: Option<i64>,
@@ -145,10 +145,10 @@ impl Revoked {
 }
 
 impl Ledger {
-    /// Records a revocation; saying the same twice is no error, and the first reason stays.
+    /// Records a revocation; repeating one is not an error, and the first reason stays.
     ///
     /// # Errors
-    /// When it is not recorded, or cannot be said in a revocation list.
+    /// When it is not recorded, or cannot be represented in a revocation list.
     pub fn revoke(&mut self, revoked: &Revoked, reason: Option<&str>, revoked_by: &str) -> Result<()> {
         revoked.put(&mut RevocationList::default())?;
         self.write(|failed, transaction| {
@@ -198,11 +198,11 @@ impl Ledger {
         })
     }
 
-    /// Takes a revocation back: lists that are built from now on do not have it. It stays in the ledger, with who took it
-    /// back and when.
+    /// Withdraws a revocation: lists built from now on do not contain it. It stays in the ledger, with who
+    /// withdrew it and when.
     ///
     /// # Errors
-    /// [`LedgerError::NoRevocation`] when none of this number stands.
+    /// [`LedgerError::NoRevocation`] when none with this number is in force.
     pub fn undo_revocation(&mut self, revocation: i64, undone_by: &str) -> Result<()> {
         self.write(|failed, transaction| {
             let set = params![revocation, undone_by, Timestamp::now().as_second()];
@@ -240,7 +240,8 @@ impl Ledger {
         Ok(revocations.iter().any(|(_, revoked)| revoked.covers(certificate)))
     }
 
-    /// A revocation list of all revocations, with a number greater than that of any list before and at least `number`.
+    /// A revocation list of all revocations, with a number greater than that of any earlier list and at least
+    /// `number`.
     ///
     /// # Errors
     /// When the revocations cannot be read, or the number not be recorded.

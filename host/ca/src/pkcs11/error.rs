@@ -1,4 +1,4 @@
-//! What can go wrong with a token: each case says whose fault it is, and what there is instead.
+//! The errors of tokens: each says whose fault it is, and what alternatives there are.
 
 use std::{io, path::PathBuf};
 
@@ -8,10 +8,10 @@ use sshsm_protocol::{AsymmetricAlgorithm, ssh::signature::SignatureAlgorithm};
 use crate::{device_key::DeviceKeyError, path::shown};
 use sshsm_client::{Failure, Kind};
 
-/// How many times the token still takes a wrong PIN; it tells no number.
+/// How many more wrong PINs the token accepts; tokens do not report a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tries {
-    /// The token says nothing, which for most means that none was wrong lately.
+    /// The token reports nothing, which for most means that there was no wrong PIN lately.
     Unknown,
     /// There was a wrong PIN since the last right one.
     Low,
@@ -40,15 +40,15 @@ fn listed(items: &[String], none: &str) -> String {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Pkcs11Error {
-    /// Nothing says which module drives the token.
+    /// No module is named.
     #[error("no PKCS#11 module was named")]
     NoModule,
-    /// No module of that name where modules are kept.
+    /// No module with that name where modules are kept.
     #[error("there is no PKCS#11 module {name:?} in {}", listed(.folders, "any folder"))]
     ModuleName {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// Where it was looked for.
+        /// The folders searched.
         folders: Vec<String>,
     },
     /// Others may write the module's file, or a folder above it.
@@ -64,7 +64,7 @@ pub enum Pkcs11Error {
     Load {
         /// The module.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// A library, and no PKCS#11 module.
@@ -81,18 +81,18 @@ pub enum Pkcs11Error {
         /// The function that failed and the code it returned.
         reason: String,
     },
-    /// No token is what the URI says.
+    /// No token matches the URI.
     #[error("no token is {uri}; the module has {}", listed(.there, "no token at all"))]
     NoToken {
-        /// What was asked for.
+        /// The requested URI.
         uri: String,
         /// What there is.
         there: Vec<String>,
     },
-    /// Several tokens are what the URI says.
+    /// Several tokens match the URI.
     #[error("several tokens are {uri}: {}; name one by its label, its serial number or its slot-id", .found.join(", "))]
     ManyTokens {
-        /// What was asked for.
+        /// The requested URI.
         uri: String,
         /// What there is.
         found: Vec<String>,
@@ -103,7 +103,7 @@ pub enum Pkcs11Error {
         /// The token.
         token: String,
     },
-    /// The token takes no PIN any more.
+    /// The token no longer accepts a PIN.
     #[error("the PIN of the token {token} is locked after too many wrong ones")]
     Locked {
         /// The token.
@@ -122,19 +122,19 @@ pub enum Pkcs11Error {
     WrongPin {
         /// The token.
         token: String,
-        /// What it says afterwards.
+        /// Its report afterwards.
         tries: Tries,
     },
     /// A PIN that the token did not even try.
-    #[error("the token {token} takes PINs of {least} to {most} characters, and this one has {length}")]
+    #[error("the token {token} accepts PINs of {least} to {most} characters, but this one has {length}")]
     PinLength {
         /// The token.
         token: String,
-        /// The shortest that it takes.
+        /// The shortest that it accepts.
         least: usize,
         /// The longest.
         most: usize,
-        /// What was given.
+        /// The length given.
         length: usize,
     },
     /// The file that the URI names cannot be read.
@@ -142,7 +142,7 @@ pub enum Pkcs11Error {
     PinFile {
         /// The file.
         path: PathBuf,
-        /// What the system says.
+        /// The system's error.
         source: io::Error,
     },
     /// There is nothing in the file that the URI names.
@@ -151,7 +151,7 @@ pub enum Pkcs11Error {
         /// The file.
         path: PathBuf,
     },
-    /// Nobody gave a PIN.
+    /// No PIN was given.
     #[error("no PIN for the token {token}")]
     NoPin {
         /// The token.
@@ -159,22 +159,22 @@ pub enum Pkcs11Error {
         /// Why not.
         source: io::Error,
     },
-    /// No key is what the URI says.
+    /// No key matches the URI.
     #[error("no private key on the token {token} is {uri}; there {}", listed(.there, "is none that this PIN opens"))]
     NoKey {
         /// The token.
         token: String,
-        /// What was asked for.
+        /// The requested URI.
         uri: String,
         /// The private keys that there are.
         there: Vec<String>,
     },
-    /// Several keys are what the URI says.
+    /// Several keys match the URI.
     #[error("several private keys on the token {token} are {uri}: {}; name one by its label and its id", .found.join(", "))]
     ManyKeys {
         /// The token.
         token: String,
-        /// What was asked for.
+        /// The requested URI.
         uri: String,
         /// The keys.
         found: Vec<String>,
@@ -193,12 +193,12 @@ pub enum Pkcs11Error {
     Kind {
         /// The key.
         key: String,
-        /// What it is.
+        /// The kind found.
         found: String,
     },
     /// Neither a public key nor a certificate belongs to the private key.
     #[error(
-        "the token does not tell the public key of {key}: it has no public key object and no certificate with the same id"
+        "the token does not reveal the public key of {key}: it has no public key object and no certificate with the same id"
     )]
     NoPublicKey {
         /// The key.
@@ -209,7 +209,7 @@ pub enum Pkcs11Error {
     PublicKey {
         /// The key.
         key: String,
-        /// What is wrong with it.
+        /// The defect.
         source: DeviceKeyError,
     },
     /// The key cannot sign in that way.
@@ -217,9 +217,9 @@ pub enum Pkcs11Error {
     Algorithm {
         /// The key.
         key: String,
-        /// What it is.
+        /// Its kind.
         kind: AsymmetricAlgorithm,
-        /// What was asked for.
+        /// The requested algorithm.
         algorithm: SignatureAlgorithm,
     },
     /// The token cannot sign in that way.
@@ -227,14 +227,14 @@ pub enum Pkcs11Error {
     Mechanism {
         /// The token.
         token: String,
-        /// What was asked for.
+        /// The requested algorithm.
         algorithm: SignatureAlgorithm,
-        /// What it would need.
+        /// The mechanism that it would need.
         wanted: String,
     },
-    /// The key wants the PIN with every signature, for which the signature has to be made in parts.
+    /// The key requires the PIN for every signature, and so the signature has to be made in parts.
     #[error(
-        "the key wants the PIN with every signature, and the token {token} does not sign in parts, so that it could be \
+        "the key requires the PIN for every signature, but the token {token} does not sign in parts, so that it could be \
          given in between ({code})"
     )]
     NotInParts {
@@ -243,17 +243,17 @@ pub enum Pkcs11Error {
         /// The function that failed and the code it returned.
         code: String,
     },
-    /// What the token returned is no signature of this kind.
+    /// The token returned something that is not a signature of this kind.
     #[error("the token {token} returned a signature of {found} bytes where {expected} were expected")]
     Signature {
         /// The token.
         token: String,
         /// Its length.
         found: usize,
-        /// What it should be.
+        /// The expected length.
         expected: usize,
     },
-    /// The token was there and is no longer.
+    /// The token was there but has been removed.
     #[error("the token {token} is gone, or its key is ({code})")]
     Gone {
         /// The token.
@@ -320,7 +320,7 @@ impl Failure for Pkcs11Error {
                 "unlock it with the security officer's PIN (the PUK), with its maker's tool"
             }
             Self::WrongPin { tries: Tries::Unknown | Tries::Low | Tries::Final, .. } => {
-                "look where the PIN comes from before you repeat the command: it was tried once"
+                "check the source of the PIN before you repeat the command: it was tried once"
             }
             Self::FinalTry { .. } => "unset SSHSM_PIN and leave out pin-source: then you are asked for it",
             Self::MayNotSign { .. } => "make a key with CKA_SIGN, or name another one",
@@ -344,7 +344,7 @@ impl Failure for Pkcs11Error {
     }
 }
 
-/// The function that failed and the code that it returned, without the essay that the specification has about it.
+/// The function that failed and the code that it returned, without the specification's lengthy explanation.
 pub(super) fn code(error: &Error) -> String {
     match error {
         Error::Pkcs11(code, function) => format!("C_{function:?} returned {code:?}"),

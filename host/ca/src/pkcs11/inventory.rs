@@ -1,4 +1,4 @@
-//! What is there to be named: the tokens of a module and their keys, as far as they show them without a PIN.
+//! What can be selected: the tokens of a module and their keys, as far as they are visible without a PIN.
 
 use cryptoki::object::{Attribute, AttributeType, ObjectClass};
 use serde::Serialize;
@@ -21,15 +21,15 @@ pub struct ListedToken {
     pub device: String,
     /// Its label.
     pub token: String,
-    /// Who made it.
+    /// The manufacturer.
     pub manufacturer: String,
-    /// What it is.
+    /// The model.
     pub model: String,
     /// Its serial number.
     pub serial: String,
     /// Its keys.
     pub keys: Vec<ListedKey>,
-    /// Why its keys are not told.
+    /// Why its keys are not listed.
     pub error: Option<String>,
 }
 
@@ -52,10 +52,10 @@ pub struct ListedKey {
     pub error: Option<String>,
 }
 
-/// The tokens of `module` that `uri` means, each with the keys that it shows without a PIN.
+/// The tokens of `module` that match `uri`, each with the keys that are visible without a PIN.
 ///
 /// # Errors
-/// When the module does not tell its tokens.
+/// When the module does not list its tokens.
 pub fn list(module: &Module, uri: &Uri) -> Result<Vec<ListedToken>, Pkcs11Error> {
     let listed = |present: super::module::Present| {
         let info = &present.info;

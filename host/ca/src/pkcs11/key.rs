@@ -1,4 +1,4 @@
-//! A private key on a token: found by what a URI says, and signing with the token's own mechanisms.
+//! A private key on a token: selected by a URI, and signing with the token's own mechanisms.
 
 use cryptoki::{
     error::{Error, RvError},
@@ -37,7 +37,7 @@ pub struct TokenKey {
     always_authenticate: bool,
 }
 
-/// What an object says of itself.
+/// An object's description of itself.
 struct Told {
     uri: Uri,
     key_type: Option<KeyType>,
@@ -46,8 +46,8 @@ struct Told {
 }
 
 impl TokenKey {
-    /// Finds the key that `uri` means, after logging in once with the PIN in the file that it names, or with the one that
-    /// `ask` has.
+    /// Finds the key that matches `uri`, after logging in once with the PIN in the file that it names, or
+    /// with the one from `ask`.
     ///
     /// # Errors
     /// When it is not exactly one key that can sign, or the PIN is wrong.
@@ -86,7 +86,7 @@ impl TokenKey {
         self.kind
     }
 
-    /// Token and key, in the words of `--device`, without how they were got at.
+    /// Token and key, in the form of `--device`, without the way they were accessed.
     #[must_use]
     pub const fn uri(&self) -> &Uri {
         &self.uri
@@ -100,8 +100,8 @@ impl TokenKey {
         self.way(algorithm, &[]).map(drop)
     }
 
-    /// Has the token sign `message`. The signature has a fixed length: RSA as long as the modulus, ECDSA `r‖s`, Ed25519
-    /// 64 bytes.
+    /// Signs `message` on the token. The signature has a fixed length: RSA as long as the modulus, ECDSA
+    /// `r‖s`, Ed25519 64 bytes.
     ///
     /// # Errors
     /// When the token cannot, or is gone.
@@ -135,7 +135,7 @@ impl TokenKey {
         })
     }
 
-    /// The first mechanism that the token has for this, and what it is given.
+    /// The first suitable mechanism of the token, and its input.
     fn way(
         &self,
         algorithm: SignatureAlgorithm,
@@ -157,10 +157,10 @@ impl TokenKey {
     }
 }
 
-/// The mechanisms that make such a signature, the better one first, and what each is given.
+/// The mechanisms that make such a signature, the better one first, and the input of each.
 ///
-/// One that hashes takes the message, and takes it in parts, which the PIN in between needs; for the other the hash is made
-/// here, and hardly a token is without it.
+/// One that hashes takes the message, and in parts, which entering the PIN in between requires; for the other
+/// the hash is computed here, and hardly any token lacks it.
 fn ways(
     algorithm: SignatureAlgorithm,
     message: &[u8],
@@ -245,7 +245,7 @@ fn tell(token: &Token, handle: ObjectHandle) -> Result<Told, Pkcs11Error> {
     Ok(told)
 }
 
-/// The attributes that tell a public key, on whatever kind of object.
+/// The attributes that contain a public key, on any kind of object.
 pub(super) const NUMBERS: [AttributeType; 5] = [
     AttributeType::Modulus,
     AttributeType::PublicExponent,
@@ -260,7 +260,8 @@ pub(super) fn public_key(token: &Token, handle: ObjectHandle, own: &Uri) -> Resu
     let usable =
         |public: Result<_, _>| public.map_err(|source| Pkcs11Error::PublicKey { key: key(), source });
     let private = token.attributes(handle, &NUMBERS)?;
-    // The numbers that both halves have. Tokens have several pairs of one id, or label, more often than one would think.
+    // The numbers common to both halves. Tokens have several pairs with the same id or label more often than
+    // one would expect.
     let shared = private.iter().filter(
         |attribute| matches!(attribute, Attribute::Modulus(m) | Attribute::EcParams(m) if !m.is_empty()),
     );

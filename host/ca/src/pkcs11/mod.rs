@@ -1,20 +1,20 @@
-//! Keys on PKCS#11 tokens: YubiKey, Nitrokey, SoftHSM, whatever has a module.
+//! Keys on PKCS#11 tokens: YubiKey, Nitrokey, SoftHSM, anything with a module.
 //!
 //! | to learn about | open |
 //! |---|---|
-//! | how a token and a key on it are named | [`uri`] |
+//! | naming a token and a key on it | [`uri`] |
 //! | the library that drives a token | [`module`] |
-//! | which token is meant, and logging in to it | [`token`] |
-//! | which key is meant, and signing with it | [`key`] |
-//! | a CA key, and a key that vouches for the time | [`signer`] |
-//! | its public key, in all the forms that modules give it | [`public_key`] |
-//! | everything that is there, without a PIN | [`inventory`] |
+//! | selecting a token, and logging in to it | [`token`] |
+//! | selecting a key, and signing with it | [`key`] |
+//! | a CA key, and a timestamp key | [`signer`] |
+//! | its public key, in all the forms that modules use | [`public_key`] |
+//! | everything that is visible without a PIN | [`inventory`] |
 //!
-//! A token signs whatever it is asked to. What it is asked is decided on the host: [`signer`] judges each request by
-//! the policy that a device has, and says that the host did it.
+//! A token signs whatever it is asked to. The host decides what it is asked: [`signer`] judges each request
+//! by the same policy as a device, and reports that the host did so.
 //!
-//! A PIN is tried once. Nothing here repeats a log-in that failed, since each failure brings the token nearer to being
-//! locked.
+//! A PIN is tried once. A failed login is never repeated automatically, since each failure brings the token
+//! closer to being locked.
 
 pub mod error;
 pub mod inventory;

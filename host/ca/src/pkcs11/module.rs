@@ -18,7 +18,7 @@ use super::{
 };
 use crate::files;
 
-/// The environment variable that names a module where the URI does not.
+/// The environment variable that names a module if the URI does not.
 pub const MODULE_VARIABLE: &str = "PKCS11_MODULE_PATH";
 
 /// Where systems keep modules for a `module-name`.
@@ -33,8 +33,8 @@ const FOLDERS: [&str; 8] = [
     "/usr/local/lib",
 ];
 
-/// Modules are never unloaded: their own threads and exit handlers would be left without their code. And a second
-/// start of the same one is an error to it.
+/// Modules are never unloaded: their own threads and exit handlers would lose their code. And starting the
+/// same module twice is an error to it.
 static LOADED: Mutex<Vec<Module>> = Mutex::new(Vec::new());
 
 /// A module that has started.
@@ -52,10 +52,10 @@ pub(super) struct Present {
 }
 
 impl Module {
-    /// Loads and starts the module that `uri` names, or [`MODULE_VARIABLE`] when it names none.
+    /// Loads and starts the module that `uri` names, or [`MODULE_VARIABLE`] if it names none.
     ///
     /// # Errors
-    /// When none is named, or what is named is no module.
+    /// When none is named, or what is named is not a module.
     pub fn open(uri: &Uri) -> Result<Self, Pkcs11Error> {
         let path = match (uri.text(Attribute::ModulePath), uri.text(Attribute::ModuleName)) {
             (Some(path), _) => path.into(),
@@ -79,7 +79,8 @@ impl Module {
         if let Some(module) = loaded.iter().find(|module| module.path == path) {
             return Ok(module.clone());
         }
-        // It runs with all that this process has. A bare name is looked for in the system's own folders.
+        // It runs with all of this process's privileges. A bare name is searched for in the system's own
+        // folders.
         if path.components().count() > 1 {
             let metadata = fs::metadata(path)
                 .map_err(|source| Pkcs11Error::Load { path: path.to_owned(), source: Box::new(source) })?;
@@ -146,7 +147,7 @@ impl Module {
 }
 
 impl Present {
-    /// What tells it from other tokens.
+    /// The attributes that distinguish it from other tokens.
     pub(super) fn uri(&self) -> Uri {
         Uri::default()
             .with(Attribute::Serial, self.info.serial_number().as_bytes())
@@ -167,7 +168,7 @@ impl Present {
 fn find(name: &str) -> Result<PathBuf, Pkcs11Error> {
     let missing =
         || Pkcs11Error::ModuleName { name: name.to_owned(), folders: FOLDERS.map(str::to_owned).to_vec() };
-    // A name is no path.
+    // A name is not a path.
     if name.contains('/') {
         return Err(missing());
     }

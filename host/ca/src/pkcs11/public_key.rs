@@ -1,5 +1,6 @@
-//! Public keys as tokens tell them, which is in many ways: the numbers of a public key object, or of the private key
-//! itself; a `SubjectPublicKeyInfo`; a certificate. Points of curves come as the DER that PKCS#11 asks for, and bare.
+//! Public keys as tokens provide them, which varies: the numbers of a public key object, or of the private
+//! key itself; a `SubjectPublicKeyInfo`; a certificate. Points of curves come as the DER that PKCS#11
+//! specifies, and bare.
 
 use cryptoki::object::Attribute;
 use rsa::pkcs1;
@@ -34,7 +35,7 @@ const CURVES: [(&[u8], AsymmetricAlgorithm); 6] = [
 const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
 
-/// The public key that an object's attributes tell; `None` when they tell none.
+/// The public key in an object's attributes; `None` if there is none.
 pub(super) fn from_attributes(attributes: &[Attribute]) -> Option<Result<KeyData, DeviceKeyError>> {
     let (mut modulus, mut exponent, mut curve, mut point, mut info) = (None, None, None, None, None);
     for attribute in attributes {
@@ -55,7 +56,7 @@ pub(super) fn from_attributes(attributes: &[Attribute]) -> Option<Result<KeyData
     }
 }
 
-/// The public key in an X.509 certificate, DER; `None` when it is no certificate.
+/// The public key in an X.509 certificate, DER; `None` if it is not a certificate.
 pub(super) fn from_certificate(der: &[u8]) -> Option<Result<KeyData, DeviceKeyError>> {
     let certificate = Certificate::from_der(der).ok()?;
     let info = certificate.tbs_certificate().subject_public_key_info().to_der().ok()?;

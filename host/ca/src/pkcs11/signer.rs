@@ -1,8 +1,8 @@
 //! A CA key on a token, under a template in a file: the host enforces it.
 //!
-//! Whoever has the token and its PIN can sign anything with it, by another program. What is promised here is that this
-//! program signs nothing that a device with the same template would refuse: the policy is the device's own, run on the same
-//! bytes, and what is not allowed in so many words is not signed.
+//! Anyone with the token and its PIN can sign anything with it, using another program. The guarantee here is
+//! that this program signs nothing that a device with the same template would refuse: the policy is the
+//! device's own, run on the same bytes, and what is not explicitly allowed is not signed.
 
 use ssh_key::public::KeyData;
 use sshsm_firmware::ssh::policy::OnDevice;
@@ -30,8 +30,8 @@ pub struct TokenSigner {
 }
 
 impl TokenSigner {
-    /// Takes `key` as the CA key that templates list as `id`, under the template `template`, TLV, called `template_name`.
-    /// RSA keys sign with `rsa-sha2-512` unless `algorithm` says otherwise.
+    /// Uses `key` as the CA key that templates list as `id`, under the template `template`, TLV, named
+    /// `template_name`. RSA keys sign with `rsa-sha2-512` unless `algorithm` says otherwise.
     ///
     /// # Errors
     /// When key or token cannot sign with `algorithm`.
@@ -109,17 +109,17 @@ impl Signer for TokenSigner {
     }
 }
 
-/// A key on a token that vouches for the time, by the clock of this system.
+/// A timestamp key on a token, with this system's clock.
 pub struct TokenTimestamps {
     key: TokenKey,
     algorithm: SignatureAlgorithm,
 }
 
 impl TokenTimestamps {
-    /// Takes a key.
+    /// Uses a key.
     ///
     /// # Errors
-    /// When the token cannot sign with it as templates want timestamps signed.
+    /// When the token cannot make signatures with it as timestamps require.
     pub fn new(key: TokenKey) -> Result<Self, Pkcs11Error> {
         // As timestamps are signed, RSA with SHA-256, ECDSA with the curve's hash.
         let algorithm = match key.kind() {

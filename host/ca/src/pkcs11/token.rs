@@ -1,4 +1,4 @@
-//! Which token is meant, and logging in to it: once, with one PIN, and never again by itself.
+//! Selecting a token, and logging in to it: once, with one PIN, and never automatically again.
 
 use std::{
     io,
@@ -23,21 +23,21 @@ use super::{
 };
 use crate::files;
 
-/// What somebody who is asked for a PIN is told.
+/// What the user is told when asked for a PIN.
 #[derive(Debug, Clone)]
 pub struct PinRequest {
     /// The token's label, quoted.
     pub token: String,
-    /// What the token says about PINs that it still takes.
+    /// The token's report on remaining tries.
     pub tries: Tries,
 }
 
-/// Where a PIN comes from when the URI names no file: the environment or a prompt.
+/// The source of a PIN if the URI names no file: the environment or a prompt.
 pub type AskPin<'a> = dyn FnMut(&PinRequest) -> Result<Zeroizing<String>, io::Error> + 'a;
 
-/// The slots, by module and id, whose token has refused a PIN: it is not tried again for as long as this process lives,
-/// whoever asks. The lock is held while one is tried, so that sessions that are opened side by side try one PIN between
-/// them.
+/// The slots, by module and id, whose token has refused a PIN: it is not tried again for as long as this
+/// process lives. The lock is held while a PIN is tried, so that sessions opened in parallel share a single
+/// try.
 static REFUSED: Mutex<Vec<(PathBuf, u64)>> = Mutex::new(Vec::new());
 
 /// An open session with a token.
@@ -45,7 +45,7 @@ pub(super) struct Token {
     pub(super) session: Session,
     pub(super) present: Present,
     module: Module,
-    /// Kept for keys that want it with each signature.
+    /// Kept for keys that require it for each signature.
     pin: Option<Zeroizing<String>>,
 }
 
@@ -125,7 +125,7 @@ impl Token {
         result
     }
 
-    /// What the token says now.
+    /// The token's current report.
     fn tries(&self) -> Tries {
         self.module.library.get_token_info(self.present.slot).map_or(Tries::Unknown, |info| tries(&info))
     }
@@ -160,7 +160,7 @@ impl Token {
         Ok(())
     }
 
-    /// Gives the PIN again, for the one signature that was begun.
+    /// Enters the PIN again, for the one signature that was begun.
     pub(super) fn log_in_for_signature(&self) -> Result<(), Pkcs11Error> {
         self.try_pin(UserType::ContextSpecific)
     }
@@ -186,7 +186,7 @@ impl Token {
     }
 }
 
-/// What a token says about the PINs that it still takes.
+/// A token's report on the PINs that it still accepts.
 fn tries(info: &TokenInfo) -> Tries {
     if info.user_pin_locked() {
         Tries::Locked

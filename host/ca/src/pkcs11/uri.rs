@@ -1,8 +1,8 @@
 //! PKCS#11 URIs (RFC 7512): `pkcs11:token=ca;object=key?module-path=/usr/lib/softhsm/libsofthsm2.so`.
 //!
-//! What is before the question mark says which token and key are meant, and every attribute there narrows it: one that
-//! is not known here is an error, since leaving it out would mean more than was written. What is behind it says how to
-//! get at them. `pin-value` is refused: a PIN in a URI is a PIN in an argument.
+//! The part before the question mark identifies the token and the key, and every attribute there narrows the
+//! selection: an unknown one is an error, since ignoring it would select more than was written. The part
+//! after it says how to access them. `pin-value` is refused: a PIN in a URI is a PIN in an argument.
 
 use std::{
     collections::BTreeMap,
@@ -17,19 +17,19 @@ pub const SCHEME: &str = "pkcs11:";
 /// An attribute of a URI, in the order in which they are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Attribute {
-    /// Who made the module.
+    /// The manufacturer of the module.
     LibraryManufacturer,
-    /// What the module is.
+    /// The description of the module.
     LibraryDescription,
     /// The module's version, `major.minor` or `major`.
     LibraryVersion,
-    /// Who made the slot.
+    /// The manufacturer of the slot.
     SlotManufacturer,
-    /// What the slot is.
+    /// The description of the slot.
     SlotDescription,
     /// The slot's number, decimal.
     SlotId,
-    /// Who made the token.
+    /// The manufacturer of the token.
     Manufacturer,
     /// The token's model.
     Model,
@@ -94,7 +94,7 @@ impl Attribute {
         }
     }
 
-    /// The attribute of this name, exactly as it is written.
+    /// The attribute with this name, exactly as written.
     #[must_use]
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|attribute| attribute.name() == name)
@@ -111,7 +111,7 @@ impl fmt::Display for Attribute {
     }
 }
 
-/// What is wrong with a PKCS#11 URI.
+/// Why a PKCS#11 URI is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UriError {
     /// It does not begin with `pkcs11:`.
@@ -120,32 +120,32 @@ pub enum UriError {
     /// A part without `=`, as a doubled or final separator makes one.
     #[error("a part between its separators is not of the form attribute=value")]
     NoValue,
-    /// An attribute that is not known, or stands on the wrong side of the question mark.
+    /// An unknown attribute, or one on the wrong side of the question mark.
     #[error(
         "unknown attribute {name:?} {side} the question mark; known there are {known}",
         side = if *.query { "behind" } else { "before" }
     )]
     Unknown {
-        /// What stands there.
+        /// The name found.
         name: String,
-        /// Behind the question mark.
+        /// Whether it is after the question mark.
         query: bool,
         /// The names that are known on this side.
         known: String,
     },
     /// An attribute twice.
-    #[error("{0} stands twice")]
+    #[error("{0} occurs twice")]
     Twice(Attribute),
     /// An attribute without anything in it.
     #[error("{0} is empty")]
     Empty(Attribute),
-    /// `%` without two hexadecimal digits behind it.
+    /// `%` without two hexadecimal digits after it.
     #[error("a % in {0} is not followed by two hexadecimal digits")]
     Percent(Attribute),
     /// A character that has to be percent-encoded.
     #[error("{character:?} in {attribute} has to be written as {encoded}")]
     Character {
-        /// Where it stands.
+        /// The attribute that contains it.
         attribute: Attribute,
         /// The character.
         character: char,
@@ -155,10 +155,10 @@ pub enum UriError {
     /// Bytes that are not UTF-8 in an attribute that is text.
     #[error("{0} is not UTF-8")]
     NotUtf8(Attribute),
-    /// A slot id that is no number.
+    /// A slot id that is not a number.
     #[error("slot-id is a decimal number")]
     SlotId,
-    /// An object that is no key pair.
+    /// An object that is not a key pair.
     #[error("type is private or public, since a key is meant; not {0:?}")]
     Type(String),
     /// `pin-value`.
@@ -183,7 +183,7 @@ impl Uri {
         self.0.get(&attribute).map(Vec::as_slice)
     }
 
-    /// The text of an attribute; `None` also for an id that is no text.
+    /// The text of an attribute; `None` also for an id that is not text.
     #[must_use]
     pub fn text(&self, attribute: Attribute) -> Option<&str> {
         self.bytes(attribute).and_then(|bytes| str::from_utf8(bytes).ok())
@@ -201,7 +201,7 @@ impl Uri {
         self.text(Attribute::PinSource).and_then(pin_file)
     }
 
-    /// The same with another attribute; one that is empty is left out.
+    /// The same with another attribute; an empty one is left out.
     #[must_use]
     pub fn with(mut self, attribute: Attribute, value: &[u8]) -> Self {
         if !value.is_empty() {
@@ -263,7 +263,7 @@ impl FromStr for Uri {
 
 impl Uri {
     fn add(&mut self, part: &str, query: bool) -> Result<(), UriError> {
-        // Before all else, so that no other error shows what is in it.
+        // Before everything else, so that no other error reveals it.
         if part.starts_with("pin-value") {
             return Err(UriError::PinValue);
         }
@@ -271,7 +271,7 @@ impl Uri {
         let here = |attribute: &Attribute| attribute.in_query() == query;
         let mut known = Attribute::ALL.into_iter().filter(here);
         let Some(attribute) = known.clone().find(|attribute| attribute.name() == name) else {
-            // A vendor's own way to get at the token changes nothing about what is meant.
+            // A vendor's own access attribute does not change the selection.
             if query && name.starts_with("x-") {
                 return Ok(());
             }
@@ -320,7 +320,7 @@ fn decode(attribute: Attribute, value: &str) -> Result<Vec<u8>, UriError> {
     Ok(bytes)
 }
 
-/// `path` lets a slash stand, as RFC 7512 does behind the question mark.
+/// With `path` a slash is not escaped, as RFC 7512 allows after the question mark.
 fn encode(bytes: &[u8], path: bool) -> String {
     bytes.iter().fold(String::new(), |text, &byte| match byte {
         b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
@@ -339,7 +339,7 @@ impl fmt::Display for Uri {
             let mut separator = if query { "?" } else { "" };
             for (attribute, value) in self.0.iter().filter(|(attribute, _)| attribute.in_query() == query) {
                 let value = match attribute {
-                    // An id is bytes, even where they happen to be letters.
+                    // An id is bytes, even if they happen to be letters.
                     Attribute::Id => value.iter().map(|byte| format!("%{byte:02X}")).collect(),
                     _ => encode(value, query),
                 };

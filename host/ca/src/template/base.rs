@@ -23,7 +23,7 @@ pub(super) enum BasePart {
 }
 
 impl BasePart {
-    /// All, in the order in which they are told.
+    /// All, in the order in which they are shown.
     pub(super) const ALL: [Self; 5] = [
         Self::TimestampKey,
         Self::CaKeys,
@@ -43,7 +43,7 @@ impl BasePart {
         }
     }
 
-    /// What it is called where a template is described.
+    /// Its name in the description of a template.
     pub(super) const fn title(self) -> &'static str {
         match self {
             Self::TimestampKey => "timestamp key",
@@ -54,7 +54,7 @@ impl BasePart {
         }
     }
 
-    /// What it says, in words.
+    /// Its value, in words.
     pub(super) fn words(self, template: &Template<'_>) -> String {
         let list = |items: Vec<String>, none: &str| {
             if items.is_empty() { none.to_owned() } else { items.join(", ") }
@@ -79,7 +79,7 @@ impl BasePart {
             },
             Self::NotAfterOffset => match template.not_after.seconds() {
                 Some(seconds) => format!("now + {}", span(seconds)),
-                None => "UNBOUNDED: a certificate may last for ever".to_owned(),
+                None => "UNBOUNDED: a certificate may last forever".to_owned(),
             },
             Self::ForbidPrincipals => {
                 let name = |name: &[u8]| match name {
@@ -128,7 +128,7 @@ impl BasePart {
         }
     }
 
-    /// What a careful reviewer would say about it.
+    /// What a careful reviewer would question about it.
     pub(super) fn lint(self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         let rule = self.key();
         match self {
@@ -136,12 +136,11 @@ impl BasePart {
                 let key = &template.timestamp_key;
                 if device_key::ssh_public(key.algorithm(), key.public()).is_err() {
                     let message =
-                        "the timestamp key is no key of its algorithm, so no timestamp can be verified";
+                        "the timestamp key is not a key of its algorithm, so no timestamp can be verified";
                     say(Lint::NoTimestampKey, rule, message.into(), "name the authority's public key file");
                 }
                 if key.algorithm() == AsymmetricAlgorithm::Rsa2048 {
-                    let message =
-                        "RSA of 2048 bits has 112 bits of security, and who breaks it sets the clock";
+                    let message = "RSA of 2048 bits has 112 bits of security, and an attacker who breaks it sets the clock";
                     let advice = "take an Ed25519 key, or RSA of 3072 bits";
                     say(Lint::ShortRsaTimestamp, rule, message.into(), advice);
                 }
@@ -166,7 +165,7 @@ impl BasePart {
             }
             Self::NotAfterOffset => match template.not_after.seconds() {
                 None => {
-                    let message = "a certificate may be dated ahead, and work years after whoever asked for it has \
+                    let message = "a certificate may be dated ahead, and work years after its requester has \
                                    left";
                     say(Lint::UnboundedEnd, rule, message.into(), "not-after-offset = \"8h\"");
                 }
@@ -182,8 +181,7 @@ impl BasePart {
                     forbidden.iter().filter(|name| name.is_empty() || name.contains(&b',')).collect();
                 if !dead.is_empty() {
                     let shown: Vec<_> = dead.iter().map(|name| format!("\"{}\"", Printable(name))).collect();
-                    let message =
-                        format!("no certificate names {}, so nobody is forbidden by it", shown.join(", "));
+                    let message = format!("no certificate names {}, so it forbids nobody", shown.join(", "));
                     say(Lint::ForbidsNobody, rule, message, "give each name its own string");
                 }
                 let literal: Vec<_> =
@@ -193,7 +191,7 @@ impl BasePart {
                         "{} is a name here, not a pattern: * and ? stand for themselves",
                         quoted(literal.iter())
                     );
-                    let advice = "forbid-principals takes whole names; say whom to allow: allow-principals = \
+                    let advice = "forbid-principals takes whole names; list whom to allow: allow-principals = \
                                   [\"*.example.com\"]";
                     say(Lint::ForbidsLiterally, rule, message, advice);
                 }

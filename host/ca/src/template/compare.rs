@@ -1,6 +1,6 @@
 //! Which of two templates lets more through: what rules are compared with.
 
-/// Whether all that one lets through passes the other: (before in after, after in before).
+/// Whether everything that one allows passes the other: (before in after, after in before).
 pub(super) type Within = (bool, bool);
 
 /// Values of an ordered rule, of which a greater one lets more through; `None` lets everything.
@@ -27,7 +27,7 @@ pub(super) fn any_of<T>(
     (within(&before, &after), within(&after, &before))
 }
 
-/// Lists of what is wanted or forbidden, all of it.
+/// Lists of required or forbidden things, all of which apply.
 pub(super) fn all_of<T: PartialEq>(before: Vec<T>, after: Vec<T>) -> Within {
     let (within, contains) = any_of(Some(before), Some(after), T::eq);
     (contains, within)

@@ -1,14 +1,15 @@
 //! What became stricter or looser from one template to another, rule by rule.
 //!
-//! Rules are compared by what they let through: a pattern that another covers, a network inside another, and a list in
-//! another order are no change, or one in that direction. What two rules do together is not compared.
+//! Rules are compared by what they allow: a pattern that another covers, a network inside another, and a list
+//! in a different order count as no change, or a change in that direction. The combined effect of two rules
+//! is not compared.
 
 use serde::Serialize;
 use sshsm_protocol::ssh::{rules::RuleTag, template::Template};
 
 use super::{base::BasePart, compare::Within, rules};
 
-/// What a change does to the requests that pass.
+/// The effect of a change on the requests that pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Direction {
@@ -37,11 +38,11 @@ impl Direction {
 pub struct Change {
     /// Its key in template files.
     pub rule: &'static str,
-    /// What the change does.
+    /// The effect of the change.
     pub direction: Direction,
-    /// What it said, in words.
+    /// The earlier value, in words.
     pub before: String,
-    /// What it says, in words.
+    /// The later value, in words.
     pub after: String,
     /// Entries of its list that came.
     pub added: Vec<String>,
@@ -70,7 +71,7 @@ pub fn diff(before: &Template<'_>, after: &Template<'_>) -> Vec<Change> {
 }
 
 impl Direction {
-    /// `None` where both let the same through.
+    /// `None` if both allow the same.
     const fn of(within: Within) -> Option<Self> {
         match within {
             (true, true) => None,
@@ -82,7 +83,7 @@ impl Direction {
 }
 
 impl Change {
-    /// The change with the entries that came and went, where the rule is a list on both sides.
+    /// The change with the entries added and removed, if the rule is a list on both sides.
     fn new(
         rule: &'static str,
         direction: Direction,
@@ -302,7 +303,7 @@ mod tests {
     }
 
     proptest! {
-        /// A list that is said to be no stricter lets through every name that the other does.
+        /// A list that is reported as no stricter allows every name that the other does.
         #[test]
         fn no_direction_is_said_that_a_name_contradicts(
             before in proptest::collection::vec("[ab]{0,2}[*]?", 1..4), after in proptest::collection::vec("[ab]{0,2}[*]?", 1..4),

@@ -1,4 +1,4 @@
-//! Templates as people write them: TOML, compiled to the TLV that a device keeps, and told back in words.
+//! Templates as people write them: TOML, compiled to the TLV that a device stores, and described in words.
 //!
 //! ```toml
 //! # 10 h certificates, five minutes of clock skew
@@ -9,8 +9,8 @@
 //! timestamp-key = "timestamp.pub"
 //! ```
 //!
-//! Nothing is compiled that a device would read differently from what the text says: unknown names, doubled or
-//! impossible values are errors with their line and column. Where a bound is absent, the text has to say
+//! Nothing is compiled that a device would interpret differently from the text: unknown names, repeated or
+//! impossible values are errors with line and column. If there is to be no bound, the text has to say
 //! `unbounded`, and [`super::describe`] says so loudly.
 
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ use super::problem::{Problem, bound};
 use super::rules::{self, Text};
 use sshsm_client::{Failure, Kind};
 
-/// The longest template that a PUT TEMPLATE message has room for.
+/// The longest template that fits a PUT TEMPLATE message.
 pub const MAX_TEMPLATE_LENGTH: usize = MAX_INNER_PAYLOAD - NewObject::LENGTH;
 
 /// A template's content, every part of it valid.
@@ -53,7 +53,7 @@ pub struct TemplateFile {
     rules: Vec<(RuleTag, Vec<u8>)>,
 }
 
-/// Why a file is no template.
+/// Why a file is not a template.
 #[derive(Debug, thiserror::Error)]
 pub enum TemplateFileError {
     /// The file could not be read.
@@ -61,7 +61,7 @@ pub enum TemplateFileError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// A TOML template with a mistake.
@@ -74,13 +74,13 @@ pub enum TemplateFileError {
     },
     /// A file that is not named `.toml`, and no TLV either.
     #[error(
-        "{} is no template in the device's form (and a template in TOML has a name that ends in .toml)",
+        "{} is not a template in the device's form (a template in TOML has a name that ends in .toml)",
         shown(path)
     )]
     Tlv {
         /// The file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The defect.
         source: TemplateError,
     },
 }
@@ -110,13 +110,13 @@ pub enum TemplateTextError {
         line: usize,
         /// In characters, counted from 1.
         column: usize,
-        /// What is wrong.
+        /// The problem.
         #[source]
         problem: Problem,
     },
-    /// Each part is right, and the whole is longer than a device takes.
+    /// Each part is right, but the whole is longer than a device accepts.
     #[error(
-        "the template takes {length} bytes, and a device takes {MAX_TEMPLATE_LENGTH}; forbid fewer principals"
+        "the template has {length} bytes, but a device accepts at most {MAX_TEMPLATE_LENGTH}; forbid fewer principals"
     )]
     TooLong {
         /// Bytes that it would take.
@@ -134,7 +134,7 @@ impl Failure for TemplateTextError {
 }
 
 impl TemplateFile {
-    /// Reads a TOML file; a relative `timestamp-key` is looked for beside it.
+    /// Reads a TOML file; a relative `timestamp-key` is relative to its directory.
     pub fn read(path: &Path) -> Result<Self, TemplateFileError> {
         let text = input::read_text(path)
             .map_err(|source| TemplateFileError::Read { path: path.to_owned(), source })?;
@@ -199,7 +199,7 @@ impl TemplateFile {
         if tlv.len() > MAX_TEMPLATE_LENGTH {
             return Err(TemplateTextError::TooLong { length: tlv.len() });
         }
-        // A device has the last word on what the rules mean together.
+        // The device's own parser decides whether the rules are consistent.
         match Template::decode(&tlv) {
             Err(TemplateError::Rule { tag, error: source }) => {
                 let place = compiled.iter().find(|rule| rule.tag == tag).map_or(0, |rule| rule.place);
@@ -238,7 +238,7 @@ impl TemplateFile {
                 template.encode(&mut writer).ok()?;
                 Some(writer.len())
             });
-        // A field of more than 65535 bytes has no TLV; the length that is left is more than any device takes.
+        // A field of more than 65535 bytes has no TLV; the remaining length is more than any device accepts.
         if let Some(length) = written {
             tlv.truncate(length);
         }
@@ -258,7 +258,7 @@ pub fn load(path: &Path) -> Result<Vec<u8>, TemplateFileError> {
     Ok(tlv.to_vec())
 }
 
-/// A key that stands in the text itself, or the file that the text names.
+/// A key in the text itself, or in the file that the text names.
 fn timestamp_key(text: &str, folder: &Path) -> Result<PublicKey, Problem> {
     let inline =
         text.contains("-----BEGIN ") || text.split_whitespace().nth(1).is_some_and(|s| s.starts_with("AAAA"));
@@ -278,7 +278,7 @@ fn value_error(text: &str, offset: usize, problem: Problem) -> TemplateTextError
     TemplateTextError::Value { line, column, problem }
 }
 
-/// Where the byte at `offset` of a text stands: line and character, counted from 1.
+/// The position of the byte at `offset` of a text: line and character, counted from 1.
 pub(crate) fn line_and_column(text: &str, offset: usize) -> (usize, usize) {
     let before = text.get(..offset).unwrap_or(text);
     let line = before.rsplit('\n').next().unwrap_or(before);
@@ -353,15 +353,15 @@ mod tests {
             ("58", "0", 2, 20, "0x0000"),
             ("58", "-1", 2, 20, "names no object"),
             ("58", "70000", 2, 20, "0x11170"),
-            ("58", "5", 2, 20, "stands twice"),
+            ("58", "5", 2, 20, "occurs twice"),
             ("[0x0005, 58]", "[]", 2, 11, "empty"),
             ("\"5m\"", "\"5\u{e4}\"", 3, 21, "unknown unit"),
-            ("\"5m\"", "\"4294967296\"", 3, 21, "at most 4294967295"),
+            ("\"5m\"", "\"4294967296\"", 3, 21, "the maximum is 4294967295"),
             ("\"10h\"", "\"4294967295s\"", 4, 20, "at most 4294967294"),
             ("\"10h\"", "\"\"", 4, 20, "empty"),
             ("\"toor\"", "\"\"", 5, 30, "empty"),
             ("\"toor\"", "\"a\\u0000\"", 5, 30, "NUL"),
-            ("\"toor\"", "\"root\"", 5, 30, "stands twice"),
+            ("\"toor\"", "\"root\"", 5, 30, "occurs twice"),
             ("\"toor\"", "\"toor,admin\"", 5, 30, "contains a comma"),
             ("ssh-ed25519 AAAA", "ssh-rsa AAAA", 6, 17, "OpenSSH public key is malformed"),
             (KEY, "timestamp.pub", 6, 17, "/nonexistent/timestamp.pub"),
@@ -389,9 +389,9 @@ mod tests {
         }
     }
 
-    /// A device keeps templates that were written elsewhere.
+    /// A device may store templates that were written elsewhere.
     #[test]
-    fn names_that_forbid_nobody_are_told_as_such() {
+    fn names_that_forbid_nobody_are_reported_as_such() {
         let tlv = read(&text()).unwrap().to_tlv();
         let mut template = Template::decode(&tlv).unwrap();
         template.forbidden_principals = ForbiddenPrincipals::decode(b"root,toor\0\0admin\0").unwrap();

@@ -1,7 +1,8 @@
-//! What a careful reviewer would say about a template before a key depends on it.
+//! What a careful reviewer would question in a template before a key depends on it.
 //!
-//! Every [`Lint`] has a name that stays, a severity that goes with the name, a reason, and what to write instead. What is
-//! judged is what a device would read, so that templates in TOML, in TLV and on a device are told the same.
+//! Every [`Lint`] has a permanent name, a severity that goes with the name, a reason, and advice. The
+//! template is reviewed in the form that a device would read, so that templates in TOML, in TLV and on a
+//! device get the same findings.
 
 use serde::Serialize;
 use sshsm_protocol::ssh::{rules::RuleTag, template::Template};
@@ -10,10 +11,10 @@ use super::{base::BasePart, lints::Reviewed, rules};
 
 pub use super::lints::{Lint, Severity};
 
-/// One thing to be said about a template.
+/// A finding about a template.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Finding {
-    /// What it is.
+    /// The lint.
     pub id: Lint,
     /// How bad it is.
     pub severity: Severity,
@@ -33,8 +34,8 @@ impl std::fmt::Display for Finding {
     }
 }
 
-/// What there is to be said about a template, the worst first, and then in the order of its parts. `last_serial` is the
-/// serial number of the last signature under it, where that is known.
+/// The findings about a template, the worst first, and then in the order of its parts. `last_serial` is the
+/// serial number of the last signature under it, if known.
 #[must_use]
 pub fn lint(template: &Template<'_>, last_serial: Option<u64>) -> Vec<Finding> {
     let reviewed = Reviewed { template, last_serial };
@@ -61,7 +62,7 @@ mod tests {
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti authority";
 
-    /// Nothing can be said about a template with these.
+    /// A template with these has no findings.
     const GOOD: [(&str, &str); 12] = [
         ("ca-keys", "[5]"),
         ("not-before-offset", "\"5m\""),
@@ -77,7 +78,7 @@ mod tests {
         ("quota", "{ signatures = 5, window = \"1h\" }"),
     ];
 
-    /// What is said about [`GOOD`] with changes: keys with other values, or with none.
+    /// The findings about [`GOOD`] with changes: keys with other values, or with none.
     fn said(
         changes: &[(&str, &str)],
         last_serial: Option<u64>,
@@ -265,7 +266,7 @@ mod tests {
         }
     }
 
-    /// What only a template that was not compiled here can say.
+    /// Findings possible only for a template that was not compiled here.
     #[test]
     fn templates_in_the_device_s_form_are_told_what_can_never_work() {
         let text = format!(

@@ -1,4 +1,4 @@
-//! What there is to be said about templates: names that stay, each with how bad it is.
+//! The possible findings about templates: permanent names, each with its severity.
 
 use std::ops::Deref;
 
@@ -14,9 +14,9 @@ pub(super) const LONG: u64 = 86_400;
 pub enum Severity {
     /// Worth knowing.
     Note,
-    /// Somebody can have more than was meant, or it does not do what it seems to.
+    /// More is allowed than was probably intended, or it does not do what it seems to.
     Warning,
-    /// Nothing useful can be signed, or nothing bounds what is.
+    /// Nothing useful can be signed, or there is no bound on what can.
     Error,
 }
 
@@ -34,7 +34,7 @@ impl Severity {
 
 macro_rules! lints {
     ($(#[doc = $summary:literal] $lint:ident $id:literal)+) => {
-        /// What there is to be said about templates.
+        /// The possible findings about templates.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
         pub enum Lint {
             $(#[doc = $summary] #[serde(rename = $id)] $lint,)+
@@ -44,7 +44,7 @@ macro_rules! lints {
             /// All of them.
             pub const ALL: &[Self] = &[$(Self::$lint),+];
 
-            /// Its name, which stays.
+            /// Its permanent name.
             #[must_use]
             pub const fn id(self) -> &'static str {
                 match self {
@@ -52,7 +52,7 @@ macro_rules! lints {
                 }
             }
 
-            /// What it is, in a few words.
+            /// A short description.
             #[must_use]
             pub const fn summary(self) -> &'static str {
                 match self {
@@ -66,11 +66,11 @@ macro_rules! lints {
 lints! {
     /// Nothing bounds how long a certificate lasts
     LastsForEver "lasts-for-ever"
-    /// Every certificate would be over when it is signed
+    /// Every certificate would have expired when it is signed
     NeverValid "never-valid"
     /// No CA key is listed, or an id that no key has
     NoCaKey "no-ca-key"
-    /// The timestamp key is no key
+    /// The timestamp key is not a valid key
     NoTimestampKey "no-timestamp-key"
     /// No serial number is left
     SerialsExhausted "serials-exhausted"
@@ -78,13 +78,13 @@ lints! {
     UnboundedStart "unbounded-start"
     /// There is no bound in the future
     UnboundedEnd "unbounded-end"
-    /// The template only forbids, and whom it does not know is allowed
+    /// The template only forbids, so unknown principals are allowed
     DenyListOnly "deny-list-only"
-    /// A wildcard stands for anybody
+    /// A wildcard matches anybody
     MatchesAnybody "matches-anybody"
     /// A wildcard includes root
     MatchesRoot "matches-root"
-    /// A certificate may name nobody
+    /// A certificate may have no principals
     EmptyPrincipals "empty-principals"
     /// A forbidden name that no certificate has
     ForbidsNobody "forbids-nobody"
@@ -92,17 +92,17 @@ lints! {
     ForbidsLiterally "forbids-literally"
     /// A host certificate may stand for many hosts
     HostPatterns "host-patterns"
-    /// User and host certificates are made by one key
+    /// One key makes user and host certificates
     AnyCertificateType "any-certificate-type"
-    /// A long certificate works from everywhere
+    /// A long certificate works from anywhere
     LongWithoutSourceAddress "long-without-source-address"
-    /// A required source-address may say anything
+    /// A required source-address may have any value
     AnySourceAddress "any-source-address"
-    /// A required force-command may say anything
+    /// A required force-command may have any value
     AnyForceCommand "any-force-command"
-    /// The requester can leave force-command out
+    /// The requester can omit force-command
     OptionalForceCommand "optional-force-command"
-    /// The requester can leave source-address out
+    /// The requester can omit source-address
     OptionalSourceAddress "optional-source-address"
     /// Short RSA keys are certified
     ShortRsaSubject "short-rsa-subject"
@@ -120,9 +120,9 @@ lints! {
     QuotaWithoutClock "quota-without-clock"
     /// One request can use up all serial numbers
     SerialsWithoutStep "serials-without-step"
-    /// One timestamp can put the clock ahead for good
+    /// One timestamp can set the clock permanently ahead
     ClockWithoutStep "clock-without-step"
-    /// The presence rule never asks
+    /// The presence rule never asks for a touch
     PresenceNeverAsked "presence-never-asked"
     /// Few serial numbers are left
     FewSerials "few-serials"
@@ -132,7 +132,7 @@ lints! {
     ClockWithoutStart "clock-without-start"
     /// The timestamp key is RSA of 2048 bits
     ShortRsaTimestamp "short-rsa-timestamp"
-    /// Which algorithm the CA key signs with is not said
+    /// The CA key's signature algorithm is not restricted
     AnySignatureAlgorithm "any-signature-algorithm"
     /// Every extension is allowed
     AnyExtension "any-extension"
@@ -140,9 +140,9 @@ lints! {
     NoTouchRequired "no-touch-required"
     /// A long certificate is signed without a touch
     LongWithoutPresence "long-without-presence"
-    /// max-lifetime allows all that the offsets do
+    /// max-lifetime allows everything that the offsets allow
     MaxLifetimeWithoutEffect "max-lifetime-without-effect"
-    /// A forbidden principal that is not allowed anyway
+    /// A forbidden principal that is not allowed in any case
     ForbiddenAnyway "forbidden-anyway"
     /// The template can be deleted and replaced
     NotSealed "not-sealed"
@@ -198,13 +198,13 @@ impl Lint {
     }
 }
 
-/// Takes what is said: what it is, the key in template files that it is about, why, and what to write instead.
+/// Receives findings: the lint, the key in template files that it is about, the reason, and the advice.
 pub(super) type Say<'s> = dyn FnMut(Lint, &'static str, String, &str) + 's;
 
-/// A template that is reviewed, and what is known about it.
+/// A template under review, and what is known about it.
 pub(super) struct Reviewed<'t> {
     pub(super) template: &'t Template<'t>,
-    /// The serial number of the last signature under it, where that is known.
+    /// The serial number of the last signature under it, if known.
     pub(super) last_serial: Option<u64>,
 }
 
@@ -217,13 +217,13 @@ impl<'t> Deref for Reviewed<'t> {
 }
 
 impl Reviewed<'_> {
-    /// The seconds between the two offsets; `None` where one has no bound.
+    /// The seconds between the two offsets; `None` if one is unbounded.
     pub(super) fn window(&self) -> Option<u64> {
         let window = self.not_before.seconds().zip(self.not_after.seconds());
         window.map(|(before, after)| u64::from(before) + u64::from(after))
     }
 
-    /// The longest that a certificate can last; `None` is for ever.
+    /// The longest that a certificate can last; `None` means forever.
     pub(super) fn longest(&self) -> Option<u64> {
         let most = self.rules.max_lifetime.map(u64::from);
         self.window().into_iter().chain(most).min()

@@ -1,7 +1,7 @@
 //! Templates: as files, in words, reviewed, compared and tested.
 //!
-//! What this crate knows of a rule stands in [`rules`], of the parts that every template has in `base`; what is done with
-//! all of them, in the other files.
+//! [`rules`] contains everything that this crate knows about each rule, and `base` the parts that every
+//! template has; the other files operate on all of them.
 
 mod base;
 mod compare;

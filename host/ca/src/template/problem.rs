@@ -12,10 +12,10 @@ use crate::{
 };
 use sshsm_client::{Failure, Kind};
 
-/// What stands for an absent bound.
+/// The word for an absent bound.
 const UNBOUNDED: &str = "unbounded";
 
-/// A mistake and where it stands, in bytes from the beginning of the file.
+/// A mistake and its position, in bytes from the beginning of the file.
 pub(super) type Mistake = (usize, Problem);
 
 /// A value that makes no sense in a template.
@@ -28,29 +28,29 @@ pub enum Problem {
     #[error("key id {0:#06x} names no object; ids are 0x0001 to 0xfffe")]
     CaKeyId(i64),
     /// A key id twice.
-    #[error("key id {0} stands twice")]
+    #[error("key id {0} occurs twice")]
     CaKeyTwice(ObjectId),
-    /// A bound that is no span of time.
+    /// A bound that is not a span of time.
     #[error("{name} is neither a span of time nor \"unbounded\"")]
     Duration {
         /// Which bound.
         name: &'static str,
-        /// What is wrong with it.
+        /// The defect.
         source: DurationError,
     },
     /// A bound beyond the 32 bits that the device has for it.
     #[error(
-        "{name} is {seconds} seconds, and at most {most} can be said (about 136 years); or write \"unbounded\""
+        "{name} is {seconds} seconds, but the maximum is {most} (about 136 years); or write \"unbounded\""
     )]
     TooLong {
         /// Which bound.
         name: &'static str,
-        /// What was asked for.
+        /// The value given.
         seconds: u64,
         /// The most that can be.
         most: u32,
     },
-    /// The not-before offset that means the opposite of what it says.
+    /// A not-before offset that would mean the opposite of what it says.
     #[error(
         "not-before-offset cannot be 0: to a device 0 means no bound at all; write \"1s\" to forbid back-dating, or \
          \"unbounded\" to allow any"
@@ -59,46 +59,46 @@ pub enum Problem {
     /// An empty principal name.
     #[error("a forbidden principal is empty; requests without principals are refused anyway")]
     EmptyPrincipal,
-    /// A principal name that cannot be told from two.
+    /// A principal name that cannot be distinguished from two.
     #[error("a forbidden principal contains a NUL, which ends a name in a template")]
     NulInPrincipal,
-    /// A principal that no certificate can have, which would forbid nobody.
+    /// A principal that no certificate can have, so that it would forbid nobody.
     #[error(
-        "the forbidden principal {0:?} contains a comma, and would forbid nobody: no certificate names it; give each \
+        "the forbidden principal {0:?} contains a comma and would forbid nobody: no certificate names it; give each \
          name its own string"
     )]
     CommaInPrincipal(String),
     /// A principal twice.
-    #[error("the forbidden principal {0:?} stands twice")]
+    #[error("the forbidden principal {0:?} occurs twice")]
     PrincipalTwice(String),
-    /// A word that means nothing there.
+    /// A word that has no meaning there.
     #[error("{name:?} is unknown; known are {known}")]
     Unknown {
-        /// What stands there.
+        /// The word.
         name: String,
         /// What might.
         known: String,
     },
     /// An entry of a list twice.
-    #[error("{0:?} stands twice")]
+    #[error("{0:?} occurs twice")]
     Twice(String),
-    /// A pattern that is none.
+    /// An invalid pattern.
     #[error("the pattern {pattern:?} cannot be used")]
     Pattern {
-        /// As it stands.
+        /// The pattern as written.
         pattern: String,
-        /// What is wrong with it.
+        /// The defect.
         source: PatternError,
     },
-    /// A network that is none.
+    /// An invalid network.
     #[error("the network {network:?} cannot be used")]
     Network {
-        /// As it stands.
+        /// The network as written.
         network: String,
-        /// What is wrong with it.
+        /// The defect.
         source: NetworkError,
     },
-    /// A name that no option has, or a command that cannot be told from two.
+    /// A name that no option has, or a command that cannot be distinguished from two.
     #[error("a name is empty, or contains a NUL, which ends a name in a template")]
     Name,
     /// A number out of its range.
@@ -117,8 +117,8 @@ pub enum Problem {
         /// Which time.
         name: &'static str,
     },
-    /// A beginning of what is not bounded.
-    #[error("since says where the first max-step begins; name max-step, too")]
+    /// A start for something that is not bounded.
+    #[error("since says where the first max-step begins; set max-step, too")]
     SinceWithoutStep,
     /// A rule that would be none.
     #[error("{name} cannot be \"unbounded\"; leave the rule out")]
@@ -175,7 +175,7 @@ impl Failure for Problem {
     }
 }
 
-/// A bound of time; `None` for one that is said to be absent.
+/// A time bound; `None` if it is explicitly absent.
 pub(crate) fn bound(name: &'static str, text: &str, most: u32) -> Result<Option<u32>, Problem> {
     if text == UNBOUNDED {
         return Ok(None);

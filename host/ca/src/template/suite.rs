@@ -1,7 +1,7 @@
-//! Unit tests for templates: a file of requests, and what the template must say to each.
+//! Unit tests for templates: a file of requests, and the expected verdict for each.
 //!
 //! ```toml
-//! template = "users.toml"            # beside the suite
+//! template = "users.toml"            # next to the suite
 //! now = "20260101000000Z"            # the default; every time may be relative to it
 //!
 //! [[test]]
@@ -9,11 +9,12 @@
 //! key-id = "alice@example.com"
 //! principals = ["root"]
 //! validity = "-1m:+8h"
-//! expect = "forbid-principals"       # "allow", or the checks that refuse: these and no others
+//! expect = "forbid-principals"       # "allow", or the checks that refuse: exactly these
 //! ```
 //!
-//! The device's own policy judges requests that are built as `sshsm sign` builds them, with keys that nobody has, and as if
-//! the timestamp authority had signed. A suite says the same on every day and in every time zone.
+//! The device's own policy judges requests that are built as `sshsm sign` builds them, with throwaway keys,
+//! and as if the timestamp authority had signed. A suite gives the same results on every day and in every
+//! time zone.
 
 use std::{
     collections::BTreeSet,
@@ -61,18 +62,19 @@ use super::{
 };
 use sshsm_client::{Failure, Kind};
 
-/// What time it is in a suite that does not say: 2026-01-01 00:00:00 UTC, so that a suite says the same on every day.
+/// The time in a suite that does not set it: 2026-01-01 00:00:00 UTC, so that a suite gives the same results
+/// on every day.
 pub const USUAL_NOW: u32 = 1_767_225_600;
-/// Bits of an RSA key whose length is not said.
+/// Bits of an RSA key whose length is not given.
 const USUAL_RSA_BITS: u16 = 3072;
-/// The base point of Ed25519 (RFC 8032, section 5.1), a key that nobody uses.
+/// The base point of Ed25519 (RFC 8032, section 5.1), a key that no one uses.
 const ED25519: [u8; 32] = {
     let mut point = [0x66; 32];
     point[0] = 0x58;
     point
 };
 
-/// Why a file is no suite.
+/// Why a file is not a suite.
 #[derive(Debug, thiserror::Error)]
 pub enum SuiteError {
     /// The file could not be read.
@@ -80,7 +82,7 @@ pub enum SuiteError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// No TOML, a name that is not known or missing, or a value of the wrong type.
@@ -100,7 +102,7 @@ pub enum SuiteError {
         line: usize,
         /// In characters, counted from 1.
         column: usize,
-        /// What is wrong.
+        /// The problem.
         #[source]
         problem: Problem,
     },
@@ -125,8 +127,8 @@ pub enum Problem {
     /// Nothing would be tested.
     #[error("there is no [[test]]")]
     NoTests,
-    /// Two tests that nobody could tell apart.
-    #[error("the name {0:?} stands twice")]
+    /// Two tests that could not be distinguished.
+    #[error("the name {0:?} occurs twice")]
     Twice(String),
     /// A time or a validity.
     #[error(transparent)]
@@ -134,7 +136,7 @@ pub enum Problem {
     /// A time that no timestamp has.
     #[error("timestamps reach from 1970 to 2106")]
     TimeRange,
-    /// A word that means nothing there.
+    /// A word that has no meaning there.
     #[error(transparent)]
     Word(#[from] problem::Problem),
     /// A certificate option.
@@ -143,14 +145,14 @@ pub enum Problem {
     /// A certificate that cannot be asked for.
     #[error("there is no such request")]
     Request(#[from] BuildError),
-    /// A key of no such length.
-    #[error("there is no RSA key of {0} bits to test with; 1024 to 16384 can be had")]
+    /// A key with an impossible length.
+    #[error("there is no RSA key of {0} bits to test with; 1024 to 16384 are possible")]
     RsaBits(u16),
     /// A key that could not be made.
     #[error("there is no such key to test with")]
     Key(#[from] ssh_key::Error),
     /// The template has none, and the suite neither.
-    #[error("the template lists no CA key; say ca-key = ID")]
+    #[error("the template lists no CA key; set ca-key = ID")]
     NoCaKey,
     /// Neither `expect` nor `expect-at-least`, both, or an empty list.
     #[error(
@@ -178,13 +180,13 @@ impl Failure for Problem {
     }
 }
 
-/// A mistake and where it stands, in bytes from the beginning of the file.
+/// A mistake and its position, in bytes from the beginning of the file.
 type Mistake = (usize, Problem);
 
-/// Where an earlier name of a check stands, and which.
+/// The position of an earlier name of a check, and which.
 type Before = (usize, &'static str, Check);
 
-/// The file as it is written; what a test does not say, it takes from here.
+/// The file as written; it has the defaults of its tests.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct SuiteText {
@@ -197,7 +199,7 @@ struct SuiteText {
     test: Vec<Spanned<TestText>>,
 }
 
-/// A request, in the words of `sshsm sign`.
+/// A request, with the option names of `sshsm sign`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct TestText {
@@ -236,7 +238,7 @@ enum ExpectText {
     Several(Vec<String>),
 }
 
-/// What a device remembers of its signatures under the template; nothing, unless it is said.
+/// A device's state under the template; empty by default.
 #[derive(Deserialize, Default, Clone)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct MemoryText {
@@ -246,7 +248,7 @@ struct MemoryText {
     times: Vec<Spanned<String>>,
 }
 
-/// What the template must say to a request.
+/// The expected verdict on a request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Expectation {
@@ -269,7 +271,7 @@ impl fmt::Display for Expectation {
     }
 }
 
-/// A request and what the template must say to it.
+/// A request and the expected verdict.
 #[derive(Debug)]
 struct Test {
     name: String,
@@ -340,11 +342,11 @@ const BEFORE: [(&str, Check); 16] = {
 pub struct TestResult {
     /// The test's name.
     pub name: String,
-    /// Whether the template says what it must.
+    /// Whether the verdict is the expected one.
     pub passed: bool,
-    /// What it must say.
+    /// The expected verdict.
     pub expected: Expectation,
-    /// What it says.
+    /// The actual verdict.
     pub verdict: Explanation,
 }
 
@@ -363,7 +365,7 @@ impl TestResult {
         }
     }
 
-    /// What is worth reading about a failure: what was expected, what was found, and each check that one of them names.
+    /// The details of a failure: what was expected, what was found, and each check that one of them names.
     #[must_use]
     pub fn details(&self) -> String {
         let wanted = match &self.expected {
@@ -382,10 +384,10 @@ impl TestResult {
 }
 
 impl Suite {
-    /// Reads a suite; its template is looked for beside it.
+    /// Reads a suite; its template is relative to its directory.
     ///
     /// # Errors
-    /// When the suite or its template cannot be read, or says what makes no sense.
+    /// When the suite or its template cannot be read, or makes no sense.
     pub fn read(path: &Path) -> Result<Self, SuiteError> {
         let text =
             input::read_text(path).map_err(|source| SuiteError::Read { path: path.to_owned(), source })?;
@@ -450,7 +452,7 @@ impl Suite {
     }
 }
 
-/// A value, and where it stands if it makes no sense.
+/// A value, or its position if it makes no sense.
 fn at<T, E: Into<Problem>>(place: usize) -> impl Fn(Result<T, E>) -> Result<T, Mistake> {
     move |result| result.map_err(|error| (place, error.into()))
 }
@@ -559,7 +561,7 @@ impl Test {
         };
         let verdict =
             Explanation::new(&Template::decode(template), request, self.now, None, authority, device);
-        // Nobody signed the time; that alone is taken as done.
+        // The time is not signed; only that is assumed.
         let decided = |check: &&Finding| check.check != BaseCheck::TimestampKey.name();
         let mut result =
             TestResult { name: self.name.clone(), passed: false, expected: self.expected.clone(), verdict };
@@ -576,9 +578,9 @@ impl Test {
     }
 }
 
-/// Whether a request of a suite can fail this check. A suite's template and requests can be read, its time counts as signed,
-/// its requests name the key that signs, and that is in the template's domains; a touch counts as made, and a seal is not
-/// about requests.
+/// Whether a request of a suite can fail this check. A suite's template and requests are readable, its time
+/// counts as signed, its requests name the key that signs, and that is in the template's domains; a touch
+/// counts as given, and a seal does not concern requests.
 const fn can_refuse(check: Check) -> bool {
     !matches!(
         check,
@@ -592,7 +594,7 @@ const fn can_refuse(check: Check) -> bool {
     )
 }
 
-/// What a test expects: `allow`, or checks that can refuse a request of a suite.
+/// The expectation of a test: `allow`, or checks that can refuse a request of a suite.
 fn expectation(test: &TestText, place: usize, renamed: &mut Vec<Before>) -> Result<Expectation, Mistake> {
     let (text, exactly) = match (&test.expect, &test.expect_at_least) {
         (Some(text), None) => (text, true),
@@ -625,8 +627,8 @@ fn expectation(test: &TestText, place: usize, renamed: &mut Vec<Before>) -> Resu
     Ok(if exactly { Expectation::Refuse(checks) } else { Expectation::RefuseAtLeast(checks) })
 }
 
-/// A public key of this kind whose private half is of no use to anybody: a base point, or a modulus that is no product of
-/// two primes. A policy looks at kinds and lengths only.
+/// A public key of this kind whose private half is useless: a base point, or a modulus that is not a product
+/// of two primes. A policy considers only kinds and lengths.
 fn stand_in(kind: SubjectKind, rsa_bits: u16) -> ssh_key::Result<KeyData> {
     let ecdsa = |curve| {
         let one = |length: usize| [vec![0; length - 1], vec![1]].concat();
@@ -667,10 +669,10 @@ fn stand_in(kind: SubjectKind, rsa_bits: u16) -> ssh_key::Result<KeyData> {
     })
 }
 
-/// The results of suites, each with its name, as JUnit's XML: a suite, its cases, and what is worth reading about failures.
+/// The results of suites, each with its name, as JUnit XML: a suite, its cases, and the details of failures.
 ///
 /// # Errors
-/// When the document cannot be put together, which only too little memory makes it.
+/// When the document cannot be written, which only a lack of memory causes.
 pub fn junit<'r>(suites: impl IntoIterator<Item = (&'r str, &'r [TestResult])>) -> io::Result<Vec<u8>> {
     let mut writer = Writer::new_with_indent(Vec::new(), b' ', 2);
     writer.create_element("testsuites").write_inner_content(|writer| {
@@ -717,7 +719,7 @@ mod tests {
     const KEY: &str =
         "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAILM+rvN+ot98qgEN796jTiQfZfG1KaT0PtFDJ/XFSqti authority";
 
-    /// What a suite with these lines says about a template with these rules.
+    /// The result of a suite with these lines for a template with these rules.
     fn read(rules: &str, suite: &str) -> Result<Suite, SuiteError> {
         let folder = tempfile::tempdir().unwrap();
         let template = format!(
@@ -729,7 +731,7 @@ mod tests {
         Suite::parse(&suite, &folder.path().join("suite.toml"))
     }
 
-    /// The found outcome of a test with these lines beside a request that passes, under these rules.
+    /// The outcome of a test with these lines next to a request that passes, under these rules.
     fn found(rules: &str, test: &str) -> String {
         let mut lines = std::collections::BTreeMap::from([
             ("principals", "[\"alice\"]"),
@@ -885,7 +887,7 @@ mod tests {
         );
         for (before, check) in BEFORE {
             assert!(can_refuse(check), "{before}");
-            assert!(Check::ALL.iter().all(|check| check.name() != before), "{before} is a name of now, too");
+            assert!(Check::ALL.iter().all(|check| check.name() != before), "{before} is a current name, too");
             let suite =
                 format!("[[test]]\nname = \"x\"\nprincipals = [\"a\"]\nexpect-at-least = \"{before}\"");
             let suite = read("", &suite).unwrap();
@@ -920,7 +922,7 @@ mod tests {
         let test = "[[test]]\nname = \"x\"\n";
         for (suite, place, reason) in [
             ("", (1, 12), "no [[test]]"),
-            (&format!("{test}expect = \"allow\"\n{test}expect = \"allow\""), (6, 8), "stands twice"),
+            (&format!("{test}expect = \"allow\"\n{test}expect = \"allow\""), (6, 8), "occurs twice"),
             (&format!("{test}expect = \"lifetimes\""), (4, 10), "known are allow, ca-keys"),
             (&format!("{test}expect = \"timestamp\""), (4, 10), "unknown"),
             (&format!("{test}expect-at-least = \"allow\""), (4, 19), "unknown"),
@@ -929,7 +931,11 @@ mod tests {
             (&format!("{test}expect = \"allow\"\nexpect-at-least = \"max-lifetime\""), (2, 1), "one of"),
             (&format!("{test}expect = \"allow\"\nvalidity = \"1h\""), (5, 12), "neither"),
             (&format!("{test}expect = \"allow\"\nnow = \"21100101\""), (5, 7), "2106"),
-            (&format!("{test}expect = \"allow\"\noptions = [\"no-tty\"]"), (5, 11), "no certificate option"),
+            (
+                &format!("{test}expect = \"allow\"\noptions = [\"no-tty\"]"),
+                (5, 11),
+                "not a certificate option",
+            ),
             (&format!("{test}expect = \"allow\"\nsubject-key = \"dsa\""), (5, 15), "unknown"),
             (&format!("{test}expect = \"allow\"\nsubject-key = \"rsa-512\""), (5, 15), "512 bits"),
             (&format!("{test}expect = \"allow\"\nsignature-algorithm = \"ssh-dss\""), (5, 23), "unknown"),

@@ -1,4 +1,4 @@
-//! What a template says, in words.
+//! Describing a template in words.
 
 use std::fmt::Write as _;
 

@@ -9,19 +9,19 @@ use subtle::ConstantTimeEq;
 /// Why a list of tokens is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokensError {
-    /// None is in it, so that nobody could come in.
-    #[error("there is no token in it; write one to a line, such as `openssl rand -hex 32` makes")]
+    /// It contains none, so that no client could be admitted.
+    #[error("there is no token in it; write one per line, as `openssl rand -hex 32` makes them")]
     Empty,
     /// One that could be guessed.
     #[error("the token on line {line} is shorter than {MIN_TOKEN} characters")]
     Short {
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
     },
     /// One that no header can carry.
     #[error("the token on line {line} has characters that no token has")]
     Characters {
-        /// Where, from 1.
+        /// The line, from 1.
         line: usize,
     },
 }
@@ -35,10 +35,11 @@ impl Failure for TokensError {
 /// Characters that a token has at least: 128 bits in hexadecimal have twice as many.
 const MIN_TOKEN: usize = 16;
 
-/// Where a token is in its list, and its SHA-256.
+/// The position of a token in its list, and its SHA-256.
 type Known = (usize, [u8; 32]);
 
-/// The tokens that let a client in, each only as its SHA-256; a clone has the same ones, also after [`Tokens::renew`].
+/// The tokens that admit a client, each only as its SHA-256; a clone shares them, even after
+/// [`Tokens::renew`].
 #[derive(Clone, Debug, Default)]
 pub struct Tokens(Arc<RwLock<Vec<Known>>>);
 
@@ -51,10 +52,10 @@ impl Tokens {
         Ok(Self(Arc::new(RwLock::new(Self::read(text)?))))
     }
 
-    /// Takes the tokens of `text` in place of those that there are, and returns how many there are then.
+    /// Replaces the tokens by those in `text`, and returns how many there are then.
     ///
     /// # Errors
-    /// As [`Self::parse`]; the old ones go on then.
+    /// Like [`Self::parse`]; the old ones then stay in force.
     pub fn renew(&self, text: &str) -> Result<usize, TokensError> {
         let new = Self::read(text)?;
         let count = new.len();
@@ -74,7 +75,7 @@ impl Tokens {
         if tokens.is_empty() { Err(TokensError::Empty) } else { Ok(tokens) }
     }
 
-    /// The line of `token`. Takes the same time whichever it is, and whether it is one.
+    /// The line of `token`. Takes the same time whichever it is, and whether or not it is valid.
     #[must_use]
     pub fn find(&self, token: &[u8]) -> Option<usize> {
         let digest: [u8; 32] = Sha256::digest(token).into();
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_lets_nobody_in_or_anybody_guess_is_refused() {
+    fn a_list_that_admits_no_one_or_is_guessable_is_refused() {
         assert_eq!(Tokens::parse("# none\n").unwrap_err(), TokensError::Empty);
         assert_eq!(Tokens::parse("\nhunter2").unwrap_err(), TokensError::Short { line: 2 });
         let blank = Tokens::parse("0123456789abcdef 0123456789abcdef").unwrap_err();

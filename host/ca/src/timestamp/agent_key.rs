@@ -1,6 +1,7 @@
 //! A timestamp key that an ssh-agent holds: it signs there, and never leaves.
 //!
-//! The agent's answer is a signature of SSH's; it is verified, and handed on in the fixed length that the wire wants.
+//! The agent's answer is an SSH signature; it is verified, and converted to the fixed length of the wire
+//! format.
 
 use std::{
     io::{self, Read, Write},
@@ -35,12 +36,12 @@ pub enum AgentKeyError {
     /// No agent is named.
     #[error("there is no ssh-agent: {SOCKET} is not set")]
     NoAgent,
-    /// Nobody answers at its socket.
+    /// Nothing answers at its socket.
     #[error("the ssh-agent at {} cannot be reached", shown(socket))]
     Unreachable {
         /// The socket.
         socket: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// It has no such key.
@@ -51,7 +52,7 @@ pub enum AgentKeyError {
         /// The key's, SHA-256.
         fingerprint: String,
     },
-    /// It has the key and would not sign: locked, or its user said no.
+    /// It has the key but refused to sign: it is locked, or its user declined.
     #[error("the ssh-agent at {} refuses to sign with the key {fingerprint}", shown(socket))]
     Refused {
         /// The socket.
@@ -64,10 +65,10 @@ pub enum AgentKeyError {
     Protocol {
         /// The socket.
         socket: PathBuf,
-        /// What was wrong.
+        /// The defect.
         source: ProtocolError,
     },
-    /// What it returned is no signature of that key.
+    /// It returned something that is not a signature of that key.
     #[error("the signature of the ssh-agent at {} is not that of the key {fingerprint}", shown(socket))]
     Signature {
         /// The socket.
@@ -99,10 +100,10 @@ pub enum ProtocolError {
     #[error("the connection broke")]
     Broken(#[from] io::Error),
     /// Longer than any message of the protocol.
-    #[error("an answer of {0} bytes, where {MAX_LENGTH} are the most")]
+    #[error("an answer of {0} bytes; the maximum is {MAX_LENGTH}")]
     Long(u32),
-    /// Fewer bytes than it says.
-    #[error("the answer is cut short")]
+    /// Fewer bytes than it states.
+    #[error("the answer is truncated")]
     Short(#[from] ssh_encoding::Error),
     /// Another message than was asked for.
     #[error("message {0} is not an answer to the question")]
@@ -120,16 +121,17 @@ pub struct AgentKey {
 }
 
 impl AgentKey {
-    /// Takes the key `public` of the agent at `socket`; see [`socket`].
+    /// Uses the key `public` of the agent at `socket`; see [`socket`].
     ///
     /// # Errors
-    /// When it is no key for timestamps, or the agent cannot be reached or does not hold it.
+    /// When it is not a key for timestamps, or the agent cannot be reached or does not hold it.
     pub fn new(socket: &Path, public: PublicKey) -> Result<Self, TimestampError> {
         let algorithm = device_key::algorithm(public.key_data())?;
         let mut key = Self { socket: socket.to_owned(), public, blob: Vec::new(), algorithm };
         let answer = key.ask(number::REQUEST_IDENTITIES, &[], number::IDENTITIES)?;
         let blobs = message::identities(&answer).map_err(|error| key.broken(error.into()))?;
-        // What this program cannot read is another key, and keeps none of the others from being found.
+        // A key that this program cannot parse is a different key, and does not prevent the others from being
+        // found.
         let ours =
             |blob: &&[u8]| openssh_key::public_key(blob).is_ok_and(|held| held == *key.public.key_data());
         let Some(blob) = blobs.into_iter().find(ours) else {
@@ -140,7 +142,7 @@ impl AgentKey {
         Ok(key)
     }
 
-    /// Sends the message `question`; the body of the answer, which must be the message `wanted`.
+    /// Sends the message `question`; returns the body of the answer, which must be the message `wanted`.
     fn ask(&self, question: u8, body: &[u8], wanted: u8) -> Result<Vec<u8>, AgentKeyError> {
         let mut stream = UnixStream::connect(&self.socket)
             .map_err(|source| AgentKeyError::Unreachable { socket: self.socket.clone(), source })?;
@@ -210,7 +212,7 @@ pub fn socket() -> Result<PathBuf, AgentKeyError> {
     socket.map(PathBuf::from).ok_or(AgentKeyError::NoAgent)
 }
 
-/// An SSH `string`; what stands in one here is far shorter than 4 GiB.
+/// An SSH `string`; the ones here are far shorter than 4 GiB.
 fn field(bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     [&length.to_be_bytes(), bytes].concat()
@@ -245,7 +247,7 @@ mod tests {
     use crate::{key_file, ssh_keygen::SshKeygen};
     use ssh_key::private::KeypairData;
 
-    /// Answers one connection after the other with what `answers` gives for a question.
+    /// Answers one connection after another with the `answers` to a question.
     fn agent(socket: &Path, answers: Vec<Vec<u8>>) -> thread::JoinHandle<Vec<Vec<u8>>> {
         let listener = UnixListener::bind(socket).unwrap();
         thread::spawn(move || {
@@ -272,8 +274,8 @@ mod tests {
         field(&body)
     }
 
-    /// An agent whose key list has members that nothing here can read, whose RSA numbers begin with zeros, and whose
-    /// signatures are without the zeros that they would begin with: OpenSSH takes all of it.
+    /// An agent whose key list has members that nothing here can parse, whose RSA numbers begin with zeros,
+    /// and whose signatures omit their leading zeros: OpenSSH accepts all of it.
     #[test]
     fn an_agent_may_write_numbers_and_other_keys_as_it_likes() {
         let Some(keygen) = SshKeygen::for_test() else { return };
@@ -300,7 +302,7 @@ mod tests {
         let agent = agent(&socket, vec![identities(&[b"", b"\0\0\0\x01x", &blob]), answer]);
         let mut key = AgentKey::new(&socket, public.clone()).unwrap();
         assert_eq!(key.sign_message(&message_bytes).unwrap(), signature);
-        // It is asked for the key in its own words.
+        // It is asked for the key in its own encoding.
         let questions = agent.join().unwrap();
         let asked = [vec![number::SIGN], field(&blob), field(&message_bytes), vec![0, 0, 0, 2]].concat();
         assert_eq!(questions, [vec![number::REQUEST_IDENTITIES], asked]);

@@ -1,8 +1,8 @@
-//! Whether the system's clock follows an outer one, as far as the system can tell.
+//! Whether the system's clock is synchronised, as far as the system can tell.
 //!
-//! systemd knows it of every daemon that steers the kernel's clock (timesyncd, chrony, ntpd): its `timedatectl` asks the
-//! kernel. On a system without it there is no way to tell, which its operator is told. Where there is one, an answer that
-//! does not come counts as a no.
+//! systemd learns this from every daemon that controls the kernel's clock (timesyncd, chrony, ntpd): its
+//! `timedatectl` asks the kernel. On a system without it there is no way to tell, and the operator is
+//! informed. With it, a missing answer counts as no.
 
 use std::{
     io::{self, Read},
@@ -17,12 +17,12 @@ use std::{
 
 use crate::child;
 
-/// What is known of the clock.
+/// What is known about the clock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Synchronisation {
     /// It follows another clock.
     Synchronised,
-    /// It runs by itself.
+    /// It is not synchronised.
     Unsynchronised,
     /// The system has no way to tell.
     Unknown,
@@ -62,7 +62,7 @@ pub fn ask_system() -> Synchronisation {
     }
 }
 
-/// What a program prints, at most 64 bytes of it; `None` when it fails or takes too long.
+/// The output of a program, at most 64 bytes of it; `None` when it fails or takes too long.
 fn answer_of(command: &mut Command, patience: Duration) -> io::Result<Option<Vec<u8>>> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
     let begin = Instant::now();
@@ -90,7 +90,7 @@ fn answer_of(command: &mut Command, patience: Duration) -> io::Result<Option<Vec
 /// Something that can be asked about the clock.
 pub type AskClock = Box<dyn Fn() -> Synchronisation + Send>;
 
-/// Asks again and again in a thread of its own, so that nothing else waits for the answer.
+/// Asks periodically in a thread of its own, so that nothing else waits for the answer.
 pub struct ClockWatch {
     seen: Arc<Mutex<Seen>>,
     /// Its end ends the thread.
@@ -106,10 +106,10 @@ struct Seen {
 }
 
 impl ClockWatch {
-    /// Watches the clock that `ask` knows of, such as [`ask_system`]. Waits for the first answer.
+    /// Watches the clock through `ask`, such as [`ask_system`]. Waits for the first answer.
     ///
     /// # Errors
-    /// When the system has no thread to give.
+    /// When the system cannot create a thread.
     pub fn start(ask: AskClock) -> io::Result<Self> {
         Self::every(ask, INTERVAL)
     }
@@ -131,7 +131,7 @@ impl ClockWatch {
         Ok(Self { seen, _stop: stop })
     }
 
-    /// What is known of the clock. An answer that is too old is none.
+    /// What is known about the clock. An answer that is too old does not count.
     #[must_use]
     pub fn look(&self) -> Synchronisation {
         self.look_at(Instant::now())

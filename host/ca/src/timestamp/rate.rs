@@ -1,7 +1,7 @@
-//! How often clients of the timestamp service may ask: each by itself, and all that are not known together.
+//! How often clients of the timestamp service may ask: each by itself, and all unknown ones together.
 //!
-//! Who is not known by a token or a certificate is known by its [`Peer`]. Since a client may have many of those, all of them
-//! together have a rate, too; and so have tokens that are wrong, so that none is found by trying.
+//! A client without a token or a certificate is known by its [`Peer`]. Since a client may have many of those,
+//! all of them together are limited too; and so are wrong tokens, so that none can be found by trying.
 
 use std::{
     collections::HashMap,
@@ -43,7 +43,7 @@ impl fmt::Display for Client {
 /// How often something may be: `10/s`, `30/m`, `100/h`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rate {
-    /// How many, all of them at once if they come so.
+    /// How many, possibly all at once.
     pub count: NonZeroU32,
     /// In how long.
     pub period: Duration,
@@ -87,7 +87,8 @@ impl Rate {
     }
 }
 
-/// What was used of a rate: the generic cell rate algorithm. It is when all of the rate will be there again.
+/// The used part of a rate: the generic cell rate algorithm. It is the time at which all of the rate will be
+/// available again.
 #[derive(Clone, Copy, Debug)]
 struct Used(Instant);
 
@@ -118,7 +119,7 @@ struct Each<K> {
 
 /// Remembered before the first tidying.
 const TIDY: usize = 1024;
-/// Remembered at most. Who comes then waits until one of them has not asked for a while.
+/// The maximum number remembered. A further client has to wait until one of them has not asked for a while.
 const MOST: usize = 65_536;
 
 impl<K: Eq + Hash + Clone> Each<K> {
@@ -145,7 +146,7 @@ impl<K: Eq + Hash + Clone> Each<K> {
         }
         self.used.retain(|_, used| used.0 > now);
         self.tidied = Some(now);
-        // At twice of what is left, so that each request pays for a constant part of it.
+        // At twice the remaining number, so that each request pays for a constant part of it.
         self.tidy_at = (2 * self.used.len()).clamp(TIDY, MOST);
     }
 }
@@ -163,11 +164,12 @@ struct Counts {
     strangers_rate: Rate,
     wrong: Each<Peer>,
     all_wrong: Used,
-    /// Peers that showed a right token, and when they last did: what others get wrong does not keep them out.
+    /// Peers that sent a right token, and when they last did: they are not kept out by the mistakes of
+    /// others.
     right: HashMap<Peer, Instant>,
 }
 
-/// Wrong tokens of one peer: 10 in a minute, or the rate of a client where that is less.
+/// Wrong tokens of one peer: 10 in a minute, or the rate of a client if that is less.
 const WRONG: Rate = Rate::per(NonZeroU32::MIN.saturating_add(9), 60);
 /// Wrong tokens of all peers.
 const ALL_WRONG: Rate = Rate::per(NonZeroU32::MIN.saturating_add(99), 60);
@@ -177,8 +179,8 @@ const RIGHT: Duration = Duration::from_secs(24 * 3600);
 pub const STRANGERS: u32 = 64;
 
 impl Limiter {
-    /// Allows each client this rate, and all of those that are known by their address only `strangers`, or [`STRANGERS`]
-    /// times the rate of one.
+    /// Allows each client this rate, and all those known only by their address together `strangers`, or
+    /// [`STRANGERS`] times the rate of one.
     #[must_use]
     pub fn new(rate: Rate, strangers: Option<Rate>) -> Self {
         let now = Instant::now();

@@ -1,7 +1,7 @@
-//! A timestamp authority at a URL: `sshsm timestamp serve`, or whatever speaks as it does.
+//! A timestamp authority at a URL: `sshsm timestamp serve`, or anything that speaks the same protocol.
 //!
-//! It is sent SHA-256 of a request and nothing else of it. What comes back is believed only as far as it can be
-//! checked: the signature where the authority's key is known, and the time against the local clock always.
+//! It is sent the SHA-256 of a request and nothing else about it. Its answer is trusted only as far as it can
+//! be checked: the signature if the authority's key is known, and the time against the local clock always.
 
 use std::{
     io,
@@ -36,9 +36,11 @@ const MAX_ANSWER: u64 = 1024;
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
     /// The URL is none, or of another scheme.
-    #[error("{url:?} is no URL of a timestamp service; it is http://HOST[:PORT] or https://HOST[:PORT]")]
+    #[error(
+        "{url:?} is not the URL of a timestamp service, which is http://HOST[:PORT] or https://HOST[:PORT]"
+    )]
     Url {
-        /// What was given.
+        /// The URL given.
         url: String,
     },
     /// A token would be readable on its way.
@@ -53,12 +55,12 @@ pub enum RemoteError {
         /// The service.
         url: String,
     },
-    /// Nobody answers.
+    /// Nothing answers.
     #[error("the timestamp service {url} cannot be reached")]
     Unreachable {
         /// The service.
         url: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Its certificate, or ours, is not accepted.
@@ -66,7 +68,7 @@ pub enum RemoteError {
     Tls {
         /// The service.
         url: String,
-        /// What was wrong.
+        /// The error.
         source: TlsFailure,
     },
     /// It takes too long.
@@ -77,7 +79,7 @@ pub enum RemoteError {
         /// How long was waited.
         patience: Duration,
     },
-    /// It wants to know who asks.
+    /// It requires authentication.
     #[error("the timestamp service {url} does not let this client in")]
     NotLetIn {
         /// The service.
@@ -89,12 +91,12 @@ pub enum RemoteError {
         /// The service.
         url: String,
     },
-    /// It refuses to vouch for the time.
-    #[error("the timestamp service {url} cannot vouch for the time: {reason}")]
+    /// It refuses to sign the time.
+    #[error("the timestamp service {url} cannot sign the time: {reason}")]
     Unavailable {
         /// The service.
         url: String,
-        /// What it said.
+        /// Its reason.
         reason: String,
     },
     /// Another HTTP error.
@@ -105,8 +107,8 @@ pub enum RemoteError {
         /// The status.
         status: u16,
     },
-    /// What it answered is no timestamp.
-    #[error("the answer of the timestamp service {url} is no timestamp: {reason}")]
+    /// Its answer is not a timestamp.
+    #[error("the answer of the timestamp service {url} is not a timestamp: {reason}")]
     Nonsense {
         /// The service.
         url: String,
@@ -115,18 +117,18 @@ pub enum RemoteError {
     },
     /// Signed by another key.
     #[error(
-        "the timestamp of {url} is not signed by the key of its authority: {wanted} is wanted, and the service {}",
+        "the timestamp of {url} is not signed by the key of its authority: {wanted} is required, but the service {}",
         match found { Some(found) => format!("says that it signs with {found}"), None => "does not say what it signs with".into() }
     )]
     Signature {
         /// The service.
         url: String,
-        /// Fingerprint of the key that is wanted.
+        /// Fingerprint of the required key.
         wanted: String,
-        /// Fingerprint of the key that the service says is its own.
+        /// Fingerprint of the key that the service reports as its own.
         found: Option<String>,
     },
-    /// It tells a time that is not now.
+    /// It states a time that is not now.
     #[error(
         "the timestamp service {url} says that it is {theirs} (UNIX seconds), and the clock here says {ours}: more \
          than {} s apart",
@@ -165,14 +167,14 @@ impl Failure for RemoteError {
         Some(match self {
             Self::Unreachable { .. } | Self::Slow { .. } => "is `sshsm timestamp serve` running there?",
             Self::Tls { .. } => {
-                "name whom to trust with --timestamp-ca, and who you are with --timestamp-cert"
+                "give the trusted authorities with --timestamp-ca, and your certificate with --timestamp-cert"
             }
             Self::NotLetIn { .. } => {
                 "show a token with --timestamp-token-file, or a certificate with --timestamp-cert"
             }
             Self::TooOften { .. } => "wait, and try again",
             Self::Status { .. } | Self::Nonsense { .. } => "check the URL of --timestamp",
-            Self::Unavailable { .. } => "have its operator look at its clock",
+            Self::Unavailable { .. } => "ask its operator to check its clock",
             Self::Skew { .. } => {
                 "set the clock that is wrong; a difference that is known can be allowed with --max-clock-skew"
             }
@@ -189,7 +191,7 @@ pub enum TlsFailure {
     /// TLS itself.
     #[error(transparent)]
     Tls(#[from] tls::Reason),
-    /// What the client was given for it.
+    /// The problem with the client's configuration.
     #[error("{0}")]
     Setup(&'static str),
 }
@@ -199,7 +201,7 @@ pub enum TlsFailure {
 pub struct Terms {
     /// A bearer token to show.
     pub token: Option<Zeroizing<String>>,
-    /// Whom to trust, and who we are, behind `https`; see [`super::tls`].
+    /// Trusted authorities, and our identity, for `https`; see [`super::tls`].
     pub tls: Option<TlsConfig>,
     /// The authority's key; without it the signature is left for the device to judge.
     pub key: Option<KeyData>,
@@ -224,10 +226,10 @@ pub struct RemoteAuthority {
 }
 
 impl RemoteAuthority {
-    /// Takes the service at `url`, `http(s)://HOST[:PORT]`; nothing is sent yet.
+    /// Uses the service at `url`, `http(s)://HOST[:PORT]`; nothing is sent yet.
     ///
     /// # Errors
-    /// When the URL is none, or the terms cannot be kept with it.
+    /// When the URL is invalid, or the terms cannot be met with it.
     pub fn new(url: &str, terms: Terms) -> Result<Self, TimestampError> {
         let owned = || RedactedAddress(url).to_string();
         let uri: Uri = url.parse().map_err(|_| RemoteError::Url { url: owned() })?;
@@ -302,7 +304,8 @@ impl RemoteAuthority {
         Ok((Now::from_seconds(u32::from_be_bytes(*now)), signature.to_vec()))
     }
 
-    /// Fingerprint of the key that the service says is its own; for an error only, so that why there is none does not matter.
+    /// Fingerprint of the key that the service reports as its own; only for an error, so the reason for its
+    /// absence does not matter.
     fn own_key(&self) -> Option<String> {
         let mut request = self.agent.get(format!("{}/v1/key", self.url));
         if let Some(token) = &self.terms.token {
@@ -331,7 +334,7 @@ impl RemoteAuthority {
     }
 }
 
-/// What TLS said, if that is why a connection broke.
+/// The TLS error, if that is why a connection broke.
 fn tls_failure(error: &io::Error) -> Option<rustls::Error> {
     error.get_ref()?.downcast_ref::<rustls::Error>().cloned()
 }

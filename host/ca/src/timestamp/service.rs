@@ -1,20 +1,22 @@
-//! The timestamp authority as a service over HTTP: takes SHA-256 of a request, returns what time it is and a signature
-//! over both. It never sees the request.
+//! The timestamp authority as a service over HTTP: receives the SHA-256 of a request, and returns the time
+//! and a signature over both. It never sees the request.
 //!
-//! | | asked with | answered with |
+//! | | request | response |
 //! |---|---|---|
 //! | `POST /v1/timestamp` | 32 bytes | `now u32 ‖ signature`, `application/octet-stream` |
 //! | `POST /v1/timestamp`, `application/json` | `{"request_sha256": hex}` | `{"now", "algorithm", "signature": hex}` |
 //! | `GET /v1/key` | | the public key, as a line of OpenSSH's |
 //! | `GET /metrics` | | Prometheus' text format |
 //!
-//! An error is a status and one line of text: 400 not a digest, 401 not let in, 403 a web page, 404, 405, 408 too slow,
-//! 413 too long, 429 too often, 500 the key failed, 503 the clock is not synchronised or cannot be asked.
+//! An error is a status and one line of text: 400 not a digest, 401 not admitted, 403 a web page, 404, 405,
+//! 408 too slow, 413 too long, 429 too many requests, 500 the key failed, 503 the clock is not synchronised
+//! or cannot be asked.
 //!
-//! What a client may take, and how many there may be, is [`sshsm_simulator::http_server`]'s; how often they may ask, on
-//! whichever path, is [`super::rate`]'s. Clients that are known by their address only must ask for a host that is
-//! this service's: a web page whose name was made to mean this computer is at such an address, too. It has no token, and no
-//! certificate of its name, so that it gets no further where those are asked for or TLS is spoken.
+//! [`sshsm_simulator::http_server`] limits the time that a client may take, and the number of clients;
+//! [`super::rate`] limits how often they may ask, on any path. Clients known only by their address must ask
+//! for a host that belongs to this service: a web page whose name was made to resolve to this computer has
+//! such an address, too. It has no token, and no certificate for its name, so it gets no further if tokens
+//! are required or TLS is used.
 
 use std::{
     fmt::Write,
@@ -63,30 +65,31 @@ use crate::{
 };
 use sshsm_client::{Failure, Kind};
 
-/// What a client may take; unlike a connector's, it does not keep its connection for minutes.
+/// The time that a client may take; unlike a connector's client, it does not keep its connection for minutes.
 const TIMEOUTS: Timeouts = Timeouts {
     headers: Duration::from_secs(5),
     body: Duration::from_secs(5),
     idle: Duration::from_secs(5),
     answer: Duration::from_secs(10),
 };
-/// What a key may take, with all that wait for it before. A client waits no longer either.
+/// The time that a key may take, including all requests ahead in the queue. A client waits no longer either.
 const SIGNING: Duration = Duration::from_secs(10);
 const MAX_BODY: usize = 1024;
 
-/// What the service is made of.
+/// The configuration of the service.
 pub struct Settings {
     /// What signs.
     pub key: Box<dyn TimestampKey>,
-    /// Tells whether the clock can be trusted; without it, it always can. It is asked in the background.
+    /// Whether the clock can be trusted; without it, it always can. It is asked in the background.
     pub clock: Option<AskClock>,
     /// How often one client may ask.
     pub rate: Rate,
-    /// How often all clients together may ask that are known by their address only; 64 times `rate` if not given.
+    /// Rate for all clients together that are known only by their address; 64 times `rate` if not given.
     pub strangers: Option<Rate>,
-    /// The names besides loopback's own and the addresses that it listens on that requests may be for.
+    /// The names that requests may use besides loopback's own and the addresses that it listens on.
     pub hosts: Vec<Host>,
-    /// Tokens that let a client in; where there are none, and TLS asks for no certificate, every client is let in.
+    /// Tokens that admit a client; if there are none, and TLS requires no certificate, every client is
+    /// admitted.
     pub tokens: Option<Tokens>,
     /// TLS, and whether it lets in by certificate.
     pub tls: Option<Arc<ServerConfig>>,
@@ -104,10 +107,10 @@ pub enum ListenError {
     Io {
         /// The address that was asked for.
         listen: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Others could reach it, and nothing would keep them from using it or from being lied to.
+    /// Others could reach it, and nothing would prevent them from using it or an attacker from lying to them.
     #[error(
         "{0} can be reached from other computers: give the service TLS (--tls-cert, --tls-key) and a way to know its \
          clients (--tls-client-ca or --token-file), listen on 127.0.0.1, or add --allow-insecure"
@@ -124,7 +127,8 @@ impl Failure for ListenError {
     }
 }
 
-/// Listens on `HOST:PORT`; port 0 takes a free one. What other computers can reach is refused unless `secure`.
+/// Listens on `HOST:PORT`; port 0 takes a free one. Addresses that other computers can reach are refused
+/// unless `secure`.
 ///
 /// # Errors
 /// [`ListenError`]; nothing listens then.
@@ -138,8 +142,8 @@ pub fn bind(listen: &str, secure: bool) -> Result<Socket, ListenError> {
 /// Serves until `shutdown` is ready, then lets running requests finish.
 ///
 /// # Errors
-/// When the key is not one that a template can name, or the system has no thread or address to give. A connection's own
-/// failure ends that connection only.
+/// When the key is not one that a template can contain, or the system cannot supply a thread or an address. A
+/// failure of a connection ends only that connection.
 pub async fn serve(
     listener: TcpListener,
     settings: Settings,
@@ -204,7 +208,7 @@ impl AsyncWrite for Stream {
     }
 }
 
-/// What a connection says of its client.
+/// What a connection reveals about its client.
 #[derive(Clone)]
 struct Connected {
     address: IpAddr,
@@ -312,11 +316,11 @@ enum NotLetIn {
     Unknown,
     /// It, or too many others, showed wrong tokens.
     TooManyGuesses,
-    /// It asks for another host; the status that says so.
+    /// It asks for another host; the status for the answer.
     Name(StatusCode),
 }
 
-/// A handshake that counts as failed however it ends, but for the one way.
+/// A handshake that counts as failed unless it succeeds.
 struct Handshake<'a> {
     failed: Option<&'a AtomicU64>,
 }
@@ -364,7 +368,7 @@ impl Service {
             if self.certificates {
                 return Err(NotLetIn::Unknown);
             }
-            // Over TLS, who asks has found the service's own name in its certificate.
+            // With TLS, the client has found the service's own name in its certificate.
             let named = if self.tls.is_some() { Ok(()) } else { self.names.check(request) };
             return named.map(|()| connected.by_address()).map_err(NotLetIn::Name);
         };
@@ -409,9 +413,9 @@ impl Service {
             Err(BodyError::TooLong) => {
                 return self.unread(StatusCode::PAYLOAD_TOO_LARGE, "a digest is 32 bytes");
             }
-            Err(BodyError::Broken) => return self.unread(StatusCode::BAD_REQUEST, "the digest is cut short"),
+            Err(BodyError::Broken) => return self.unread(StatusCode::BAD_REQUEST, "the digest is truncated"),
             Err(BodyError::Slow) => {
-                return self.unread(StatusCode::REQUEST_TIMEOUT, "the digest did not come in time");
+                return self.unread(StatusCode::REQUEST_TIMEOUT, "the digest did not arrive in time");
             }
         };
         let digest = if json { digest_in_json(&body) } else { body.as_ref().try_into().ok() };
@@ -426,7 +430,7 @@ impl Service {
             Ok(Some(Ok(signed))) => signed,
             Ok(Some(Err(error))) => {
                 self.count(Fate::Failed);
-                // What is wrong with the key is the operator's to know.
+                // The problem with the key is for the operator.
                 self.listener.tell(&Notice::TimestampFailed { client, error: &error });
                 return refusal(StatusCode::INTERNAL_SERVER_ERROR, "the key cannot sign");
             }
@@ -461,7 +465,7 @@ impl Service {
         // Only one thread waits for a key, however many clients do.
         let mut key = self.key.clone().lock_owned().await;
         let signing = tokio::task::spawn_blocking(move || {
-            // Read with the key in hand: who had to wait for it is told the time after the wait.
+            // Read while holding the key: a request that had to wait for it gets the time after the wait.
             let now = now()?;
             let signature = key.sign_message(&message_of_digest(digest, now))?;
             Ok((now.seconds(), signature))
@@ -472,7 +476,7 @@ impl Service {
         Some(signed)
     }
 
-    /// `None` where it is not to be asked.
+    /// `None` if it is not to be asked.
     fn synchronisation(&self) -> Option<Synchronisation> {
         self.clock.as_ref().map(ClockWatch::look)
     }

@@ -1,6 +1,6 @@
 //! Certificates and keys in PEM, for both ends of the timestamp service.
 //!
-//! Both ends use rustls on *ring*. Whom a client trusts is a file, or what the system trusts.
+//! Both ends use rustls on *ring*. A client trusts the authorities in a file, or those of the system.
 
 use std::{
     fmt,
@@ -27,13 +27,13 @@ pub enum TlsError {
     Read {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// There is nothing of that kind in the file.
     #[error("there is no {wanted} (PEM) in {}", shown(path))]
     Absent {
-        /// What was looked for.
+        /// The kind of content looked for.
         wanted: &'static str,
         /// The file.
         path: PathBuf,
@@ -43,7 +43,7 @@ pub enum TlsError {
     Certificate {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         source: Reason,
     },
     /// The authority for clients' certificates cannot be used.
@@ -51,10 +51,10 @@ pub enum TlsError {
     Authority {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The defect.
         source: VerifierBuilderError,
     },
-    /// The system trusts nobody.
+    /// The system trusts no authority.
     #[error("the system has no list of trusted authorities; name a file")]
     NoRoots,
 }
@@ -108,7 +108,7 @@ impl fmt::Display for Reason {
                 _ => return write!(f, "its certificate is not accepted: {error}"),
             },
             Error::AlertReceived(alert) => match *alert {
-                Alert::CertificateRequired => "it wants a client certificate",
+                Alert::CertificateRequired => "it requires a client certificate",
                 Alert::UnknownCA => "it does not trust the authority of the certificate that it was shown",
                 Alert::BadCertificate | Alert::CertificateUnknown => {
                     "it does not accept the certificate that it was shown"
@@ -123,9 +123,9 @@ impl fmt::Display for Reason {
                 Alert::DecryptError => "it could not verify a signature",
                 other => return write!(f, "it broke off with TLS alert {}", u8::from(other)),
             },
-            Error::InvalidMessage(_) => "what it answers is not TLS",
+            Error::InvalidMessage(_) => "its answer is not TLS",
             Error::PeerIncompatible(_) => "it speaks no common version or cipher of TLS",
-            Error::PeerMisbehaved(_) => "it does not keep to TLS",
+            Error::PeerMisbehaved(_) => "it violates TLS",
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch) => {
                 "the private key does not belong to the certificate"
             }
@@ -135,12 +135,13 @@ impl fmt::Display for Reason {
     }
 }
 
-/// Who may come in over TLS.
+/// Which clients are admitted over TLS.
 #[derive(Clone, Copy, Debug)]
 pub enum Clients<'a> {
-    /// Everybody.
+    /// All.
     Anybody,
-    /// Who has a certificate of an authority in this file; with `others`, who has none is let in too, to show a token.
+    /// Those with a certificate of an authority in this file; with `others`, clients without one are admitted
+    /// too, to show a token.
     Certified {
         /// The authorities, PEM.
         authorities: &'a Path,
@@ -166,7 +167,7 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         .map_err(|_| TlsError::Absent { wanted: "private key", path: path.to_owned() })
 }
 
-/// The server's side: its certificate (with the chain behind it), its key, and who may come in.
+/// The server's side: its certificate (with its chain), its key, and the admitted clients.
 ///
 /// # Errors
 /// When a file cannot be read, or what it holds does not fit together.
@@ -197,10 +198,10 @@ pub fn server(certificate: &Path, private: &Path, clients: Clients<'_>) -> Resul
     builder.with_single_cert(certificates(certificate)?, key(private)?).map_err(broken)
 }
 
-/// The client's side: whom it trusts (else what the system trusts), and the certificate and key it shows.
+/// The client's side: the authorities that it trusts (by default the system's), and its certificate and key.
 ///
 /// # Errors
-/// When a file cannot be read, or the system trusts nobody.
+/// When a file cannot be read, or the system trusts no authority.
 pub fn client(authorities: Option<&Path>, identity: Option<(&Path, &Path)>) -> Result<TlsConfig, TlsError> {
     let owned = |certificates: Vec<CertificateDer<'static>>| -> Vec<_> {
         certificates.iter().map(|der| Certificate::from_der(der).to_owned()).collect()
@@ -247,7 +248,7 @@ mod tests {
             Error::InconsistentKeys(InconsistentKeys::KeyMismatch),
         ] {
             let words = Reason(error.clone()).to_string();
-            // A name of Rust's is several words without a space, each with a capital.
+            // A Rust name consists of several words without spaces, each capitalized.
             let rust = |word: &str| {
                 word != "TLS" && word.chars().filter(|character| character.is_uppercase()).count() > 1
             };

@@ -1,4 +1,4 @@
-//! Which keys are certified, and what the CA key signs with.
+//! Which keys are certified, and the CA key's signature algorithms.
 
 use sshsm_firmware::ssh::policy::Value;
 use sshsm_protocol::{
@@ -23,7 +23,7 @@ const LEAST_RSA_BITS: u16 = 3072;
 
 const RSA: SubjectKind = SubjectKind::Plain(KeyKind::Rsa);
 
-/// A kind of keys by its name, and the bits of RSA where it names them.
+/// A kind of keys by its name, and the bits of RSA if it contains them.
 pub(crate) fn subject_kind(name: &str) -> Result<(SubjectKind, Option<u16>), Problem> {
     let (kind, bits) = match name.strip_prefix("rsa-").map(str::parse) {
         Some(Ok(bits)) => ("rsa", Some(bits)),
@@ -109,7 +109,7 @@ impl HostRule for SubjectKeys {
                 Lint::ShortRsaSubject,
                 "subject-keys",
                 format!("RSA keys of {length} are certified; 2048 bits have 112 bits of security"),
-                "list the kinds that are wanted: subject-keys = [\"ed25519\", \"sk-ed25519\", \"rsa-3072\"]",
+                "list the permitted kinds: subject-keys = [\"ed25519\", \"sk-ed25519\", \"rsa-3072\"]",
             );
         }
     }
@@ -141,7 +141,7 @@ impl HostRule for SignatureAlgorithms {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         let rule = "signature-algorithms";
-        let instead = "list what the CA key is to sign with: signature-algorithms = [\"ssh-ed25519\"], or \
+        let instead = "list the CA key's algorithms: signature-algorithms = [\"ssh-ed25519\"], or \
                        [\"rsa-sha2-512\"] for RSA";
         let rsa_authority = matches!(template.timestamp_key.algorithm(), Rsa2048 | Rsa3072 | Rsa4096);
         match template.rules.signature_algorithms {

@@ -1,4 +1,4 @@
-//! How long a certificate lasts, and when that takes a touch.
+//! How long a certificate lasts, and when that requires a touch.
 
 use serde::Deserialize;
 use sshsm_protocol::ssh::rules::{self, Rules};
@@ -49,7 +49,7 @@ impl HostRule for MaxLifetime {
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         let (rule, most) = ("max-lifetime", template.rules.max_lifetime);
         if template.longest().is_none() {
-            let message = "a certificate may last for ever";
+            let message = "a certificate may last forever";
             say(Lint::LastsForEver, rule, message.into(), "bound it: max-lifetime = \"8h\"");
         }
         if most == Some(0) {
@@ -95,7 +95,7 @@ impl HostRule for Presence {
     }
 
     fn compare(&self, before: &Rules<'_>, after: &Rules<'_>) -> Within {
-        // The option user-presence of the device asks beside it.
+        // The device's option user-presence applies in addition.
         let from = |presence: rules::Presence| match presence {
             rules::Presence::Always => 0,
             rules::Presence::Above(seconds) => u64::from(seconds) + 1,
@@ -127,7 +127,7 @@ impl HostRule for Presence {
             None => longest.is_none_or(|longest| longest > LONG),
         };
         if untouched {
-            let message = "a certificate of more than a day is signed without anybody at the device";
+            let message = "a certificate of more than a day is signed without anyone at the device";
             say(Lint::LongWithoutPresence, rule, message.into(), "presence = { above = \"1d\" }");
         }
     }

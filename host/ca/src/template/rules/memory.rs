@@ -1,4 +1,4 @@
-//! What a device keeps between signatures: serial numbers, the clock, a quota; and the template itself.
+//! State that a device keeps between signatures: serial numbers, the clock, a quota; and the template itself.
 
 use serde::Deserialize;
 use sshsm_firmware::ssh::policy::Value;
@@ -26,7 +26,7 @@ pub(super) struct Sealed;
 /// Serial numbers that should at least be left.
 const FEW_SERIALS: u64 = 1000;
 
-/// What keeps a clock from going back.
+/// The rule that prevents a clock from going back.
 const MONOTONIC: &str = "clock = { monotonic = true, tolerance = \"1m\" }";
 
 /// `serials`.
@@ -66,7 +66,7 @@ pub(super) struct QuotaText {
     window: Spanned<String>,
 }
 
-/// What one number, or one time, too far ahead puts an end to.
+/// What a single number, or time, too far ahead makes unusable.
 const fn killed(rules: &Rules<'_>) -> &'static str {
     if rules.sealed {
         "nothing can be signed any more, and a sealed template cannot be replaced"
@@ -107,7 +107,7 @@ impl HostRule for Serials {
         None
     }
 
-    /// A range runs out where serial numbers increase: [`IncreasingSerials`].
+    /// A range runs out if serial numbers increase: [`IncreasingSerials`].
     fn lint(&self, _: &Reviewed<'_>, _: &mut Say<'_>) {}
 }
 
@@ -139,7 +139,7 @@ impl HostRule for IncreasingSerials {
             return;
         }
         if rules.clock.is_none() {
-            let message = "serial numbers tell the order of signatures, and without a clock that stays not that of times";
+            let message = "serial numbers show the order of signatures, but without a monotonic clock not the order of times";
             say(Lint::SerialsWithoutClock, "serials", message.into(), MONOTONIC);
         }
         let (first, last) = rules.serials.map_or((0, u64::MAX), |serials| (serials.first, serials.last));
@@ -230,7 +230,7 @@ impl HostRule for Clock {
         None
     }
 
-    /// Rules that are worth no more than the clock say so themselves.
+    /// Rules that depend on the clock report that themselves.
     fn lint(&self, _: &Reviewed<'_>, _: &mut Say<'_>) {}
 }
 
@@ -292,9 +292,8 @@ impl HostRule for ClockMaxStep {
                 say(Lint::ClockWithoutStep, "clock", message, advice);
             }
             (Some(_), Some(rules::ClockStep { since: None, .. })) => {
-                let message = "the first timestamp may be of any time, and the clock goes on from there";
-                let advice =
-                    "say when it begins: since = 2026-03-01T00:00:00Z; or sign once before others may";
+                let message = "the first timestamp may be of any time, and the clock continues from there";
+                let advice = "set its start: since = 2026-03-01T00:00:00Z; or sign once before others may";
                 say(Lint::ClockWithoutStart, "clock", message.into(), advice);
             }
             (None, _) | (Some(_), Some(rules::ClockStep { since: Some(_), .. })) => {}
@@ -335,7 +334,7 @@ impl HostRule for Quota {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         if template.rules.quota.is_some() && template.rules.clock.is_none() {
-            let message = "a quota counts the authority's now, and is worth no more than that clock; nothing keeps \
+            let message = "a quota counts the authority's now, and is only as reliable as that clock; nothing keeps \
                            it from jumping ahead and back";
             say(Lint::QuotaWithoutClock, "quota", message.into(), MONOTONIC);
         }
@@ -365,7 +364,7 @@ impl HostRule for Sealed {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         if !template.rules.sealed {
-            let message = "whoever may delete templates can put another in its place";
+            let message = "anyone who may delete templates can replace it";
             let instead = "sealed = true, once the template has been tried; `sshsm device option set templates frozen` \
                            keeps others from being put beside it";
             say(Lint::NotSealed, "sealed", message.into(), instead);

@@ -1,4 +1,5 @@
-//! A template's rules beyond YubiHSM 2's: everything that this crate knows of each is one implementation of [`HostRule`].
+//! A template's rules beyond YubiHSM 2's: everything that this crate knows about each is one implementation
+//! of [`HostRule`].
 //!
 //! As people write them:
 //!
@@ -12,8 +13,8 @@
 //! | `allow-extensions`, `allow-critical-options`, `require-critical-options` | names |
 //! | `force-command` | the commands that may be forced |
 //! | `source-address` | networks |
-//! | `subject-keys` | `rsa`, `rsa-3072` (at least so many bits), `ecdsa-p256`, `ecdsa-p384`, `ecdsa-p521`, `ed25519`, `sk-ecdsa-p256`, `sk-ed25519` |
-//! | `serials` | `{ first = 1, last = 1000, increasing = true, max-step = 100 }`, each of them if it is meant |
+//! | `subject-keys` | `rsa`, `rsa-3072` (at least this many bits), `ecdsa-p256`, `ecdsa-p384`, `ecdsa-p521`, `ed25519`, `sk-ecdsa-p256`, `sk-ed25519` |
+//! | `serials` | `{ first = 1, last = 1000, increasing = true, max-step = 100 }`, each of them optional |
 //! | `signature-algorithms` | SSH's names |
 //! | `clock` | `{ monotonic = true, tolerance = "1m", max-step = "30d", since = 2026-03-01T00:00:00Z }` |
 //! | `quota` | `{ signatures = 10, window = "1h" }` |
@@ -40,7 +41,7 @@ pub(crate) use keys::{signature_algorithm, subject_kind};
 /// A list in a template file.
 pub(super) type Entries = Option<Spanned<Vec<Spanned<String>>>>;
 
-/// A template file as it is written.
+/// A template file as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(super) struct Text {
@@ -71,15 +72,15 @@ pub(super) struct Text {
     host_patterns: Option<Spanned<bool>>,
 }
 
-/// A rule in the device's form, and where it stands in the text.
+/// A rule in the device's form, and its position in the text.
 pub(super) struct Compiled {
     pub(super) place: usize,
     pub(super) tag: RuleTag,
     pub(super) value: Vec<u8>,
 }
 
-/// The value of a rule in the device's form, and where it stands in the text, in bytes from the beginning of the file;
-/// `None` where the text does not have the rule.
+/// The value of a rule in the device's form, and its position in the text, in bytes from the beginning of the
+/// file; `None` if the text does not have the rule.
 type Parsed = Result<Option<(usize, Vec<u8>)>, Mistake>;
 
 /// A rule, as this crate knows it.
@@ -87,19 +88,19 @@ pub(super) trait HostRule: Sync {
     /// Compiles it. What contradicts another rule is found when the template is read back.
     fn parse(&self, text: &Text) -> Parsed;
 
-    /// What it says, in words; `None` for a template without it.
+    /// Its value, in words; `None` for a template without it.
     fn words(&self, rules: &Rules<'_>) -> Option<String>;
 
-    /// What a template without it says.
+    /// The description of a template without it.
     fn absent(&self) -> &'static str;
 
     /// Which of two templates lets more through by it.
     fn compare(&self, before: &Rules<'_>, after: &Rules<'_>) -> Within;
 
-    /// The entries of its list, where the template has it and it is one whose entries can be told one by one.
+    /// The entries of its list, if the template has it and its entries can be listed one by one.
     fn entries(&self, rules: &Rules<'_>) -> Option<Vec<String>>;
 
-    /// What a careful reviewer would say about it, also about its absence.
+    /// What a careful reviewer would question about it, including its absence.
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>);
 }
 
@@ -129,7 +130,7 @@ pub(super) fn compile(text: &Text) -> Result<Vec<Compiled>, Mistake> {
     compiled.collect()
 }
 
-/// What the rules say, as the TOML names them and in words; rules that are not there are left out.
+/// The rules, as the TOML names them and in words; absent rules are left out.
 #[must_use]
 pub fn describe(rules: &Rules<'_>) -> Vec<(&'static str, String)> {
     let words = |tag: RuleTag| of(tag).words(rules).map(|words| (tag.name(), words));
@@ -151,7 +152,7 @@ fn list(entries: &Entries, value: impl Fn(&str) -> Result<Vec<u8>, Problem>) -> 
     Ok(Some((entries.span().start, bytes)))
 }
 
-/// A list of names, each with a NUL behind it.
+/// A list of names, each followed by a NUL.
 fn names(entries: &Entries) -> Parsed {
     list(entries, |text| {
         if text.is_empty() || text.contains('\0') { Err(Problem::Name) } else { Ok(terminated(text)) }
@@ -218,7 +219,7 @@ mod tests {
             ("allow-principals = [\"zone-*\", \"a\\\\*\"]", b"\x81\0\x0bzone-*\0a\\*\0", "zone-*, a\\\\*"),
             ("max-lifetime = \"1h\"", &[0x82, 0, 4, 0, 0, 0x0e, 0x10], "1 hour"),
             ("max-principals = 258", &[0x83, 0, 2, 1, 2], "258"),
-            ("allow-empty-principals = true", &[0x84, 0, 0], "MAY NAME NOBODY"),
+            ("allow-empty-principals = true", &[0x84, 0, 0], "MAY HAVE NO PRINCIPALS"),
             ("allow-extensions = []", &[0x85, 0, 0], "none"),
             ("allow-extensions = [\"permit-pty\"]", b"\x85\0\x0bpermit-pty\0", "permit-pty"),
             ("allow-critical-options = [\"x\"]", b"\x86\0\x02x\0", "x"),
@@ -307,7 +308,7 @@ mod tests {
             ("certificate-types = []", 21, "has no meaning there"),
             ("allow-principals = []", 20, "empty"),
             ("allow-principals = [\"a\", \"a*b\"]", 26, "neither its first nor its last"),
-            ("allow-principals = [\"a\", \"a\"]", 26, "stands twice"),
+            ("allow-principals = [\"a\", \"a\"]", 26, "occurs twice"),
             ("allow-principals = [\"a\\\\b\"]", 21, "followed by neither"),
             ("max-lifetime = \"unbounded\"", 16, "leave the rule out"),
             ("max-lifetime = \"1x\"", 16, "unknown unit"),
@@ -317,7 +318,7 @@ mod tests {
             ("source-address = [\"10.0.0.1/8\"]", 19, "after its prefix"),
             ("source-address = [\"10.0.0.0/33\"]", 19, "longer than the address"),
             ("subject-keys = [\"dsa\"]", 17, "known are rsa, "),
-            ("subject-keys = [\"rsa\", \"rsa-2048\"]", 24, "stands twice"),
+            ("subject-keys = [\"rsa\", \"rsa-2048\"]", 24, "occurs twice"),
             ("subject-keys = [\"rsa-x\"]", 17, "known are rsa, "),
             ("key-id = [\"**\"]", 11, "two of them"),
             ("serials = { first = -1 }", 21, "from 0 to"),
@@ -331,7 +332,7 @@ mod tests {
             ("serials = { max-step = 5 }", 24, "increasing-serials, which the template does not have"),
             ("clock = { monotonic = true, max-step = \"0\" }", 40, "0 would allow nothing"),
             ("clock = { monotonic = false, max-step = \"1d\" }", 41, "of clock, which the template does not"),
-            ("clock = { monotonic = true, since = 2026-03-01T00:00:00Z }", 37, "name max-step, too"),
+            ("clock = { monotonic = true, since = 2026-03-01T00:00:00Z }", 37, "set max-step, too"),
             ("clock = { monotonic = true, max-step = \"1d\", since = 2026-03-01 }", 54, "in UTC from 1970"),
             ("clock = { monotonic = true, max-step = \"1d\", since = 2106-03-01T00:00:00Z }", 54, "to 2106"),
             ("allow-critical-options = []\nforce-command = [\"a\"]", 17, "does not allow"),

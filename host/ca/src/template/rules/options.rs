@@ -1,4 +1,4 @@
-//! Which extensions and critical options a certificate may have, and what they may say.
+//! Which extensions and critical options a certificate may have, and their values.
 
 use sshsm_firmware::ssh::policy::Value;
 use sshsm_protocol::ssh::{
@@ -47,13 +47,13 @@ fn name_entries(names: Option<Names<'_>>) -> Option<Vec<String>> {
     names.map(|names| names.iter().map(|name| Printable(name).to_string()).collect())
 }
 
-/// Those of the names that are such, to be told.
+/// The names that satisfy `what`, for display.
 fn listed(names: Option<Names<'_>>, what: impl Fn(&[u8]) -> bool) -> Option<String> {
     let found: Vec<_> = names.iter().flat_map(Names::iter).filter(|name| what(name)).collect();
     (!found.is_empty()).then(|| quoted(found.iter()))
 }
 
-/// What there is to be said about names of critical options, in the rule of this name.
+/// Findings about names of critical options, in the rule with this name.
 fn lint_critical_options(
     rule: &'static str,
     names: Option<Names<'_>>,
@@ -75,7 +75,7 @@ fn lint_critical_options(
     }
 }
 
-/// What is advised where a template for hosts allows options.
+/// The advice if a template for hosts allows options.
 const NONE_FOR_HOSTS: &str = "allow none: allow-extensions = [] and allow-critical-options = []";
 
 impl HostRule for AllowExtensions {
@@ -108,7 +108,7 @@ impl HostRule for AllowExtensions {
             }
             return;
         }
-        // A name with an @ is somebody's own, whose programs know it.
+        // A name with an @ is private, and known to its owner's programs.
         let unknown = |name: &[u8]| !EXTENSIONS.contains(&name) && !name.contains(&b'@');
         if let Some(names) = listed(rules.allow_extensions, unknown) {
             let message = format!("OpenSSH knows no extension {names}, and leaves it aside");
@@ -116,16 +116,16 @@ impl HostRule for AllowExtensions {
             say(Lint::UnknownExtension, rule, message, &advice);
         }
         if rules.allow_extensions.is_none() {
-            let message = "a certificate may have every extension: forwarding of ports, of agents, and what is yet to \
+            let message = "a certificate may have every extension: forwarding of ports, of agents, and those yet to \
                            come";
-            let advice = "list what is needed: allow-extensions = [\"permit-pty\"]";
+            let advice = "list those needed: allow-extensions = [\"permit-pty\"]";
             say(Lint::AnyExtension, rule, message.into(), advice);
         }
         let on_token = |kind| matches!(kind, SubjectKind::SecurityKeyEcdsa | SubjectKind::SecurityKeyEd25519);
         if rules.allow_extensions.is_some_and(|names| names.contains(NO_TOUCH_REQUIRED))
             && rules.subject_keys.is_none_or(|keys| keys.iter().any(on_token))
         {
-            let message = "no-touch-required lets a security key log in while nobody touches it";
+            let message = "no-touch-required lets a security key log in without a touch";
             say(Lint::NoTouchRequired, rule, message.into(), "leave it out");
         }
     }
@@ -206,12 +206,12 @@ impl Pair {
         match (has_rule, template.requires(option)) {
             (true, false) => {
                 let message =
-                    format!("a request without {rule} passes: the rule binds those only that have it");
+                    format!("a request without {rule} passes: the rule applies only to those that have it");
                 say(optional, rule, message, &format!("add require-critical-options = [\"{rule}\"]"));
             }
             (false, true) => {
-                let message = format!("{rule} is required, and the requester says what it is");
-                say(any, rule, message, &format!("say what it may be: {example}"));
+                let message = format!("{rule} is required, but the requester chooses its value");
+                say(any, rule, message, &format!("restrict its values: {example}"));
             }
             (true, true) | (false, false) => {}
         }
@@ -298,9 +298,7 @@ impl HostRule for SourceAddress {
             say(
                 Lint::LongWithoutSourceAddress,
                 rule,
-                format!(
-                    "a certificate can last {lasts}, and whoever steals its key can use it from everywhere"
-                ),
+                format!("a certificate can last {lasts}, and a thief of its key can use it from anywhere"),
                 "shorten it to a day, or bind it: source-address = [\"10.0.0.0/8\"] and require-critical-options = \
                  [\"source-address\"]",
             );

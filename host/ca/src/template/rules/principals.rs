@@ -1,4 +1,4 @@
-//! Whom a certificate is for: its type, the principals it names, and its key id.
+//! The holder of a certificate: its type, its principals, and its key id.
 
 use sshsm_firmware::ssh::policy::Value;
 use sshsm_protocol::ssh::{
@@ -55,7 +55,7 @@ impl HostRule for CertificateTypes {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         if template.is_for(CertificateKind::User) && template.is_for(CertificateKind::Host) {
-            let message = "who gets a certificate to log in can have one to pose as a host";
+            let message = "anyone who can get a certificate to log in can also get one to pose as a host";
             let advice = "certificate-types = [\"user\"], and another CA key and template for hosts";
             say(Lint::AnyCertificateType, "certificate-types", message.into(), advice);
         }
@@ -72,7 +72,7 @@ fn parse_patterns(entries: &Entries) -> Parsed {
 fn compare_patterns(before: Option<Patterns<'_>>, after: Option<Patterns<'_>>) -> Within {
     let [before, after] = [before, after].map(|patterns| {
         let patterns: Vec<_> = patterns?.iter().collect();
-        // One that stands for anything is no restriction.
+        // One that matches anything is not a restriction.
         (!patterns.iter().any(Pattern::is_anything)).then_some(patterns)
     });
     any_of(before, after, |outer, inner| outer.contains(inner))
@@ -106,18 +106,18 @@ impl HostRule for AllowPrincipals {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         let forbidden = template.forbidden_principals;
-        let names = "name whom it is for: allow-principals = [\"zone-*\", \"alice\"]";
+        let names = "list the principals: allow-principals = [\"zone-*\", \"alice\"]";
         let Some(allowed) = template.rules.allow_principals else {
             let whom = match forbidden.iter().next() {
                 Some(_) => format!("anybody but {}", quoted(forbidden.iter())),
                 None => "anybody, root included".to_owned(),
             };
-            let message = format!("a certificate may name {whom}: names that nobody thought of are allowed");
+            let message = format!("a certificate may name {whom}: unforeseen names are allowed");
             say(Lint::DenyListOnly, "allow-principals", message, names);
             return;
         };
         if allowed.iter().any(|pattern| pattern.is_anything()) {
-            let message = "* stands for anybody, so the rule refuses nobody";
+            let message = "* matches anybody, so the rule refuses nobody";
             say(Lint::MatchesAnybody, "allow-principals", message.into(), names);
         }
         let root = allowed
@@ -173,11 +173,11 @@ impl HostRule for AllowEmptyPrincipals {
     fn words(&self, rules: &Rules<'_>) -> Option<String> {
         rules
             .allow_empty_principals
-            .then(|| "A CERTIFICATE MAY NAME NOBODY: OpenSSH may take it for anybody".into())
+            .then(|| "A CERTIFICATE MAY HAVE NO PRINCIPALS: OpenSSH may accept it for anybody".into())
     }
 
     fn absent(&self) -> &'static str {
-        "a certificate must name somebody"
+        "a certificate must have a principal"
     }
 
     fn compare(&self, before: &Rules<'_>, after: &Rules<'_>) -> Within {
@@ -190,7 +190,7 @@ impl HostRule for AllowEmptyPrincipals {
 
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         if template.rules.allow_empty_principals {
-            let message = "OpenSSH may take a certificate that names nobody for one that is for everybody";
+            let message = "OpenSSH may accept a certificate without principals for everybody";
             say(Lint::EmptyPrincipals, "allow-empty-principals", message.into(), "leave the rule out");
         }
     }
@@ -244,7 +244,7 @@ impl HostRule for HostPatterns {
     fn lint(&self, template: &Reviewed<'_>, say: &mut Say<'_>) {
         match (template.rules.host_patterns, template.is_for(CertificateKind::Host)) {
             (true, true) => {
-                let message = "one host certificate may stand for every host that its pattern matches, as * does for all";
+                let message = "one host certificate may be valid for every host that its pattern matches; * matches all";
                 let advice = "leave the rule out, and name each host; or bound it: allow-principals = [\"*.example.com\"]";
                 say(Lint::HostPatterns, "host-patterns", message.into(), advice);
             }
