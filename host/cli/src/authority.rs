@@ -1,5 +1,5 @@
-//! What makes a device a certificate authority: a password of its own, a CA key, a template. Each is made where it is
-//! absent; nothing here ever replaces or deletes a key.
+//! Setting up a device as a certificate authority: its own password, a CA key, a template. Each is created if
+//! it is missing; nothing here ever replaces or deletes a key.
 
 use serde::Serialize;
 use sshsm_protocol::{
@@ -10,10 +10,10 @@ use zeroize::Zeroizing;
 
 use sshsm_client::{Client, ClientError, Session, found};
 
-/// What everybody knows of a device that comes from the factory.
+/// The password that everyone knows of a factory-fresh device.
 pub const FACTORY_PASSWORD: &str = "password";
 
-/// All that a CA key may be used for.
+/// The only capabilities of a CA key.
 pub const CA_CAPABILITIES: Capabilities = Capabilities::of(&[Capability::SignSshCertificate]);
 
 /// Whether something was there already.
@@ -24,7 +24,7 @@ pub enum Outcome {
     Made,
     /// It was.
     Kept,
-    /// Kept, although it is not what it was to be.
+    /// Kept, although it differs from the request.
     Differs,
 }
 
@@ -39,11 +39,11 @@ pub const fn object(
     NewObject { id: Some(id), label, domains: Domains::ALL, capabilities, algorithm }
 }
 
-/// Opens a session with authentication key 1: with `password` if that is its password, otherwise with the factory's,
-/// in whose place the device is given the one that `new` returns.
+/// Opens a session with authentication key 1: with `password` if that is its password, otherwise with the
+/// factory password, which is then replaced by the one that `new` returns.
 ///
 /// # Errors
-/// [`ClientError::WrongPassword`] when it is neither; what `new` says, and then nothing was changed.
+/// [`ClientError::WrongPassword`] when it is neither; the error of `new`, and then nothing was changed.
 pub fn administer<'c, E: From<ClientError>>(
     client: &'c mut Client,
     password: Option<&str>,
@@ -51,7 +51,7 @@ pub fn administer<'c, E: From<ClientError>>(
 ) -> Result<(Session<'c>, Outcome), E> {
     let key = ObjectId::DEFAULT_AUTHENTICATION_KEY;
     if let Some(password) = password {
-        // Tried first and opened after: a session returned from here would borrow the client below, too.
+        // Tried first and opened later: a session returned from here would borrow the client below as well.
         match Session::open(client, key, password).map(drop) {
             Ok(()) => return Ok((Session::open(client, key, password)?, Outcome::Kept)),
             Err(ClientError::WrongPassword(_)) => {}

@@ -1,9 +1,9 @@
-//! A device's objects in a file, to be brought onto another device; `docs/backup.md` has the format.
+//! A device's objects in a file, for import into another device; `docs/backup.md` has the format.
 //!
-//! Every object that its device lets go leaves under an AES-256 wrap key that is made here, is put on the device for as
-//! long as this takes, and is then shared ([`crate::shares`]): nothing secret is in the file. What the device does not
-//! let go is named in it. Restoring imports and never replaces: of an object that is there already it says whether it is
-//! the same.
+//! Every object that its device may export leaves under an AES-256 wrap key that is generated here, is on the
+//! device only during the backup, and is then split into shares ([`crate::shares`]): the file contains no
+//! secrets. The file names the objects that the device does not export. Restoring imports and never replaces:
+//! for an object that already exists it reports whether it is the same.
 
 use std::{
     io,
@@ -35,7 +35,7 @@ use sshsm_client::{
     private_session::is_temporary,
 };
 
-/// What a backup file calls itself.
+/// The format's name in a backup file.
 pub const FORMAT: &str = "sshsm-backup-1";
 /// More than all objects of a device take, in bytes.
 const MAX_FILE_LENGTH: usize = 4 * 1024 * 1024;
@@ -57,12 +57,12 @@ pub enum BackupError {
         /// Why.
         source: io::Error,
     },
-    /// The file is no backup, or not as it was written.
-    #[error("{} is no backup, or damaged", shown(file))]
+    /// The file is not a backup, or was changed.
+    #[error("{} is not a backup, or is damaged", shown(file))]
     Malformed {
         /// The backup.
         file: PathBuf,
-        /// Where.
+        /// The defect.
         source: Malformed,
     },
     /// The shares make another key, or the backup was changed.
@@ -72,24 +72,24 @@ pub enum BackupError {
     )]
     NotAuthentic,
     /// The authentication key may not bring these objects in.
-    #[error("authentication key {key} may not bring in {}: it has not their domains, or may not pass on what they may do", .objects.join(", "))]
+    #[error("authentication key {key} may not import {}: it lacks their domains, or may not delegate their capabilities", .objects.join(", "))]
     NotPermitted {
         /// The session's.
         key: ObjectId,
-        /// What it may not bring in.
+        /// The objects that it may not import.
         objects: Vec<String>,
     },
     /// Other objects had the names of some of the backup's.
-    #[error("on the device are other objects than the backup's: {}; they were left alone", .0.join(", "))]
+    #[error("the device has objects that differ from the backup's: {}; they were not changed", .0.join(", "))]
     Different(Vec<String>),
     /// It stopped half-way.
     #[error(
-        "restoring stopped half-way; imported are: {}. Run the same command again to go on; {}",
+        "restoring stopped half-way; imported so far: {}. Run the same command again to continue; {}",
         .done.join(", "),
         wrap_key.after_an_error()
     )]
     Stopped {
-        /// What was imported.
+        /// The imported objects.
         done: Vec<String>,
         /// What became of the wrap key on the device.
         wrap_key: WrapKey,
@@ -102,7 +102,7 @@ pub enum BackupError {
     /// The device refuses a command.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// It was told to end.
+    /// It was told to stop.
     #[error("{}: {}", source, wrap_key.after_an_error())]
     WrapKey {
         /// What became of the wrap key on the device.
@@ -160,7 +160,7 @@ impl Failure for BackupError {
     }
 }
 
-/// What is wrong with a file that should be a backup.
+/// Why a file is not a valid backup.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Malformed {
@@ -170,10 +170,10 @@ pub enum Malformed {
     /// Another format, or a later one.
     #[error("its format is {0:?}; this program reads {FORMAT:?}")]
     Format(String),
-    /// Its content is not what the checksum says.
+    /// Its content does not match the checksum.
     #[error("its checksum does not fit its content")]
     Checksum,
-    /// A field says what cannot be.
+    /// A field has an impossible value.
     #[error("{0} makes no sense")]
     Field(&'static str),
 }
@@ -186,11 +186,11 @@ struct Document {
     backup: Backup,
     /// SHA-256 of `backup` as compact JSON, in hexadecimal.
     sha256: String,
-    /// HMAC-SHA256 of the same bytes, in hexadecimal, under a key that comes from the wrap key.
+    /// HMAC-SHA256 of the same bytes, in hexadecimal, under a key derived from the wrap key.
     hmac_sha256: String,
 }
 
-/// What is in a backup file; no secret that the shares do not open.
+/// The contents of a backup file; no secret that can be read without the shares.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Backup {
@@ -198,19 +198,19 @@ pub struct Backup {
     pub id: String,
     /// When it was made, in RFC 3339's form.
     pub created: String,
-    /// What it was made from.
+    /// The device it was made from.
     pub device: Device,
     /// How many shares make its key.
     pub threshold: u8,
     /// How many shares there are.
     pub shares: u8,
-    /// SHA-256 of each share, in hexadecimal: [`Share::commitment`]. Absent from the files of earlier programs: with those a
-    /// forged share is found among more than enough only.
+    /// SHA-256 of each share, in hexadecimal: [`Share::commitment`]. Absent from the files of earlier
+    /// programs: for those a forged share is detected only among more shares than needed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub share_commitments: Vec<String>,
-    /// What it restores.
+    /// The objects that it restores.
     pub objects: Vec<Exported>,
-    /// What the authentication key saw and the device did not let go.
+    /// The objects that the authentication key saw and the device did not export.
     pub not_exported: Vec<NotExported>,
 }
 
@@ -239,11 +239,11 @@ pub struct Description {
     pub label: String,
     /// The domains that see it.
     pub domains: Vec<u16>,
-    /// What it may be used for: 64 bits in hexadecimal, as on the wire.
+    /// Its capabilities: 64 bits in hexadecimal, as on the wire.
     pub capabilities: String,
-    /// What it may pass on: 64 bits in hexadecimal, as on the wire.
+    /// The capabilities that it may delegate: 64 bits in hexadecimal, as on the wire.
     pub delegated_capabilities: String,
-    /// Where its content came from: `generated` or `imported`.
+    /// The origin of its content: `generated` or `imported`.
     pub origin: String,
 }
 
@@ -251,11 +251,11 @@ pub struct Description {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Exported {
-    /// What it is.
+    /// Its description.
     pub object: Description,
-    /// Its OpenSSH public key, where it has one.
+    /// Its OpenSSH public key, if it has one.
     pub public_key: Option<String>,
-    /// SHA-256, in hexadecimal, of what the device shows of its content (public key, template, opaque data).
+    /// SHA-256, in hexadecimal, of the content that the device reveals (public key, template, opaque data).
     pub content_sha256: Option<String>,
     /// The answer to EXPORT WRAPPED, in base64.
     pub wrapped: String,
@@ -265,7 +265,7 @@ pub struct Exported {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NotExported {
-    /// What it is.
+    /// Its description.
     pub object: Description,
     /// Why the device did not let it go.
     pub reason: String,
@@ -287,13 +287,13 @@ impl Description {
         }
     }
 
-    /// Type and id, as people are told.
+    /// Type and id, for people.
     #[must_use]
     pub fn name(&self) -> String {
         format!("{} {:#06x}", self.object_type, self.id)
     }
 
-    /// What it may be used for.
+    /// Its capabilities.
     #[must_use]
     pub fn capabilities(&self) -> Option<Capabilities> {
         capabilities(&self.capabilities)
@@ -339,7 +339,8 @@ impl Exported {
 }
 
 impl Backup {
-    /// The backup in the file at `path`, whose checksum is right; that it is authentic only its key can tell.
+    /// The backup in the file at `path`, whose checksum is right; whether it is authentic can be checked only
+    /// with its key.
     ///
     /// # Errors
     /// [`BackupError::Read`], [`BackupError::Malformed`].
@@ -357,7 +358,7 @@ impl Backup {
         }
         let backup = document.backup;
         if ![0, usize::from(backup.shares)].contains(&backup.share_commitments.len()) {
-            return Err(Malformed::Field("what it says of its shares"));
+            return Err(Malformed::Field("its description of the shares"));
         }
         if hexadecimal(&Sha256::digest(serde_json::to_vec(&backup)?)) != document.sha256 {
             return Err(Malformed::Checksum);
@@ -395,7 +396,7 @@ impl Backup {
 /// A backup as it was in its file.
 #[derive(Debug)]
 pub struct Stored {
-    /// What is in it.
+    /// Its contents.
     pub backup: Backup,
     /// Its name.
     pub id: BackupId,
@@ -405,7 +406,7 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// Whether a share is one of those that were made, as far as the backup says.
+    /// Whether a share is one of the original ones, as far as the backup reveals.
     ///
     /// # Errors
     /// [`ShareError::Foreign`], [`ShareError::OtherScheme`], [`ShareError::Forged`].
@@ -424,8 +425,8 @@ impl Stored {
         }
     }
 
-    /// The key that `shares` make, if it is this backup's and the backup is as it was made; and the numbers of shares that
-    /// do not belong to it, where there are enough without them.
+    /// The key that `shares` make, if it is this backup's and the backup is unchanged; and the numbers of
+    /// shares that do not belong to it, if there are enough without them.
     ///
     /// # Errors
     /// [`BackupError::Share`], [`BackupError::NotAuthentic`].
@@ -463,7 +464,7 @@ fn base16(text: &str) -> Option<Vec<u8>> {
     (0..text.len()).step_by(2).map(digit).collect()
 }
 
-/// What the session's authentication key may do for others.
+/// The rights that the session's authentication key may use on other objects.
 struct Rights {
     key: ObjectId,
     domains: Domains,
@@ -476,8 +477,8 @@ impl Rights {
         Ok(Self { key, domains: info.domains, delegated: info.delegated_capabilities })
     }
 
-    /// Has a wrap key on the device, able to do one thing, for as long as `work` takes. Its id is known before it is there,
-    /// so that it is taken away again also when the answer that it is there was lost.
+    /// Keeps a wrap key on the device, with a single capability, while `work` runs. Its id is chosen
+    /// beforehand, so that it can be deleted even if the answer to its creation was lost.
     fn with_wrap_key<T>(
         &self,
         session: &mut Session<'_>,
@@ -514,14 +515,15 @@ impl Rights {
     }
 }
 
-/// What the label of a wrap key begins with that stays on the device, and of one that does not unless it is left behind.
+/// The prefix of the label of a wrap key that stays on the device, and of one that does not unless it is left
+/// behind.
 const KEPT: &str = "sshsm backup ";
 const UNFINISHED: &str = "sshsm unfinished ";
 
-/// Takes away the wrap keys that earlier runs left when they were ended.
+/// Deletes the wrap keys left by earlier runs that were interrupted.
 ///
 /// # Errors
-/// What the device says, but for a refusal to delete one.
+/// The device's, except for a refusal to delete one.
 pub fn remove_left_behind(session: &mut Session<'_>) -> Result<Vec<(ObjectId, WrapKey)>, ClientError> {
     let filter = ListFilter { object_type: Some(ObjectType::WrapKey), ..ListFilter::default() };
     let mut left = Vec::new();
@@ -538,7 +540,7 @@ pub fn remove_left_behind(session: &mut Session<'_>) -> Result<Vec<(ObjectId, Wr
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case", tag = "state")]
 pub enum WrapKey {
-    /// It is no longer there.
+    /// It has been deleted.
     Deleted,
     /// It is still there, as was asked for.
     Kept {
@@ -549,7 +551,7 @@ pub enum WrapKey {
     NotDeleted {
         /// Its id.
         id: u16,
-        /// What the device said.
+        /// The device's answer.
         reason: String,
     },
 }
@@ -560,7 +562,7 @@ impl WrapKey {
             Self::Deleted => "its wrap key is no longer on the device".into(),
             Self::Kept { id } => format!("its wrap key {id:#06x} is still on the device"),
             Self::NotDeleted { id, reason } => format!(
-                "its wrap key {id:#06x} may still be on the device ({reason}); the next backup takes it away, or `sshsm key \
+                "its wrap key {id:#06x} may still be on the device ({reason}); the next backup deletes it, or `sshsm key \
                  delete {id:#06x} --type wrap-key`"
             ),
         }
@@ -579,17 +581,17 @@ fn leave(session: &mut Session<'_>, id: ObjectId, keep: bool) -> WrapKey {
 
 /// A new backup, and what opens it.
 pub struct Created {
-    /// What goes into the file.
+    /// The contents of the file.
     pub backup: Backup,
     /// The file's content.
     pub document: Vec<u8>,
-    /// The shares of its key, each for somebody else.
+    /// The shares of its key, each for a different person.
     pub shares: Vec<Share>,
     /// What became of the key on the device.
     pub wrap_key: WrapKey,
 }
 
-/// Exports every object that the device lets go; `authentication_key` is the session's.
+/// Exports every object that the device may export; `authentication_key` is the session's.
 ///
 /// # Errors
 /// [`BackupError`]; the device then holds what it held before.
@@ -613,7 +615,7 @@ pub fn create(
         .iter()
         .map(|entry| session.object_info(entry.id, entry.object_type))
         .collect::<Result<Vec<_>, _>>()?;
-    // The key that was put for this session alone is no object of the device.
+    // The temporary key of this session is not one of the device's objects.
     let own = session.authentication_key();
     infos.retain(|info| {
         (info.object_type, info.id) != (ObjectType::AuthenticationKey, own) || own == authentication_key
@@ -648,7 +650,7 @@ pub fn create(
     Ok(Created { backup, document, shares, wrap_key })
 }
 
-/// Ends the work between two objects when the program is told to end.
+/// Ends the work between two objects when the program is told to stop.
 fn go_on(session: &Session<'_>, stop: &Stop) -> Result<(), ClientError> {
     match stop.is_told() {
         true => Err(ExchangeError::Stopped { address: session.describe() }.into()),
@@ -670,7 +672,7 @@ fn export_all(
         go_on(session, stop)?;
         let object = Description::new(info);
         if is_temporary(info) {
-            let reason = "it is a temporary key of a command that was cut short: delete it".into();
+            let reason = "it is a temporary key of a command that was interrupted: delete it".into();
             refused.push(NotExported { object, reason });
             continue;
         }
@@ -679,7 +681,8 @@ fn export_all(
             refused.push(NotExported { object, reason });
             continue;
         }
-        // Without its seed an Ed25519 key still signs, and cannot be shown whole to anybody else.
+        // Without its seed an Ed25519 key still signs, but its public key and content cannot be given to
+        // others in full.
         let with_seed = info.algorithm == Algorithm::Ed25519;
         match session.export_wrapped(wrap, info.object_type, info.id, with_seed) {
             Ok(wrapped) => {
@@ -697,7 +700,7 @@ fn export_all(
     Ok((exported, refused))
 }
 
-/// The digest of what the device shows of an object's content, and its public key, where there is one.
+/// The digest of the content that the device reveals for an object, and its public key, if it has one.
 fn content(
     session: &mut Session<'_>,
     info: &ObjectInfo,
@@ -710,7 +713,7 @@ fn content(
     };
     let shown = match shown {
         Ok(bytes) => bytes,
-        // Who may not read it may back it up all the same.
+        // A session that may not read it may still back it up.
         Err(ClientError::Device { error: DeviceError::InsufficientPermissions, .. }) => {
             return Ok((None, None));
         }
@@ -734,16 +737,16 @@ pub enum Outcome {
     Imported,
     /// It was there, and is the same.
     Same,
-    /// One of the same description was there, whose content no device shows.
+    /// One with the same description was there, whose content no device reveals.
     Unverified,
-    /// Another object has its type and id; it was left alone.
+    /// Another object has its type and id; it was not changed.
     Different,
 }
 
 /// What restoring does with each object of a backup, in its order.
 ///
 /// # Errors
-/// [`BackupError::NotPermitted`], or what the device says.
+/// [`BackupError::NotPermitted`], or the device's.
 pub fn plan(
     session: &mut Session<'_>,
     authentication_key: ObjectId,
@@ -809,7 +812,7 @@ impl Remembered {
         }
     }
 
-    /// The rules of a template that was imported, which begin anew; all of them where the session may not read it.
+    /// The rules of an imported template that start over; all of them if the session may not read it.
     fn of(session: &mut Session<'_>, exported: &Exported) -> Result<Vec<Self>, ClientError> {
         let Some((id, ObjectType::Template)) = exported.object.object() else { return Ok(Vec::new()) };
         let bytes = match session.template(id) {
@@ -831,11 +834,11 @@ impl Remembered {
     }
 }
 
-/// What was done to a device.
+/// The changes made to a device.
 pub struct Restored {
     /// For each object of the backup, in its order.
     pub outcomes: Vec<Outcome>,
-    /// For each object of the backup, what is remembered for it elsewhere and begins anew on this device.
+    /// For each object of the backup, the state that stayed elsewhere and starts over on this device.
     pub begins_anew: Vec<Vec<Remembered>>,
     /// What became of the key on the device; `None` when there was nothing to import.
     pub wrap_key: Option<WrapKey>,
@@ -906,7 +909,7 @@ fn import_all(
             continue;
         }
         go_on(session, stop)?;
-        let wrapped = exported.wrapped().unwrap_or_default(); // read once before, without an error
+        let wrapped = exported.wrapped().unwrap_or_default(); // already read once without an error
         match session.import_wrapped(wrap, &wrapped) {
             Ok(_) => *outcome = Outcome::Imported,
             // In a domain that this session does not see.

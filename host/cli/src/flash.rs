@@ -1,9 +1,10 @@
-//! The sshsm firmware's way onto a board: a UF2 image, copied to the drive that the board's boot loader is.
+//! Installing the sshsm firmware on a board: a UF2 image, copied to the drive of the board's boot loader.
 //!
-//! A board that runs sshsm starts its boot loader for those who have a session that may reset it and touch it; anywhere else
-//! it is started by hand. An image that is not whole, not for the board, or not sshsm's is refused before anything is written; so
-//! is a drive of another board, or of a boot loader that would lose a part of it. Afterwards the device must say that it runs
-//! that image. What it keeps in its own part of the flash is not touched.
+//! A board that runs sshsm starts its boot loader at the request of a session that may reset it, after a
+//! touch; on other boards it is started by hand. An image that is not whole, not for the board, or not
+//! sshsm's is refused before anything is written; so is the drive of another board, or of a boot loader that
+//! would lose a part of the image. Afterwards the device must report that image as its own. The device's data
+//! in flash is not touched.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -31,11 +32,11 @@ use sshsm_client::{
 const INFO: &str = "INFO_UF2.TXT";
 /// The image's name on the drive; boot loaders take any.
 const NAME: &str = "SSHSM.UF2";
-/// No boot loader says more of itself.
+/// No boot loader's description is longer.
 const MAX_INFO: u64 = 4096;
 /// How often something that is waited for is looked for.
 const LOOK: Duration = Duration::from_millis(200);
-/// Images that are no firmware but a new boot loader for an nRF52840 (`CFG_UF2_FAMILY_BOOT_ID` of
+/// Images that are not firmware but a new boot loader for an nRF52840 (`CFG_UF2_FAMILY_BOOT_ID` of
 /// Adafruit_nRF52_Bootloader).
 const NRF52_BOOT_LOADER: u32 = 0xd663_823c;
 
@@ -75,7 +76,7 @@ impl Board {
         }
     }
 
-    /// The name that its firmware says.
+    /// The name that its firmware reports.
     #[must_use]
     pub const fn name(self) -> &'static str {
         self.row.name
@@ -86,7 +87,7 @@ impl Board {
         self.boot_loader.family
     }
 
-    /// Where its flash has the image, and nothing that the device keeps.
+    /// The region of its flash for the image, which contains none of the device's data.
     fn image_region(self) -> Range<u32> {
         self.row.memory.image.clone()
     }
@@ -99,8 +100,8 @@ impl Board {
         }
     }
 
-    /// Whether its image is linked to start behind what this drive says of the SoftDevice. Boot loaders too old to say it
-    /// came with the right one.
+    /// Whether its image is linked to start after the SoftDevice that this drive reports. Boot loaders too
+    /// old to report it came with the right one.
     fn starts_behind(self, soft_device: Option<&str>) -> bool {
         match self.boot_loader.start {
             Start::Boot2 | Start::Block => true,
@@ -127,21 +128,21 @@ pub enum FlashError {
     /// The image is a boot loader.
     #[error("the image is a new boot loader, not firmware")]
     BootLoaderImage,
-    /// The image would overwrite what is none of its business.
+    /// The image would overwrite flash outside its region.
     #[error("the image writes to {address:#010x}, outside of the flash that a {}'s image may have", board.name())]
     OutOfRegion {
         /// The board to be flashed.
         board: Board,
-        /// Where a block goes.
+        /// The address of a block.
         address: u32,
     },
-    /// The image does not say what it is.
+    /// The image does not identify itself.
     #[error(
         "the image does not say that it is sshsm: it was not built by `cargo xtask firmware`, or by an old one"
     )]
     NoMark,
-    /// The image says that it is another board's.
-    #[error("the image says that it is sshsm for {}, not for {}", Printable(found.as_bytes()), board.name())]
+    /// The image is marked for another board.
+    #[error("the image is marked as sshsm for {}, not for {}", Printable(found.as_bytes()), board.name())]
     OtherMark {
         /// The board to be flashed.
         board: Board,
@@ -151,9 +152,9 @@ pub enum FlashError {
     /// The board at the port is another one.
     #[error("the board at {device} is a {}, not a {}", Printable(found.as_bytes()), board.name())]
     OtherBoard {
-        /// Where it is.
+        /// The device's address.
         device: String,
-        /// What it says it is.
+        /// The board that it reports.
         found: String,
         /// The board to be flashed.
         board: Board,
@@ -178,14 +179,14 @@ pub enum FlashError {
     },
     /// The image would overlap the drive's SoftDevice, or never be started.
     #[error(
-        "{} has the SoftDevice \"{}\"; the image is linked to start behind S140 6, at 0x26000",
+        "{} has the SoftDevice \"{}\"; the image is linked to start after S140 6, at 0x26000",
         shown(volume),
         Printable(found.as_bytes())
     )]
     OtherSoftDevice {
         /// The drive.
         volume: PathBuf,
-        /// What it says of its SoftDevice.
+        /// The SoftDevice that it reports.
         found: String,
     },
     /// The boot loader would leave out the end of the image.
@@ -198,7 +199,7 @@ pub enum FlashError {
     OldBootLoader {
         /// The drive.
         volume: PathBuf,
-        /// What it says of its version.
+        /// The version that it reports.
         found: String,
         /// The oldest that works.
         oldest: [u32; 3],
@@ -214,24 +215,24 @@ pub enum FlashError {
     Write {
         /// On the drive.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// Something other than a file stands where the image is to be written.
+    /// Something other than a regular file exists where the image is to be written.
     #[error("{} is not a file; nothing was written", shown(.0))]
     NotAFile(PathBuf),
     /// The firmware was copied, and no device came.
     #[error("the image was copied, but no device appeared on a serial port")]
     NoPort {
-        /// What was there instead.
+        /// The error in place of an answer.
         source: ExchangeError,
     },
-    /// The device runs something else than what was copied.
-    #[error("the image was copied, but the device at {device} says that it runs {found}, not {wanted}")]
+    /// The device runs a different image from the one copied.
+    #[error("the image was copied, but the device at {device} reports that it runs {found}, not {wanted}")]
     OtherImage {
-        /// Where it is.
+        /// The device's address.
         device: String,
-        /// What it says.
+        /// The image that it reports.
         found: String,
         /// The image.
         wanted: String,
@@ -239,7 +240,7 @@ pub enum FlashError {
     /// A board cannot be talked to.
     #[error(transparent)]
     Exchange(#[from] ExchangeError),
-    /// A board does not say what it is.
+    /// A board does not identify itself.
     #[error(transparent)]
     Client(#[from] ClientError),
 }
@@ -270,7 +271,7 @@ impl Failure for FlashError {
         Some(match self {
             Self::ManyVolumes { .. } => "unplug the others, or name the one with --volume",
             Self::OldBootLoader { .. } => "update the boot loader first; docs/boards.md says how",
-            Self::BootLoaderImage => "copy it to the drive by hand; docs/boards.md says what to heed",
+            Self::BootLoaderImage => "copy it to the drive by hand; docs/boards.md has the precautions",
             Self::OtherImage { .. } => {
                 "start the boot loader by hand and flash again; --by-hand asks no board"
             }
@@ -305,14 +306,15 @@ fn dotted(version: [u32; 3]) -> String {
 pub struct Firmware<'a> {
     board: Board,
     uf2: &'a [u8],
-    /// What goes to flash, from its first byte on; the last page is filled up with zeros.
+    /// The flash contents, from the first byte on; the last page is padded with zeros.
     content: Vec<u8>,
     version: String,
 }
 
 impl<'a> Firmware<'a> {
-    /// Checks that an image is whole, for the board and sshsm's: blocks of 512 bytes, numbered in order, of its family, with 256
-    /// bytes each for one address behind the other, inside of what an image may have; and in them the mark that says so.
+    /// Checks that an image is whole, for the board and sshsm's: blocks of 512 bytes, numbered in order, of
+    /// its family, with 256 bytes each for consecutive addresses, inside the region for images; and that they
+    /// contain the mark.
     ///
     /// The format is <https://github.com/microsoft/uf2>: three magic numbers, and at 8 the flags, at 12 the address, at
     /// 16 the length, at 20 the block's number, at 24 the number of blocks, at 28 the family, all little-endian.
@@ -338,7 +340,7 @@ impl<'a> Firmware<'a> {
             }
             let is = |number: u32, wanted: usize| usize::try_from(number) == Ok(wanted);
             if !is(word(5), index) || !is(word(6), blocks.len()) {
-                return Err(FlashError::NotUf2("it is cut short, or its blocks are out of order"));
+                return Err(FlashError::NotUf2("it is truncated, or its blocks are out of order"));
             }
             let family = if word(2) & FLAGS == 0 { 0 } else { word(7) };
             if family == NRF52_BOOT_LOADER {
@@ -350,7 +352,7 @@ impl<'a> Firmware<'a> {
             let address = word(3);
             if word(2) != FLAGS || word(4) != PAYLOAD || next.is_some_and(|next| next != address) {
                 return Err(FlashError::NotUf2(
-                    "its blocks are not 256 bytes for one address behind the other",
+                    "its blocks are not 256 bytes each for consecutive addresses",
                 ));
             }
             let end = address.checked_add(PAYLOAD).filter(|end| *end <= region.end);
@@ -374,12 +376,13 @@ impl<'a> Firmware<'a> {
         &self.version
     }
 
-    /// What goes to flash, from its first byte on.
+    /// The flash contents, from the first byte on.
     pub(crate) fn into_content(self) -> Vec<u8> {
         self.content
     }
 
-    /// Whether it is what a device says it runs: nothing is missing but zeros of the last page, and its owner's signature.
+    /// Whether it is the image that a device reports: only zeros of the last page, and its owner's signature,
+    /// may be missing.
     pub(crate) fn is(&self, image: &Image) -> bool {
         let length = usize::try_from(image.length).unwrap_or(usize::MAX);
         let unsigned = secure_boot::Image::without_signature(&self.content);
@@ -390,8 +393,8 @@ impl<'a> Firmware<'a> {
     }
 }
 
-/// What an image says of itself: its board and version. `sshsm image: board BOARD, version VERSION, dialect DIALECT` and a
-/// zero stand in it once.
+/// An image's description of itself: its board and version. It contains `sshsm image: board BOARD, version
+/// VERSION, dialect DIALECT` and a zero once.
 fn mark(content: &[u8]) -> Option<(String, String)> {
     const MARK: &[u8] = b"sshsm image: board ";
     let mut found = content
@@ -418,12 +421,12 @@ pub enum Started {
     ByHand(&'static str),
 }
 
-/// What is to be done.
+/// The task.
 #[derive(Debug)]
 pub struct Job<'a> {
     /// The firmware.
     pub firmware: &'a Firmware<'a>,
-    /// Where the boot loader's drive is mounted; without it, it is looked for.
+    /// Where the boot loader's drive is mounted; by default it is searched for.
     pub volume: Option<&'a Path>,
     /// The board's serial port; without it, the one board that is plugged in.
     pub port: Option<&'a str>,
@@ -431,16 +434,17 @@ pub struct Job<'a> {
     pub patience: Duration,
     /// Ask no board to start its boot loader.
     pub by_hand: bool,
-    /// What is told what the board waits for.
+    /// Receives what the board waits for.
     pub listener: Listener,
 }
 
 impl Job<'_> {
-    /// Flashes the board; `say` tells the reader what to do, and `start` opens a session with a board that runs, and has it
-    /// start its boot loader. Returns the port and who is there then: a device that says that it runs this image.
+    /// Flashes the board; `say` tells the user what to do, and `start` opens a session with a running board,
+    /// and makes it start its boot loader. Returns the port and the device found there: one that reports this
+    /// image as its own.
     ///
     /// # Errors
-    /// [`FlashError`], or what `start` said; before the image is copied nothing was changed.
+    /// [`FlashError`], or the error of `start`; nothing is changed before the image is copied.
     pub fn run<E: From<FlashError>>(
         &self,
         say: &mut dyn FnMut(&str),
@@ -478,7 +482,8 @@ impl Job<'_> {
             },
         );
         match copied {
-            // A board that has all it needs starts at once, and the drive is gone before the system is done with it.
+            // A board that has everything it needs starts at once, and its drive disappears before the system
+            // has finished with it.
             Err(source) if volume.join(INFO).exists() => Err(FlashError::Write { path, source }),
             _ => Ok(()),
         }
@@ -571,7 +576,7 @@ impl Job<'_> {
                     None => {
                         last = ExchangeError::NotADevice {
                             path: serial.describe(),
-                            reason: "it does not say which image it runs",
+                            reason: "it does not report which image it runs",
                         };
                         Ok(None)
                     }
@@ -615,7 +620,7 @@ pub fn hexadecimal(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Opens what is named and nothing that a symbolic link there leads to.
+/// Opens the named file, without following a symbolic link.
 fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
     #[cfg(unix)]
     {
@@ -625,11 +630,11 @@ fn no_follow(options: &mut OpenOptions) -> &mut OpenOptions {
     options
 }
 
-/// What a UF2 drive says of itself.
+/// The description of a UF2 drive.
 struct Drive {
     board: String,
     soft_device: Option<String>,
-    /// The first line, behind the words that all have: `0.6.1 lib/nrfx …`, `v3.0`.
+    /// The first line, after the words that all have: `0.6.1 lib/nrfx …`, `v3.0`.
     boot_loader: String,
 }
 
@@ -657,7 +662,7 @@ impl Drive {
         })
     }
 
-    /// The boot loader's version, where it is one of three numbers; `0.6.1-2-gabc` comes after 0.6.1.
+    /// The boot loader's version, if it consists of three numbers; `0.6.1-2-gabc` comes after 0.6.1.
     fn version(&self) -> Option<[u32; 3]> {
         let word = self.boot_loader.split_whitespace().next()?;
         let mut numbers = word.split('-').next()?.split('.').map(|number| number.parse().ok());
@@ -680,8 +685,8 @@ fn only_drive(board: Board, volumes: Vec<PathBuf>) -> Result<Option<(PathBuf, Dr
     Ok(found.pop())
 }
 
-/// Where drives are mounted by desktops: Linux's `/media/DRIVE`, `/media/USER/DRIVE` and `/run/media/USER/DRIVE`, and
-/// macOS's `/Volumes/DRIVE`. Folders, and no links to any.
+/// Where desktops mount drives: Linux's `/media/DRIVE`, `/media/USER/DRIVE` and `/run/media/USER/DRIVE`, and
+/// macOS's `/Volumes/DRIVE`. Directories, not links to directories.
 fn volumes() -> Vec<PathBuf> {
     let below = |directory: &Path| -> Vec<PathBuf> {
         let entries = fs::read_dir(directory).into_iter().flatten().flatten();
@@ -754,7 +759,8 @@ mod tests {
         let no_uf2 = |image: &[u8]| matches!(refused(image, PICO), FlashError::NotUf2(_));
         assert!(no_uf2(&[]) && no_uf2(&whole[..1024]) && no_uf2(&whole[..1025]) && no_uf2(b"\x7fELF"));
         assert!(no_uf2(&[&whole[512..], &whole[..512]].concat()));
-        // Magic numbers, numbers of blocks, flags that say more, an odd length, a second block that is somewhere else.
+        // Magic numbers, numbers of blocks, additional flags, an odd length, a second block with a different
+        // address.
         for byte in [0, 4, 508, 20, 24, 8, 16, 512 + 13, 512, 1532] {
             let mut damaged = whole.clone();
             damaged[byte] ^= 1;

@@ -76,11 +76,11 @@ pub fn print_json_line<T: Serialize>(value: &T) -> io::Result<()> {
     print_text(&(json_escaped(&serde_json::to_string(value)?) + "\n"))
 }
 
-/// Prints rows on stdout as CSV with a heading. A cell that a spreadsheet would take for a formula begins with an
-/// apostrophe.
+/// Prints rows on stdout as CSV with a heading. A cell that a spreadsheet would interpret as a formula is
+/// prefixed with an apostrophe.
 ///
 /// # Errors
-/// When stdout cannot be written, or a row cannot be one.
+/// When stdout cannot be written, or a row cannot be serialized.
 pub fn print_csv<T: Serialize>(rows: impl IntoIterator<Item = T>) -> io::Result<()> {
     let mut plain = csv::Writer::from_writer(Vec::new());
     rows.into_iter().try_for_each(|row| plain.serialize(row)).map_err(io::Error::other)?;
@@ -112,8 +112,8 @@ fn is_plain(character: char) -> bool {
     }
 }
 
-/// Text with every character that would steer a terminal, or turn or hide what is beside it, as `\u{…}`. Lines and tabs
-/// stay.
+/// Text with every character that would control a terminal, or reverse or hide neighbouring text, written as
+/// `\u{…}`. Line ends and tabs are kept.
 fn escaped(text: &str) -> Cow<'_, str> {
     if text.chars().all(is_plain) {
         return text.into();
@@ -125,7 +125,7 @@ fn escaped(text: &str) -> Cow<'_, str> {
     text.chars().map(escape).collect::<String>().into()
 }
 
-/// A JSON document that says the same without those characters, which can only be in its strings.
+/// An equivalent JSON document without those characters, which can occur only in its strings.
 fn json_escaped(document: &str) -> String {
     let mut units = [0; 2];
     let mut text = String::with_capacity(document.len());
@@ -140,7 +140,8 @@ fn json_escaped(document: &str) -> String {
     text
 }
 
-/// Names as a list that tells no names from one that is called none, and one name with a comma from two.
+/// Names as a list in which no names differ from a name that is empty, and a name with a comma from two
+/// names.
 #[must_use]
 pub fn names<T: AsRef<str>>(names: &[T]) -> String {
     let name = |name: &T| {
@@ -152,7 +153,7 @@ pub fn names<T: AsRef<str>>(names: &[T]) -> String {
     names.iter().map(name).collect::<Vec<_>>().join(",")
 }
 
-/// What stands in place of [`names`] where there are none.
+/// Shown instead of [`names`] if there are none.
 pub const NO_PRINCIPALS: &str = "(no principals)";
 
 /// Principals in words.
@@ -166,8 +167,8 @@ pub(crate) fn hex(bytes: &[u8]) -> String {
     base16ct::lower::encode_string(bytes)
 }
 
-/// Says something on stderr, without secrets of addresses and with what would steer a terminal escaped; whether anyone
-/// reads it does not matter.
+/// Prints a message on stderr, with secrets in addresses removed and terminal control characters escaped; a
+/// closed stderr is ignored.
 pub fn talk(text: impl std::fmt::Display) {
     let text = Redacted(&text.to_string()).to_string();
     let _ = writeln!(io::stderr().lock(), "{}", escaped(&text));
@@ -187,7 +188,8 @@ pub fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let widths: Vec<usize> = (0..N).map(|column| width(column).unwrap_or(0)).collect();
     let mut text = String::new();
     for row in rows {
-        // By hand: a width of the formatter's ends at 65,535 characters, and what is printed may have come from anywhere.
+        // Padded by hand: the formatter's width is limited to 65,535 characters, and the text may come from
+        // anywhere.
         let mut line = String::new();
         for (cell, width) in row.iter().zip(&widths) {
             line.push_str(cell);

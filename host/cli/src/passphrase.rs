@@ -1,8 +1,8 @@
-//! Passphrases of authentication keys: how one is made, and which are too weak.
+//! Passphrases of authentication keys: generating one, and recognising weak ones.
 //!
-//! A device answers anybody's request for a session with a proof that it knows the key, and that is enough to try
-//! passphrases against it on other computers, without asking the device again (a dictionary attack). Each try costs 10,000
-//! rounds of PBKDF2, which is little. So a passphrase must not be guessable.
+//! A device answers anyone's request for a session with a proof that it knows the key, and that is enough to
+//! try passphrases against it on other computers, without asking the device again (a dictionary attack). Each
+//! try costs 10,000 rounds of PBKDF2, which is little. A passphrase must therefore not be guessable.
 
 use zeroize::Zeroizing;
 
@@ -15,7 +15,7 @@ pub const SHORTEST: usize = 12;
 pub const GENERATED_BITS: usize = 5 * CHARACTERS;
 
 const CHARACTERS: usize = 25;
-/// Crockford's: no character that could be taken for another.
+/// Crockford's: no character that could be confused with another.
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// Why a passphrase is too weak.
@@ -35,7 +35,7 @@ pub enum Weakness {
     Factory,
 }
 
-/// Whether a passphrase is as long as it has to be, and not the factory's, whatever digits and signs go with that.
+/// Whether a passphrase is long enough and not the factory's, whatever characters it contains.
 ///
 /// # Errors
 /// [`Weakness`].
@@ -53,7 +53,7 @@ pub fn check(passphrase: &str) -> Result<(), Weakness> {
 /// A random passphrase of [`GENERATED_BITS`] bits, in groups of five characters.
 ///
 /// # Errors
-/// When the operating system gives no random numbers.
+/// When the operating system supplies no random numbers.
 pub fn generate() -> Result<Zeroizing<String>, getrandom::Error> {
     let mut random = Zeroizing::new([0_u8; CHARACTERS]);
     getrandom::fill(random.as_mut())?;
@@ -85,7 +85,7 @@ mod tests {
             seen.extend(groups.concat().into_bytes());
             assert_eq!(check(passphrase), Ok(()));
         }
-        assert_eq!(seen, ALPHABET.iter().copied().collect(), "every character comes up");
+        assert_eq!(seen, ALPHABET.iter().copied().collect(), "every character occurs");
     }
 
     #[test]

@@ -1,12 +1,14 @@
-//! A fresh device becomes a CA token: a password of its own, a CA key, a template, and an authentication key that can
-//! sign and nothing else.
+//! Turns a fresh device into a CA token: its own password, a CA key, a template, and an authentication key
+//! that can only sign.
 //!
-//! A device is fresh when it opens with the factory's password and holds nothing but that key. The password is replaced
-//! first, so a run that was cut short is told by it, and the same command goes on: objects that are exactly what this
-//! would have made are kept, and anything else on the device is refused. Nothing is ever replaced or deleted.
+//! A device is fresh if it opens with the factory password and holds only that key. The password is replaced
+//! first, which lets a later run recognise an interrupted one and continue: objects that are exactly what
+//! this would have created are kept, and anything else on the device is refused. Nothing is ever replaced or
+//! deleted.
 //!
-//! Everybody knows the factory's password, so anybody may be in a session that was opened with it. Provisioning begins and
-//! ends with nobody else in a session, or fails; where a device does not tell how many there are, the record says that.
+//! Everyone knows the factory password, so anyone may have a session that was opened with it. Provisioning
+//! begins and ends as the only client with a session, or fails; if a device does not report its sessions, the
+//! record says so.
 
 use std::path::PathBuf;
 
@@ -43,7 +45,7 @@ use sshsm_client::{
 pub const SIGNER_CAPABILITIES: Capabilities =
     Capabilities::of(&[Capability::SignSshCertificate, Capability::GetTemplate]);
 
-/// What the device is to become.
+/// The result to be achieved on the device.
 #[derive(Debug)]
 pub struct Plan {
     /// Kind of CA key.
@@ -56,16 +58,16 @@ pub struct Plan {
     pub template: ObjectId,
     /// Id of the authentication key that signs.
     pub signer: ObjectId,
-    /// Label of all that is made.
+    /// Label of everything that is created.
     pub label: Label,
-    /// Whether all that is made may leave the device under a wrap key, as a backup needs.
+    /// Whether everything that is created may leave the device under a wrap key, as a backup requires.
     pub exportable: bool,
-    /// Whether the templates are frozen in the end, so that nobody puts another one until the device is reset.
+    /// Whether the templates are frozen at the end, so that no other can be put until the device is reset.
     pub freeze: bool,
 }
 
 impl Plan {
-    /// `capabilities`, and to leave the device if that is wanted.
+    /// `capabilities`, and that of leaving the device if requested.
     fn with(&self, capabilities: Capabilities) -> Capabilities {
         match self.exportable {
             true => capabilities.union(Capabilities::of(&[Capability::ExportableUnderWrap])),
@@ -82,11 +84,11 @@ pub struct Passwords {
     pub signer: SignerSecret,
 }
 
-/// What the key that signs is opened with.
+/// The secret of the key that signs.
 pub enum SignerSecret {
     /// A password.
     Password(Zeroizing<String>),
-    /// The private half of this P-256 key, `04 ‖ X ‖ Y`, which whoever signs keeps.
+    /// The private half of this P-256 key, `04 ‖ X ‖ Y`, which the signer keeps.
     PublicKey(Point),
 }
 
@@ -118,14 +120,14 @@ pub enum ProvisionError {
         id: ObjectId,
     },
     /// The template names none or several CA keys.
-    #[error("{} names {count} CA keys: say with --ca-key which one to make", shown(file))]
+    #[error("{} names {count} CA keys: say with --ca-key which one to create", shown(file))]
     WhichCaKey {
         /// The template.
         file: PathBuf,
         /// How many.
         count: usize,
     },
-    /// The file is no template.
+    /// The file is not a template.
     #[error("{} is malformed", shown(file))]
     Malformed {
         /// The template.
@@ -137,9 +139,9 @@ pub enum ProvisionError {
     #[error("authentication key 0x0001 is the administrator's: give the one that signs another id")]
     SignerId,
     /// The factory's password.
-    #[error("a new password is the factory's, which everybody knows")]
+    #[error("a new password is the factory password, which everyone knows")]
     FactoryPassword,
-    /// Somebody else is in a session.
+    /// Another client has a session.
     #[error(
         "another client has {} with the device, and may do what its password allows",
         sessions(*count)
@@ -154,11 +156,11 @@ pub enum ProvisionError {
     /// No session is private enough for the new password.
     #[error(transparent)]
     PrivateSession(#[from] PrivateSessionError),
-    /// Who signs could do everything.
-    #[error("both new passwords are the same: who may sign could then do everything")]
+    /// A signer could do everything.
+    #[error("both new passwords are the same: a signer could then do everything")]
     SamePassword,
     /// It stopped half-way.
-    #[error("provisioning stopped half-way; done is: {}. Run the same command again to go on", .done.join(", "))]
+    #[error("provisioning stopped half-way; done so far: {}. Run the same command again to continue", .done.join(", "))]
     Stopped {
         /// What there is now.
         done: Vec<String>,
@@ -203,7 +205,7 @@ impl Failure for ProvisionError {
                 Some("take another device, or delete everything on this one: `sshsm device reset`")
             }
             Self::CannotFreeze => Some(
-                "leave --freeze out; who may put templates in the CA key's domain then decides what it signs",
+                "leave --freeze out; anyone who may put templates in the CA key's domain then decides what it signs",
             ),
             Self::OthersInSession { .. } => Some(
                 "unplug the device and plug it in again, or wait half a minute; then run the same command again",
@@ -225,12 +227,12 @@ impl Failure for ProvisionError {
 }
 
 impl ProvisionError {
-    /// What to do about it where something was done before. [`Self::Stopped`] says itself that running the command again goes
-    /// on from there.
+    /// What to do about it if something was done before. [`Self::Stopped`] itself says that running the
+    /// command again continues from there.
     fn help_half_way(&self) -> Option<&'static str> {
         match self {
             Self::NotFresh(_) => Some(
-                "what it holds is not of this command, and running that again changes nothing about it: delete everything on \
+                "its contents do not come from this command, and running that again does not change them: delete everything on \
                  the device, `sshsm device reset` (with --auth-key 0xfffe where authentication key 1 is gone), or take another",
             ),
             Self::PrivateSession(error @ PrivateSessionError::HalfChanged { .. }) => error.help(),
@@ -279,49 +281,50 @@ pub struct Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OtherSessions {
-    /// Nobody was.
+    /// There was none.
     None,
-    /// The device does not tell: a YubiHSM 2, or one that is as strict.
+    /// The device does not report it: a YubiHSM 2, or a strict device.
     NotTold,
 }
 
-/// What the new password was sent in, to a device that had the factory's.
+/// How the new password was sent to a device that had the factory password.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum SentIn {
     /// In a session under the factory's password, which a recording opens.
     FactorySession,
-    /// In a session that no recording opens, with the device whose public key was known beforehand.
+    /// In a session that no recording can decrypt, with the device whose public key was known beforehand.
     PrivateSession,
     /// In a session that no recording opens, with whatever answered.
     PrivateSessionWithUnknownDevice,
 }
 
-/// What the device is now; it holds no secret.
+/// The final state of the device, without secrets.
 #[derive(Debug, Serialize)]
 pub struct Record {
     /// When this run ended, in RFC 3339's form.
     pub time: String,
     /// The version of this program.
     pub sshsm: &'static str,
-    /// Where the device was, in the words of `--device`.
+    /// The device's address, in the form of `--device`.
     pub device: String,
     /// Its serial number.
     pub serial: u32,
     /// Its firmware's version, as YubiHSM 2 clients see it.
     pub version: String,
-    /// What was done.
+    /// The steps taken.
     pub steps: Vec<Step>,
     /// The CA key.
     pub ca_key: CaKey,
     /// The template.
     pub template: StoredTemplate,
-    /// Whether templates may still be put and deleted: `open` or `frozen`; null where the device has no such option.
+    /// Whether templates may still be added and deleted: `open` or `frozen`; null if the device has no such
+    /// option.
     pub templates: Option<&'static str>,
     /// Whether others were in a session.
     pub other_sessions: OtherSessions,
-    /// What this run sent the administrator's password in; null where an earlier run had sent it, and this one only found it
-    /// there or went on.
+    /// How this run sent the administrator's password; null if an earlier run had sent it, and this one only
+    /// found it there or continued.
     pub new_password: Option<SentIn>,
     /// Id of the authentication key that may do everything.
     pub administrator: u16,
@@ -358,7 +361,7 @@ pub struct StoredTemplate {
 pub struct Signer {
     /// Its id.
     pub id: u16,
-    /// All that it may do.
+    /// All its capabilities.
     pub capabilities: Vec<&'static str>,
 }
 
@@ -429,7 +432,8 @@ impl<'p> Checked<'p> {
         Ok(Self { plan, ca_key, tlv, allows, signer_algorithm: passwords.signer.algorithm() })
     }
 
-    /// Whether it can be carried out on the device as it is, which holds `planned` and the key `temporary` at the most.
+    /// Whether the plan can be carried out on the device in its present state, which holds at most `planned`
+    /// and the key `temporary`.
     fn begin(
         &self,
         session: &mut Session<'_>,
@@ -480,10 +484,11 @@ impl<'p> Checked<'p> {
     }
 }
 
-/// Makes the device at the end of `client` a CA token; `way` is how the new password reaches a device that has the factory's.
+/// Turns the device at the end of `client` into a CA token; `way` is how the new password reaches a device
+/// that has the factory password.
 ///
 /// # Errors
-/// [`ProvisionError`]; [`ProvisionError::Stopped`] when something was done before, and what.
+/// [`ProvisionError`]; [`ProvisionError::Stopped`], with the steps taken, if something was done before.
 pub fn run(
     client: &mut Client,
     plan: &Plan,
@@ -524,9 +529,10 @@ fn carry_out(
             None
         }
         Password::Replaced(sent) => {
-            // What is there now was made by others while the password was the factory's.
+            // What is there now was created by others while the password was the factory's.
             if let Err(error) = checked.begin(&mut session, &[], None) {
-                // The next run would take it for what an earlier one made, unless it finds the factory's password.
+                // The next run would mistake it for what an earlier one created, unless it finds the factory
+                // password.
                 let undone = match &error {
                     ProvisionError::Client(_) => false,
                     _ => give_back(&mut session, administrator),
@@ -570,10 +576,10 @@ fn carry_out(
             Outcome::Made
         }
     };
-    step(format!("authentication key {signer} that signs put"), outcome);
+    step(format!("authentication key {signer} for signing put"), outcome);
 
-    // Who will sign sees what was made: its password, its domains and the CA key are right. With a private key that is not
-    // here, its public half's domains and rights were compared at least.
+    // The signer sees what was created: this shows that its password, its domains and the CA key are right.
+    // With a private key that is not here, at least its public half's domains and rights were compared.
     let mut session = match &passwords.signer {
         SignerSecret::Password(password) => {
             session.close()?;
@@ -600,9 +606,9 @@ fn carry_out(
         };
         step("templates frozen until the device is reset".into(), outcome);
     }
-    // Whoever came in with the factory's password was put out when it was changed; nobody else has come.
+    // Clients with the factory password lost their sessions when it was changed; no other client has one.
     let other_sessions = refuse_others(&mut session)?;
-    // Nor did anyone put something there while the password was still the factory's.
+    // Nor did anyone add something while the password was still the factory's.
     refuse_strangers(&mut session, &checked.objects(), None)?;
     session.close()?;
     let public_key = PublicKey::new(key, label.to_string());
@@ -635,7 +641,8 @@ fn carry_out(
     })
 }
 
-/// Gives the administrator's key the factory's password again, on a device that cannot be provisioned; whether it has it now.
+/// Restores the factory password of the administrator's key, on a device that cannot be provisioned; returns
+/// whether it has it now.
 fn give_back(session: &mut Session<'_>, administrator: ObjectId) -> bool {
     let factory = AuthenticationKey::from_password(FACTORY_PASSWORD.as_bytes());
     let undone = session.change_authentication_key(administrator, &factory);
@@ -648,16 +655,16 @@ fn give_back(session: &mut Session<'_>, administrator: ObjectId) -> bool {
     undone.is_ok()
 }
 
-/// Where the administrator's password came from.
+/// The origin of the administrator's password.
 enum Password {
     /// It was there.
     Found,
-    /// This run put it in the factory's place; what it was sent in, unless an earlier run had sent it.
+    /// This run replaced the factory password with it; how it was sent, unless an earlier run had sent it.
     Replaced(Option<SentIn>),
 }
 
-/// Opens a session with authentication key 1, which has the new password from then on. Where that fails half-way, `steps` has
-/// what was done.
+/// Opens a session with authentication key 1, which then has the new password. If that fails half-way,
+/// `steps` has the steps taken.
 fn administer<'c>(
     client: &'c mut Client,
     checked: &Checked<'_>,
@@ -677,7 +684,7 @@ fn administer<'c>(
     };
     let replaced = match Session::open_with_key(client, key, &new).map(drop) {
         Ok(()) => return Ok((Session::open_with_key(client, key, &new)?, Password::Found)),
-        // Perhaps a run was cut short where the old key was gone and the new one not there yet.
+        // Perhaps a run was interrupted when the old key was gone and the new one not there yet.
         Err(ClientError::UnknownAuthenticationKey(_)) => {
             private_session::resume(client, key, &new, check).map(|()| None)
         }
@@ -716,7 +723,7 @@ fn administer<'c>(
                         "authentication key {SUCCESSOR} put, with the new password, and authentication key {key} deleted"
                     ),
                     Moment::Open | Moment::Private(_) => {
-                        format!("authentication key {SUCCESSOR}, with the new password, perhaps put")
+                        format!("authentication key {SUCCESSOR}, with the new password, possibly put")
                     }
                 };
                 steps.push(Step { what, outcome: if begun { Outcome::Made } else { Outcome::Kept } });
@@ -726,7 +733,7 @@ fn administer<'c>(
     }
 }
 
-/// What the option says; `None` where there is none.
+/// The option's value; `None` if there is none.
 fn templates(session: &mut Session<'_>) -> Result<Option<TemplateMode>, ClientError> {
     match session.templates() {
         Ok(mode) => Ok(Some(mode)),
@@ -747,7 +754,8 @@ fn refuse_others(session: &mut Session<'_>) -> Result<OtherSessions, ProvisionEr
     }
 }
 
-/// Refuses a device that holds anything but authentication key 1, what is planned, and the key `temporary`.
+/// Refuses a device that holds anything but authentication key 1, the planned objects, and the key
+/// `temporary`.
 fn refuse_strangers(
     session: &mut Session<'_>,
     planned: &[Planned],

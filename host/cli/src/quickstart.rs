@@ -1,7 +1,8 @@
-//! The first five minutes: a certificate authority in a directory, made, used and explained step by step.
+//! The first five minutes: a certificate authority in a directory, created, used and explained step by step.
 //!
-//! It can be run again on its own directory: what is there is kept, what is missing is made, and only the certificate
-//! is signed anew. No key is ever replaced, and a directory that it did not make is left alone.
+//! It can be run again on its own directory: existing files are kept, missing ones are created, and only the
+//! certificate is signed again. No key is ever replaced, and a directory that it did not create is not
+//! touched.
 
 use std::{
     fmt, fs,
@@ -49,14 +50,14 @@ use sshsm_client::{
     failure::{self, Failure},
 };
 
-/// Says that the directory was made here.
+/// Marks a directory that was created here.
 const MARKER: &str = ".sshsm-quickstart";
 const CA_KEY: ObjectId = constant_id(5);
 const TEMPLATE: ObjectId = constant_id(10);
 /// The name that the certificate carries and that servers let in.
 const PRINCIPAL: &str = "quickstart";
 
-/// Checked while compiling.
+/// Checked at compile time.
 const fn constant_id(number: u16) -> ObjectId {
     match ObjectId::new(number) {
         Ok(id) => id,
@@ -79,10 +80,10 @@ timestamp-key = \"timestamp.pub\"
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum QuickstartError {
-    /// Somebody else's directory.
+    /// A directory that it did not create.
     #[error("{} is not empty and was not made by quickstart; nothing was changed: name another directory", shown(.0))]
     NotOurs(PathBuf),
-    /// A directory in which others could put files of theirs.
+    /// A directory in which others could put files.
     #[error(
         "{} belongs to another user, or others can write there; nothing was changed: name another directory, or take \
          their rights away (chmod go-w)", shown(.0)
@@ -94,7 +95,7 @@ pub enum QuickstartError {
          put the right password there, or move the directory away and run quickstart again", place = shown(.0)
     )]
     Locked(PathBuf),
-    /// The template on the device was changed so that it refuses what quickstart asks for.
+    /// The template on the device was changed so that it refuses what quickstart requests.
     #[error("the device's template refuses the quickstart's own request:\n{0}")]
     Refused(Box<Explanation>),
     /// The policy does not hold.
@@ -105,13 +106,13 @@ pub enum QuickstartError {
     File {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// The story could not be told.
+    /// The steps could not be printed.
     #[error("cannot write to standard output")]
     Output(#[source] io::Error),
-    /// The operating system gives no random numbers.
+    /// The operating system supplies no random numbers.
     #[error("no random numbers from the operating system: {0}")]
     Entropy(getrandom::Error),
     /// A key could not be written down.
@@ -135,7 +136,7 @@ pub enum QuickstartError {
     /// No certificate came of it, or it could not be recorded.
     #[error(transparent)]
     Issue(#[from] IssueError),
-    /// The template's text was changed to something that is none.
+    /// The template's text was changed to something invalid.
     #[error(transparent)]
     Template(#[from] TemplateFileError),
     /// The timestamp key cannot be used.
@@ -226,15 +227,16 @@ pub struct Summary {
     /// The certificate.
     #[serde(serialize_with = "lossy")]
     pub certificate: PathBuf,
-    /// What the template says to a certificate for root: `refused`, unless somebody changed it.
+    /// The template's verdict on a certificate for root: `refused`, unless it was changed.
     pub refusal: Explanation,
 }
 
-/// Makes, or goes on with, the authority in `directory`, and tells what it does on `out`. `program` is how the reader
-/// started this program. The certificate is recorded as any other. `listener` is told of what the device waits for.
+/// Creates, or continues, the authority in `directory`, and describes each step on `out`. `program` is how
+/// the user started this program. The certificate is recorded like any other. `listener` receives what the
+/// device waits for.
 ///
 /// # Errors
-/// [`QuickstartError`] says what stopped it; a second run goes on from there.
+/// [`QuickstartError`] says what stopped it; a second run continues from there.
 pub fn run(
     directory: &Path,
     program: &Path,
@@ -295,7 +297,7 @@ pub fn run(
     tale.step(
         &format!("A template, {}", told(template_note)),
         &[
-            "What the CA key may sign; the device judges every request by it, whoever asks.",
+            "What the CA key may sign; the device checks every request against it, whoever asks.",
             &format!("{}, on the device as template {TEMPLATE}", shown(&place.path("template.toml"))),
         ],
     )?;
@@ -355,11 +357,11 @@ pub fn run(
     let refusal = signer.explain(&timed)?;
     let (title, comment) = if refusal.is_refusal() {
         match sign(&mut for_root, &mut signer, &mut authority)? {
-            Tried::Refused(_) => ("A refusal", "The device said no; this is why:"),
+            Tried::Refused(_) => ("A refusal", "The device refused, for this reason:"),
             Tried::Signed(_) => return Err(QuickstartError::NotRefused),
         }
     } else {
-        ("No refusal", "The template as it is now allows it, so it was not signed:")
+        ("No refusal", "The current template allows it, so it was not signed:")
     };
     tale.step(title, &[&format!("The same request for the principal \"root\". {comment}")])?;
     tale.block(&refusal.to_string())?;
@@ -413,7 +415,7 @@ pub fn run(
     })
 }
 
-/// Whether something was there already, in words.
+/// Whether something already existed, in words.
 const fn told(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Made => "new",
@@ -443,7 +445,7 @@ impl Place {
             if fs::read_dir(&place.0).map_err(file)?.next().is_some() {
                 return Err(QuickstartError::NotOurs(place.0));
             }
-            let text = b"This directory was made by sshsm quickstart, which may go on with it.\n";
+            let text = b"This directory was made by sshsm quickstart, which may continue with it.\n";
             files::write(&marker, text, Kind::Own, Replace::default())
                 .map_err(|source| QuickstartError::File { path: marker, source })?;
         }
@@ -467,8 +469,8 @@ impl Place {
         files::write_own_secret(&path, content).map_err(|source| QuickstartError::File { path, source })
     }
 
-    /// Opens a session; a device with the factory's password is given a random one first, which is in the file before
-    /// it is on the device.
+    /// Opens a session; a device with the factory password is first given a random one, which is in the file
+    /// before it is on the device.
     fn open_session<'c>(&self, client: &'c mut Client) -> Result<Session<'c>, QuickstartError> {
         let path = self.path("password");
         let known = match files::read_secret_text(&path) {
@@ -490,7 +492,7 @@ impl Place {
     fn new_password(&self) -> Result<Zeroizing<String>, QuickstartError> {
         let mut random = Zeroizing::new([0_u8; 16]);
         getrandom::fill(random.as_mut()).map_err(QuickstartError::Entropy)?;
-        // In one piece of memory from the start, so that no copy of it stays behind.
+        // In one piece of memory from the start, so that no copy of it is left behind.
         let mut line = Zeroizing::new(String::with_capacity(2 * random.len() + 1));
         for byte in random.iter() {
             let _ = fmt::Write::write_fmt(&mut *line, format_args!("{byte:02x}"));
@@ -530,7 +532,7 @@ fn label() -> Label {
     Label::new("quickstart").unwrap_or_default()
 }
 
-/// Whether nobody but this user (and root) can put anything into the directory.
+/// Whether only this user (and root) can put anything into the directory.
 #[cfg(unix)]
 fn private(directory: &fs::Metadata) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -542,7 +544,7 @@ fn private(_: &fs::Metadata) -> bool {
     true
 }
 
-/// A path as a shell takes it.
+/// A path quoted for a shell.
 fn quoted(path: &Path) -> String {
     let text = path.display().to_string();
     match text.chars().all(|c| c.is_alphanumeric() || "/._-:@+".contains(c)) {
@@ -551,7 +553,7 @@ fn quoted(path: &Path) -> String {
     }
 }
 
-/// What is told, in numbered steps.
+/// The output, in numbered steps.
 struct Tale<'o> {
     out: &'o mut dyn Write,
     step: usize,

@@ -1,9 +1,11 @@
-//! A wrap key in m of n shares: fewer than m say nothing about it, any m make it (Shamir, over GF(2⁸), byte by byte).
+//! A wrap key in m of n shares: fewer than m reveal nothing about it, any m reconstruct it (Shamir, over
+//! GF(2⁸), byte by byte).
 //!
-//! A share is 48 bytes: `version u8 ‖ m u8 ‖ n u8 ‖ number u8 ‖ backup id[5] ‖ value[32] ‖ check[7]`. On paper it is four
-//! lines, each 12 of those bytes and 3 that check them, in Crockford's base32 (no I, L, O, U; upper and lower case are
-//! the same) and in groups of four. A line's check covers its place, its share and its backup, so that every line is
-//! known to be right, or refused, as soon as it is typed; the check at the end covers the whole share.
+//! A share is 48 bytes: `version u8 ‖ m u8 ‖ n u8 ‖ number u8 ‖ backup id[5] ‖ value[32] ‖ check[7]`. On
+//! paper it is four lines, each 12 of those bytes and 3 that check them, in Crockford's base32 (no I, L, O,
+//! U; upper and lower case are equivalent) and in groups of four. A line's check covers its position, its
+//! share and its backup, so that every line is known to be right, or refused, as soon as it is typed; the
+//! check at the end covers the whole share.
 
 use std::fmt;
 
@@ -29,13 +31,13 @@ const HEADER_LENGTH: usize = 4 + ID_LENGTH;
 const LENGTH: usize = HEADER_LENGTH + KEY_LENGTH + 7;
 const LINE_LENGTH: usize = LENGTH / LINES;
 
-/// Why shares were not made, read or put together. None tells anything of a share's value.
+/// Why shares were not made, read or combined. No variant reveals anything about a share's value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShareError {
     /// There is no such m of n.
     #[error(
-        "{threshold} of {shares} is no way to share a key: at least 2, and at most as many as there are shares"
+        "{threshold} of {shares} is not a valid scheme: at least 2, and at most as many as there are shares"
     )]
     Scheme {
         /// The m.
@@ -58,7 +60,7 @@ pub enum ShareError {
         line: usize,
     },
     /// Every line is right and the share is not.
-    #[error("the lines are right and their sum is not: this is no share")]
+    #[error("the lines are right but their sum is not: this is not a share")]
     Check,
     /// The share ends too early.
     #[error("the share ends before line {line}; it has {LINES} lines")]
@@ -75,17 +77,17 @@ pub enum ShareError {
     /// A share of another backup.
     #[error("this share is of backup {found}; the backup is {expected}")]
     Foreign {
-        /// What line 1 says.
+        /// The backup in line 1.
         found: BackupId,
-        /// What it should say.
+        /// The expected backup.
         expected: BackupId,
     },
     /// A share that was made for another m of n.
     #[error("this share is one of {found}; the backup's are {expected}")]
     OtherScheme {
-        /// What line 1 says.
+        /// The scheme in line 1.
         found: Scheme,
-        /// What it should say.
+        /// The expected scheme.
         expected: Scheme,
     },
     /// A share that was given before.
@@ -178,7 +180,8 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// The name of a backup, the same on its file and on each of its shares: 40 random bits, written as `7K2M-9XQA`.
+/// The name of a backup, the same on its file and on each of its shares: 40 random bits, written as
+/// `7K2M-9XQA`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BackupId([u8; ID_LENGTH]);
 
@@ -193,7 +196,7 @@ impl BackupId {
         Ok(Self(id))
     }
 
-    /// The one with this text, exactly as it is written.
+    /// The one with this text, exactly as written.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let bytes = base32::decode(Alphabet::Crockford, &text.replace('-', ""))?;
@@ -237,7 +240,7 @@ impl Share {
         self.number
     }
 
-    /// What it is one of.
+    /// Its scheme.
     #[must_use]
     pub const fn scheme(&self) -> Scheme {
         self.scheme
@@ -249,8 +252,8 @@ impl Share {
         self.backup
     }
 
-    /// What a backup says of a share, so that another one is told from it: SHA-256 of all of it. It tells nothing of the
-    /// share's value, which is as long and as random as a key.
+    /// The commitment to a share in a backup, which distinguishes it from a forged one: SHA-256 of the whole
+    /// share. It reveals nothing about the share's value, which is as long and as random as a key.
     #[must_use]
     pub fn commitment(&self) -> [u8; 32] {
         let Self { scheme, number, backup, value } = self;
@@ -263,7 +266,7 @@ impl Share {
             .into()
     }
 
-    /// As it is printed: a line that says what it is, then its lines with their numbers.
+    /// Its printed form: a line that describes it, then its lines with their numbers.
     #[must_use]
     pub fn text(&self) -> Zeroizing<String> {
         let Self { scheme, number, backup, .. } = self;
@@ -301,8 +304,8 @@ impl Share {
         (0..).zip(bytes.chunks(LINE_LENGTH)).map(line).collect()
     }
 
-    /// The share in a text: its lines with or without their numbers; empty lines and those that begin with `#` do not
-    /// count.
+    /// The share in a text: its lines with or without their numbers; empty lines and those that begin with
+    /// `#` are ignored.
     ///
     /// # Errors
     /// [`ShareError`], with the number of the line that is wrong.
@@ -321,7 +324,7 @@ impl Share {
 
 /// A share on its way in, line by line.
 pub struct Entry {
-    /// Which backup and scheme it must be of, where that is known, and the numbers of the shares that are there.
+    /// The backup and scheme that it must belong to, if known, and the numbers of the shares already given.
     expected: Option<(BackupId, Scheme, Vec<u8>)>,
     bytes: Zeroizing<Vec<u8>>,
 }
@@ -333,23 +336,23 @@ impl Entry {
         Self { expected: None, bytes: Zeroizing::new(Vec::with_capacity(LENGTH)) }
     }
 
-    /// A share of this backup that is none of those that are there.
+    /// A share of this backup that is not one of those already given.
     #[must_use]
     pub fn of(backup: BackupId, scheme: Scheme, there: &[Share]) -> Self {
         let there = there.iter().map(Share::number).collect();
         Self { expected: Some((backup, scheme, there)), ..Self::any() }
     }
 
-    /// The line that comes next, from 1.
+    /// The number of the next line, from 1.
     #[must_use]
     pub fn line(&self) -> usize {
         self.bytes.len() / LINE_LENGTH + 1
     }
 
-    /// Takes the next line, its number before it or not; the share, when it was the last one.
+    /// Accepts the next line, with or without its number; returns the share after the last one.
     ///
     /// # Errors
-    /// [`ShareError`]; a line that was refused may be entered again.
+    /// [`ShareError`]; a refused line may be entered again.
     pub fn enter(&mut self, text: &str) -> Result<Option<Share>, ShareError> {
         let line = self.line();
         let digits = text.trim().strip_prefix(&format!("{line}:")).unwrap_or(text);
@@ -419,12 +422,13 @@ fn digest<const N: usize>(parts: &[&[u8]]) -> [u8; N] {
     first
 }
 
-/// Shares `key`; each share has been read back from its text, and the first and the last of them have made the key.
+/// Shares `key`; each share has been parsed from its text again, and the first and the last of them have
+/// reconstructed the key.
 ///
 /// # Errors
-/// When the operating system gives no random numbers.
+/// When the operating system supplies no random numbers.
 pub fn split(key: &Key, backup: BackupId, scheme: Scheme) -> Result<Vec<Share>, ShareError> {
-    // Asked first, and as an error: below, a system without random numbers ends the process.
+    // Checked first, and as an error: below, a system without random numbers ends the process.
     getrandom::fill(&mut [0; 1]).map_err(ShareError::Entropy)?;
     let Scheme { threshold, shares } = scheme;
     let points =
@@ -447,7 +451,7 @@ pub fn split(key: &Key, backup: BackupId, scheme: Scheme) -> Result<Vec<Share>, 
     Ok(shares)
 }
 
-/// The key of shares of one backup. That it is the right one is for the backup to tell.
+/// The key reconstructed from shares of one backup. Only the backup can show whether it is the right one.
 ///
 /// # Errors
 /// [`ShareError`] when they are too few, of several backups or not all different.
@@ -464,14 +468,14 @@ pub fn combine(shares: &[Share]) -> Result<Key, ShareError> {
     interpolate(&shares.iter().collect::<Vec<_>>())
 }
 
-/// Some shares of all, as a key is made from: those that are wrong among them are to be found by leaving out others.
+/// Selections of shares for reconstructing a key: wrong shares are found by leaving out others.
 ///
 /// The choices of `threshold` numbers below `given`, in their order, and no more than [`MOST_TRIES`].
 fn choices(given: usize, threshold: usize) -> impl Iterator<Item = Vec<usize>> {
     let first = (threshold <= given).then(|| (0..threshold).collect::<Vec<_>>());
     std::iter::successors(first, move |last| {
         let mut next = last.clone();
-        // The last number that can still go up goes up, and those behind it follow.
+        // The last number that can still increase does, and those after it follow.
         let place = (0..threshold)
             .rev()
             .find(|place| next.get(*place).is_some_and(|number| *number < given - threshold + place))?;
@@ -485,10 +489,11 @@ fn choices(given: usize, threshold: usize) -> impl Iterator<Item = Vec<usize>> {
 /// How many choices of shares are tried: all of ten shares, and many of more.
 const MOST_TRIES: usize = 20_000;
 
-/// The key that `accept` takes, of any m of the shares, and the numbers of the shares that do not belong to it.
+/// The key that `accept` accepts, from any m of the shares, and the numbers of the shares that do not belong
+/// to it.
 ///
 /// # Errors
-/// As [`combine`]; `None` when no choice makes an acceptable key.
+/// Like [`combine`]; `None` when no choice gives an acceptable key.
 pub fn recover(
     shares: &[Share],
     mut accept: impl FnMut(&Key) -> bool,

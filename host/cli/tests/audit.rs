@@ -1,5 +1,5 @@
-//! The journal of a device's log: kept whole, freed on the device only then, and every way in which log, journal and
-//! ledger can contradict each other is found.
+//! The journal of a device's log: stored whole, freed on the device only then, and every way in which log,
+//! journal and ledger can contradict each other is detected.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
 mod machine;
@@ -38,7 +38,7 @@ fn json(machine: &Machine, line: &str) -> Value {
     machine.run(&words(&format!("--format json {line}"))).json()
 }
 
-/// What a run that found something said.
+/// The output of a run with findings.
 fn found(machine: &Machine, line: &str) -> Value {
     let run = machine.run(&words(&format!("--format json {line}")));
     assert_eq!(run.code, 1, "{run:?}");
@@ -61,7 +61,7 @@ fn journal(machine: &Machine) -> std::path::PathBuf {
     machine.path(&format!(".local/state/sshsm/audit-{serial:010}.jsonl"))
 }
 
-/// Lines as they come, with a limit to the waiting.
+/// Lines as they arrive, with a time limit.
 fn lines(from: impl Read + Send + 'static) -> impl Fn() -> String {
     let (sender, receiver) = mpsc::channel();
     thread::spawn(move || BufReader::new(from).lines().try_for_each(|line| sender.send(line.unwrap())));
@@ -83,7 +83,7 @@ fn following_goes_on_when_the_device_comes_back() {
     let (out, said) = (lines(follow.stdout.take().unwrap()), lines(follow.stderr.take().unwrap()));
     let entry = || serde_json::from_str::<Value>(&out()).unwrap()["command"].clone();
     while entry() != "reset" {}
-    // Somebody else has the device.
+    // Another process has the device.
     let taken = (0..5000).find_map(|_| {
         thread::sleep(Duration::from_millis(5));
         sshsm_simulator::Simulator::open(&state).start().ok()
@@ -97,7 +97,7 @@ fn following_goes_on_when_the_device_comes_back() {
     let _ = follow.wait().unwrap();
 
     let absent = machine.run(&["--device", "http://127.0.0.1:1", "audit", "follow"]);
-    assert_eq!(absent.code, 3, "what was never there is not waited for: {absent:?}");
+    assert_eq!(absent.code, 3, "a device that was never there is not waited for: {absent:?}");
 }
 
 #[test]
@@ -163,9 +163,9 @@ fn an_entry_that_was_changed_or_taken_out_breaks_the_journal() {
             let run = run(&machine, line);
             assert!(run.code == 1 && run.stderr.contains(says), "{line}: {run:?}");
         }
-        assert_eq!(fs::read_to_string(&path).unwrap(), bad, "it is left as it is");
+        assert_eq!(fs::read_to_string(&path).unwrap(), bad, "it is not changed");
     }
-    // What a crash left of a line is no line.
+    // The part of a line left by a crash is not a line.
     fs::write(&path, format!("{good}{{\"line\":\"entry\",\"num")).unwrap();
     done(&machine, "audit verify");
     done(&machine, "audit log");
@@ -185,7 +185,7 @@ fn entries_that_were_overwritten_are_a_gap_that_is_remembered() {
         (&"gap".into(), &last.into())
     );
     assert_eq!(report["entries"].as_array().unwrap().len(), 62);
-    assert_eq!(json(&machine, "audit log")["findings"].as_array().unwrap().len(), 0, "it is told once");
+    assert_eq!(json(&machine, "audit log")["findings"].as_array().unwrap().len(), 0, "it is reported once");
     assert_eq!(found(&machine, "audit verify")["findings"].as_array().unwrap().len(), 1, "and remembered");
     thread::sleep(Duration::from_millis(1100)); // times are in seconds
     let reconciled = found(&machine, "audit reconcile");
@@ -211,7 +211,8 @@ fn a_log_that_contradicts_the_journal_is_stored_only_when_that_is_wanted() {
     let machine = set_up();
     done(&machine, "audit log");
     let path = journal(&machine);
-    // The same device, set back to what it was before: its log goes on from the same entry in another way.
+    // The same device, restored to an earlier state: its log continues from the same entry in a different
+    // way.
     let device = machine.path("device/flash.bin");
     let before = fs::read(&device).unwrap();
     done(&machine, &format!("{SIGN} user.pub user.pub user.pub"));
@@ -255,7 +256,7 @@ fn reconciling_names_signatures_without_entry_and_entries_without_signature() {
     let told = run(&machine, "audit reconcile --offline");
     assert!(told.code == 1 && told.stdout.contains("without an entry in the ledger"), "{told:?}");
 
-    // A certificate whose signing nobody logged. Times are in seconds.
+    // A certificate whose signing was not logged. Times are in seconds.
     let second = || thread::sleep(Duration::from_millis(1100));
     second();
     done(&machine, "audit disable");
@@ -266,8 +267,8 @@ fn reconciling_names_signatures_without_entry_and_entries_without_signature() {
     assert_eq!((unsigned.len(), &unsigned[0]["serial"]), (1, &4.into()), "{report}");
 }
 
-/// What docs/ledger.md says of the journal's chain, read by nothing of the program's own: whether it holds, and the ledgers
-/// that it names.
+/// The description of the journal's chain in docs/ledger.md, read without the program's own code: whether it
+/// is intact, and the ledgers that it names.
 fn journal_holds(text: &str) -> Option<Vec<(String, i64, String)>> {
     let (mut before, mut ledgers) = ([0; 32].to_vec(), Vec::new());
     for line in text.lines() {
@@ -289,8 +290,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same of the ledger's: its id and the link of each event, if the chain holds and each certificate is as it was
-/// recorded last.
+/// The same for the ledger: its id and the link of each event, if the chain is intact and each certificate is
+/// as last recorded.
 fn ledger_holds(database: &Connection) -> Option<(String, Vec<String>)> {
     let mut statement =
         database.prepare("SELECT id, at, about, row, content, link FROM events ORDER BY id").unwrap();
@@ -329,7 +330,7 @@ fn ledger_holds(database: &Connection) -> Option<(String, Vec<String>)> {
             _ => Value::Null,
         };
         let mut values: Vec<_> = (0..columns).map(value).collect();
-        // The CA stands by its fingerprint.
+        // The CA is represented by its fingerprint.
         values[1] = values.pop()?;
         let id = values[0].as_i64()?;
         if last.remove(&id)? != hex(&Sha256::digest(Value::from(values).to_string())) {
@@ -376,7 +377,7 @@ fn a_second_reader_finds_both_chains_as_the_documents_describe_them() {
 }
 
 #[test]
-fn a_signature_around_the_ledger_is_never_taken_for_an_earlier_certificate_or_a_request_that_was_not_sent() {
+fn a_signature_without_the_ledger_never_passes_for_another_certificate_or_an_unsent_request() {
     let machine = set_up();
     machine.write("pw", "password");
     done(
@@ -422,7 +423,7 @@ fn a_journal_that_is_gone_or_cut_is_missed() {
         let run = run(&machine, line);
         assert!(run.code == 1 && run.stderr.contains("the ledger"), "{line}: {run:?}");
     }
-    // It can be gone on with, and that is said for ever.
+    // It can be continued, and that is reported permanently.
     fs::remove_file(&path).unwrap();
     let report = found(&machine, "audit log --accept-break");
     let findings: Vec<_> =

@@ -1,5 +1,5 @@
-//! P-256 authentication keys: a key in a file opens sessions in place of a password, with the device that it knows and no
-//! other.
+//! P-256 authentication keys: a key in a file opens sessions instead of a password, only with the device that
+//! it knows.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -105,7 +105,7 @@ fn an_authentication_key_changes_from_a_password_to_a_public_key_and_back() {
     }
 }
 
-/// Whoever relays could say another device's public key, and play that device.
+/// A relay could report another device's public key, and impersonate that device.
 #[test]
 fn on_a_network_the_device_must_be_known() {
     let device = Simulator::memory().start().unwrap();

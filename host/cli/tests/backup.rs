@@ -1,5 +1,5 @@
-//! `sshsm backup`: from one device to another, with any m of n shares and never with fewer; what is damaged is refused,
-//! and what does not leave is named.
+//! `sshsm backup`: from one device to another, with any m of n shares and never with fewer; damage is
+//! refused, and objects that stay are named.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -60,7 +60,8 @@ fn with_outcomes(ca: &str, template: &str, signer: &str) -> Vec<(String, u64, St
     .to_vec()
 }
 
-/// Has `device` sign alice's key as the signer of the backup; what `ssh-keygen -L` says, without the date.
+/// Has `device` sign alice's key as the signer of the backup; returns the output of `ssh-keygen -L`, without
+/// the date.
 fn signed(machine: &Machine, device: &str) -> String {
     let line = format!(
         "--device {device} --auth-key 2 sign -s 5 -t 10 -I alice -n alice -V +8h --timestamp-key timestamp alice.pub"
@@ -84,7 +85,7 @@ fn the_second_device_signs_as_the_first_did() {
     let made = back_up(&machine);
     assert_eq!(made["wrap_key"], json!({"state": "deleted"}));
     let dry = "--device sim:second backup restore backup.json --dry-run";
-    assert_eq!(run(&machine, dry).code, 3, "what is only looked at is not made");
+    assert_eq!(run(&machine, dry).code, 3, "a dry run creates nothing");
     machine.make_device("second");
     let plan = run(&machine, "--device sim:second backup restore backup.json --dry-run --format json").json();
     assert_eq!(outcomes(&plan), with_outcomes("to-import", "to-import", "to-import"));
@@ -134,7 +135,7 @@ fn what_does_not_leave_the_device_is_named() {
     assert_eq!(shown["not_exported"][0]["object"]["id"], 6);
     assert_eq!((&shown["threshold"], &shown["authentic"]), (&json!(2), &Value::Null));
 
-    // An authentication key that may not pass on what the CA key may do exports nothing that may do it.
+    // An authentication key that may not delegate the CA key's capabilities exports nothing that has them.
     let line = "authentication-key put --id 3 --capabilities all --delegated exportable-under-wrap,export-wrapped --allow-weak-password";
     let words: Vec<_> = line.split(' ').collect();
     assert_eq!(machine.with_environment(&words, &[("SSHSM_NEW_PASSWORD", "password")]).code, 0);
@@ -238,7 +239,7 @@ fn a_damaged_backup_is_refused_wherever_it_is_damaged() {
         machine.write("damaged.json", &damaged);
         let refused = run(&machine, "--device sim:second backup restore damaged.json --share-file share-1");
         assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.stderr.contains("damaged.json is no backup, or damaged"), "{refused:?}");
+        assert!(refused.stderr.contains("damaged.json is not a backup, or is damaged"), "{refused:?}");
     }
     // With a checksum that fits, it is the key that does not.
     let forged = good.replace("\"label\": \"CA\"", "\"label\": \"ca\"");
@@ -274,7 +275,7 @@ fn another_object_of_the_same_name_is_left_alone_and_told() {
     assert_eq!(restored.code, 1, "{restored:?}");
     assert!(restored.stdout.contains("already there, and DIFFERENT"), "{restored:?}");
     assert!(
-        restored.stderr.contains("other objects than the backup's: asymmetric-key 0x0005"),
+        restored.stderr.contains("objects that differ from the backup's: asymmetric-key 0x0005"),
         "{restored:?}"
     );
     assert_eq!(run(&machine, "--device sim:second key show 5").stdout, before);
@@ -313,7 +314,7 @@ fn shares_and_backup_are_for_their_owner_and_replace_nothing() {
     }
 }
 
-/// The copy signs again what the first device refuses: it says so when it is made.
+/// The copy signs again what the first device refuses: this is reported when it is made.
 #[test]
 fn restoring_says_which_templates_begin_anew_and_what_of_them() {
     let machine = machine();
@@ -336,12 +337,12 @@ fn restoring_says_which_templates_begin_anew_and_what_of_them() {
     assert!(
         restored
             .stderr
-            .contains("WARNING: template 0x000b begins anew on this device (quota, serials, clock)"),
+            .contains("WARNING: template 0x000b starts over on this device (quota, serials, clock)"),
         "{restored:?}"
     );
     assert!(!restored.stderr.contains("0x000a"), "{restored:?}");
     let again = run(&machine, restore);
-    assert!(again.code == 0 && !again.stderr.contains("begins anew"), "nothing was imported: {again:?}");
+    assert!(again.code == 0 && !again.stderr.contains("starts over"), "nothing was imported: {again:?}");
 }
 
 const ALPHABET: &[u8; 32] = b"0123456789ABCDEFGHJKMNPQRSTVWXYZ";
@@ -398,7 +399,7 @@ fn a_forged_share_is_named_and_enough_right_ones_restore_beside_it() {
     }
 }
 
-/// As files were before they said anything of their shares.
+/// The form of files before they had commitments.
 #[test]
 fn a_backup_that_says_nothing_of_its_shares_is_read_and_a_forged_share_is_found_among_enough() {
     let machine = machine();
@@ -421,7 +422,7 @@ fn a_backup_that_says_nothing_of_its_shares_is_read_and_a_forged_share_is_found_
     assert!(three.stderr.contains("share 2 is not the one that was made"), "{three:?}");
 }
 
-/// A whole request or answer: headers, and as much as they say comes after them.
+/// A whole request or answer: headers, and as much as they announce.
 fn http_message(stream: &mut impl std::io::Read) -> Option<Vec<u8>> {
     let (mut message, mut byte) = (Vec::new(), [0]);
     while !message.ends_with(b"\r\n\r\n") {
@@ -436,7 +437,7 @@ fn http_message(stream: &mut impl std::io::Read) -> Option<Vec<u8>> {
     Some(message)
 }
 
-/// Holds back every answer from the `stop`th exchange on; says so on the channel.
+/// Holds back every answer from the `stop`th exchange on; reports that on the channel.
 fn holding_relay(device: std::net::SocketAddr, stop: usize) -> (String, std::sync::mpsc::Receiver<()>) {
     use std::{
         io::Write,
@@ -509,10 +510,10 @@ fn a_backup_that_is_interrupted_leaves_no_wrap_key_and_what_a_killed_one_left_is
         let output = child.wait_with_output().unwrap();
         assert!(!list().contains("\"wrap-key\""), "after {stop} exchanges: {output:?}");
         let told = String::from_utf8_lossy(&output.stderr);
-        // Where not even a session was opened with it, nothing can take it away; no one has its private half.
+        // If not even a session was opened with it, nothing can delete it; no one has its private half.
         let left = list().contains("temporary key");
         assert!(!left || told.contains("the temporary authentication key"), "{stop}: {output:?}");
-        // Where all was exported before, the backup is whole, and only the tidying was interrupted.
+        // If everything had been exported before, the backup is whole, and only the clean-up was interrupted.
         assert!(!output.status.success() || machine.path(&format!("b{stop}.json")).exists(), "{output:?}");
         interrupted += 1;
     }

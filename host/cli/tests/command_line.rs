@@ -492,7 +492,7 @@ fn a_refused_request_is_saved_when_asked_and_check_agrees_with_the_device() {
     assert_eq!(late.code, 5, "{late:?}");
 }
 
-/// What comes after the first certificate must not pass unseen.
+/// A second certificate must not go unnoticed.
 #[test]
 fn a_file_of_several_certificates_is_not_judged_by_its_first() {
     let machine = with_ca("ed25519");

@@ -1,4 +1,4 @@
-//! Where an option's value comes from: command line, environment, files; and certificate authorities by name.
+//! The source of an option's value: command line, environment, files; and certificate authorities by name.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
 mod machine;
@@ -44,7 +44,7 @@ fn a_ca_is_known_by_its_name_and_all_it_needs() {
     assert_eq!(report["enforced_by"], "device");
     assert_eq!((&report["ca_key"], &report["template"]), (&"0x0005".into(), &"0x000a".into()), "{report}");
 
-    // What is given goes before it.
+    // A value given on the command line overrides it.
     let elsewhere = machine.without_password(&[&sign[..], &["--device", "http://127.0.0.1:1"]].concat());
     assert_eq!(elsewhere.code, 3, "{elsewhere:?}");
     let unknown = machine.run(&[&SIGN[..], &["-s", "hosts"]].concat());
@@ -59,7 +59,7 @@ fn nothing_is_signed_by_another_ca_than_the_configured_one() {
         "[ca.users]\nkey = 5\ntemplate = 10\ntimestamp = \"../../timestamp\"\npublic-key = \"../../user.pub\"\n",
     );
     let run = machine.run(&[&SIGN[..], &["-s", "users"]].concat());
-    assert!(run.code == 1 && run.stderr.contains("the configuration wants SHA256:"), "{run:?}");
+    assert!(run.code == 1 && run.stderr.contains("the configuration requires SHA256:"), "{run:?}");
     assert!(!machine.path("user-cert.pub").exists());
 }
 
@@ -76,14 +76,14 @@ fn the_command_line_goes_before_the_environment_and_that_before_the_file() {
     let given = [&SIGN[..], &["-z", "9"]].concat();
     assert_eq!(serial(machine.with_environment(&given, &[("SSHSM_SIGN_SERIAL", "8")])), 9);
 
-    // One file in place of the other.
+    // One file instead of the other.
     machine.write(
         "other.toml",
         "[sign]\nca = 5\ntemplate = 10\ntimestamp = \"timestamp\"\nserial = 10\nformat = \"text\"\n",
     );
     let wrong = machine.run(&[&SIGN[..], &["--config", "other.toml"]].concat());
     assert!(
-        wrong.code == 2 && wrong.stderr.contains("sets format, which is no option of `sshsm sign`"),
+        wrong.code == 2 && wrong.stderr.contains("sets format, which is not an option of `sshsm sign`"),
         "{wrong:?}"
     );
     machine.write("other.toml", "[sign]\nca = 5\ntemplate = 10\ntimestamp = \"timestamp\"\nserial = 10\n");
@@ -91,7 +91,7 @@ fn the_command_line_goes_before_the_environment_and_that_before_the_file() {
     assert!(run.stderr.contains("serial 10 "), "{run:?}");
 }
 
-/// A file that is named for the call, then the variable, then a file that the configuration names: for each password.
+/// A file named for the call, then the variable, then a file named in the configuration: for each password.
 #[test]
 fn a_new_password_comes_from_the_command_line_before_the_environment_before_the_file() {
     let file = |name: &str| format!("the new password of {name}");
@@ -144,13 +144,13 @@ fn a_file_that_says_nonsense_is_named() {
     let machine = machine();
     for (text, code, said) in [
         ("device = ", 2, "line 1"),
-        ("no-such-option = 1", 2, "no-such-option, which is no option of every command"),
-        ("[frobnicate]\nx = 1", 2, "[frobnicate], and there is no such command"),
+        ("no-such-option = 1", 2, "no-such-option, which is not an option of every command"),
+        ("[frobnicate]\nx = 1", 2, "[frobnicate], but there is no such command"),
         ("device = 1.5", 2, "device a value"),
         ("[ca.users]\nkey = 0", 2, "an id is a number"),
         ("[ca.users]\nkeys = 5", 2, "unknown field `keys`"),
         ("format = \"xml\"", 2, "options were also read from"),
-        ("[device.reset]\ndelete-everything = true", 2, "delete-everything, which is no option"),
+        ("[device.reset]\ndelete-everything = true", 2, "delete-everything, which is not an option"),
     ] {
         configure(&machine, text);
         let run = machine.run(&["device", "info"]);

@@ -46,7 +46,7 @@ impl Connector {
         String::from_utf8(self.request("GET /connector/status", &[])).unwrap()
     }
 
-    /// What it told on stderr, once it has ended in order.
+    /// Its output on stderr, once it has ended in order.
     fn end(mut self) -> String {
         let killed = std::process::Command::new("kill").arg(self.child.id().to_string()).status().unwrap();
         assert!(killed.success());

@@ -1,4 +1,5 @@
-//! `sshsm flash`: a directory plays the boot loader's drive, and virtual serial ports the board before and after.
+//! `sshsm flash`: a directory plays the boot loader's drive, and virtual serial ports the board before and
+//! after.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -24,7 +25,7 @@ use sha2::{Digest, Sha256};
 use sshsm_protocol::device_status::Image;
 use sshsm_simulator::{Builder, Played, Presence, SerialPort, Simulator};
 
-/// A UF2 image of two blocks from `address` on, that says that it is this board's.
+/// A UF2 image of two blocks from `address` on, marked for this board.
 fn image_at(family: u32, board: &str, address: u32) -> Vec<u8> {
     let version = sshsm_firmware::VERSION_TEXT;
     let mark = format!("sshsm image: board {board}, version {version}, dialect extended");
@@ -49,7 +50,7 @@ fn image() -> Vec<u8> {
     image_at(PICO2, "pico2", 0x1000_0000)
 }
 
-/// What a device says of itself that runs a UF2 image.
+/// The image that a device running a UF2 image reports.
 fn says(uf2: &[u8]) -> Image {
     let content: Vec<u8> = uf2.chunks(512).flat_map(|block| block[32..288].to_vec()).collect();
     Image { sha256: Sha256::digest(&content).into(), length: u32::try_from(content.len()).unwrap() }
@@ -77,7 +78,7 @@ fn machine() -> Machine {
 const FLASH: [&str; 9] =
     ["flash", "--board", "pico2", "--image", "pico2.uf2", "--volume", "drive", "--wait", "20"];
 
-/// The device that comes up once the image is on the drive, and says that it runs this one.
+/// The device that appears once the image is on the drive, and reports this one.
 fn comes_up_with(machine: &Machine, runs: Image) -> JoinHandle<SerialPort> {
     let (written, link) = (machine.path("drive/SSHSM.UF2"), machine.path("port"));
     thread::spawn(move || {
@@ -115,7 +116,7 @@ fn runs(
     });
     let played = Played { board: "pico2", image: Image { sha256: [1; 32], length: 1 }, boot_loader };
     let builder = Simulator::memory().serial(9).play(played).touch(Box::new(move |_| {
-        // As long as the host takes to be told.
+        // As long as it takes to inform the host.
         thread::sleep(Duration::from_millis(300));
         presence
     }));
@@ -267,7 +268,7 @@ fn a_device_that_says_that_it_runs_another_image_is_an_error() {
     let device = comes_up_with(&machine, Image { sha256: [0xab; 32], length: 512 });
     let run = machine.without_password(&FLASH);
     assert_eq!(run.code, 1, "{run:?}");
-    assert!(run.stderr.contains("says that it runs the image with SHA-256 ababab"), "{run:?}");
+    assert!(run.stderr.contains("reports that it runs the image with SHA-256 ababab"), "{run:?}");
     drop(device.join().unwrap());
 }
 
@@ -320,7 +321,7 @@ fn the_firmware_is_built_in_the_source_tree_around() {
         fs::create_dir(machine.path(directory)).unwrap();
     }
     machine.write("xtask/Cargo.toml", "");
-    // Stands for cargo: notes what it is asked for, and leaves the image where that says.
+    // Stands in for cargo: records its arguments, and puts the image where they say.
     machine.write("cargo", "#!/bin/sh\necho built\necho \"$@\" > asked\ncp pico2.uf2 \"$6/pico2.uf2\"\n");
     fs::set_permissions(machine.path("cargo"), fs::Permissions::from_mode(0o755)).unwrap();
     let device = comes_up(&machine);
@@ -348,7 +349,7 @@ fn what_is_flashed_must_be_said() {
     assert_eq!(run.code, 6, "{run:?}");
 }
 
-/// A cargo that says that it ran, and where.
+/// A cargo that reports that it ran, and where.
 #[test]
 fn firmware_is_not_built_in_a_folder_that_someone_else_could_have_written_in() {
     let machine = Machine::new();

@@ -1,5 +1,6 @@
-//! The ledger of the real binary: what it records, that no two certificates get one serial number whoever is killed
-//! when, that it stays true when it cannot be written, and that it agrees with the device's own log.
+//! The ledger of the real binary: what it records, that no two certificates get one serial number even if
+//! processes are killed, that it stays valid when it cannot be written, and that it agrees with the device's
+//! own log.
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -302,7 +303,7 @@ fn a_revocation_makes_no_ledger_of_a_mistyped_name() {
     let made = mistyped(" --new-ledger");
     assert!(made.code == 0 && made.stderr.contains("a new ledger was made"), "{made:?}");
     assert_eq!(mistyped("").code, 0);
-    // What is not typed for the call is not mistyped in it, and is announced.
+    // A ledger that was not named for the call cannot be mistyped in it, and its creation is announced.
     let fresh = Machine::new();
     fresh.new_key("user", machine::ed25519(1));
     for ledger in [None, Some(("SSHSM_LEDGER", "named.sqlite"))] {
@@ -401,7 +402,7 @@ fn a_ledger_that_may_not_be_written_signs_nothing() {
     let machine = Machine::new();
     set_up(&machine);
     done(&machine, &format!("{SIGN} -z + user.pub"));
-    // Nobody's rights, not even root's, make a directory a file, or a file in /proc.
+    // No rights, not even root's, turn a directory or a file in /proc into a ledger.
     for (ledger, says) in [("/proc/self/ledger", "cannot open the ledger"), (".", "ledger")] {
         let run = run(&machine, &format!("{SIGN} --ledger {ledger} user.pub"));
         assert!(run.code == 6 && run.stderr.contains(says), "{run:?}");
@@ -491,7 +492,7 @@ fn eight_processes_take_1600_serial_numbers_and_none_twice() {
 
 /// As a process leaves it that is killed between its first write and its commit.
 #[test]
-fn a_change_that_was_cut_off_is_undone_by_whoever_reads_next() {
+fn an_interrupted_change_is_undone_by_the_next_reader() {
     let machine = Machine::with_device(&device());
     set_up(&machine);
     done(&machine, &format!("{SIGN} -z + user.pub"));
@@ -521,7 +522,7 @@ fn after_processes_were_killed_every_serial_number_is_a_certificate_or_an_explai
     done(&machine, "audit enable --force");
     let mut follower = start(&machine, "audit follow --interval 0.05");
     let signing = format!("{SIGN} -z + {}", ["user.pub"; 200].join(" "));
-    // Three go on to the end; the others are killed after times that differ from run to run.
+    // Three run to the end; the others are killed after times that differ from run to run.
     let steady: Vec<_> = (0..3).map(|_| start(&machine, &signing)).collect();
     for round in 0..12 {
         let mut victim = start(&machine, &signing);

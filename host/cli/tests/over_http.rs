@@ -62,7 +62,7 @@ fn keys_templates_and_certificates_work_as_in_process() {
 }
 
 #[test]
-fn a_device_that_nobody_touches_in_time_signs_nothing_and_says_so_with_its_own_exit_code() {
+fn a_device_that_is_not_touched_in_time_signs_nothing_and_has_its_own_exit_code() {
     let touched = Arc::new(AtomicBool::new(true));
     let finger = touched.clone();
     let touch = move |_| match finger.load(Relaxed) {
@@ -107,7 +107,7 @@ fn a_device_that_nobody_touches_in_time_signs_nothing_and_says_so_with_its_own_e
 }
 
 #[test]
-fn frozen_templates_sign_on_and_whoever_would_change_them_is_told_what_ends_that() {
+fn frozen_templates_keep_signing_and_a_change_is_refused_with_the_remedy() {
     let machine = Machine::with_device(&serve(Simulator::memory()));
     machine.timestamp_key("timestamp");
     machine.template("t.toml", "5m", "10h", &["root"]);
@@ -144,7 +144,7 @@ fn authentication_failures_are_told_apart() {
     assert_eq!(wrong.code, 4, "{wrong:?}");
     wrong.tells_no(&["wrong staple"]);
     assert_eq!(machine.run(&["key", "list", "--auth-key", "0x7"]).code, 4);
-    // Sessions that were left open by wrong passwords do not keep the right one out.
+    // Sessions left open by wrong passwords do not keep the right one out.
     for _ in 0..20 {
         assert_eq!(machine.with_environment(&["key", "list"], &[("SSHSM_PASSWORD", "x")]).code, 4);
     }

@@ -1,6 +1,6 @@
-//! New secrets for a device that has the factory's password: what a relay on the way sees does not open to who knows that
-//! password; another device than the one that was named gets none; what another client makes meanwhile is not taken for ours;
-//! and a run that is cut short anywhere goes on, and leaves nothing behind.
+//! New secrets for a device with the factory password: what a relay sees cannot be decrypted with that
+//! password; a device other than the named one gets none; what another client creates in the meantime is not
+//! mistaken for ours; and a run interrupted anywhere can be continued, and leaves nothing behind.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -125,7 +125,7 @@ fn done(run: &Run) {
     assert!(run.stderr.contains("NOT CHECKED: which device answers"), "{run:?}");
 }
 
-/// Nothing is left of what a private session needs.
+/// Nothing that a private session needs is left.
 fn only(machine: &Machine, password: &str, ids: &[u64]) {
     let run = machine
         .with_environment(&["key", "list", "--format", "json"], &[("SSHSM_PASSWORD", password)])
@@ -140,7 +140,7 @@ fn who_knows_the_factorys_password_reads_no_new_secret_out_of_a_recording() {
     let line = ["provision", "--template", "t.toml", "--record", "record.json"];
     done(&machine.with_environment(&line, &NEW));
     let seen = read(&recorded, FACTORY_PASSWORD);
-    // It is a reader who could: the session under the factory's password is in plain for it.
+    // The reader is capable: it can read the session under the factory password.
     assert!(has(&seen, Command::PutAuthenticationKey) && has(&seen, Command::ListObjects), "{seen:?}");
     for secret in [key_of(ADMINISTRATOR), key_of(SIGNER)] {
         assert!(!contains(&seen, &secret) && !contains(&seen, &secret[..16]), "{seen:?}");
@@ -236,7 +236,7 @@ fn a_device_other_than_the_one_that_is_named_gets_no_new_secret() {
         let objects = session.command(Command::ListObjects, &[]).unwrap();
         assert_eq!(objects.len(), 4, "the factory's key alone");
     }
-    // The named one does, and then its own key is all that has to be known.
+    // The named one does, and then only its own key has to be known.
     mine.write("device.pub", &public_key);
     mine.timestamp_key("timestamp");
     mine.template("t.toml", "5m", "10h", &[]);
@@ -246,7 +246,8 @@ fn a_device_other_than_the_one_that_is_named_gets_no_new_secret() {
     assert_eq!(run.json()["new_password"], "private-session");
 }
 
-/// A road that breaks at one exchange, before it reaches the device or after, and stays broken unless it is for `once`.
+/// A connection that breaks at one exchange, before it reaches the device or after, and stays broken unless
+/// it is for `once`.
 struct Breaking {
     device: Arc<Mutex<Simulator>>,
     left: Arc<AtomicUsize>,
@@ -277,7 +278,7 @@ impl Exchange for Breaking {
 /// More exchanges than anything takes.
 const WHOLE: usize = 1000;
 
-/// What a session with key 1 sees.
+/// The objects that a session with key 1 sees.
 fn names(client: &mut Client, key: &AuthenticationKey) -> Vec<(ObjectType, ObjectId)> {
     let mut session = Session::open_with_key(client, ObjectId::DEFAULT_AUTHENTICATION_KEY, key).unwrap();
     let objects = session.list_objects(&ListFilter::default()).unwrap();
@@ -310,7 +311,7 @@ fn a_change_of_the_factorys_password_goes_on_wherever_it_was_cut_short() {
             let whole = left.load(Relaxed) > 0;
             left.store(WHOLE, Relaxed);
             assert_eq!(first.is_ok(), whole, "{first:?}");
-            // No second key with all rights stays without a word.
+            // No second key with all rights remains silently.
             if Session::open_with_key(&mut client, SUCCESSOR, &new).is_ok() {
                 let told =
                     matches!(&first, Err(Failed::PrivateSession(PrivateSessionError::HalfChanged { .. })));
@@ -362,12 +363,13 @@ type Shared = Arc<Mutex<Simulator>>;
 type When = Box<dyn FnMut(&[u8]) -> bool + Send>;
 type Act = Box<dyn FnOnce(&mut Client) + Send>;
 
-/// A relay that everything passes through, and that once, before a message of which `when` is true, uses the device itself.
+/// A relay that passes everything on, and that once, before a message that satisfies `when`, uses the device
+/// itself.
 struct Meddling {
     device: Shared,
     when: When,
     act: Option<Act>,
-    /// It says that the device has no P-256 authentication keys.
+    /// It reports that the device has no P-256 authentication keys.
     strips: bool,
 }
 
@@ -398,7 +400,7 @@ impl Backend for Meddling {
         let mut answer = self.device.lock().unwrap().transact(request)?;
         if self.strips && request[0] == Command::GetDeviceInfo.code() {
             let code = Algorithm::Ecp256YubicoAuthentication.code();
-            // Behind version, serial number and log.
+            // After version, serial number and log.
             answer[12..].iter_mut().filter(|byte| **byte == code).for_each(|byte| *byte = 0xff);
         }
         Ok(answer)
@@ -470,7 +472,7 @@ fn what_another_client_makes_while_the_password_is_replaced_is_refused_and_stays
 }
 
 #[test]
-fn nor_is_it_taken_for_ours_where_the_password_is_replaced_in_the_session_that_everyone_can_open() {
+fn nor_is_it_mistaken_for_ours_when_the_password_is_replaced_in_the_public_session() {
     let mut messages = 0;
     let when = move |request: &[u8]| {
         messages += usize::from(request[0] == Command::SessionMessage.code());
@@ -528,7 +530,7 @@ fn a_named_device_is_never_given_a_key_unless_it_shows_that_it_is_the_one() {
         assert!(run.stderr.contains("cannot show that it has the public key"), "{run:?}");
     }
     only(&machine, "password", &[1]);
-    // Where the device is plugged in, too.
+    // The same applies where the device is plugged in.
     let other = machine.path("device.pub");
     let other = ["--device-key", other.to_str().unwrap()];
     let machine = Machine::new();
@@ -545,7 +547,8 @@ fn a_named_device_is_never_given_a_key_unless_it_shows_that_it_is_the_one() {
     assert_eq!(machine.with_environment(&own, &NEW).code, 0);
 }
 
-/// A relay that gives no answer from where the old key is about to go, for as long as it is `stuck`.
+/// A relay that gives no answer from the moment when the old key is about to be deleted, as long as it is
+/// `stuck`.
 struct Stuck {
     device: Simulator,
     stuck: Arc<AtomicBool>,
@@ -597,12 +600,12 @@ fn put(machine: &Machine, id: &str, label: &str, password: &str, new: &str) {
     assert_eq!(machine.with_environment(&line, &passwords).code, 0);
 }
 
-/// What a run leaves that is cut where the successor is on the device, or a temporary key.
+/// What a run leaves behind that is interrupted when the successor, or a temporary key, is on the device.
 const LEFT: [(&str, &str); 2] =
     [("0xfffe", "tempfor:DEFAULT AUTHKEY CHANGE THIS ASAP"), ("77", "sshsm temporary key")];
 
 #[test]
-fn a_change_of_a_password_takes_away_what_a_run_left_whatever_the_credential_and_the_way() {
+fn a_change_of_a_password_deletes_what_a_run_left_with_any_credential_and_transport() {
     let served = Simulator::memory().start().unwrap().serve().unwrap();
     for (machine, http) in [(Machine::new(), false), (Machine::with_device(&served.url()), true)] {
         let mut password = FACTORY_PASSWORD;
@@ -614,7 +617,7 @@ fn a_change_of_a_password_takes_away_what_a_run_left_whatever_the_credential_and
             only(&machine, new, &[1]);
             password = new;
         }
-        // A run that was cut before it cleaned up, repeated as it was.
+        // A run that was interrupted before it cleaned up, repeated unchanged.
         if http {
             put(&machine, LEFT[0].0, LEFT[0].1, SIGNER, SIGNER);
             let again = [("SSHSM_PASSWORD", FACTORY_PASSWORD), ("SSHSM_NEW_PASSWORD", SIGNER)];
@@ -648,7 +651,7 @@ fn provisioning_takes_it_away_too_and_who_may_not_delete_it_is_told_of_it() {
     assert!(run.stderr.contains("WARNING") && run.stderr.contains("key delete 0xfffe"), "{run:?}");
 }
 
-/// A device whose key 1 is gone and not back, as a run leaves it that is cut there.
+/// A device whose key 1 is gone and not back, as left by a run interrupted there.
 fn cut_in_between() -> Machine {
     let machine = Machine::new();
     machine.timestamp_key("timestamp");
@@ -660,7 +663,7 @@ fn cut_in_between() -> Machine {
 }
 
 #[test]
-fn a_run_that_was_cut_where_the_key_is_gone_goes_on_by_any_way_and_its_record_claims_no_more_than_it_did() {
+fn a_run_cut_while_the_key_is_gone_continues_over_any_transport_and_its_record_claims_no_more() {
     let machine = cut_in_between();
     let list = machine.run(&["key", "list"]);
     assert_eq!(list.code, 4, "{list:?}");

@@ -1,5 +1,5 @@
-//! `sshsm provision`: a fresh device becomes a CA token whose signing key can sign and nothing else, a run that was cut
-//! short is gone on with, and a device that holds anything else is left alone.
+//! `sshsm provision`: a fresh device becomes a CA token whose signing key can only sign, an interrupted run
+//! is continued, and a device that holds anything else is not changed.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -143,7 +143,7 @@ fn a_device_that_is_not_fresh_is_left_alone() {
     assert!(run.stderr.contains("not fresh; it holds asymmetric-key 0x0005"), "{run:?}");
     assert_eq!(machine.run(&["key", "list"]).code, 0, "the password too is as it was");
 
-    // Begun by provisioning, and then somebody put something else there.
+    // Begun by provisioning, and then something else was added.
     let machine = self::machine();
     assert_eq!(provision(&machine, &[]).code, 0);
     machine.template("t2.toml", "5m", "99h", &[]);
@@ -198,7 +198,7 @@ fn passwords_that_protect_nothing_are_refused() {
         run.tells_no(&["zone2026!", "eleven char"]);
     }
     let weak = ["provision", "--template", "t.toml", "--allow-weak-password"];
-    for (administrator, told) in [("password", "the factory's"), ("x", "the same"), ("", "empty")] {
+    for (administrator, told) in [("password", "the factory password"), ("x", "the same"), ("", "empty")] {
         let passwords = [("SSHSM_NEW_PASSWORD", administrator), ("SSHSM_SIGNER_PASSWORD", "x")];
         let run = machine.with_environment(&weak, &passwords);
         assert_eq!(run.code, 4, "{run:?}");
@@ -210,7 +210,7 @@ fn passwords_that_protect_nothing_are_refused() {
     assert!(none.stderr.contains("--generate"), "{none:?}");
     assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
     let passwords = [("SSHSM_NEW_PASSWORD", "short"), ("SSHSM_SIGNER_PASSWORD", "x")];
-    assert_eq!(machine.with_environment(&weak, &passwords).code, 0, "who says so may");
+    assert_eq!(machine.with_environment(&weak, &passwords).code, 0, "allowed when requested");
 }
 
 /// The passphrase that a line of stderr shows.
@@ -262,13 +262,9 @@ fn generated_passwords_go_to_files_of_their_owner_and_are_kept_when_the_run_is_r
         assert_eq!(mode & 0o777, 0o600, "{name}");
     }
     assert_eq!(machine.without_password(&["key", "list", "--password-file", "admin"]).code, 0);
-    assert_eq!(
-        machine.without_password(&line).code,
-        0,
-        "an earlier run's passwords go on being the device's"
-    );
+    assert_eq!(machine.without_password(&line).code, 0, "an earlier run's passwords remain the device's");
     assert_eq!((read("admin"), read("signer")), (administrator, signer.clone()));
-    // A new password never takes another's file.
+    // A new password never overwrites another's file.
     let change =
         "authentication-key change --auth-key 1 --password-file admin --generate --new-password-file signer";
     let refused = machine.without_password(&change.split(' ').collect::<Vec<_>>());
@@ -294,13 +290,13 @@ fn key(id: u16) -> ObjectId {
     ObjectId::new(id).unwrap()
 }
 
-/// A session that goes on when its value is gone, as that of somebody else does.
+/// A session that continues when its value is gone, like another client's.
 fn stays(device: &mut Simulator, id: u16, password: &str) {
     mem::forget(device.session(key(id), password).unwrap());
 }
 
 #[test]
-fn a_device_in_which_somebody_else_has_a_session_is_left_alone() {
+fn a_device_on_which_another_client_has_a_session_is_left_alone() {
     let mut device = Simulator::memory().start().unwrap();
     stays(&mut device, 1, "password");
     let device = device.serve().unwrap();
@@ -319,7 +315,7 @@ fn a_device_in_which_somebody_else_has_a_session_is_left_alone() {
     assert!(run.code == 1 && run.stderr.contains("another client has an open session"), "{run:?}");
 }
 
-/// A device that somebody opens a session with just before its client opens the session of the number `before`.
+/// A device on which another client opens a session just before its own client opens session number `before`.
 struct Crowded {
     device: Simulator,
     before: usize,
@@ -386,7 +382,7 @@ fn templates_are_frozen_as_the_last_step_and_a_second_run_changes_nothing() {
     assert!(second["steps"].as_array().unwrap().iter().all(|step| step["outcome"] == "kept"), "{second}");
     assert_eq!((&first["ca_key"], &first["template"]), (&second["ca_key"], &second["template"]));
     let third = provision(&machine, &["--format", "json"]).json();
-    assert_eq!(third["templates"], "frozen", "as the device says, asked for or not");
+    assert_eq!(third["templates"], "frozen", "as the device reports, requested or not");
     let open = provision(&self::machine(), &["--format", "json"]).json();
     assert_eq!((&open["templates"], open["steps"].as_array().unwrap().len()), (&"open".into(), 4));
 }
@@ -401,7 +397,7 @@ fn a_device_that_cannot_freeze_its_templates_is_left_alone() {
     assert_eq!(machine.run(&["key", "list"]).code, 0, "nothing was changed");
 }
 
-/// 0.0.0.0 is this computer, and no loopback: what a client does there it does on a network.
+/// 0.0.0.0 is this computer, but not loopback: a client that uses it does so over a network.
 #[test]
 fn new_keys_do_not_cross_a_network_under_the_factorys_password() {
     let device = Simulator::memory().start().unwrap();
@@ -424,7 +420,7 @@ fn new_keys_do_not_cross_a_network_under_the_factorys_password() {
     assert_eq!(machine.run(&["key", "list", "--format", "json"]).json().as_array().unwrap().len(), 1);
     let run = provision(&machine, &["--allow-plain-http"]);
     assert_eq!(run.code, 0, "{run:?}");
-    // From here on the session's password is no longer known to everybody.
+    // From here on the session's password is no longer publicly known.
     assert_eq!(provision(&machine, &[]).code, 0);
     let mine = [NEW[0], ("SSHSM_PASSWORD", "correct horse")];
     assert_eq!(machine.with_environment(&put, &mine).code, 0);

@@ -1,4 +1,4 @@
-//! The first command of a newcomer: it ends with a certificate, a refusal and a directory that can be gone on with.
+//! A newcomer's first command: it ends with a certificate, a refusal and a directory that can be continued.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
@@ -85,7 +85,7 @@ fn a_run_that_was_cut_short_is_finished_by_the_next() {
     let machine = Machine::new();
     assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
     let password = fs::read(machine.path("ca/password")).unwrap();
-    // As if the password had been written, and the device had not yet been told.
+    // As if the password had been written, and the device had not received it yet.
     fs::remove_dir_all(machine.path("ca/simulator")).unwrap();
     assert_eq!(machine.without_password(&["quickstart", "ca"]).code, 0);
     assert_ne!(fs::read(machine.path("ca/password")).unwrap(), password);
@@ -156,7 +156,7 @@ fn what_a_killed_run_left_unfinished_is_removed() {
     assert_eq!(names(&machine), before + 1);
 }
 
-/// Whatever the owner made of the device since, the story is about what is there.
+/// Whatever the owner has changed on the device since, the output describes the present state.
 #[test]
 fn what_is_told_is_what_is_there() {
     let machine = Machine::new();

@@ -1,4 +1,4 @@
-//! Templates that say what is allowed: from TOML through the device to the verdict that the reader sees.
+//! Templates that say what is allowed: from TOML through the device to the verdict that the user sees.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
 mod machine;
@@ -34,7 +34,8 @@ fn set_up(machine: Machine, rules: &str) -> Machine {
     machine
 }
 
-/// `sign` with these arguments, for user.pub if they name no key; `NOW:+N` is a validity of exactly N seconds from now.
+/// `sign` with these arguments, for user.pub if they name no key; `NOW:+N` is a validity of exactly N seconds
+/// from now.
 fn sign(machine: &Machine, arguments: &str) -> machine::Run {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let exact = |seconds: &str| format!("{now:#x}:{:#x}", now + seconds.parse::<u64>().unwrap());
@@ -90,7 +91,8 @@ fn what_is_not_allowed_is_refused_and_told() {
     assert_eq!(next.code, 0, "{next:?}");
 }
 
-/// What a rule still lets through, and what it is the only one to refuse: just beyond, as far as the wire can say it.
+/// A request that a rule still allows, and one that only this rule refuses: just beyond, as far as the wire
+/// format allows.
 struct Bounds {
     rule: &'static str,
     allowed: &'static [&'static str],
@@ -232,7 +234,7 @@ const BOUNDS: [Bounds; 20] = [
     },
 ];
 
-/// The checks that stand in the way, as `sign` tells them.
+/// The checks that refuse, as `sign` reports them.
 fn refusing(run: &machine::Run) -> Vec<String> {
     assert_eq!(run.code, 5, "{run:?}");
     let report: serde_json::Value = serde_json::from_str(&run.stdout).unwrap();
@@ -345,7 +347,7 @@ fn a_day_in_pieces_needs_a_touch_for_all_but_the_first() {
     }
 }
 
-/// The device says so, and so does the host for a strict one, which has no words of its own.
+/// The device says so, and the host does for a strict device, which cannot explain.
 #[test]
 fn a_template_of_another_domain_is_refused_and_told() {
     for strict in [false, true] {
@@ -400,7 +402,7 @@ fn a_table_has_lines_only_for_rules_that_the_template_has() {
     assert_eq!(json["rules"]["max-lifetime"], "1 hour");
 }
 
-/// The device says why, and `template check` says the same offline, to the byte.
+/// The device explains, and `template check` gives the same output offline, byte for byte.
 #[test]
 fn a_dry_run_and_an_offline_check_give_one_verdict_and_sign_nothing() {
     let machine = machine("allow-principals = [\"zone-*\"]\nmax-lifetime = \"1h\"\nkey-id = [\"me\"]\n");
@@ -434,10 +436,10 @@ fn a_dry_run_and_an_offline_check_give_one_verdict_and_sign_nothing() {
     assert_eq!(signed.code, 0, "{signed:?}");
     assert!(signed.stderr.contains(" serial 1 "), "no dry run took a number of the ledger: {signed:?}");
     let counted = sign(&machine, "-I me -n zone-a -V +50m -z + --dry-run");
-    assert!(counted.code == 2 && counted.stderr.contains("name one here"), "{counted:?}");
+    assert!(counted.code == 2 && counted.stderr.contains("give a number here"), "{counted:?}");
 }
 
-/// A strict device has no command that says why, and this key may not read the template either.
+/// A strict device has no command that explains, and this key may not read the template either.
 #[test]
 fn a_dry_run_that_cannot_ask_says_so_and_does_not_speak_of_a_refusal() {
     let device = sshsm_simulator::Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();
@@ -452,7 +454,7 @@ fn a_dry_run_that_cannot_ask_says_so_and_does_not_speak_of_a_refusal() {
     assert!(dry.code != 0 && !dry.stderr.contains("by the template"), "{dry:?}");
     assert!(dry.stderr.contains("get template"), "{dry:?}");
     let signed = sign(&machine, "--auth-key 2 -I i -n a -V NOW:+3600");
-    assert_eq!(signed.code, 0, "what it could not foretell: {signed:?}");
+    assert_eq!(signed.code, 0, "which it could not predict: {signed:?}");
 }
 
 #[test]
@@ -463,7 +465,7 @@ fn a_sealed_template_stays() {
     assert_eq!(machine.run(&["template", "show", "10"]).code, 0);
 }
 
-/// As on a YubiHSM 2, which reads no tag of ours.
+/// As on a YubiHSM 2, which knows no extension tags.
 #[test]
 fn a_strict_device_refuses_under_rules_that_it_does_not_know_and_the_reason_is_told() {
     let device = sshsm_simulator::Simulator::memory().strict_yubihsm2().start().unwrap().serve().unwrap();

@@ -1,5 +1,5 @@
-//! `sshsm board seal|lock`, and what an RP2350 makes of what they write: a model of its OTP and of how its boot ROM looks at
-//! an image, written from the datasheet and without this program's own reader.
+//! `sshsm board seal|lock`, and how an RP2350 treats their output: a model of its OTP and of its boot ROM's
+//! checks, written from the datasheet and without this program's own parser.
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 #![allow(clippy::cast_possible_truncation, reason = "words of images that are small")]
 
@@ -87,7 +87,7 @@ fn word(flash: &[u8], at: usize) -> u32 {
     flash.get(at..at + 4).map_or(0, |bytes| u32::from_le_bytes(bytes.try_into().unwrap()))
 }
 
-/// A block's place and its items, each with its place: kind, words.
+/// A block's position and its items, each with its position: kind, words.
 type Items = (usize, Vec<(u8, usize, Vec<u32>)>);
 
 fn block(flash: &[u8], at: usize) -> Option<(Items, i32)> {
@@ -137,7 +137,7 @@ fn signed_by(flash: &[u8], (at, items): &Items) -> Option<[u8; 32]> {
     if (map[0] >> 24, map.len(), hash[0] >> 24, signature[0] >> 24, signature.len()) != (1, 4, 1, 1, 33) {
         return None;
     }
-    // The image itself, where it runs, and all of it that lies before the definition.
+    // The image itself, where it runs, and all of it that comes before the definition.
     let from = (0x1000_0000 + *map_at as u32).wrapping_add(map[1]);
     if (from, map[2], map[3] as usize) != (0x1000_0000, 0x1000_0000, *at) {
         return None;
@@ -182,8 +182,8 @@ fn uf2(flash: &[u8]) -> Vec<u8> {
     blocks.flatten().collect()
 }
 
-/// A key as `openssl ecparam -name secp256k1 -genkey` writes it, as `openssl pkcs8 -topk8 -nocrypt` and `openssl ec -pubout`
-/// make of it, and what OTP holds of it.
+/// A key as `openssl ecparam -name secp256k1 -genkey` writes it, as `openssl pkcs8 -topk8 -nocrypt` and
+/// `openssl ec -pubout` convert it, and its form in OTP.
 const SEC1: &str = "\
 -----BEGIN EC PARAMETERS-----
 BgUrgQQACg==
@@ -273,7 +273,7 @@ fn a_locked_board_starts_what_its_key_signed_and_nothing_else() {
     let locked = programmed(usize::MAX, true);
     assert!(locked.starts(&signed));
     assert!(!locked.starts(&flash) && !locked.starts(&foreign));
-    // What runs, what says what runs, the key and the signature.
+    // The code, its description, the key and the signature.
     let block = flash.len().next_multiple_of(256);
     for at in (0..block).step_by(97).chain(block..block + 32).chain(block + 36..block + 164) {
         let mut damaged = signed.clone();
@@ -315,7 +315,7 @@ fn each_step_of_the_plan_leaves_a_board_that_starts_the_signed_image() {
             1 << 13 | 1 << 18 | 1 << 19 | drive,
             "OTP boot, PICOBOOT, UART, the drive"
         );
-        assert_eq!(otp.0[0xf85], 0x15_1515, "the keys' page is read-only for everybody");
+        assert_eq!(otp.0[0xf85], 0x15_1515, "the keys' page is read-only for everyone");
     }
 }
 

@@ -1,5 +1,5 @@
-//! The real binary and a device on a serial port: the simulator on a virtual one, and fakes for what a good device
-//! never does.
+//! The real binary and a device on a serial port: the simulator on a virtual one, and fakes for things that a
+//! good device never does.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -33,7 +33,7 @@ fn against(play: impl FnOnce(File) + Send + 'static) -> (Run, String) {
     (run, path)
 }
 
-/// Reads requests until one is of the kind wanted; its number.
+/// Reads requests until one is of the wanted kind; returns its number.
 fn number_of(port: &mut File, wanted: fn(&Request<'_>) -> bool) -> u32 {
     let mut deframer = Deframer::new();
     loop {
@@ -136,7 +136,7 @@ fn a_port_that_is_not_there_and_one_that_is_no_port_are_told_apart() {
     assert!(none.stderr.contains("no device at serial:/dev/sshsm-none"), "{none:?}");
     let file = Machine::with_device("serial:/dev/null").run(&["key", "list"]);
     assert_eq!(file.code, 3, "{file:?}");
-    assert!(file.stderr.contains("/dev/null is not an sshsm device: it is no serial port"), "{file:?}");
+    assert!(file.stderr.contains("/dev/null is not an sshsm device: it is not a serial port"), "{file:?}");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_port_that_says_something_else_is_no_device() {
     });
     assert_eq!(run.code, 3, "{run:?}");
     assert!(
-        run.stderr.contains(&format!("{path} is not an sshsm device: it says something else")),
+        run.stderr.contains(&format!("{path} is not an sshsm device: it sends something else")),
         "{run:?}"
     );
 }
@@ -203,7 +203,7 @@ fn a_board_that_dies_in_mid_command_is_given_up() {
     let (run, _) = against(|port| {
         let mut fake = Fake::new(port, "fake");
         fake.message();
-        // It takes what it is told, and says nothing any more.
+        // It accepts data, and no longer answers.
         while fake.port.read(&mut [0; 64]).is_ok() {}
     });
     assert_eq!(run.code, 3, "{run:?}");
@@ -276,10 +276,10 @@ fn the_reader_is_told_to_touch_a_device_that_waits_for_it_before_it_signs() {
 }
 
 #[test]
-fn a_board_that_is_busy_for_somebody_who_left_is_waited_for() {
+fn a_board_that_is_busy_for_a_departed_client_is_waited_for() {
     let (run, _) = against(|port| {
         let mut fake = Fake::new(port, "fake");
-        // Somebody's command, taken before the port is opened by the next.
+        // Another client's command, accepted before the port is opened by the next.
         let mut frame = [0; 64];
         let length = sshsm_protocol::link::encode(1, &Request::Transact(&[1, 0, 0]), &mut frame).unwrap();
         for &byte in &frame[..length] {

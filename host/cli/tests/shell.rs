@@ -12,7 +12,7 @@ use std::{
 
 use machine::Machine;
 
-/// The output of a program, or none where it is not installed.
+/// The output of a program, or none if it is not installed.
 fn output(program: &mut Command) -> Option<Output> {
     program.output().ok()
 }
@@ -59,7 +59,7 @@ fn every_command_has_a_man_page_that_man_renders_without_a_warning() {
         }
     }
     assert_eq!(machine.without_password(&["man", "new/folder"]).code, 0);
-    assert!(machine.path("new/folder/sshsm.1").exists(), "a folder is made where there is none");
+    assert!(machine.path("new/folder/sshsm.1").exists(), "a missing folder is created");
     machine.write("file", "");
     let missing = machine.without_password(&["man", "file"]);
     assert!(missing.code == 6 && missing.stderr.contains("file"), "{missing:?}");

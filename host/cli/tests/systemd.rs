@@ -1,5 +1,5 @@
-//! The units of systemd that are shipped: well-formed, closed to what they do not need, and reloaded by a signal that the
-//! service knows.
+//! The systemd units that are shipped: well-formed, denied what they do not need, and reloaded by a signal
+//! that the service knows.
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up has failed")]
 
 use std::{fs, path::Path, process::Command};
@@ -34,8 +34,8 @@ fn systemd_reads_every_unit_and_finds_nothing_wrong() {
     }
 }
 
-/// systemd's own measure, from 0 to 10 (here 0 to 100); what it counts beyond is what the services are there for: sockets,
-/// the network, and for the agent the user's files.
+/// systemd's own measure, from 0 to 10 (here 0 to 100); what it still counts is what the services need:
+/// sockets, the network, and for the agent the user's files.
 #[test]
 fn a_service_is_closed_to_what_it_does_not_need() {
     let analyze = needs!(program("systemd-analyze", "systemd"));

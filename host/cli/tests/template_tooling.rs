@@ -43,7 +43,8 @@ fn the_documented_template_has_no_warnings_and_one_of_yubihsm_s_six_tags_has() {
     assert!(plain.stderr.contains("1 errors and"), "{plain:?}");
 }
 
-/// A CA's certificate with something behind it, and a request with something behind it, are judged as what they are.
+/// A CA's certificate followed by something, and a request followed by something, are judged as what they
+/// are.
 #[test]
 fn what_stands_behind_a_request_or_a_certificate_is_noticed_and_stops_no_other_file() {
     use base64ct::{Base64, Encoding as _};
@@ -78,11 +79,11 @@ fn what_stands_behind_a_request_or_a_certificate_is_noticed_and_stops_no_other_f
         let run = check(&[name]);
         assert!(run.code == 1 && run.stderr.contains("the certificate's signature is malformed"), "{run:?}");
     }
-    // The device's words for what it is sent.
+    // The device's answer to what it is sent.
     let long = check(&["long.req"]);
     assert!(long.code == 5 && long.stdout.contains("request"), "{long:?}");
     assert!(long.stdout.contains("malformed: ") && long.stdout.contains("2 bytes after"), "{long:?}");
-    // Each is tried; what could not be judged counts more than what was refused.
+    // Each is tried; a file that could not be judged counts more than one that was refused.
     let all = check(&["behind.pub", "user-cert.pub", "absent.pub", "long.req", "user-cert.req"]);
     assert_eq!(all.code, 6, "{all:?}");
     assert!(all.stderr.contains("behind.pub not judged: ") && all.stderr.contains("absent.pub not judged: "));
@@ -210,7 +211,7 @@ fn a_template_that_says_something_else_fails_its_tests() {
     assert_eq!(unwritten.code, 6, "{unwritten:?}");
 }
 
-/// What a suite says offline, a device with the same memory says, too.
+/// A suite gives the same verdicts offline as a device with the same state.
 #[test]
 fn a_suite_says_what_a_device_says() {
     let machine = machine();

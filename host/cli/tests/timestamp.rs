@@ -1,5 +1,5 @@
-//! The timestamp authority: a key in an ssh-agent, requests in files, and the service over HTTP, with everything that a
-//! service can do wrong.
+//! The timestamp authority: a key in an ssh-agent, requests in files, and the service over HTTP, with
+//! everything that a service can do wrong.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ use sshsm_tests::{
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
-/// `sshsm timestamp serve`, with what it said.
+/// `sshsm timestamp serve`, with its output.
 struct Service {
     child: Child,
     url: String,
@@ -69,7 +69,7 @@ impl Service {
         exchange(&self.url, head, body)
     }
 
-    /// What it told on stderr, once it has ended in order.
+    /// Its output on stderr, once it has ended in order.
     fn end(mut self) -> String {
         assert!(Command::new("kill").arg(self.child.id().to_string()).status().unwrap().success());
         let mut told = String::new();
@@ -238,7 +238,7 @@ fn every_path_counts_towards_the_rate_of_a_client() {
         assert_eq!(service.request(head, b"").0, expected, "{head}");
     }
     assert_eq!(service.request("POST /v1/timestamp", &[7; 32]).0, 429);
-    // And so do those who are not let in.
+    // And so do those who are not admitted.
     machine.write("tokens", TOKEN);
     let service = Service::start(&machine, &["--rate", "2/h", "--token-file", "tokens"]);
     let statuses = [(); 4].map(|()| service.request("GET /v1/key", b"").0);
@@ -269,7 +269,7 @@ fn clients_from_many_addresses_get_no_more_than_all_of_them_may() {
 }
 
 #[test]
-fn whoever_tries_tokens_is_slowed_down_until_not_even_the_right_one_is_looked_at() {
+fn trying_tokens_is_slowed_down_until_not_even_the_right_one_is_checked() {
     let machine = machine();
     machine.write("tokens", TOKEN);
     let ask = |service: &Service, token: &str| {
@@ -309,7 +309,7 @@ fn requests_that_a_web_page_could_have_sent_are_refused() {
     let named = Service::start(&machine, &["--allow-host", "time.example.com"]);
     assert_eq!(ask(&named, "time.example.com:8322", ""), "200");
     assert_eq!(ask(&named, "evil.example", ""), "403");
-    // A page has no token, so that whoever has one may call the service what it likes.
+    // A page has no token, so a client with one may call the service by any name.
     let known = Service::start(&machine, &["--token-file", "tokens"]);
     assert_eq!(ask(&known, "time.example.com", &format!("Authorization: Bearer {TOKEN}\r\n")), "200");
 }
@@ -460,10 +460,7 @@ fn a_service_that_is_down_or_speaks_otherwise_is_told_apart() {
             "HTTP status 302",
         ),
         ("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n", "HTTP status 500"),
-        (
-            "HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\nno\x1b[31m!\n",
-            "cannot vouch for the time: no\\u{1b}[31m!",
-        ),
+        ("HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\nno\x1b[31m!\n", "cannot sign the time: no\\u{1b}[31m!"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "no timestamp: it has 5 bytes"),
         ("SSH-2.0-OpenSSH_9.2\r\n", "no timestamp"),
     ] {
@@ -479,7 +476,8 @@ fn fake(answer: Vec<u8>, after: Duration) -> String {
     thread::spawn(move || {
         for stream in listener.incoming() {
             let mut stream = stream.unwrap();
-            // Head and digest come in one or two pieces; either way the end of the head is there after the first.
+            // Head and digest arrive in one or two pieces; either way the end of the head is there after the
+            // first.
             let _ = stream.read(&mut [0; 4096]);
             thread::sleep(after);
             let _ = stream.write_all(&answer);
@@ -504,7 +502,7 @@ fn a_service_that_does_not_answer_in_time_is_slow() {
     assert!(begin.elapsed() < Duration::from_secs(30));
 }
 
-/// A service of the library's own, with the clock and the key that a test gives it.
+/// The library's own service, with the clock and the key that a test supplies.
 fn service(settings: Settings) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -558,7 +556,7 @@ fn a_clock_that_follows_no_other_signs_nothing() {
     assert!(metrics.contains("{result=\"clock_unsynchronised\"} 1\n"), "{metrics}");
 }
 
-/// What systemd knows is asked of `timedatectl`, here one that says what the test wants.
+/// systemd's knowledge is obtained from `timedatectl`, here one that prints what the test wants.
 #[test]
 fn the_system_is_asked_whether_its_clock_is_synchronised() {
     for (says, status, told) in [
@@ -751,7 +749,7 @@ fn the_vendors_request_file_is_read_and_written_the_same() {
     let verified =
         machine.run(&["timestamp", "verify", "--template", "t.bin", "hw.timed.req", "--format", "json"]);
     assert_eq!(verified.json()["valid"], true);
-    // Written anew with our own key: the same request behind another time and signature of the same lengths.
+    // Rebuilt with our own key: the same request after another time and signature of the same lengths.
     machine.timestamp_key("timestamp");
     let line = ["timestamp", "sign", "--key", "timestamp", "hw.timed.req", "-o", "ours"];
     assert_eq!(machine.run(&line).code, 0);
@@ -871,7 +869,7 @@ fn an_ssh_agent_that_is_absent_lacks_the_key_or_refuses_is_told_apart() {
     with(socket, "refuses to sign with the key SHA256:");
 }
 
-/// One that is not there, one that is no request, one whose output is in the way: the others are signed.
+/// One that does not exist, one that is not a request, one whose output is in the way: the others are signed.
 #[test]
 fn a_request_that_fails_does_not_stop_the_others_and_is_named() {
     let machine = machine();
@@ -942,14 +940,14 @@ fn a_wrong_timestamp_key_is_named_with_the_one_that_is_wanted() {
     let run = sign(&machine, &["--timestamp", "timestamp", "-n", "root"]);
     assert!(run.code != 0 && !run.stderr.contains(&wanted), "{run:?}");
 
-    // A service, which says what its key is.
+    // A service, which reports its key.
     let service = Service::start(&machine, &[]);
     let pinned = ["--timestamp", &service.url, "--timestamp-public-key", "other.pub"];
     let run = sign(&machine, &pinned);
     assert!(run.stderr.contains(&format!("{found} is wanted")), "{run:?}");
     assert!(run.stderr.contains(&format!("signs with {wanted}")), "{run:?}");
 
-    // A file does not say whose its signature is.
+    // A file does not say whose signature it contains.
     let saved = sign(&machine, &["--timestamp", "other", "--save-request"]);
     assert_ne!(saved.code, 0);
     let run = machine.run(&["template", "check", "t.toml", "user-cert.req"]);
@@ -982,19 +980,19 @@ fn a_hang_up_has_the_service_read_its_tokens_again_and_a_broken_file_changes_not
     };
     assert_eq!((status(TOKEN), status(other)), (200, 401));
     machine.write("tokens", &format!("# new\n{other}\n"));
-    assert_eq!((status(TOKEN), status(other)), (200, 401), "not before it is told");
+    assert_eq!((status(TOKEN), status(other)), (200, 401), "not before the signal");
     hang_up("1 token read again from tokens");
     assert_eq!((status(TOKEN), status(other)), (401, 200));
     machine.write("tokens", &format!("{TOKEN}\nshort\n"));
-    hang_up("the old ones go on: tokens: the token on line 2 is shorter");
+    hang_up("the old ones stay in force: tokens: the token on line 2 is shorter");
     assert_eq!((status(TOKEN), status(other)), (401, 200));
     fs::set_permissions(machine.path("tokens"), fs::Permissions::from_mode(0o644)).unwrap();
-    hang_up("the old ones go on: cannot read tokens: it is a secret");
+    hang_up("the old ones stay in force: cannot read tokens: it is a secret");
     fs::remove_file(machine.path("tokens")).unwrap();
-    hang_up("the old ones go on: cannot read tokens");
+    hang_up("the old ones stay in force: cannot read tokens");
     assert_eq!((status(TOKEN), status(other)), (401, 200));
 
-    // Without tokens it goes on as well.
+    // Without tokens it keeps running as well.
     let service = Service::start(&machine, &[]);
     let pid = service.child.id().to_string();
     assert!(Command::new("kill").args(["-HUP", &pid]).status().unwrap().success());

@@ -1,16 +1,18 @@
-//! What every command says: its help, a success and a typical failure, in text and JSON, word for word.
+//! The output of every command: its help, a success and a typical failure, in text and JSON, word for word.
 //!
-//! A file in `transcripts/` is a session at a shell, on a machine of its own with a fresh simulator in `device`. Lines that
-//! begin with `$ ` are typed; behind each stand the exit code (`? `), stdout (`| `) and stderr (`! `). What differs from
-//! run to run (dates, keys, fingerprints, paths) is a name in brackets. The files in `transcripts/help/` are what `--help`
-//! says, one for each command of the tree.
+//! A file in `transcripts/` is a session at a shell, on a separate machine with a fresh simulator in
+//! `device`. Lines that begin with `$ ` are typed; each is followed by the exit code (`? `), stdout (`| `)
+//! and stderr (`! `). Values that differ from run to run (dates, keys, fingerprints, paths) are replaced by a
+//! name in brackets. The files in `transcripts/help/` are the output of `--help`, one for each command of the
+//! tree.
 //!
 //! After a command was added or changed, write its `$ ` lines into a file, and then
 //!
 //!     SNAPSHOTS=overwrite cargo test -p sshsm --test transcripts
 //!
-//! fills in the rest, makes the files of `--help`, and removes those of commands that are gone. Read the difference before
-//! it is committed. `every_command_has_a_success_and_a_failure` says which commands lack a line.
+//! fills in the rest, creates the files of `--help`, and removes those of commands that are gone. Read the
+//! difference before you commit it. `every_command_has_a_success_and_a_failure` says which commands lack a
+//! line.
 
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot be set up has failed")]
 
@@ -31,17 +33,17 @@ use snapbox::{Data, Redactions};
 
 /// Commands that have no success here, and why.
 const NO_SUCCESS: [(&str, &str); 8] = [
-    ("audit follow", "it goes on until it is stopped: tests/audit.rs"),
+    ("audit follow", "it runs until it is stopped: tests/audit.rs"),
     ("timestamp serve", "it serves until it is stopped: tests/timestamp.rs"),
     ("connector", "it serves until it is stopped: tests/connector.rs"),
     ("device log", "of a board on a serial port: tests/serial.rs"),
     ("device status", "of a board on a serial port: tests/serial.rs"),
-    ("flash", "gives a board its firmware: tests/flash.rs"),
+    ("flash", "installs a board's firmware: tests/flash.rs"),
     ("board seal", "signs an image of a megabyte: tests/secure_boot.rs"),
-    ("device list", "what is plugged in differs"),
+    ("device list", "the devices plugged in differ"),
 ];
 /// Commands that have no failure here, and why.
-const NO_FAILURE: [(&str, &str); 1] = [("device list", "what is plugged in differs")];
+const NO_FAILURE: [(&str, &str); 1] = [("device list", "the devices plugged in differ")];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/transcripts")
@@ -59,7 +61,7 @@ fn is(path: &Path, found: &str) {
     }
     let expected = fs::read_to_string(path).unwrap_or_default();
     if found != expected {
-        eprintln!("{} differs; SNAPSHOTS=overwrite writes it anew", path.display());
+        eprintln!("{} differs; SNAPSHOTS=overwrite rewrites it", path.display());
         snapbox::Assert::new().eq(Data::text(found.to_owned()).raw(), Data::text(expected).raw());
     }
 }
@@ -92,7 +94,7 @@ fn redactions(machine: &Machine) -> Redactions {
     redactions
 }
 
-/// What the lines that are typed in a transcript do, on a machine of their own.
+/// The result of typing a transcript's lines, on a separate machine.
 fn replay(transcript: &str) -> String {
     let machine = Machine::new();
     machine.timestamp_key("timestamp");
@@ -136,7 +138,7 @@ fn files() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Every command that is none of several, by the words that name it.
+/// Every command without subcommands, by the words that name it.
 fn commands(command: &clap::Command, before: &str, all: &mut BTreeMap<String, clap::Command>) {
     for subcommand in command.get_subcommands().filter(|subcommand| !subcommand.is_hide_set()) {
         let name = format!("{before} {}", subcommand.get_name()).trim_start().to_owned();
@@ -167,7 +169,7 @@ fn every_command_says_what_it_takes() {
         let words: Vec<&str> = name.split_whitespace().chain(["--help"]).collect();
         let run = machine.without_password(&words);
         assert_eq!((run.code, run.stderr.as_str()), (0, ""), "{run:?}");
-        assert!(!run.stdout.contains('\x1b'), "no colours where nobody looks: {run:?}");
+        assert!(!run.stdout.contains('\x1b'), "no colours without a terminal: {run:?}");
         let text: String = run.stdout.lines().map(|line| format!("{}\n", line.trim_end())).collect();
         is(&folder().join("help").join(&file), &text);
         expected.insert(file);

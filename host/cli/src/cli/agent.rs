@@ -1,10 +1,11 @@
 //! `sshsm agent`: CA keys for `ssh-keygen -Us`, and for nothing else.
 //!
-//! The socket lies in a directory of its own that only its user can enter, or takes the place that `-a` names from there;
-//! nobody else could ever open it. It goes when the agent ends.
+//! The socket is in a directory of its own that only its user can enter, or is moved from there to the path
+//! given by `-a`; no other user could ever open it. It is removed when the agent ends.
 //!
-//! Whoever reaches the socket, from a host that it is forwarded to as well, can ask without end. What is refused before the
-//! template is asked leaves nothing in the ledger, and of what the template refuses there is room for some an hour.
+//! A process that reaches the socket, including from a host that it is forwarded to, can ask any number of
+//! times. Requests refused before the template is consulted leave nothing in the ledger, and of those that
+//! the template refuses, a limited number an hour is recorded.
 
 use std::{
     collections::VecDeque,
@@ -52,7 +53,7 @@ use sshsm_ca::{
     timestamp::TimestampSource,
 };
 
-/// How many requests that a template refused the ledger takes in [`REFUSALS_TIME`]. One can have 9 KB.
+/// How many requests refused by a template the ledger takes in [`REFUSALS_TIME`]. One can have 9 KB.
 const REFUSALS: usize = 16;
 const REFUSALS_TIME: Duration = Duration::from_secs(3600);
 /// How many things that were refused are printed in [`LINES_TIME`].
@@ -69,7 +70,8 @@ pub(super) struct Agent {
     /// Path of the socket; fd:// takes the one that systemd opened. By default it is in a new directory
     #[arg(short = 'a', long, value_name = "SOCKET")]
     socket: Option<PathBuf>,
-    /// Ask before each signature, with SSH_ASKPASS or on the terminal; sign nothing where neither is there
+    /// Ask before each signature, with SSH_ASKPASS or on the terminal; if neither is available, nothing is
+    /// signed
     #[arg(short = 'c', long)]
     confirm: bool,
     /// Sign also for connections that ssh forwards from another host (ssh -A)
@@ -80,7 +82,7 @@ pub(super) struct Agent {
     command: Vec<OsString>,
 }
 
-/// What the agent is, as JSON shows it.
+/// The agent's address and keys, as JSON shows them.
 #[derive(Serialize)]
 struct Report {
     socket: Option<String>,
@@ -198,7 +200,7 @@ fn report(context: &Context, identities: &[CaIdentity], socket: Option<&Socket>)
     Ok(())
 }
 
-/// Gives standard output up: a shell that runs this in `$(… &)` waits for its end.
+/// Closes standard output: a shell that runs this in `$(… &)` waits for its end.
 fn leave_stdout() -> io::Result<()> {
     rustix::stdio::dup2_stdout(File::options().write(true).open("/dev/null")?)?;
     Ok(())
@@ -278,7 +280,7 @@ struct Authorities {
     allow_forwarding: bool,
     /// Requests that a template refused, in the ledger.
     refusals: Budget,
-    /// What is printed of refusals.
+    /// How many refusals are still printed.
     lines: Budget,
 }
 
@@ -292,7 +294,7 @@ impl Authorities {
         }
     }
 
-    /// Whether the person who is asked, if one is, wants the certificate signed.
+    /// Whether the user, if asked, wants the certificate signed.
     fn is_wanted(&self, identity: &CaIdentity, content: &Content, forwarded: bool) -> bool {
         let Some(asking) = &self.confirm else { return true };
         let _one_at_a_time = asking.lock().unwrap_or_else(PoisonError::into_inner);
@@ -323,7 +325,7 @@ impl Authorities {
         ca.algorithm = order.rsa;
         let (subject, _) = request.keys().map_err(|error| CliError::because("the request", error))?;
         let serial = Serial::Given(content.serial);
-        // Before the ledger hears of it: what comes to no device is nothing that was asked of one.
+        // Before the ledger records it: a request that reaches no device was not sent to one.
         let timed = TimedRequest::of(request.clone(), source.as_mut())?;
         at_a_device(ca, |signer| {
             let refused = |signer: &dyn Signer, table: &str| {
@@ -335,7 +337,7 @@ impl Authorities {
                     table.trim_end()
                 ));
             };
-            // The ledger has enough refusals for now, so that the verdict comes first.
+            // The ledger has enough refusals for now, so the verdict comes first.
             if self.refusals.is_spent() {
                 let verdict = signer.explain(&timed)?;
                 if !verdict.is_allowed() {
@@ -377,7 +379,7 @@ impl Authorities {
     }
 }
 
-/// What a person is asked.
+/// The question for the user.
 fn question(identity: &CaIdentity, content: &Content, forwarded: bool) -> String {
     let principals = match content.principals.as_slice() {
         [] => "no principals".to_owned(),
@@ -392,7 +394,7 @@ fn question(identity: &CaIdentity, content: &Content, forwarded: bool) -> String
         content.kind,
         short(&content.key_id),
         sign::validity_in_words(content.validity),
-        if forwarded { ", asked for from ANOTHER HOST over a forwarded connection" } else { "" }
+        if forwarded { ", requested from ANOTHER HOST over a forwarded connection" } else { "" }
     )
 }
 
@@ -439,7 +441,7 @@ impl Authority for Authorities {
 
     fn refused(&self, refusal: &Refusal) {
         self.grumble(match refusal {
-            // What it is says enough; what it is not would say nothing.
+            // Its kind says enough; the parsing error would say nothing.
             Refusal::NotACertificate { data, .. } if data.is_known() => format!("refused: {refusal}"),
             _ => format!("refused: {}", line(refusal)),
         });
@@ -453,7 +455,7 @@ impl Authority for Authorities {
 /// The agent's socket, removed at the end.
 struct Socket {
     path: PathBuf,
-    // Removed with what is in it.
+    // Removed with its contents.
     _directory: Option<TempDir>,
 }
 
@@ -464,7 +466,7 @@ impl Drop for Socket {
     }
 }
 
-/// A listener, and its socket unless somebody else opened it.
+/// A listener, and its socket unless another process opened it.
 fn open(place: Option<&Path>) -> Result<(UnixListener, Option<Socket>), CliError> {
     if place == Some(Path::new("fd://")) {
         return handed_over().map(|listener| (listener, None));
@@ -480,7 +482,7 @@ fn open(place: Option<&Path>) -> Result<(UnixListener, Option<Socket>), CliError
     if let Some(place) = place {
         free(place).map_err(failed)?;
     }
-    // Only its user may enter, so that nobody comes between the socket and its permissions.
+    // Only its user may enter, so that no one can interfere before the socket's permissions are set.
     let directory = tempfile::Builder::new()
         .prefix("sshsm-agent-")
         .permissions(Permissions::from_mode(0o700))
@@ -514,7 +516,7 @@ fn handed_over() -> Result<UnixListener, CliError> {
     }
 }
 
-/// Whether a socket may be put at a place: nothing is there, or one that nobody listens to any more.
+/// Whether a socket may be put at a path: nothing is there, or a socket that no one listens to any more.
 fn free(place: &Path) -> io::Result<()> {
     match fs::symlink_metadata(place) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -551,7 +553,7 @@ async fn command(
     let status = tokio::select! {
         status = &mut status => status,
         () = &mut ended => {
-            // On a terminal it was told as well; the agent ends when the command does.
+            // On a terminal it was printed as well; the agent ends when the command does.
             if let Some(pid) = pid {
                 let _ = kill_process(pid, Signal::TERM);
             }

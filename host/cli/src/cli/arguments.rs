@@ -1,4 +1,4 @@
-//! What an argument's text means: ids, domains, capabilities, algorithms, serial numbers.
+//! Parsing arguments: ids, domains, capabilities, algorithms, serial numbers.
 
 use std::{
     convert::Infallible,
@@ -26,12 +26,12 @@ use sshsm_ca::{
     validity::{Validity, ValidityError},
 };
 
-/// Why an argument is not what it should be; clap shows it after the argument's name.
+/// Why an argument is invalid; clap shows it after the argument's name.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ArgumentError {
     #[error("an id is a number from 1 to 65534, decimal or hexadecimal (0x…)")]
     Id,
-    #[error("domains are \"all\" or numbers from 1 to 16 with commas between, such as 1,5")]
+    #[error("domains are \"all\" or numbers from 1 to 16 separated by commas, such as 1,5")]
     Domains,
     #[error("unknown capability {0:?}; known are all, none, {names}", names = capability_names())]
     Capability(String),
@@ -72,7 +72,7 @@ pub(crate) fn object_id(text: &str) -> Result<ObjectId, ArgumentError> {
     number(text).and_then(|id| ObjectId::new(id).ok()).ok_or(ArgumentError::Id)
 }
 
-/// A template: on the device that enforces it, or in a file where this program does.
+/// A template: on the device that enforces it, or in a file if this program does.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum TemplateName {
     Id(ObjectId),
@@ -236,7 +236,7 @@ pub(crate) fn now(text: &str) -> Result<Now, ArgumentError> {
 }
 
 /// Serial numbers as `ssh-keygen -z` takes them: one for all certificates, `+n`, counting up from n; or `+`,
-/// the next ones of the ledger.
+/// the ledger's next ones.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Serials {
     Same(u64),

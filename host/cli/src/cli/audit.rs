@@ -22,7 +22,8 @@ use sshsm_client::{ClientError, Session};
 /// Arguments of `audit`.
 #[derive(Debug, Args)]
 pub(super) struct Audit {
-    /// The journal; otherwise audit-SERIAL.jsonl beside the ledger's usual place, for the device's serial number
+    /// The journal; by default audit-SERIAL.jsonl next to the ledger's default location, for the device's
+    /// serial number
     #[arg(long, global = true, value_name = "FILE")]
     journal: Option<PathBuf>,
     #[command(subcommand)]
@@ -37,13 +38,14 @@ enum Verb {
         /// Every command that it can log, and not only the signing of certificates
         #[arg(long)]
         all: bool,
-        /// Every command, and refuse them while the log is full: something must read it then, as `audit follow` does
+        /// Every command, and refuse commands while the log is full: then something must keep reading it,
+        /// such as `audit follow`
         #[arg(long)]
         force: bool,
     },
     /// Have the device log its starts only
     Disable,
-    /// Read the device's log, check it, store what is new, and have the device forget it
+    /// Read the device's log, check it, store what is new, and let the device discard it
     Log(Reading),
     /// The same again and again, until it is stopped; JSON is one entry a line
     Follow {
@@ -59,10 +61,10 @@ enum Verb {
     Export,
     /// Compare journal and ledger: every signature has its entry, and every certificate its signature
     Reconcile {
-        /// Take the journal as it is, and do not read the device's log first
+        /// Use the journal as it is, without reading the device's log first
         #[arg(long)]
         offline: bool,
-        /// Another ledger whose certificates this device signed, too, as that of another host; may be given several times
+        /// The ledger of another host that signs with this device, to be included; may be repeated
         #[arg(long, value_name = "LEDGER")]
         with: Vec<PathBuf>,
     },
@@ -78,10 +80,10 @@ fn interval(text: &str) -> Result<Duration, String> {
 /// How the log is read.
 #[derive(Debug, Args)]
 struct Reading {
-    /// The device keeps what was stored
+    /// Let the device keep the entries that were stored
     #[arg(long)]
     keep: bool,
-    /// Store a log that contradicts the journal, behind a note that says so
+    /// Store a log that contradicts the journal, after a note that says so
     #[arg(long)]
     accept_break: bool,
 }
@@ -119,8 +121,8 @@ impl Audit {
         }
     }
 
-    /// Ends with the first error, but for a device that was there and is away: it may come back, and a full log would make
-    /// it refuse commands.
+    /// Ends with the first error, unless a device that was there has gone away: it may come back, and a full
+    /// log would make it refuse commands.
     fn follow(&self, context: &Context, reading: &Reading, interval: Duration) -> Result<(), CliError> {
         let (mut found, mut away) = (false, false);
         loop {
@@ -165,13 +167,14 @@ impl Audit {
         let mut session: Session<'_> = context.session(&mut client)?;
         match journal.update(&mut session, ledger.as_mut(), reading.keep, reading.accept_break) {
             Ok(update) => Ok((journal, update)),
-            // As one, so that `follow` sees a device that went away.
+            // As a client error, so that `follow` sees a device that went away.
             Err(AuditError::Client(error)) => Err(error.into()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// The journal as it is; the device is only asked for its serial number, and not even that with --journal.
+    /// The journal in its current state; the device is only asked for its serial number, and not even that
+    /// with --journal.
     fn read(&self, context: &Context) -> Result<Journal, CliError> {
         let path = match &self.journal {
             Some(path) => path.clone(),
@@ -272,7 +275,7 @@ impl Audit {
     }
 }
 
-/// What was read, as JSON shows it.
+/// The result of reading the log, as JSON shows it.
 #[derive(Serialize)]
 struct Fetched<'a> {
     #[serde(serialize_with = "lossy")]
@@ -282,7 +285,7 @@ struct Fetched<'a> {
     findings: &'a [Finding],
 }
 
-/// What a journal holds, as JSON shows it.
+/// The contents of a journal, as JSON shows them.
 #[derive(Serialize)]
 struct Verified<'a> {
     #[serde(serialize_with = "lossy")]
@@ -300,7 +303,7 @@ struct Verified<'a> {
 fn set(context: &Context, on: bool, all: bool, force: bool) -> Result<(), CliError> {
     let mut client = context.client_to_change()?;
     let mut session = context.session(&mut client)?;
-    // What is fixed stays so until a reset; session messages are logged by what is in them.
+    // A fixed setting stays so until a reset; session messages are logged by their content.
     let commands: Vec<_> = session
         .command_audit()?
         .into_iter()
@@ -325,7 +328,7 @@ fn set(context: &Context, on: bool, all: bool, force: bool) -> Result<(), CliErr
     Ok(())
 }
 
-/// Tells findings, and makes them an error.
+/// Prints findings, and makes them an error.
 fn found(findings: &[Finding]) -> Result<(), CliError> {
     findings.iter().for_each(output::talk);
     match findings.len() {

@@ -25,7 +25,7 @@ use sshsm_client::{
 /// The verbs of `authentication-key`.
 #[derive(Debug, Subcommand)]
 pub(super) enum AuthenticationKeyVerb {
-    /// Give the authentication key of this session (--auth-key) a new password
+    /// Change the password of this session's authentication key (--auth-key)
     Change {
         #[command(flatten)]
         new: NewPassword,
@@ -39,7 +39,7 @@ pub(super) enum AuthenticationKeyVerb {
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         #[arg(value_parser = arguments::label)]
         label: Label,
-        /// Domains that its sessions see: all, or numbers such as 1,5
+        /// Domains that its sessions can see: all, or numbers such as 1,5
         #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
         domains: Domains,
         /// What its sessions may do, with commas between; none, all
@@ -47,7 +47,7 @@ pub(super) enum AuthenticationKeyVerb {
         /// For signing and nothing else: sign-ssh-certificate,get-template (the latter explains refusals).
         #[arg(long, value_name = "NAMES", value_parser = arguments::capabilities)]
         capabilities: Capabilities,
-        /// What the objects that its sessions make may be allowed, with commas between; none, all
+        /// Capabilities that its sessions may give to objects they create, separated by commas; none, all
         #[arg(long, value_name = "NAMES", default_value = "none", value_parser = arguments::capabilities)]
         delegated: Capabilities,
         #[command(flatten)]
@@ -55,13 +55,14 @@ pub(super) enum AuthenticationKeyVerb {
     },
 }
 
-/// Where the new password comes from.
+/// The source of the new password.
 #[derive(Debug, Args)]
 pub(super) struct NewPassword {
     /// File with the new password; without it, SSHSM_NEW_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     new_password_file: Option<PathBuf>,
-    /// No password: this P-256 public key, whose private half opens sessions (--auth-key-file). It cannot be guessed
+    /// Use this P-256 public key instead of a password; its private half opens sessions (--auth-key-file). It
+    /// cannot be guessed
     #[arg(long, value_name = "FILE.pub", conflicts_with_all = ["new_password_file", "generate", "allow_weak_password"])]
     public_key: Option<PathBuf>,
     #[command(flatten)]
@@ -70,7 +71,7 @@ pub(super) struct NewPassword {
     road: Road,
 }
 
-/// What an authentication key is to be.
+/// The new secret of an authentication key.
 enum New {
     Password(AuthenticationKey),
     PublicKey(Point),
@@ -80,7 +81,7 @@ impl New {
     fn key(&self) -> NewKey<'_> {
         match self {
             Self::Password(key) => NewKey::Symmetric(key),
-            // Without the 04 that says that it is not compressed.
+            // Without the leading 04, which marks an uncompressed point.
             Self::PublicKey(point) => NewKey::Public(point.get(1..).unwrap_or_default()),
         }
     }
@@ -107,8 +108,8 @@ impl NewPassword {
 /// How new keys reach a device that has the factory's password.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Road {
-    /// Send keys over http:// to a device that has the factory's password, also to another computer without --device-key,
-    /// and to a device without P-256 keys: a relay can read them then
+    /// Send keys over http:// to a device with the factory password even to another computer without
+    /// --device-key, or to a device without P-256 keys: a relay can then read them
     #[arg(long)]
     allow_plain_http: bool,
 }
@@ -118,7 +119,7 @@ impl Road {
     pub(super) fn way(self, context: &Context, client: &mut Client) -> Result<Way, CliError> {
         let address = context.device()?;
         let agrees = client.identity().algorithms.contains(&Algorithm::Ecp256YubicoAuthentication);
-        // Before all that a relay could say so that the key would not matter.
+        // Before anything that a relay could say to make the key seem irrelevant.
         if let Some(file) = &context.globals.device_key {
             let known = super::public_point(file)?;
             return Ok(match (address.is_relayed(), agrees) {
@@ -181,18 +182,18 @@ fn change(
         return opening.change(client, key, |_, _| Ok(()));
     }
     if let Some(opening) = opening {
-        // A public key is no secret; whose device gets it is unknown all the same.
+        // A public key is not a secret; but which device gets it is not known either.
         opening.warn_if_not_identified(client.listener());
     }
     let changed = Session::open_with(client, own, credential).and_then(|mut session| {
-        // A password that is about to end could open what an earlier run left, too.
+        // A password that is being replaced could also open a key left by an earlier run.
         private_session::remove_left_behind(&mut session)?;
         session.change_authentication_key(own, new.key())?;
         session.close()
     });
     match (changed, new) {
         (Ok(()), _) => Ok(Changed::Sent),
-        // Perhaps a change over HTTP was cut short where the old key was gone and the new one not there yet.
+        // Perhaps a change over HTTP was interrupted when the old key was gone and the new one not there yet.
         (Err(ClientError::UnknownAuthenticationKey(id)), New::Password(key)) if id == own => {
             private_session::resume(client, own, key, |_, _| Ok::<_, CliError>(()))?;
             Ok(Changed::Resumed)
@@ -224,7 +225,7 @@ impl AuthenticationKeyVerb {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let (Self::Change { new } | Self::Put { new, .. }) = &self;
         let mut client = context.client_to_change()?;
-        // Both before the session begins, which does not wait for somebody who types.
+        // Both before the session begins, which does not wait for the user to type.
         let credential = context.credential(&mut client)?;
         let opening = new.road.opening(context, &mut client, &credential)?;
         let new = new.read(context)?;

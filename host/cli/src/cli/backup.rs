@@ -32,19 +32,20 @@ use sshsm_client::{
 /// The verbs of `backup`.
 #[derive(Debug, Subcommand)]
 pub(super) enum BackupVerb {
-    /// Write every object that the device lets go to a file, and the shares of the key that opens it
+    /// Write every object that the device may export to a file, and the shares of the key that opens it
     ///
-    /// Only objects made with the capability exportable-under-wrap leave a device; every other that the authentication
-    /// key sees is named. The file holds no secret that the shares do not open. Whoever has as many of them as it takes
-    /// has every key in it: give each to somebody else, and keep none beside the file.
+    /// Only objects created with the capability exportable-under-wrap leave a device; all others that the
+    /// authentication key sees are named. The file contains no secret that can be read without the shares.
+    /// Anyone with enough shares has every key in it: give each to a different person, and keep none with the
+    /// file.
     Create(Create),
-    /// Bring the objects of a backup onto the device, which keeps what it has
+    /// Import the objects of a backup into the device, which keeps what it has
     ///
-    /// Asks for the shares line by line and says at once when a line is mistyped. Try it on a simulator first:
-    /// --device sim:DIR. What a device remembers is in no backup: quotas, serial numbers and clocks of templates, the
-    /// audit log and the device's options begin anew.
+    /// Asks for the shares line by line and reports mistyped lines at once. Try it on a simulator first:
+    /// --device sim:DIR. A backup does not contain state that a device keeps: quotas, serial numbers and
+    /// clocks of templates, the audit log and the device's options start over.
     Restore(Restore),
-    /// Show what is in a backup; needs no device
+    /// Show the contents of a backup; needs no device
     Show {
         /// The backup
         #[arg(value_name = "FILE")]
@@ -54,19 +55,20 @@ pub(super) enum BackupVerb {
     },
 }
 
-/// What `backup create` is told.
+/// The arguments of `backup create`.
 #[derive(Debug, Args)]
 pub(super) struct Create {
     /// The backup: a new file, or a directory for it
     #[arg(value_name = "FILE|DIR")]
     path: PathBuf,
-    /// How many shares it takes to restore
+    /// How many shares are needed to restore
     #[arg(short = 'm', long, value_name = "M", default_value = "2")]
     threshold: u8,
     /// How many shares to make
     #[arg(short = 'n', long, value_name = "N", default_value = "3")]
     shares: u8,
-    /// Write each share to a file of its own in this directory, readable by you only; without it, they go to stdout
+    /// Write each share to a file of its own in this directory, readable by you only; by default they go to
+    /// stdout
     #[arg(long, value_name = "DIR")]
     shares_to: Option<PathBuf>,
     /// Leave the wrap key on the device
@@ -76,7 +78,7 @@ pub(super) struct Create {
     road: Road,
 }
 
-/// What `backup restore` is told.
+/// The arguments of `backup restore`.
 #[derive(Debug, Args)]
 pub(super) struct Restore {
     /// The backup
@@ -87,7 +89,7 @@ pub(super) struct Restore {
     /// Leave the wrap key on the device
     #[arg(long)]
     keep_wrap_key: bool,
-    /// Say what would be done with each object, and change nothing; needs no shares, and checks those it is given
+    /// Say what would be done with each object, and change nothing; needs no shares, but checks those given
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
@@ -138,7 +140,7 @@ struct RestoredObject<'b> {
     #[serde(flatten)]
     object: &'b Description,
     outcome: Outcome,
-    /// The rules whose memory stayed on the other device.
+    /// The rules whose state stayed on the other device.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     begins_anew: Vec<Remembered>,
 }
@@ -147,7 +149,7 @@ struct RestoredObject<'b> {
 struct BackupView<'b> {
     #[serde(flatten)]
     backup: &'b Backup,
-    /// Whether the shares that were given make its key and it is as it was made; `null` when too few were given.
+    /// Whether the given shares make its key and the file is unchanged; `null` if too few were given.
     authentic: Option<bool>,
 }
 
@@ -181,7 +183,7 @@ impl Create {
         let create = |session: &mut Session<'_>| {
             remove_left_behind(session)?;
             let created = backup::create(session, &identity, key, scheme, keep_wrap_key, &stop)?;
-            // Said before anything else can fail.
+            // Printed before anything else can fail.
             tell_wrap_key(Some(&created.wrap_key));
             Ok(created)
         };
@@ -223,8 +225,8 @@ impl Create {
     }
 }
 
-/// Connects to the device; what waits for an answer gives up when `stop` is told.
-/// A simulator that is not there is made only for what changes it.
+/// Connects to the device; operations that wait for an answer give up when `stop` is signalled. A missing
+/// simulator is created only for an operation that changes it.
 fn connect(context: &Context, stop: &Stop, changes: bool) -> Result<Client, CliError> {
     let device = context.device()?;
     let exchange = if changes { super::open_or_make(device)? } else { device.open_existing(&listener())? };
@@ -284,7 +286,7 @@ fn tell_wrap_key(wrap_key: Option<&WrapKey>) {
 impl Restore {
     fn run(self, context: &Context) -> Result<(), CliError> {
         let stored = Backup::load(&self.file)?;
-        // All that is typed, before the session begins, which does not wait for it.
+        // Everything typed by the user, before the session begins, which does not wait for it.
         let shares = match self.dry_run {
             true => self.shares.read(&stored)?,
             false => self.shares.read_or_ask(&stored)?,
@@ -350,7 +352,7 @@ fn tell_what_begins_anew(objects: &[RestoredObject<'_>]) {
         if !begins_anew.is_empty() {
             let rules: Vec<_> = begins_anew.iter().map(|rule| rule.name()).collect();
             output::talk(format_args!(
-                "WARNING: {} begins anew on this device ({}): signatures that the other device made do not count here",
+                "WARNING: {} starts over on this device ({}): signatures made by the other device do not count here",
                 object.name(),
                 rules.join(", "),
             ));
@@ -372,7 +374,7 @@ fn too_few(stored: &Stored, shares: &[Share]) -> bool {
     shares.len() < usize::from(stored.scheme.threshold())
 }
 
-/// The key that the shares make; says which of them do not belong to it.
+/// The key that the shares make; names shares that do not belong to it.
 fn key(stored: &Stored, shares: &[Share]) -> Result<Key, BackupError> {
     let (key, wrong) = stored.key(shares)?;
     for number in wrong {
@@ -382,8 +384,8 @@ fn key(stored: &Stored, shares: &[Share]) -> Result<Key, BackupError> {
 }
 
 impl ShareFiles {
-    /// The shares in the files that are right, as far as it can be told: each is of this backup, and none is there twice.
-    /// Those that are forged are named, and are an error where too few are left without them.
+    /// The shares in the files that are valid, as far as can be determined: each is of this backup, and none
+    /// is given twice. Forged shares are named, and are an error if too few are left without them.
     fn read(&self, stored: &Stored) -> Result<Vec<Share>, CliError> {
         let (mut shares, mut forged) = (Vec::new(), Vec::new());
         for file in &self.files {
@@ -411,7 +413,7 @@ impl ShareFiles {
         Ok(shares)
     }
 
-    /// As many shares as it takes; those that are in no file are asked for on the terminal.
+    /// As many shares as needed; those that are in no file are asked for on the terminal.
     fn read_or_ask(&self, stored: &Stored) -> Result<Vec<Share>, CliError> {
         let mut shares = self.read(stored)?;
         while too_few(stored, &shares) {
@@ -426,8 +428,7 @@ impl ShareFiles {
     }
 }
 
-/// Asks for one share, line by line; a line that is wrong is said to be, and asked for again. `None` where nobody can
-/// be asked.
+/// Asks for one share, line by line; reports a wrong line and asks for it again. `None` without a terminal.
 fn ask(stored: &Stored, given: &[Share]) -> Result<Option<Share>, CliError> {
     let mut entry = Entry::of(stored.id, stored.scheme, given);
     let (next, needed) = (given.len() + 1, stored.scheme.threshold());

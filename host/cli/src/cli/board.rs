@@ -30,7 +30,8 @@ use sshsm_client::{
 /// How often a log that is followed is asked for more.
 const FOLLOW: Duration = Duration::from_millis(300);
 
-/// A board that is plugged in, as JSON shows it; what only the board itself knows is null when it does not tell.
+/// A board that is plugged in, as JSON shows it; values that only the board knows are null if it does not
+/// answer.
 #[derive(Serialize)]
 struct Listed {
     device: String,
@@ -38,7 +39,7 @@ struct Listed {
     board: Option<String>,
     serial: Option<u32>,
     firmware: Option<String>,
-    /// Why the board does not tell.
+    /// Why the board does not answer.
     error: Option<String>,
 }
 
@@ -93,7 +94,7 @@ pub(super) fn list(context: &Context) -> Result<(), CliError> {
         output::talk("no board is plugged in");
     }
     let tokens = uri.as_ref().map(|uri| Module::open(uri).and_then(|module| inventory::list(&module, uri)));
-    // What there is is shown before a module that is none is complained of.
+    // The devices found are shown before a broken module is reported.
     let broken = match tokens {
         Some(Ok(tokens)) => {
             if tokens.is_empty() {
@@ -155,7 +156,7 @@ struct Health {
     free_records: u16,
     free_pages: u16,
     dropped_frames: u32,
-    /// The image's SHA-256, in hexadecimal; null where the device does not know it, or not yet.
+    /// The image's SHA-256, in hexadecimal; null if the device does not know it, or not yet.
     image_sha256: Option<String>,
     /// Bytes.
     image_length: Option<u32>,
@@ -239,7 +240,7 @@ impl Line {
     }
 }
 
-/// Shows the lines that the board still has, and with `follow` those to come, each as a JSON document of its own.
+/// Shows the lines that the board still has, and with `follow` future ones, each as a separate JSON document.
 pub(super) fn log(context: &Context, follow: bool) -> Result<(), CliError> {
     let mut serial = context.device()?.open_serial(&listener())?;
     let mut next = 0;

@@ -1,4 +1,4 @@
-//! `sshsm template check`: what a template says to requests, without a device.
+//! `sshsm template check`: a template's verdict on requests, without a device.
 
 use std::path::{Path, PathBuf};
 
@@ -33,7 +33,7 @@ pub(super) struct Check {
     /// Requests: the bytes to be signed, a file of `sign --save-request`, or a finished certificate (KEY-cert.pub)
     #[arg(value_name = "REQUEST", required = true)]
     requests: Vec<PathBuf>,
-    /// Judge as if it were this time (as in -V: +1d, 20260101); a timestamp in the request is then left aside
+    /// Judge as if it were this time (as in -V: +1d, 20260101), ignoring a timestamp in the request
     #[arg(long, value_name = "TIME", value_parser = arguments::now, allow_hyphen_values = true)]
     now: Option<Now>,
     /// Public key of the CA key that would sign; without it, the one that the request names
@@ -44,7 +44,7 @@ pub(super) struct Check {
     ca_key_id: Option<ObjectId>,
 }
 
-/// What a template says to requests, as JSON shows it.
+/// A template's verdicts on requests, as JSON shows them.
 #[derive(Serialize)]
 struct Report<'a> {
     #[serde(serialize_with = "lossy")]
@@ -142,7 +142,7 @@ impl Check {
         let (template, device) = (Template::decode(tlv), OnDevice::default());
         let mut explanation =
             Explanation::new(&template, &stored.request, now, signature.as_deref(), authority, device);
-        // The file does not say whose the signature is.
+        // The file does not say whose signature it contains.
         explanation.name_timestamp_keys(template.as_ref().ok(), None);
         Ok(explanation)
     }

@@ -1,9 +1,10 @@
-//! The configuration file: what every call would have to say otherwise, and certificate authorities by name.
+//! The configuration file: defaults for options, and certificate authorities by name.
 //!
-//! TOML. Keys at the top are options that every command has, by their long names; those of one command stand in a table of
-//! its name (`[sign]`, `[key.generate]`), and `[ca.NAME]` is what `-s NAME` means. `/etc/sshsm/config.toml` is read first and
-//! `$XDG_CONFIG_HOME/sshsm/config.toml` over it; `--config FILE` or `SSHSM_CONFIG` is read in place of both. A file's
-//! relative paths begin at the file. Every option goes before its environment variable, and that before the files.
+//! TOML. Keys at the top level are options that every command has, by their long names; those of one command
+//! are in a table with its name (`[sign]`, `[key.generate]`), and `[ca.NAME]` defines `-s NAME`.
+//! `/etc/sshsm/config.toml` is read first, then `$XDG_CONFIG_HOME/sshsm/config.toml`, which overrides it;
+//! `--config FILE` or `SSHSM_CONFIG` is read instead of both. Relative paths in a file are relative to its
+//! directory. An option on the command line overrides its environment variable, which overrides the files.
 
 use std::{
     any::TypeId,
@@ -29,7 +30,7 @@ use sshsm_client::{Failure, Kind};
 /// The table of certificate authorities; every other table is a command's.
 const AUTHORITIES: &str = "ca";
 
-/// What the configuration files say.
+/// The contents of the configuration files.
 #[derive(Debug, Default)]
 pub(super) struct Configuration {
     files: Vec<PathBuf>,
@@ -47,11 +48,11 @@ struct Setting {
     values: Vec<String>,
 }
 
-/// A certificate authority: what `sign` and `agent` need to know, but for who asks for what.
+/// A certificate authority: what `sign` and `agent` need to know, apart from the request itself.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Authority {
-    /// Where its key is.
+    /// The location of its key.
     #[serde(default, deserialize_with = "texts")]
     pub(super) device: Vec<DeviceAddress>,
     #[serde(default, deserialize_with = "text")]
@@ -67,7 +68,7 @@ pub(super) struct Authority {
     #[serde(default, deserialize_with = "text")]
     pub(super) timestamp: Option<SourceAddress>,
     pub(super) signature_algorithm: Option<RsaSignature>,
-    /// The token that signs where no device answers; needs the public key.
+    /// The token that signs if no device answers; needs the public key.
     #[serde(default, deserialize_with = "text")]
     pub(super) fallback: Option<pkcs11::Uri>,
     /// The template that it signs under, a file.
@@ -94,17 +95,17 @@ pub(crate) enum ConfigurationError {
     Read { path: PathBuf, source: io::Error },
     #[error("the configuration file {} is malformed", shown(path))]
     Malformed { path: PathBuf, source: Box<toml::de::Error> },
-    #[error("the configuration file {} has a table [{table}], and there is no such command", shown(path))]
+    #[error("the configuration file {} has a table [{table}], but there is no such command", shown(path))]
     Command { path: PathBuf, table: String },
-    #[error("the configuration file {} sets {option}, which is no option of {command}", shown(path))]
+    #[error("the configuration file {} sets {option}, which is not an option of {command}", shown(path))]
     Option { path: PathBuf, command: String, option: String },
     #[error(
-        "the configuration file {} gives {option} a value that is no string, number, boolean or list of them",
+        "the configuration file {} gives {option} a value that is not a string, number, boolean or list of them",
         shown(path)
     )]
     Value { path: PathBuf, option: String },
     #[error(
-        "the configuration file {} gives the CA {ca:?} a fallback and no public-key, so the token could be another CA",
+        "the configuration file {} gives the CA {ca:?} a fallback but no public-key, so the token could be another CA",
         shown(path)
     )]
     Fallback { path: PathBuf, ca: String },
@@ -127,10 +128,10 @@ impl Failure for ConfigurationError {
 }
 
 impl Configuration {
-    /// Reads the files that there are, or the one that the command line names.
+    /// Reads the files that exist, or the one that the command line names.
     ///
     /// # Errors
-    /// When one cannot be read or is malformed; that none is there is no error, unless it was named.
+    /// When one cannot be read or is malformed; missing files are not an error, unless named.
     pub(super) fn load(arguments: &[OsString]) -> Result<Self, ConfigurationError> {
         let mut configuration = Self::default();
         if let Some(path) = named(arguments) {
@@ -157,13 +158,13 @@ impl Configuration {
         self.parse(path, &text)
     }
 
-    /// Takes what a file says over what was read before.
+    /// Applies a file's values over those read before.
     pub(super) fn parse(&mut self, path: PathBuf, text: &str) -> Result<(), ConfigurationError> {
         let malformed =
             |source| ConfigurationError::Malformed { path: path.clone(), source: Box::new(source) };
         let mut table: toml::Table = text.parse().map_err(malformed)?;
         if table.remove(AUTHORITIES).is_some() {
-            // Read from the text once more, so that errors tell line and column.
+            // Parsed from the text again, so that errors have line and column.
             #[derive(Deserialize)]
             struct Authorities {
                 ca: BTreeMap<String, Authority>,
@@ -224,7 +225,7 @@ impl Configuration {
         self.authorities.keys().map(String::as_str)
     }
 
-    /// Makes what the files say the default of the options.
+    /// Makes the files' values the defaults of the options.
     ///
     /// # Errors
     /// When there is no such command or option.
@@ -269,7 +270,8 @@ impl Configuration {
     }
 }
 
-/// Gives every option that has none an environment variable: `SSHSM_` and the command's and the option's name.
+/// Gives every option without an environment variable one: `SSHSM_` and the names of the command and the
+/// option.
 pub(super) fn with_environment(tree: Command) -> Command {
     each_argument(tree, &[], &mut |path, argument| match argument.get_long() {
         Some(long) if can_be_preset(&argument) && argument.get_env().is_none() => {
@@ -277,7 +279,7 @@ pub(super) fn with_environment(tree: Command) -> Command {
             argument.env(name.to_uppercase().replace('-', "_")).hide_env(true)
         }
         _ => {
-            // Help shows what a variable has, which may be an address with a secret in it.
+            // Help would show the variable's value, which may be an address with a secret in it.
             let value = argument.get_env().and_then(env::var_os).unwrap_or_default();
             let value = value.to_string_lossy();
             let secret = RedactedAddress(&value).to_string() != value || value.contains(char::is_control);
@@ -286,11 +288,12 @@ pub(super) fn with_environment(tree: Command) -> Command {
     })
 }
 
-/// Options that let something be lost: each is given for the one call that it is meant for.
+/// Options that allow something to be lost: each must be given for the one call that it is meant for.
 const CONFIRMATIONS: [&str; 3] = ["replace", "allow-empty", "force"];
 
-/// Whether an option may have a value before the command line is read. One that has to be given (`--delete-everything`) is
-/// a question that only the command line answers, and so is whether a fallback signs.
+/// Whether an option may be set other than on the command line. An option that confirms
+/// (`--delete-everything`) must be given on the command line itself, and so must the one that permits a
+/// fallback.
 fn can_be_preset(argument: &Arg) -> bool {
     let flag = !argument.get_action().takes_values();
     match argument.get_action() {
@@ -326,7 +329,7 @@ fn named(arguments: &[OsString]) -> Option<PathBuf> {
     env::var_os("SSHSM_CONFIG").map(PathBuf::from)
 }
 
-/// A value of an option whose paths begin at `folder`.
+/// The value of an option, with its paths relative to `folder`.
 fn beside(argument: &Arg, value: &str, folder: &Path) -> OsString {
     let kind = argument.get_value_parser().type_id();
     if kind == TypeId::of::<PathBuf>() {

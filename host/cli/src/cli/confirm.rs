@@ -15,7 +15,7 @@ use sshsm_ca::child;
 /// The longest answer that is read, in bytes.
 const MAX_ANSWER: u64 = 1024;
 
-/// Why nobody could be asked.
+/// Why the user could not be asked.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConfirmError {
     #[error("there is neither SSH_ASKPASS nor a terminal in the foreground to ask on")]
@@ -33,8 +33,8 @@ enum Way {
     Terminal,
 }
 
-/// The way that the environment wants, as ssh chooses it (ssh(1), SSH_ASKPASS_REQUIRE); where there is no terminal, an
-/// SSH_ASKPASS is enough.
+/// The way that the environment requests, as ssh chooses it (ssh(1), SSH_ASKPASS_REQUIRE); without a
+/// terminal, an SSH_ASKPASS is enough.
 fn way(variable: impl Fn(&str) -> Option<OsString>, terminal: bool) -> Option<Way> {
     let set = |name| variable(name).filter(|value| !value.is_empty());
     let askpass = set("SSH_ASKPASS").map(Way::Askpass);
@@ -49,10 +49,10 @@ fn way(variable: impl Fn(&str) -> Option<OsString>, terminal: bool) -> Option<Wa
     }
 }
 
-/// Whether a person says yes to `question`.
+/// Whether the user answers yes to `question`.
 ///
 /// # Errors
-/// [`ConfirmError`], which is a no.
+/// [`ConfirmError`], which counts as no.
 pub(super) fn ask(question: &str) -> Result<bool, ConfirmError> {
     match way(|name| std::env::var_os(name), foreground().is_some()) {
         Some(Way::Askpass(program)) => {

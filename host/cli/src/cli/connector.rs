@@ -1,8 +1,8 @@
 //! `sshsm connector`: the YubiHSM connector's HTTP in front of a device, so that Yubico's tools reach a board.
 //!
-//! The first line on stdout is `listening on http://ADDRESS`. The device may come and go: while it is away the status
-//! page says so and commands fail, and the first one after it came back finds it again. Its sessions are gone then, and
-//! its clients are told that by the device itself.
+//! The first line on stdout is `listening on http://ADDRESS`. The device may come and go: while it is away
+//! the status page says so and commands fail, and the first command after its return finds it again. Its
+//! sessions are then lost, as the device itself tells its clients.
 
 use clap::Args;
 use sshsm_simulator::connector::{Backend, Host, Settings, Status, bind, serve};
@@ -24,12 +24,12 @@ pub(super) struct Connector {
     /// Address and port to serve; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:12345")]
     listen: String,
-    /// Serve other computers too; the protocol has no transport security: who reaches the port can occupy the device
-    /// and guess at passwords
+    /// Serve other computers too; the protocol has no transport security: anyone who reaches the port can
+    /// occupy the device and guess at passwords
     #[arg(long)]
     allow_remote: bool,
-    /// Also serve clients that reach this program under another name than loopback's, such as that of a tunnel; requests
-    /// for other names are refused, since a web page could have sent them. May be given more than once
+    /// Also serve clients that address this program by a name other than loopback's, such as that of a
+    /// tunnel; requests for other names are refused, since a web page could have sent them. May be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<Host>,
 }
@@ -38,7 +38,7 @@ impl Connector {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let listener = bind(&self.listen, self.allow_remote)?;
         let mut device = Device { address: context.device()?.clone(), exchange: None };
-        // That the device is away later is no error; at the start the address may be wrong.
+        // A device that goes away later is not an error; at the start the address may be wrong.
         device.exchange = Some(super::open_or_make(&device.address)?);
         let runtime =
             runtime::Builder::new_current_thread().enable_all().build().map_err(CliError::Service)?;
@@ -69,7 +69,7 @@ impl Device {
         Ok(self.exchange.insert(exchange).as_mut())
     }
 
-    /// Does something with the device; after a failure the road to it is built anew the next time.
+    /// Performs an operation on the device; after a failure the connection is re-established the next time.
     fn with<T>(
         &mut self,
         act: impl FnOnce(&mut dyn Exchange) -> Result<T, ExchangeError>,

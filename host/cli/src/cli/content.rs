@@ -1,4 +1,4 @@
-//! What a certificate is to say, in ssh-keygen's letters.
+//! The content of a certificate, in ssh-keygen's option letters.
 
 use clap::{ArgAction, Args};
 use sshsm_protocol::ssh::request::CertificateKind;
@@ -11,7 +11,7 @@ use sshsm_ca::{
     validity::Validity,
 };
 
-/// What certificates say, but for their keys.
+/// The content of certificates, apart from their keys.
 #[derive(Debug, Args)]
 pub(super) struct ContentArguments {
     /// Key identity: what sshd logs when the certificate is used
@@ -27,10 +27,12 @@ pub(super) struct ContentArguments {
     /// Make host certificates instead of user certificates
     #[arg(short = 'h', long)]
     host: bool,
-    /// Certificate option as ssh-keygen takes it: clear, no-pty, force-command=…, source-address=…; can be repeated
+    /// Certificate option as ssh-keygen takes it: clear, no-pty, force-command=…, source-address=…; may be
+    /// repeated
     #[arg(short = 'O', long = "option", value_name = "OPTION", action = ArgAction::Append)]
     options: Vec<String>,
-    /// Serial number; +n starts at n and counts up from key to key; where it is signed, + alone takes the ledger's next ones
+    /// Serial number; +n starts at n and counts up from key to key; when signing, + alone takes the ledger's
+    /// next ones
     #[arg(
         short = 'z',
         long = "serial",
@@ -45,7 +47,7 @@ impl ContentArguments {
     /// The content of a certificate with the serial number 0.
     ///
     /// # Errors
-    /// When a certificate cannot say it.
+    /// When a certificate cannot contain it.
     pub(super) fn content(&self) -> Result<Content, CliError> {
         let kind = if self.host { CertificateKind::Host } else { CertificateKind::User };
         let usage = |error: &dyn std::error::Error| CliError::Usage(error.to_string());
@@ -72,16 +74,16 @@ impl ContentArguments {
         self.serials.get(index).ok_or_else(beyond)
     }
 
-    /// As [`Self::serial`], where no ledger is asked.
+    /// Like [`Self::serial`], without a ledger.
     ///
     /// # Errors
-    /// When the ledger is to choose.
+    /// When the ledger would have to choose.
     pub(super) fn given_serial(&self, index: usize) -> Result<u64, CliError> {
         match self.serial(index)? {
             Serial::Given(serial) => Ok(serial),
             Serial::Next => {
                 let text =
-                    "the ledger's next serial number (-z +) is known where it is signed; name one here";
+                    "the ledger's next serial number (-z +) is known only when signing; give a number here";
                 Err(CliError::Usage(text.into()))
             }
         }

@@ -22,10 +22,10 @@ use sshsm_client::Client;
 pub(super) enum Device {
     /// Show version, serial number and algorithms; needs no password without --sums
     Info {
-        /// Compare the image that the device says it runs with the checksums of a release; needs a password
+        /// Compare the image that the device reports with the checksums of a release; needs a password
         ///
-        /// The file has lines as `sha256sum` writes them. The image's is that of BOARD.bin. It is the firmware that says
-        /// this of itself: docs/boards.md tells what that is worth.
+        /// The file has lines as `sha256sum` writes them. The image's is that of BOARD.bin. The report is the
+        /// firmware's statement about itself: docs/boards.md explains what it proves.
         #[arg(long, value_name = "SHA256SUMS")]
         sums: Option<PathBuf>,
     },
@@ -45,20 +45,21 @@ pub(super) enum Device {
         #[arg(long)]
         dry_run: bool,
     },
-    /// List the boards that are plugged in, and the tokens and keys of a PKCS#11 module (PKCS11_MODULE_PATH, or --device
-    /// pkcs11:?module-path=…); needs no PIN
+    /// List the boards that are plugged in, and the tokens and keys of a PKCS#11 module (PKCS11_MODULE_PATH,
+    /// or --device pkcs11:?module-path=…); needs no PIN
     List,
-    /// Show how a board on a serial port is; needs no password, and a board that computes tells too
+    /// Show the state of a board on a serial port, even while it computes; needs no password
     Status,
-    /// Have the device start again; takes an authentication key that may reset it
+    /// Restart the device; requires an authentication key that may reset it
     Reboot {
-        /// Start the board's boot loader, which takes a new firmware and shows all of the flash; takes a touch, too
+        /// Start the board's boot loader, which accepts new firmware and exposes the whole flash; also
+        /// requires a touch
         #[arg(long, alias = "bootloader")]
         boot_loader: bool,
     },
     /// Show the log of a board on a serial port, since its last start
     Log {
-        /// Go on with what it writes from now on
+        /// Keep printing new lines
         #[arg(long)]
         follow: bool,
     },
@@ -77,7 +78,7 @@ struct Info {
     image: Option<Known>,
 }
 
-/// The image that a device says it runs, and which of a release's it is.
+/// The image that a device reports, and which of a release's it is.
 #[derive(Serialize)]
 struct Known {
     /// The file's name in the checksums.
@@ -161,7 +162,7 @@ fn public_key(context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Which of the files with these checksums the device says it runs.
+/// Which of the files with these checksums the device reports as its image.
 fn compare(context: &Context, client: &mut Client, sums: &Path) -> Result<Known, CliError> {
     let text = input::read_text(sums).map_err(|source| FileError::read(sums, source))?;
     let status = context.session(client)?.device_status()?;
@@ -178,7 +179,7 @@ fn compare(context: &Context, client: &mut Client, sums: &Path) -> Result<Known,
         Some((_, name)) => Ok(Known { name: name.to_owned(), sha256 }),
         None => Err(CliError::because(
             "the device runs another image",
-            format!("it says {sha256}, and {} has no {wanted} with that SHA-256", output::shown(sums)),
+            format!("it reports {sha256}, but {} has no {wanted} with that SHA-256", output::shown(sums)),
         )),
     }
 }
@@ -189,7 +190,7 @@ fn reboot(context: &Context, boot_loader: bool) -> Result<(), CliError> {
     let session = context.session(&mut client)?;
     if boot_loader {
         session.start_boot_loader()?;
-        output::talk("the boot loader starts: `sshsm flash` gives it a new firmware");
+        output::talk("the boot loader is starting: `sshsm flash` gives it new firmware");
     } else {
         session.restart()?;
         output::talk("the device starts again");

@@ -24,20 +24,21 @@ pub(super) enum OptionVerb {
 /// Settings that can be shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(super) enum Readable {
-    /// What somebody has to touch the device for
+    /// The operations that require a touch
     UserPresence,
     /// Whether every command is logged, and refused when it cannot be
     ForceAudit,
-    /// Whether templates may still be put and deleted
+    /// Whether templates may still be added and deleted
     Templates,
 }
 
 /// Settings that can be changed.
 #[derive(Debug, Subcommand)]
 pub(super) enum Change {
-    /// Have the device wait for a touch; it waits for one now, too
+    /// Set which operations wait for a touch; changing this waits for one too
     UserPresence {
-        /// For nothing, for SSH certificates, or for every use of a private key and every export; a reset waits, too
+        /// Nothing, SSH certificates, or every use of a private key and every export; except with off, a
+        /// reset waits too
         #[arg(value_parser = PossibleValuesParser::new(PresenceMode::ALL.map(PresenceMode::name)))]
         mode: String,
         /// How long it waits
@@ -45,9 +46,9 @@ pub(super) enum Change {
         #[arg(value_parser = clap::value_parser!(u8).range(1..))]
         timeout: u8,
     },
-    /// Freeze the templates: none is put, imported or deleted from then on, until the device is reset
+    /// Freeze the templates: none can be put, imported or deleted from then on, until the device is reset
     Templates {
-        /// What they are from then on; nothing but `sshsm device reset` takes it back
+        /// The new state; only `sshsm device reset` reverts frozen
         #[arg(value_parser = PossibleValuesParser::new([TemplateMode::Frozen.name()]))]
         mode: String,
     },

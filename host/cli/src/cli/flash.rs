@@ -23,7 +23,7 @@ use crate::{
 use sshsm_ca::{child, device_address::DeviceAddress};
 use sshsm_client::{Client, ClientError};
 
-/// No board has more flash than 16 MB, of which a UF2 image says half.
+/// No board has more than 16 MB of flash, and half of a UF2 image is flash contents.
 const MAX_IMAGE: u64 = 32 * 1024 * 1024;
 
 /// Arguments of `flash`.
@@ -39,13 +39,13 @@ pub(super) struct Flash {
     /// Build the firmware: `cargo xtask firmware` in sshsm's source tree, which the current directory is in
     #[arg(long)]
     build: bool,
-    /// Where the drive of the board's boot loader is mounted; without it, it is looked for
+    /// Where the drive of the board's boot loader is mounted; by default it is searched for
     #[arg(long, value_name = "DIR")]
     volume: Option<PathBuf>,
-    /// Ask no board to start its boot loader: you start it
+    /// Do not ask a board to start its boot loader: you start it by hand
     ///
-    /// Without this option a board that runs sshsm is asked. That takes an authentication key that may reset the device
-    /// (--auth-key and its password), and a touch of its button.
+    /// Without this option a board that runs sshsm is asked to. That requires an authentication key that may
+    /// reset the device (--auth-key and its password), and a touch of its button.
     #[arg(long)]
     by_hand: bool,
     /// Seconds that the drive, and then the device, are waited for
@@ -53,7 +53,7 @@ pub(super) struct Flash {
     wait: u64,
 }
 
-/// What is on the board now, as JSON shows it.
+/// What is now on the board, as JSON shows it.
 #[derive(Serialize)]
 struct Flashed {
     device: String,
@@ -126,8 +126,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, CliError> {
     }
 }
 
-/// Refuses a source tree that someone else could have written in, or put a file beside that cargo reads: what is built is
-/// run, with this user's rights.
+/// Refuses a source tree that another user could have written to, or put a file that cargo reads next to: the
+/// build runs with this user's rights.
 #[cfg(unix)]
 fn trust(tree: &Path) -> Result<(), CliError> {
     let tree = tree.canonicalize().map_err(|source| FileError::read(tree, source))?;
@@ -163,8 +163,9 @@ fn trust(_: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Refuses what is there and belongs to another user than this one and root, or can be written by others. A folder that all
-/// may make files in, and only remove their own, such as /tmp, will do on the way.
+/// Refuses a path that belongs to a user other than this one and root, or that others can write to. A
+/// directory in which anyone may create files but remove only their own, such as /tmp, is acceptable as a
+/// parent.
 #[cfg(unix)]
 fn trust_one(path: &Path, on_the_way: bool) -> Result<(), CliError> {
     use std::os::unix::fs::MetadataExt;

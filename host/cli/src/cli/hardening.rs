@@ -1,11 +1,12 @@
-//! The memory of this process has passwords, keys and PINs in it, and is not for other processes of the same user.
+//! This process's memory contains passwords, keys and PINs, and is protected from other processes of the same
+//! user.
 
 use std::io;
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
-/// Keeps other processes of this user from reading this one's memory, and the system from writing it to a core file, as
-/// ssh-agent does.
+/// Prevents other processes of this user from reading this one's memory, and the system from writing it to a
+/// core file, as ssh-agent does.
 ///
 /// # Errors
 /// When the system does not allow it.

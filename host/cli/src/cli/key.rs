@@ -61,7 +61,8 @@ pub(super) enum Key {
         #[arg(long = "type", value_name = "TYPE", default_value = "asymmetric-key")]
         #[arg(value_parser = arguments::object_type)]
         object_type: ObjectType,
-        /// Delete an authentication key also if it is this session's own, or the only one with a right that it has
+        /// Delete an authentication key even if it is this session's own, or the only one with one of its
+        /// rights
         #[arg(long)]
         force: bool,
         /// Say what would be deleted, and delete nothing
@@ -70,7 +71,7 @@ pub(super) enum Key {
     },
 }
 
-/// What a new key is to be.
+/// The attributes of a new key.
 #[derive(Debug, Args)]
 pub(super) struct NewKey {
     /// The key's id; 0 lets the device choose
@@ -80,10 +81,10 @@ pub(super) struct NewKey {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     #[arg(value_parser = arguments::label)]
     label: Label,
-    /// Domains that see the key: all, or numbers such as 1,5
+    /// Domains that can see the key: all, or numbers such as 1,5
     #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
     domains: Domains,
-    /// What the key may be used for, with commas between; none, all
+    /// Capabilities of the key, separated by commas; none, all
     #[arg(long, value_name = "NAMES", default_value = "sign-ssh-certificate")]
     #[arg(value_parser = arguments::capabilities)]
     capabilities: Capabilities,
@@ -153,7 +154,7 @@ struct KeyView {
 
 impl Key {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        // Everything that needs no device comes first, so that a wrong file leaves no session behind.
+        // Everything that needs no device comes first, so that a wrong file does not leave a session behind.
         let private = match &self {
             Self::Import { file, .. } => {
                 let mut ask = || password::key_passphrase(file);
@@ -215,7 +216,7 @@ impl Key {
     }
 }
 
-/// Refuses to delete an authentication key without which nobody could do what it does.
+/// Refuses to delete an authentication key whose rights no other key has.
 fn refuse_to_lock_out(session: &mut Session<'_>, id: ObjectId, own: ObjectId) -> Result<(), CliError> {
     let refused = |reason: String| {
         let reason = format!("{reason}; --force deletes it all the same");
@@ -230,7 +231,8 @@ fn refuse_to_lock_out(session: &mut Session<'_>, id: ObjectId, own: ObjectId) ->
     for entry in session.list_objects(&ListFilter::default())? {
         if entry.object_type == kind && entry.id != id {
             let other = session.object_info(entry.id, kind)?;
-            // A key that does not see all that this one sees cannot stand in for it, nor can one that goes with the next command.
+            // A key that does not see everything that this one sees cannot replace it, nor can one that the
+            // next command removes.
             if !private_session::is_temporary(&other)
                 && key.domains.iter().all(|domain| other.domains.iter().any(|seen| seen == domain))
             {

@@ -40,7 +40,7 @@ pub(super) enum LedgerVerb {
     },
     /// Write entries with all their fields on stdout: CSV, or JSON with --format json
     Export(FilterArguments),
-    /// List what was revoked
+    /// List the revocations
     Revocations,
     /// Have SQLite look for damage in the whole file
     Check,
@@ -61,7 +61,7 @@ pub(super) struct FilterArguments {
     /// By this CA: its fingerprint, the beginning of it, or its public key file
     #[arg(long, value_name = "CA")]
     ca: Option<String>,
-    /// Asked for since then, as in -V: -7d, 20260101
+    /// Only those requested since then, as in -V: -7d, 20260101
     #[arg(long, value_name = "TIME", value_parser = arguments::now, allow_hyphen_values = true)]
     since: Option<Now>,
     /// In this state
@@ -84,16 +84,16 @@ impl FilterArguments {
     }
 }
 
-/// A file of the user's state: `$XDG_STATE_HOME/sshsm/NAME`, or below `~/.local/state`.
+/// A file of the user's state: `$XDG_STATE_HOME/sshsm/NAME`, or under `~/.local/state`.
 ///
 /// # Errors
-/// When there is neither, in the words of `option`.
+/// When there is neither; the message names `option`.
 pub(super) fn state_file(name: &str, option: &str) -> Result<PathBuf, CliError> {
     let absolute = |name| env::var_os(name).map(PathBuf::from).filter(|path| path.is_absolute());
     absolute("XDG_STATE_HOME")
         .or_else(|| absolute("HOME").map(|home| home.join(".local/state")))
         .map(|state| state.join("sshsm").join(name))
-        .ok_or_else(|| CliError::Usage(format!("there is no home directory: say where with {option}")))
+        .ok_or_else(|| CliError::Usage(format!("there is no home directory: give a path with {option}")))
 }
 
 impl Context {
@@ -116,8 +116,8 @@ impl Context {
         Ok(Some(ledger))
     }
 
-    /// The ledger, for a command that records something other than a signature: one that the command line names and that is
-    /// not there is a slip, unless it is said to be `new`.
+    /// The ledger, for a command that records something other than a signature: if the one named on the
+    /// command line does not exist, that is a mistake, unless it is to be `new`.
     pub(super) fn ledger_to_change(&self, new: bool) -> Result<Ledger, CliError> {
         if let (Some(LedgerChoice::File(path)), true, false) = (&self.globals.ledger, self.ledger_named, new)
             && let Err(LedgerError::Absent(path)) = Ledger::open_to_read(path).map(drop)
@@ -127,7 +127,7 @@ impl Context {
         Ok(self.ledger()?.ok_or(LedgerError::None)?)
     }
 
-    /// The ledger, where there is one: nothing is made.
+    /// The ledger, if it exists: nothing is created.
     pub(super) fn ledger_if_any(&self) -> Result<Option<Ledger>, CliError> {
         let Some(path) = self.ledger_path()? else { return Ok(None) };
         match Ledger::open_to_read(&path) {
@@ -144,8 +144,8 @@ impl Context {
     }
 }
 
-/// The CA that `given` names: by the beginning of its fingerprint in the ledger or a public key file; without it the
-/// ledger's only one.
+/// The CA selected by `given`: by the beginning of its fingerprint in the ledger or a public key file;
+/// without it, the ledger's only one.
 pub(super) fn authority(ledger: &Ledger, given: Option<&str>) -> Result<KeyData, CliError> {
     match ledger.authority(given) {
         Err(LedgerError::WhichCa { .. }) if given.is_some_and(|given| Path::new(given).is_file()) => {
@@ -331,7 +331,7 @@ impl<'a> From<&'a Entry> for Row<'a> {
     }
 }
 
-/// Entries as a table, without what a line has no room for.
+/// Entries as a table, without details that do not fit on a line.
 pub(super) fn table<'e>(entries: impl Iterator<Item = &'e Entry>) -> String {
     let head = ["serial", "state", "kind", "valid until", "key id", "principals", "asked at", "by"]
         .map(str::to_owned);
@@ -403,7 +403,7 @@ fn revocation_row(revocation: &Revocation) -> [String; 8] {
     };
     let reason = printable(revocation.reason.as_deref().unwrap_or_default());
     let undone = match (&revocation.undone_by, revocation.undone_at) {
-        (Some(by), Some(at)) => format!("taken back {} by {}", time(at), printable(by)),
+        (Some(by), Some(at)) => format!("withdrawn {} by {}", time(at), printable(by)),
         _ => String::new(),
     };
     [

@@ -1,4 +1,4 @@
-//! `sshsm template lint`: what a careful reviewer would say about a template.
+//! `sshsm template lint`: what a careful reviewer would question in a template.
 
 use clap::Args;
 use serde::Serialize;
@@ -32,7 +32,7 @@ struct Report<'a> {
     warnings: usize,
     notes: usize,
     findings: Vec<Finding>,
-    /// What was found and left aside.
+    /// Suppressed findings.
     allowed: Vec<Finding>,
 }
 
@@ -64,10 +64,10 @@ impl Lint {
 fn text(report: &Report<'_>) -> String {
     let mut text: String = report.findings.iter().map(|finding| format!("{finding}\n")).collect();
     if report.findings.is_empty() {
-        text += "nothing to be said\n";
+        text += "no findings\n";
     }
     if !report.allowed.is_empty() {
-        text += &format!("left aside: {}\n", report.allowed.len());
+        text += &format!("suppressed: {}\n", report.allowed.len());
     }
     text
 }

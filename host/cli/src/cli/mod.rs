@@ -1,6 +1,7 @@
-//! The command line: `sshsm [global options] NOUN VERB …`, one file a noun.
+//! The command line: `sshsm [global options] NOUN VERB …`, one file per noun.
 //!
-//! Data goes to stdout, talk to stderr. What an exit code means is in [`Exit`], and `sshsm --help` prints it.
+//! Results go to stdout, messages to stderr. [`Exit`] has the meaning of exit codes, and `sshsm --help`
+//! prints it.
 
 #[cfg(unix)]
 mod agent;
@@ -71,9 +72,10 @@ use sshsm_client::{Client, Credential, Exchange, Session};
 
 /// An open hardware security module for SSH certificate authorities
 ///
-/// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a simulator in
-/// this process (sim:), a board on a serial port (serial:), or whatever answers at a YubiHSM connector (http://HOST:PORT).
-/// A CA key on a PKCS#11 token (pkcs11:…) signs what a template allows, too; there this program enforces it.
+/// sshsm drives a device that holds a CA key and signs only what its template allows. The device is a
+/// simulator in this process (sim:), a board on a serial port (serial:), or any device behind a YubiHSM
+/// connector (http://HOST:PORT). A CA key on a PKCS#11 token (pkcs11:…) also signs only what a template
+/// allows; there this program enforces it.
 #[derive(Debug, Parser)]
 #[command(name = "sshsm", version, max_term_width = 110, disable_help_flag = true, after_help = EXIT_CODES)]
 #[command(propagate_version = false, subcommand_required = true, arg_required_else_help = true)]
@@ -87,18 +89,20 @@ struct CommandLine {
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 failed, 2 wrong usage, 3 device unreachable or broken,
 4 authentication failed, 5 refused by policy, 6 a file could not be read or written,
-7 the device waited for a touch and nobody touched it.
+7 the device was not touched in time.
 
 The password of the authentication key comes from --password-file, SSHSM_PASSWORD or a prompt, the PIN of a PKCS#11 token
 from the pin-source of its URI, SSHSM_PIN or a prompt; never from an argument.";
 
 #[derive(Debug, Args)]
 struct Globals {
-    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port), http://HOST:PORT
-    /// (YubiHSM connector), or for `sign` and `device list` a key on a PKCS#11 token (pkcs11:…, RFC 7512)
+    /// The device: sim:[DIR] (simulator in this process), serial:[PATH] (board on a serial port),
+    /// http://HOST:PORT (YubiHSM connector), or for `sign` and `device list` a key on a PKCS#11 token
+    /// (pkcs11:…, RFC 7512)
     ///
-    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator (~/.local/share/sshsm/simulator);
-    /// serial: without a path is the one board that is plugged in. `sign` takes several devices that hold the same CA key.
+    /// sim: without a directory keeps its state in $XDG_DATA_HOME/sshsm/simulator
+    /// (~/.local/share/sshsm/simulator); serial: without a path is the only board plugged in. `sign` takes
+    /// several devices that hold the same CA key.
     #[arg(long, global = true, env = "SSHSM_DEVICE", value_name = "DEV", default_value = "sim:")]
     #[arg(help_heading = "Device", value_parser = arguments::Address::<DeviceAddress>::default())]
     device: Vec<DeviceAddress>,
@@ -109,15 +113,16 @@ struct Globals {
     /// File with the password of the authentication key; a final newline does not count
     #[arg(long, global = true, value_name = "FILE", help_heading = "Device")]
     password_file: Option<PathBuf>,
-    /// File with the P-256 private key of an authentication key that has its public half, in place of a password
+    /// File with the P-256 private key for an authentication key that holds its public half, instead of a
+    /// password
     #[arg(long, global = true, env = "SSHSM_AUTH_KEY_FILE", value_name = "FILE", help_heading = "Device")]
     #[arg(conflicts_with = "password_file")]
     auth_key_file: Option<PathBuf>,
-    /// File with the device's own public key, as `device public-key` prints it: with --auth-key-file no other device is
-    /// spoken to. Without it, the device that answers is believed, if it is not on a network
+    /// File with the device's own public key, as `device public-key` prints it: with --auth-key-file, no
+    /// other device is accepted. Without it, the device that answers is trusted, unless it is on a network
     #[arg(long, global = true, env = "SSHSM_DEVICE_KEY", value_name = "FILE", help_heading = "Device")]
     device_key: Option<PathBuf>,
-    /// Read this configuration file, and not /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
+    /// Read this configuration file instead of /etc/sshsm/config.toml and ~/.config/sshsm/config.toml
     #[arg(long, global = true, env = "SSHSM_CONFIG", value_name = "FILE", help_heading = "Output")]
     config: Option<PathBuf>,
     /// The ledger: the SQLite file that every certificate is recorded in; none for none
@@ -137,7 +142,7 @@ struct Globals {
 #[derive(Debug, Subcommand)]
 #[command(disable_help_subcommand = true)]
 enum Command {
-    /// Make a CA in a directory, sign a certificate with it, and show what is refused
+    /// Create a CA in a directory, sign a certificate with it, and show a refusal
     Quickstart(quickstart::Quickstart),
     /// The device itself
     #[command(subcommand)]
@@ -156,9 +161,9 @@ enum Command {
     /// The objects of a device in a file, and onto another device
     #[command(subcommand)]
     Backup(backup::BackupVerb),
-    /// Give a board the sshsm firmware
+    /// Install the sshsm firmware on a board
     Flash(flash::Flash),
-    /// RP2350's own defences: signed images, and memory that is closed for good
+    /// RP2350's own defences: signed images, and memory that is closed permanently
     #[command(subcommand)]
     Board(secure_boot::BoardVerb),
     /// Serve the device to clients of YubiHSM 2, over their connector's HTTP
@@ -175,13 +180,13 @@ enum Command {
     /// Requests for certificates, in files that travel
     #[command(subcommand)]
     Request(request::RequestVerb),
-    /// The timestamp authority: who vouches for the time of requests
+    /// The timestamp authority, which signs the time of requests
     #[command(subcommand)]
     Timestamp(timestamp::TimestampVerb),
     /// What was signed, for whom and when
     #[command(subcommand)]
     Ledger(ledger::LedgerVerb),
-    /// Revoke certificates, keys, or a CA; `krl build` tells sshd
+    /// Revoke certificates, keys, or a CA; `krl build` writes the list for sshd
     Revoke(revocation::Revoke),
     /// Key revocation lists for sshd
     #[command(subcommand)]
@@ -201,7 +206,7 @@ struct Context {
     explicit: Explicit,
 }
 
-/// Which options the command line or the environment gave, so that they go before the configuration of a CA.
+/// The options given on the command line or in the environment, which override the configuration of a CA.
 struct Explicit {
     device: bool,
     auth_key: bool,
@@ -233,8 +238,8 @@ impl Context {
         Ok(Client::connect(self.device()?.open_existing(&listener())?, listener())?)
     }
 
-    /// Connects to the device, for a command that puts something on it: a simulator that is not there is made, and said to
-    /// be new.
+    /// Connects to the device, for a command that puts something on it: a missing simulator is created, and
+    /// reported as new.
     fn client_to_change(&self) -> Result<Client, CliError> {
         Ok(Client::connect(open_or_make(self.device()?)?, listener())?)
     }
@@ -245,8 +250,8 @@ impl Context {
         Ok(Session::open_with(client, self.globals.auth_key, &credential)?)
     }
 
-    /// What opens a session with the authentication key of the global options: asked for before the session begins, which
-    /// does not wait for somebody who types.
+    /// The credential for a session with the authentication key of the global options: obtained before the
+    /// session begins, which does not wait for the user to type.
     fn credential(&self, client: &mut Client) -> Result<Credential, CliError> {
         let Globals { auth_key, password_file, auth_key_file, .. } = &self.globals;
         match auth_key_file {
@@ -262,7 +267,7 @@ impl Context {
     }
 }
 
-/// Opens a device; a simulator that is not there is made, and said to be new.
+/// Opens a device; a missing simulator is created, and reported as new.
 fn open_or_make(device: &DeviceAddress) -> Result<Box<dyn Exchange>, OpenError> {
     let missing = device.missing_simulator()?;
     let exchange = device.open(&listener())?;
@@ -275,8 +280,8 @@ fn open_or_make(device: &DeviceAddress) -> Result<Box<dyn Exchange>, OpenError> 
     Ok(exchange)
 }
 
-/// A private key, together with the public key of the device that it opens sessions with: the one in `file`, or, where
-/// nobody is in between, the device's own word.
+/// A private key, together with the public key of the device that it opens sessions with: the one in `file`,
+/// or, if no one can be in between, the one that the device itself reports.
 fn known_device(
     file: Option<&Path>,
     address: &DeviceAddress,
@@ -352,7 +357,7 @@ pub fn run() -> ExitCode {
         Ok(parsed) => parsed,
         Err(error) => {
             if !error.use_stderr() {
-                // Nobody is left to tell when the terminal is gone.
+                // There is no one to tell when the terminal is gone.
                 let _ = error.print();
                 return Exit::Done.into();
             }
@@ -410,10 +415,10 @@ pub fn run() -> ExitCode {
     }
 }
 
-/// Reads a configuration file's text as this process would read the file at `path`; nothing is opened.
+/// Parses the text of a configuration file as this process would read the file at `path`; nothing is opened.
 ///
 /// # Errors
-/// What is wrong with it, as it is shown on stderr.
+/// What is wrong with it, as shown on stderr.
 pub fn check_configuration(path: &Path, text: &str) -> Result<(), String> {
     let mut configuration = Configuration::default();
     let read = configuration.parse(path.to_owned(), text);

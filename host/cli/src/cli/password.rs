@@ -31,8 +31,8 @@ pub(super) struct PasswordFile {
     pub(super) explicit: bool,
 }
 
-/// Reads the password of authentication key `key` of `device`: a file that the command line or the environment names goes
-/// before SSHSM_PASSWORD, that before a file that the configuration names, and that before a prompt.
+/// Reads the password of authentication key `key` of `device`, from the first of: a file named on the command
+/// line or in the environment, SSHSM_PASSWORD, a file named in the configuration, a prompt.
 pub(super) fn read(file: &PasswordFile, key: ObjectId, device: &str) -> Result<Zeroizing<String>, CliError> {
     match from_file_or_environment(file, "SSHSM_PASSWORD")? {
         Some(password) => Ok(password),
@@ -43,7 +43,7 @@ pub(super) fn read(file: &PasswordFile, key: ObjectId, device: &str) -> Result<Z
     }
 }
 
-/// The one order for every password: a file that was named for this call, the variable, a file that the configuration names.
+/// The order for every password: a file named for this call, the variable, a file named in the configuration.
 fn from_file_or_environment(
     file: &PasswordFile,
     variable: &'static str,
@@ -57,14 +57,14 @@ fn from_file_or_environment(
     file.path.as_deref().map(from_file).transpose()
 }
 
-/// Whose new password is wanted.
+/// Describes a new password.
 pub(super) struct New {
-    /// The environment variable that may have it.
+    /// The environment variable that may contain it.
     variable: &'static str,
     questions: [&'static str; 2],
-    /// What to do where it is nowhere.
+    /// What to do if it is not given.
     advice: &'static str,
-    /// Whose it is, for people.
+    /// Its owner, for people.
     whose: &'static str,
 }
 
@@ -76,7 +76,7 @@ pub(super) const NEW: New = New {
     whose: "the authentication key",
 };
 
-/// Of authentication key 1, as `provision` gives it.
+/// The password that `provision` gives to authentication key 1.
 pub(super) const ADMINISTRATOR: New = New { whose: "the administrator, authentication key 1", ..NEW };
 
 /// Of an authentication key that can sign and nothing else.
@@ -87,15 +87,15 @@ pub(super) const SIGNER: New = New {
     whose: "the authentication key that signs",
 };
 
-/// How a new password is come by, whoever's it is.
+/// How a new password is obtained.
 #[derive(Clone, Copy, Debug, Args)]
 pub(super) struct Terms {
-    /// Make a random password of 125 bits, and show it once, on stderr; with a file for the password, write it there,
-    /// readable by its owner only
+    /// Generate a random password of 125 bits, and show it once, on stderr; with a file for the password,
+    /// write it there instead, readable by its owner only
     #[arg(long)]
     generate: bool,
-    /// Take a new password of fewer than 12 characters, or the factory's: one answer of the device is enough to find such
-    /// a password elsewhere
+    /// Accept a new password of fewer than 12 characters, or the factory password: a single answer from the
+    /// device is enough to find such a password elsewhere
     #[arg(long)]
     allow_weak_password: bool,
 }
@@ -109,8 +109,9 @@ pub(super) enum Existing {
     Refuse,
 }
 
-/// The password that an authentication key is to have: from a file that the command line or the environment names, the
-/// environment, a file that the configuration names, or the terminal, where it is asked for twice; or made here.
+/// The new password of an authentication key: from a file named on the command line or in the environment,
+/// the environment, a file named in the configuration, or the terminal, where it is asked for twice; or
+/// generated here.
 pub(super) fn read_new(
     file: &PasswordFile,
     terms: Terms,
@@ -134,7 +135,7 @@ fn given(file: &PasswordFile, new: &New) -> Result<Zeroizing<String>, CliError> 
     if ask(again)?.as_ref() == Some(&password) { Ok(password) } else { Err(PasswordError::Differ.into()) }
 }
 
-/// Makes a password and hands it over before it is any key's, so that no key ever has one that was lost.
+/// Generates a password and hands it over before any key has it, so that no key ever has one that was lost.
 fn generate(file: Option<&Path>, existing: Existing, new: &New) -> Result<Zeroizing<String>, CliError> {
     if from_environment(new.variable)?.is_some() {
         return Err(CliError::Usage(format!("both --generate and {} are there; unset one", new.variable)));
@@ -176,7 +177,7 @@ pub(super) fn key_passphrase(file: &Path) -> io::Result<Zeroizing<String>> {
     }
 }
 
-/// The user's PIN of a PKCS#11 token; where one try is left, only what is typed now is tried.
+/// The user's PIN of a PKCS#11 token; if one try is left, only a PIN typed now is used.
 pub(super) fn pin(request: &PinRequest) -> io::Result<Zeroizing<String>> {
     let PinRequest { token, tries } = request;
     let left = match tries {
@@ -222,7 +223,7 @@ fn from_environment(name: &'static str) -> Result<Option<Zeroizing<String>>, Cli
 
 fn ask(question: &str) -> Result<Option<Zeroizing<String>>, CliError> {
     match prompt::secret(question).map_err(PasswordError::Terminal)? {
-        Some(secret) if secret.is_empty() => Err(PasswordError::Empty("what was typed".into()).into()),
+        Some(secret) if secret.is_empty() => Err(PasswordError::Empty("the typed password".into()).into()),
         secret => Ok(secret),
     }
 }

@@ -1,5 +1,5 @@
-//! Asking for a secret on the terminal: what is typed is not shown, and whatever ends the question, the terminal is
-//! left as it was found.
+//! Asking for a secret on the terminal, without echo; however the prompt ends, the terminal's settings are
+//! restored.
 
 use std::{
     fs::File,
@@ -21,10 +21,10 @@ use super::service;
 /// Ctrl-C, as a terminal sends it that makes no signal of it.
 const INTERRUPT: u8 = 3;
 
-/// The terminal that shows nothing of what is typed, and how it was before.
+/// The terminal with echo turned off, and its previous settings.
 static SILENT: Mutex<Option<(File, Termios)>> = Mutex::new(None);
 
-/// The terminal of this process while it shows nothing of what is typed.
+/// The terminal of this process while its echo is off.
 struct Silent;
 
 impl Silent {
@@ -33,7 +33,7 @@ impl Silent {
         let terminal = terminal.try_clone()?;
         let before = tcgetattr(&terminal)?;
         let mut silent = before.clone();
-        // Ctrl-C ends the line, so that it ends the process where the terminal is restored already.
+        // Ctrl-C ends the line, so that it ends the process after the terminal has been restored.
         silent.local_modes.remove(LocalModes::ECHO | LocalModes::ISIG);
         silent.special_codes[SpecialCodeIndex::VEOL] = INTERRUPT;
         let mut place = SILENT.lock().unwrap_or_else(PoisonError::into_inner);
@@ -49,7 +49,7 @@ impl Drop for Silent {
     }
 }
 
-/// Makes the terminal what it was, if it is silent; whether it was.
+/// Restores the terminal, if its echo is off; returns whether it was.
 fn restore() -> bool {
     let silent = SILENT.lock().unwrap_or_else(PoisonError::into_inner).take();
     let Some((mut terminal, before)) = silent else { return false };
@@ -58,8 +58,8 @@ fn restore() -> bool {
     true
 }
 
-/// Has the signals that end the process restore the terminal first. Behind the question they do what they did before, since
-/// the handler stays: a signal ends the process, or whatever waits for it.
+/// Makes the signals that end the process restore the terminal first. After the prompt they have their
+/// previous effect, although the handler stays: a signal ends the process, or whatever waits for it.
 fn restore_before_the_end() -> io::Result<()> {
     static WATCHED: Mutex<bool> = Mutex::new(false);
     let mut watched = WATCHED.lock().unwrap_or_else(PoisonError::into_inner);
@@ -68,7 +68,7 @@ fn restore_before_the_end() -> io::Result<()> {
         thread::Builder::new().name("prompt".into()).spawn(move || {
             for signal in signals.forever() {
                 if restore() || !service::takes_signals() {
-                    // It does not return, but where the process could not be ended.
+                    // It does not return, unless the process could not be ended.
                     let _ = emulate_default_handler(signal);
                 }
             }
@@ -78,7 +78,7 @@ fn restore_before_the_end() -> io::Result<()> {
     Ok(())
 }
 
-/// Asks on the terminal; `None` where there is none. Ctrl-C ends the process as it does everywhere.
+/// Asks on the terminal; `None` if there is none. Ctrl-C ends the process as usual.
 pub(super) fn secret(question: &str) -> io::Result<Option<Zeroizing<String>>> {
     if !io::stdin().is_terminal() {
         return Ok(None);

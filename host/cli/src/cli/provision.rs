@@ -22,7 +22,7 @@ use sshsm_ca::files::{self, Kind};
 /// Arguments of `provision`.
 #[derive(Debug, Args)]
 pub(super) struct Provision {
-    /// Template in TOML: what the CA key may sign, and whose timestamps count
+    /// Template in TOML: what the CA key may sign, and the timestamp authority's key
     #[arg(long, value_name = "FILE.toml")]
     template: PathBuf,
     /// What kind of CA key (also p256, p384, p521)
@@ -37,10 +37,11 @@ pub(super) struct Provision {
     /// Id of the authentication key that can sign and nothing else
     #[arg(long, value_name = "ID", default_value = "2", value_parser = arguments::object_id)]
     signer: ObjectId,
-    /// A label of at most 40 bytes for all that is made
+    /// A label of at most 40 bytes for everything that is created
     #[arg(long, value_name = "TEXT", default_value = "sshsm CA", value_parser = arguments::label)]
     label: Label,
-    /// Let the CA key, the template and the key that signs leave the device under a wrap key, for `sshsm backup`
+    /// Allow the CA key, the template and the key that signs to leave the device under a wrap key, for `sshsm
+    /// backup`
     #[arg(long)]
     exportable: bool,
     /// File with the new password of authentication key 1; without it, SSHSM_NEW_PASSWORD or a prompt
@@ -51,15 +52,16 @@ pub(super) struct Provision {
     /// File with the password of the key that signs; without it, SSHSM_SIGNER_PASSWORD or a prompt
     #[arg(long, value_name = "FILE")]
     signer_password_file: Option<PathBuf>,
-    /// No password for the key that signs: this P-256 public key, whose private half opens sessions (--auth-key-file)
+    /// Use this P-256 public key instead of a password for the key that signs; its private half opens
+    /// sessions (--auth-key-file)
     #[arg(long, value_name = "FILE.pub", conflicts_with = "signer_password_file")]
     signer_public_key: Option<PathBuf>,
-    /// Freeze the templates in the end: none is put, imported or deleted until the device is reset
+    /// Freeze the templates at the end: none can be put, imported or deleted until the device is reset
     #[arg(long)]
     freeze: bool,
     #[command(flatten)]
     road: Road,
-    /// Write what was done to this file, as JSON without secrets
+    /// Write a record of what was done to this file, as JSON without secrets
     #[arg(long, value_name = "FILE")]
     record: Option<PathBuf>,
     #[command(flatten)]

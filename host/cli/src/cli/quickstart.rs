@@ -14,7 +14,7 @@ use sshsm_ca::issue::Issuer;
 /// Arguments of `quickstart`.
 #[derive(Debug, Args)]
 pub(super) struct Quickstart {
-    /// Where everything goes; a directory that an earlier quickstart made is gone on with
+    /// The directory for everything; one made by an earlier quickstart is continued
     #[arg(value_name = "DIR", default_value = "sshsm-quickstart")]
     directory: PathBuf,
 }
@@ -24,7 +24,7 @@ impl Quickstart {
         if context.device_named {
             return Err(CliError::Usage("quickstart makes its own device in DIR; leave --device out".into()));
         }
-        // A program that was found by its path is named so that it is found from everywhere.
+        // A program found by its path is named so that it is found from everywhere.
         let name = env::args_os().next().map_or_else(|| "sshsm".into(), PathBuf::from);
         let program = if name.components().count() > 1 { env::current_exe().unwrap_or(name) } else { name };
         let issuer = Issuer::new(context.ledger()?, issuing());

@@ -1,6 +1,6 @@
-//! `sshsm request …`: certificate requests that travel as files, from whoever asks to whoever signs.
+//! `sshsm request …`: certificate requests that travel as files, from the requester to the signer.
 //!
-//! To build one needs no secret: only the public keys of the subject and of the CA.
+//! Building one needs no secret: only the public keys of the subject and of the CA.
 
 use std::{
     fmt,
@@ -33,7 +33,7 @@ use sshsm_ca::{
 pub(super) enum RequestVerb {
     /// Write requests for certificates, to be signed elsewhere: KEY.pub becomes KEY-cert.req
     Build(Build),
-    /// Say in words what a request asks for
+    /// Describe a request in words
     Show {
         /// A request, with or without its timestamp, or a finished certificate
         #[arg(value_name = "REQUEST")]
@@ -112,7 +112,7 @@ pub(super) fn read(path: &Path) -> Result<StoredRequest, CliError> {
     StoredRequest::detect(&bytes).map_err(|error| CliError::content(output::shown(path), error))
 }
 
-/// What a request asks for.
+/// The content of a request.
 #[derive(Serialize)]
 pub(super) struct Summary<'a> {
     #[serde(serialize_with = "output::lossy")]
@@ -129,7 +129,8 @@ pub(super) struct Summary<'a> {
     extensions: Vec<String>,
     subject_key: Option<String>,
     ca_key: Option<String>,
-    /// When somebody vouches that it was made, UNIX seconds; whether that is true, `timestamp verify` tells.
+    /// The time at which the request says it was made, UNIX seconds; `timestamp verify` checks whether that
+    /// is true.
     claimed_now: Option<u32>,
 }
 

@@ -1,4 +1,4 @@
-//! `sshsm revoke` and `sshsm krl …`: what shall no longer be let in, and how sshd is told.
+//! `sshsm revoke` and `sshsm krl …`: what is no longer to be accepted, and how sshd learns of it.
 
 use std::{
     fs, io,
@@ -44,17 +44,18 @@ pub(super) struct Revoke {
     /// A key, and every certificate for it: a public key file, or its SHA256:… fingerprint
     #[arg(long, value_name = "KEY", group = "what")]
     key: Option<String>,
-    /// The certificate in this file, by its serial number; by its key id if it has none. Whatever a server might accept is
-    /// read, if its CA signed it
+    /// The certificate in this file, by its serial number, or by its key id if it has none. Any certificate
+    /// that a server might accept is read, if its CA signed it
     #[arg(long, value_name = "FILE", group = "what")]
     certificate: Option<PathBuf>,
-    /// Believe the file of --certificate, though its signature is wrong, or of a kind that cannot be verified here
+    /// Accept the file of --certificate even if its signature is wrong, or of a kind that cannot be verified
+    /// here
     #[arg(long, requires = "certificate")]
     unverified: bool,
     /// Every certificate of a CA: its fingerprint, the beginning of it, or its public key file
     #[arg(long, value_name = "CA", group = "what")]
     whole_ca: Option<String>,
-    /// The CA that --serial or --key-id is about, named in the same way; not needed when the ledger knows only one
+    /// The CA of --serial or --key-id, named in the same way; not needed if the ledger knows only one
     #[arg(long, value_name = "CA", conflicts_with_all = ["key", "certificate", "whole_ca"])]
     ca: Option<String>,
     /// The serial numbers or the key id of every CA
@@ -63,10 +64,11 @@ pub(super) struct Revoke {
     /// Why; for the ledger
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
-    /// Revoke what no certificate of the ledger is about, too: it may have been signed elsewhere
+    /// Revoke even if no certificate in the ledger matches: it may have been signed elsewhere
     #[arg(long)]
     not_in_ledger: bool,
-    /// Take back the revocation with this number, as `ledger revocations` has it; lists that servers have are not changed
+    /// Withdraw the revocation with this number, as `ledger revocations` lists it; lists on servers are not
+    /// changed
     #[arg(
         long,
         value_name = "NUMBER",
@@ -77,19 +79,19 @@ pub(super) struct Revoke {
     /// Make the ledger that --ledger names, if it is not there
     #[arg(long)]
     new_ledger: bool,
-    /// Only say what it is about
+    /// Only list the certificates affected
     #[arg(long)]
     dry_run: bool,
 }
 
-/// What was taken back, as JSON shows it.
+/// A withdrawn revocation, as JSON shows it.
 #[derive(Serialize)]
 struct Undone {
     revocation: i64,
     dry_run: bool,
 }
 
-/// What was revoked, as JSON shows it.
+/// A revocation, as JSON shows it.
 #[derive(Serialize)]
 struct Report {
     revoked: String,
@@ -100,7 +102,7 @@ struct Report {
 
 impl Revoke {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        // Nothing is made of what is only looked at.
+        // A dry run creates nothing.
         let mut ledger = match self.dry_run {
             true => context.ledger_to_read()?,
             false => context.ledger_to_change(self.new_ledger)?,
@@ -110,7 +112,7 @@ impl Revoke {
         }
         let revoked = self.what(&ledger)?;
         let certificates = ledger.entries(&Filter { state: Some(State::Issued), ..revoked.filter() })?;
-        // A file shows that there is such a certificate or key; a number or a name may be mistyped.
+        // A file proves that there is such a certificate or key; a number or a name may be mistyped.
         let ca = match &revoked {
             Revoked::Serials { ca, .. } | Revoked::KeyId { ca, .. } => ca.as_ref(),
             Revoked::Key(_) | Revoked::Fingerprint(_) | Revoked::Ca(_) => None,
@@ -214,7 +216,7 @@ impl Revoke {
             input::read_at_most(path, MAX_CERTIFICATE).map_err(|source| FileError::read(path, source))?;
         let certificate =
             PresentedCertificate::from_file(&bytes).map_err(|error| CliError::content(shown(path), error))?;
-        // No server accepts it otherwise, and who hands over a forgery chooses whose certificates are revoked.
+        // No server accepts it otherwise, and a forgery would choose whose certificates are revoked.
         match certificate.verify() {
             Err(error) if !self.unverified => {
                 return Err(CliError::other(Unverified { path: path.to_owned(), source: error }));
@@ -225,7 +227,7 @@ impl Revoke {
         let ca = Some(certificate.ca);
         match (certificate.serial, String::from_utf8(certificate.key_id)) {
             (0, Ok(key_id)) if !key_id.contains('\0') => Ok(Revoked::KeyId { ca, key_id }),
-            // It has neither a number nor a name that a list could say.
+            // It has neither a number nor a name that a list could contain.
             (0, _) => {
                 output::talk(
                     "the certificate has no serial number, and a key id that is not text: the key that it certifies is \
@@ -238,7 +240,7 @@ impl Revoke {
     }
 }
 
-/// Says which CA keys not every server can read; one that cannot read a list at all lets no one in.
+/// Names CA keys that not every server can read; a server that cannot read a list at all admits no one.
 fn warn_of_rare<'k>(cas: impl IntoIterator<Item = &'k KeyData>) {
     for ca in cas.into_iter().filter(|ca| !krl::is_read_everywhere(ca)) {
         output::talk(format_args!(
@@ -271,9 +273,10 @@ fn in_words(revoked: &Revoked) -> String {
 /// The verbs of `krl`.
 #[derive(Debug, Subcommand)]
 pub(super) enum Krl {
-    /// Write all that was revoked as a key revocation list, for `RevokedKeys` of sshd_config and `ssh-keygen -Q`
+    /// Write all revocations as a key revocation list, for `RevokedKeys` of sshd_config and `ssh-keygen -Q`
     Build {
-        /// The file; an earlier list there is replaced whole if this one is newer and revokes all that it does
+        /// The file; an earlier list there is replaced as a whole if this one is newer and revokes everything
+        /// that it does
         #[arg(long, short = 'o', value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]
@@ -295,7 +298,7 @@ pub(super) enum Krl {
 /// # Errors
 /// When that is newer, or revokes what `list` does not; and when it cannot be read as a list.
 fn supersedes(file: &Path, list: &RevocationList) -> io::Result<()> {
-    // Whether anything else may be replaced is said where it is written.
+    // Whether another kind of file may be replaced is decided when it is written.
     let is_file = fs::symlink_metadata(file).is_ok_and(|metadata| metadata.is_file() && metadata.len() > 0);
     if !is_file {
         return Ok(());
@@ -307,7 +310,7 @@ fn supersedes(file: &Path, list: &RevocationList) -> io::Result<()> {
     };
     let earlier = match RevocationList::decode(&bytes) {
         Ok(earlier) => earlier,
-        Err(error) => return refuse(format!("what is there cannot be compared: {error}")),
+        Err(error) => return refuse(format!("the existing file cannot be compared: {error}")),
     };
     if earlier.number >= list.number {
         return refuse(format!(
@@ -338,7 +341,7 @@ struct Built<'a> {
 impl Krl {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
         let Self::Build { output: file, replace, allow_empty, from_version, comment } = self;
-        // Must be there: an empty list in the place of a good one lets everybody in.
+        // It must exist: an empty list in place of a good one would admit everyone.
         drop(context.ledger_to_read()?);
         let mut ledger = context.ledger()?.ok_or(LedgerError::None)?;
         let revocations = ledger.revocations()?.len();

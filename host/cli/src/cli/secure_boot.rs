@@ -43,7 +43,7 @@ pub(super) struct Seal {
     /// The private boot key: secp256k1, PEM, as picotool takes it
     #[arg(long, value_name = "FILE.pem")]
     key: PathBuf,
-    /// Where the signed image goes, as UF2
+    /// The path of the signed image, a UF2 file
     #[arg(long, value_name = "FILE.uf2")]
     out: PathBuf,
     #[command(flatten)]
@@ -69,7 +69,7 @@ pub(super) struct Lock {
     replace: ReplaceOption,
 }
 
-/// What was signed, as JSON shows it.
+/// The signed image, as JSON shows it.
 #[derive(Serialize)]
 struct Signed {
     image: PathBuf,

@@ -1,4 +1,5 @@
-//! What services, and work that must not be left half-done, have in common: they end in order when they are told to.
+//! Common code of services, and of work that must not be interrupted half-way: they end in order when told
+//! to.
 
 use std::{
     io,
@@ -8,7 +9,7 @@ use std::{
 
 use tokio::runtime;
 
-/// Signals are waited for by what they are to end in order.
+/// Whether signals are already handled by a service that ends in order.
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
 /// Whether a signal that would end the program ends it in order.
@@ -22,7 +23,7 @@ pub(super) fn hung_up() -> io::Result<tokio::signal::unix::Signal> {
     tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())
 }
 
-/// Calls `tell` when a signal would end the program, in place of the signal's own effect.
+/// Calls `tell` when a signal would end the program, instead of the signal's own effect.
 pub(super) fn instead_of_ending(tell: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let ended = {

@@ -16,7 +16,7 @@ use super::{
 use crate::output;
 use sshsm_ca::files::{self, Kind};
 
-/// What `completions` is told.
+/// The arguments of `completions`.
 #[derive(Debug, Args)]
 pub(super) struct Completions {
     /// The shell
@@ -40,10 +40,10 @@ impl Completions {
     }
 }
 
-/// What `man` is told.
+/// The arguments of `man`.
 #[derive(Debug, Args)]
 pub(super) struct Manual {
-    /// The directory they are written to; made where there is none
+    /// The directory for the pages; created if missing
     #[arg(value_name = "DIR")]
     directory: PathBuf,
     #[command(flatten)]

@@ -1,7 +1,7 @@
-//! `sshsm sign`: `ssh-keygen -s` with the CA key, and the policy it signs under, on the device.
+//! `sshsm sign`: `ssh-keygen -s` with the CA key, and the policy that governs it, on the device.
 //!
-//! Keys wait in one queue; every device that holds the CA key takes from it. A key that fails, or a device that goes away,
-//! does not keep the others from being signed.
+//! Keys wait in one queue; every device that holds the CA key takes from it. A key that fails, or a device
+//! that goes away, does not stop the others from being signed.
 
 #[cfg(unix)]
 use std::os::unix::ffi::OsStrExt;
@@ -57,13 +57,13 @@ pub(super) struct Sign {
     /// Ask what would become of each key, and why, and sign nothing
     #[arg(long, conflicts_with = "resume")]
     dry_run: bool,
-    /// Write each request beside its certificate, also when it is refused: KEY-cert.req, for `template check`
+    /// Write each request next to its certificate, even if it is refused: KEY-cert.req, for `template check`
     #[arg(long)]
     save_request: bool,
     #[command(flatten)]
     replace: ReplaceOption,
-    /// Leave out keys whose certificate is there, of this CA, saying all that is asked for now, valid and not revoked in the
-    /// ledger; and leave out certificates among the keys
+    /// Skip keys that already have a certificate from this CA that matches everything asked for, is valid and is not
+    /// revoked in the ledger; and skip certificates among the keys
     #[arg(long)]
     resume: bool,
     /// How many keys are signed at the same time, spread over the devices; one for each device if not given
@@ -85,7 +85,7 @@ struct Report<'a> {
     by: &'a By,
     /// No device answered, and the configuration's token signed.
     fallback: bool,
-    // What all certificates of the call have in common; null when each request says it for itself.
+    // Common to all certificates of the call; null if each request has its own.
     kind: Option<String>,
     key_id: Option<&'a str>,
     principals: Option<&'a [String]>,
@@ -159,11 +159,11 @@ struct Subject {
 struct Stored {
     request: SigningRequest,
     content: Content,
-    /// When it was made, if somebody vouched for that already.
+    /// When it was made, if that has been signed already.
     timestamp: Option<(Now, Vec<u8>)>,
 }
 
-/// All that the devices of a call share.
+/// Shared by all devices of a call.
 struct Batch<'a> {
     /// `None` when each request has its own.
     content: Option<Content>,
@@ -171,7 +171,7 @@ struct Batch<'a> {
     save_request: bool,
     replace: Replace,
     resume: bool,
-    /// With their places among all that was named.
+    /// With their positions among all the arguments.
     subjects: &'a [(usize, Subject)],
     /// `None` when each request brings its time.
     source: Mutex<Option<Box<dyn TimestampSource + Send>>>,
@@ -194,7 +194,7 @@ struct State {
 
 impl Sign {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        // All that can be wrong without a device is found before anything is signed.
+        // Everything that can be wrong without a device is found before anything is signed.
         let content = self.requests.is_empty().then(|| self.content.content()).transpose()?;
         let inputs = if self.requests.is_empty() { self.subjects()? } else { self.stored() };
         let total = inputs.len();
@@ -202,7 +202,7 @@ impl Sign {
         for (place, input) in inputs.into_iter().enumerate() {
             match input {
                 Ok(subject) => subjects.push((place, subject)),
-                // A file that is not there is a slip of whoever named it, and found before anything is signed.
+                // A missing file is a mistake in the arguments, and found before anything is signed.
                 Err(Unreadable { error, .. }) if error.kind() == failure::Kind::File => return Err(*error),
                 Err(Unreadable { path, error }) => unreadable.push((place, path, error)),
             }
@@ -236,7 +236,7 @@ impl Sign {
                 true => None,
                 false => Some(ca.timestamp_source()?),
             }),
-            // What is not signed is not recorded.
+            // A dry run is not recorded.
             issuer: Issuer::new(if self.dry_run { None } else { context.ledger()? }, issuing()),
             by: OnceLock::new(),
             progress: progress(subjects.len()),
@@ -311,7 +311,7 @@ impl Sign {
         let mut subjects = Vec::new();
         for path in &self.keys {
             if self.resume && is_certificate(path) {
-                output::talk(format_args!("{} is a certificate: left out", output::shown(path)));
+                output::talk(format_args!("{} is a certificate: skipped", output::shown(path)));
                 continue;
             }
             let index = subjects.len();
@@ -362,7 +362,7 @@ struct Unreadable {
     error: Box<CliError>,
 }
 
-/// Whether no other key can be signed either: the device is away, or the ledger can record no more.
+/// Whether no other key can be signed either: the device is away, or the ledger cannot record any more.
 fn ends_signing(error: &CliError) -> bool {
     match error {
         CliError::Client(error) => error.ends_session(),
@@ -381,7 +381,7 @@ fn ends_signing(error: &CliError) -> bool {
     }
 }
 
-/// A worker for each device, and more for those that serve several sessions, up to `jobs` or as many as there are keys.
+/// One worker per device, and more for those that serve several sessions, up to `jobs` or the number of keys.
 fn spread(devices: &[DeviceAddress], jobs: usize, keys: usize) -> Vec<&DeviceAddress> {
     let more = devices.iter().filter(|device| device.is_shared()).cycle();
     let extra = jobs.saturating_sub(devices.len());
@@ -389,7 +389,7 @@ fn spread(devices: &[DeviceAddress], jobs: usize, keys: usize) -> Vec<&DeviceAdd
 }
 
 impl Batch<'_> {
-    /// Takes keys from the queue until it is empty, or the signer can sign no more.
+    /// Takes keys from the queue until it is empty, or the signer can no longer sign.
     fn work(&self, signer: &mut dyn Signer) -> Result<(), CliError> {
         self.insist(signer)?;
         while let Some((index, subject)) = self.next() {
@@ -423,7 +423,7 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Refuses a device that is another CA than the first, or is held to its template by somebody else.
+    /// Refuses a device that is a different CA from the first, or whose template is enforced elsewhere.
     fn insist(&self, signer: &dyn Signer) -> Result<(), CliError> {
         let by = self.by.get_or_init(|| By {
             enforced_by: signer.enforced_by(),
@@ -454,8 +454,8 @@ impl Batch<'_> {
         Ok(())
     }
 
-    /// Signs one key and writes its certificate, with the ledger told before either: `serial` becomes the one that was
-    /// reserved, `saved` the file that the request was written to.
+    /// Signs one key and writes its certificate, recording each step in the ledger first: `serial` becomes
+    /// the reserved number, `saved` the file that the request was written to.
     fn sign(
         &self,
         signer: &mut dyn Signer,
@@ -500,7 +500,7 @@ impl Batch<'_> {
         }
     }
 
-    /// Whether a certificate is there that says all that is asked for now, is valid, and is not revoked.
+    /// Whether there is a certificate that matches everything asked for, is valid, and is not revoked.
     fn is_there(
         &self,
         path: &Path,
@@ -513,7 +513,7 @@ impl Batch<'_> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(error) => return Err(FileError::read(path, error).into()),
         };
-        // What is not a certificate is replaced by one, as it is without --resume.
+        // A file that is not a certificate is replaced by one, as without --resume.
         let Ok(certificate) = Certificate::from_openssh(&line) else { return Ok(false) };
         let now = timestamp::now()?.seconds();
         let serial = match (&subject.stored, subject.serial) {
@@ -538,7 +538,7 @@ impl Batch<'_> {
         }
         let mut source = self.source.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(source) = source.as_mut() else {
-            return Err(CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()));
+            return Err(CliError::Usage("name the timestamp authority: --timestamp SOURCE".into()));
         };
         Ok(match &subject.stored {
             Some(stored) => TimedRequest::of(stored.request.clone(), source.as_mut())?,
@@ -546,7 +546,7 @@ impl Batch<'_> {
         })
     }
 
-    /// Shows why a request is refused, if that can be found out; or, before it is tried, that it would be signed.
+    /// Shows why a request is refused, if that can be found out; or, in a dry run, that it would be signed.
     fn explain(
         &self,
         signer: &mut dyn Signer,
@@ -566,13 +566,13 @@ impl Batch<'_> {
                 match signer.enforced_by() {
                     _ if verdict.is_refusal() => {}
                     EnforcedBy::Host => {
-                        self.talk("what is undecided can be kept by a device only, not for a token");
+                        self.talk("undecided rules can be enforced only by a device, not for a token");
                     }
                     EnforcedBy::Device => self.talk("the device refused for a reason that is not known here"),
                 }
                 Some(verdict)
             }
-            // A dry run that cannot ask is no refusal, but a failure.
+            // A dry run that cannot ask is a failure, not a refusal.
             Err(SignerError::Client(error)) if !self.dry_run && !error.ends_session() => {
                 self.talk(format_args!(
                     "the template cannot be read, so the refusal cannot be explained: {error}"
@@ -604,7 +604,7 @@ impl Batch<'_> {
     }
 }
 
-/// A bar on the terminal, where there are enough keys to wait for.
+/// A progress bar on the terminal, if there are enough keys to wait for.
 fn progress(total: usize) -> ProgressBar {
     let long = total >= 10 && io::stderr().is_terminal();
     let bar = if long { ProgressBar::new(total as u64) } else { ProgressBar::hidden() };
@@ -614,7 +614,8 @@ fn progress(total: usize) -> ProgressBar {
     }
 }
 
-/// Whether a certificate says all of `content`, but for its serial number, and that if it is given.
+/// Whether a certificate matches `content` except for its serial number, and the serial number too if it is
+/// given.
 fn says(certificate: &Certificate, content: &Content, serial: Option<u64>) -> bool {
     let same_options = |found: &OptionsMap, asked: &OptionList| {
         let found = found.iter().map(|(name, contents)| (name.as_str(), contents.as_str()));
@@ -629,8 +630,8 @@ fn says(certificate: &Certificate, content: &Content, serial: Option<u64>) -> bo
         && is_as_long(certificate.valid_after(), certificate.valid_before(), content.validity)
 }
 
-/// Whether a validity is what is asked for, or was when it was: as long, and not later. ssh-keygen's `+SPAN` begins with a
-/// full minute, so that its length differs by up to one.
+/// Whether a validity matches the one asked for, now or when it was issued: as long, and not later.
+/// ssh-keygen's `+SPAN` begins at a full minute, so its length differs by up to one.
 fn is_as_long(after: u64, before: u64, asked: Validity) -> bool {
     if (after, before) == (asked.after(), asked.before()) {
         return true;
@@ -642,7 +643,7 @@ fn is_as_long(after: u64, before: u64, asked: Validity) -> bool {
         && length(after, before).abs_diff(length(asked.after(), asked.before())) < 60
 }
 
-/// Whether a file is a certificate, by what stands in it or by ssh-keygen's name for one.
+/// Whether a file is a certificate, by its content or by ssh-keygen's name for one.
 fn is_certificate(path: &Path) -> bool {
     match input::read_text(path) {
         Ok(line) => line.split_whitespace().next().is_some_and(|kind| kind.contains("-cert-v0")),
@@ -650,7 +651,7 @@ fn is_certificate(path: &Path) -> bool {
     }
 }
 
-/// ssh-keygen's naming: `.pub`, or what the name of a request ends in, goes off, and the suffix comes on.
+/// ssh-keygen's naming: `.pub`, or the ending of a request's name, is removed, and the suffix appended.
 pub(super) fn beside(key: &Path, suffix: &str) -> PathBuf {
     const ENDINGS: [&str; 5] = ["-cert.timed.req", "-cert.req", ".timed.req", ".req", ".pub"];
     let base = |ending: &&str| {
@@ -674,7 +675,7 @@ pub(super) fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -
     files::write(path, content, kind, replace).map_err(|source| FileError::write(path, source))
 }
 
-/// What ssh-keygen says of a certificate it has written, and who enforced the template.
+/// ssh-keygen's message about a certificate that it has written, and what enforced the template.
 fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> String {
     let template = signer.template();
     let names = match content.principals.as_slice() {
@@ -692,7 +693,7 @@ fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> St
     )
 }
 
-/// ssh-keygen's words for a validity, in local time.
+/// ssh-keygen's description of a validity, in local time.
 pub(super) fn validity_in_words(validity: Validity) -> String {
     let local = |seconds: u64| {
         let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());

@@ -1,5 +1,5 @@
-//! What signs, and who vouches for the time, as the command line and the configuration file name them: the one place that
-//! opens them.
+//! The signer and the timestamp source, as the command line and the configuration file name them: the only
+//! place that opens them.
 
 use std::{io, path::PathBuf, sync::Mutex};
 
@@ -31,11 +31,11 @@ use sshsm_ca::{
 };
 use sshsm_client::{Client, ClientError, Credential, Failure, Kind, Session};
 
-/// A CA, and who vouches for the time of its requests.
+/// A CA, and the timestamp authority for its requests.
 #[derive(Debug, Clone, Args)]
 pub(super) struct SignerChoice {
-    /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME]); for a key on a PKCS#11
-    /// token, the id that its template lists it by
+    /// The CA: the id of its key on the device, or its name in the configuration file ([ca.NAME]); for a key
+    /// on a PKCS#11 token, the id by which its template lists it
     #[arg(short = 's', long = "ca", value_name = "CA")]
     pub(super) ca: Option<CaName>,
     /// The template that the CA key signs under: its id on the device, or, for a key on a PKCS#11 token, its file
@@ -43,8 +43,9 @@ pub(super) struct SignerChoice {
     template: Option<TemplateName>,
     #[command(flatten)]
     timestamp: TimestampArguments,
-    /// If no device answers, sign with the token that the configuration names as this CA's fallback: this program enforces
-    /// its template then, which may not be looser than the device's was. Asked for each time, never in a configuration
+    /// If no device answers, sign with the token that the configuration names as this CA's fallback: this
+    /// program then enforces its template, which must not be looser than the device's was. Must be given on
+    /// each call, never in a configuration
     #[arg(long)]
     fallback: bool,
     /// How an RSA CA key signs
@@ -77,27 +78,29 @@ pub(super) struct Ca {
     fall_back: bool,
 }
 
-/// Asked for once, however many sessions it opens.
+/// Obtained once, however many sessions it opens.
 enum Secret {
     PasswordIn(PasswordFile),
     PrivateKeyIn(PathBuf),
-    /// What the password makes; the password itself is kept no longer than it takes.
+    /// The key derived from the password; the password itself is discarded as soon as possible.
     Key(AuthenticationKey),
     PrivateKey(p256::SecretKey),
 }
 
 impl Context {
-    /// The CA that was chosen. The command line and the environment go before what the configuration says of that CA, and
-    /// that before what it says of all.
+    /// The selected CA. The command line and the environment override the configuration of that CA, which
+    /// overrides that of all commands.
     ///
     /// # Errors
-    /// When there is none of that name, or its public key cannot be read.
+    /// When there is none with that name, or its public key cannot be read.
     pub(super) fn ca(&self, choice: &SignerChoice) -> Result<Ca, CliError> {
         let configured = match &choice.ca {
             Some(CaName::Name(name)) => self.configuration.authority(name).cloned().ok_or_else(|| {
                 let known: Vec<_> = self.configuration.authorities().collect();
                 CliError::Usage(match known.as_slice() {
-                    [] => format!("there is no CA {name:?}: no configuration file names any, as [ca.{name}]"),
+                    [] => {
+                        format!("there is no CA {name:?}: no configuration file defines one, as [ca.{name}]")
+                    }
                     known => {
                         format!("there is no CA {name:?} in the configuration, only {}", known.join(", "))
                     }
@@ -148,10 +151,10 @@ impl Context {
 }
 
 impl Ca {
-    /// Opens whatever has the CA key at `device`, has it used, and closes it.
+    /// Opens the holder of the CA key at `device`, lets it be used, and closes it.
     ///
     /// # Errors
-    /// When it cannot be opened, is another CA than the configuration says, or `used` fails.
+    /// When it cannot be opened, is a different CA from the configured one, or `used` fails.
     pub(super) fn with_signer<T>(
         &self,
         device: &DeviceAddress,
@@ -200,7 +203,7 @@ impl Ca {
         let key = self.key()?;
         let Some(TemplateName::File(file)) = template else {
             return Err(CliError::Usage(format!(
-                "{} keeps no templates, this program enforces one: name its file (TOML) with -t",
+                "{} stores no templates, this program enforces one: give its file (TOML) with -t",
                 uri.identity()
             )));
         };
@@ -212,8 +215,9 @@ impl Ca {
         used(&mut signer)
     }
 
-    /// Has the token that the configuration names used in place of the devices, when it names one, `--fallback` asks for it
-    /// and `failed`, why each of them could not be opened, says that none is there. `None` when that is not so.
+    /// Uses the token that the configuration names, in place of the devices, if it names one, `--fallback`
+    /// asks for it and `failed`, the reasons why each of them could not be opened, shows that none is there.
+    /// Otherwise `None`.
     pub(super) fn with_fallback<T>(
         &self,
         failed: &[&CliError],
@@ -244,10 +248,11 @@ impl Ca {
         Some(self.with_token(uri, template, used))
     }
 
-    /// Refuses a fallback that would sign what the device would not: whoever keeps the device away has it used.
+    /// Refuses a fallback that would sign what the device would not: an attacker who keeps the device away
+    /// could force its use.
     fn check_fallback(&self, template: Option<&TemplateName>) -> Result<(), CliError> {
         let (Some(TemplateName::File(file)), Some(public)) = (template, &self.public_key) else {
-            // Refused, with its reason, where the token is opened.
+            // Refused, with its reason, when the token is opened.
             return Ok(());
         };
         let place = seen_template(public.key_data())?;
@@ -255,7 +260,7 @@ impl Ca {
             Ok(seen) => seen,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 return Err(CaError::Fallback(
-                    "the device's template was never seen here, so that the fallback's cannot be compared with it: \
+                    "the device's template was never seen here, so the fallback's cannot be compared with it: \
                      sign once with the device, by an authentication key that may read templates"
                         .into(),
                 )
@@ -276,7 +281,7 @@ impl Ca {
             return Ok(());
         }
         Err(CaError::Fallback(format!(
-            "the fallback's template {} lets pass what the device's did not when it was last seen; {}",
+            "the fallback's template {} allows what the device's did not when it was last seen; {}",
             output::shown(file),
             looser.join("; ")
         ))
@@ -290,7 +295,10 @@ impl Ca {
                 device: signer.describe(),
                 key: signer.key(),
                 found: signer.ca_key().fingerprint(ssh_key::HashAlg::Sha256).to_string(),
-                wanted: format!("the configuration wants {}", wanted.fingerprint(ssh_key::HashAlg::Sha256)),
+                wanted: format!(
+                    "the configuration requires {}",
+                    wanted.fingerprint(ssh_key::HashAlg::Sha256)
+                ),
             }
             .into()),
             _ => Ok(()),
@@ -324,7 +332,7 @@ impl Ca {
         let address = self
             .timestamp
             .as_ref()
-            .ok_or_else(|| CliError::Usage("say who vouches for the time: --timestamp SOURCE".into()))?;
+            .ok_or_else(|| CliError::Usage("name the timestamp authority: --timestamp SOURCE".into()))?;
         timestamp_source::open(address, &self.terms)
     }
 }
@@ -333,7 +341,7 @@ impl Ca {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CaError {
     /// The key is another than the configuration's, or another device's.
-    #[error("CA key {key} at {device} is {found}, and {wanted}; nothing was signed with it")]
+    #[error("CA key {key} at {device} is {found}, but {wanted}; nothing was signed with it")]
     Other { device: String, key: String, found: String, wanted: String },
     /// The fallback may not be used.
     #[error("{0}")]
@@ -355,11 +363,11 @@ impl From<CaError> for CliError {
     }
 }
 
-/// What of a template a session that may not read it can say.
+/// The template, unless the session may not read it.
 fn readable(template: Result<Vec<u8>, ClientError>) -> Result<Option<Vec<u8>>, ClientError> {
     match template {
         Ok(template) => Ok(Some(template)),
-        // The signer says of it what is to be said.
+        // The signer reports that itself.
         Err(ClientError::Device {
             error: DeviceError::InsufficientPermissions | DeviceError::ObjectNotFound,
             ..
@@ -368,7 +376,7 @@ fn readable(template: Result<Vec<u8>, ClientError>) -> Result<Option<Vec<u8>>, C
     }
 }
 
-/// Where the template is kept that a CA key was last seen to sign under.
+/// Where the template that a CA key was last seen to sign under is stored.
 fn seen_template(ca: &KeyData) -> Result<PathBuf, CliError> {
     let blob = ca.encode_vec().map_err(|error| CliError::because("the CA's public key", error))?;
     let name = format!("templates/{}.tlv", output::hex(&Sha256::digest(&blob)));

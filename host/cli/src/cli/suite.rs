@@ -21,7 +21,7 @@ use sshsm_ca::{
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 when every test passed, 5 when one failed.")]
 pub(super) struct Test {
-    /// Suites: TOML files that name a template, and requests with what it must say to each
+    /// Suites: TOML files that name a template, and requests with the expected verdicts
     #[arg(value_name = "SUITE.toml", required = true)]
     suites: Vec<PathBuf>,
     /// Also write the results to this file, as JUnit's XML

@@ -1,4 +1,4 @@
-//! `sshsm template …`: what a CA key may sign, written as TOML, kept by the device as TLV.
+//! `sshsm template …`: what a CA key may sign, written as TOML, stored by the device as TLV.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -33,13 +33,13 @@ pub(super) enum Template {
         /// Template in TOML
         #[arg(value_name = "FILE.toml")]
         file: PathBuf,
-        /// Where the TLV goes; without it, stdout
+        /// Output file for the TLV; default: stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
         replace: ReplaceOption,
     },
-    /// Say in words what a template allows
+    /// Describe in words what a template allows
     Show {
         /// Template file (TOML or TLV), or the id of a template on the device; ./5 is a file, 5 an id
         #[arg(value_name = "FILE|ID")]
@@ -57,7 +57,7 @@ pub(super) enum Template {
         #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
         #[arg(value_parser = arguments::label)]
         label: Label,
-        /// Domains that see the template: all, or numbers such as 1,5
+        /// Domains that can see the template: all, or numbers such as 1,5
         #[arg(long, value_name = "DOMAINS", default_value = "all", value_parser = arguments::domains)]
         domains: Domains,
         /// Let it leave the device under a wrap key, for `sshsm backup`
@@ -69,19 +69,19 @@ pub(super) enum Template {
         /// The template's id
         #[arg(value_name = "ID", value_parser = arguments::object_id)]
         id: ObjectId,
-        /// Where the TLV goes; without it, stdout
+        /// Output file for the TLV; default: stdout
         #[arg(short, long, value_name = "FILE")]
         output: Option<PathBuf>,
         #[command(flatten)]
         replace: ReplaceOption,
     },
-    /// Explain, without a device, what a template says to requests
+    /// Explain, without a device, a template's verdict on requests
     Check(check::Check),
-    /// Warn about what a careful reviewer would
+    /// Warn about what a careful reviewer would question
     Lint(lint::Lint),
     /// Say what became stricter or looser from one template to another
     Diff(difference::Diff),
-    /// Run a file of requests with what the template must say to each
+    /// Run a file of requests and compare the template's verdicts with the expected ones
     Test(suite::Test),
 }
 
@@ -102,7 +102,7 @@ struct View {
 #[derive(Serialize)]
 struct TimestampKey {
     algorithm: &'static str,
-    /// `null` when the bytes are no key of the algorithm.
+    /// `null` if the bytes are not a key of the algorithm.
     public_key: Option<String>,
     fingerprint: Option<String>,
 }
@@ -197,7 +197,7 @@ fn put(context: &Context, tlv: &[u8], object: &NewObject) -> Result<(), CliError
         object_type: &'static str,
         algorithm: &'static str,
     }
-    // Nothing but well-formed templates is put: the device would take any bytes and then refuse every request.
+    // Only well-formed templates are put: the device would accept any bytes and then refuse every request.
     let decoded = template::Template::decode(tlv).map_err(|error| CliError::content("no template", error))?;
     let mut client = context.client_to_change()?;
     let id = context.session(&mut client)?.put_template(object, tlv)?;

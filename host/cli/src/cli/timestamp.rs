@@ -41,9 +41,9 @@ use sshsm_client::failure::{self, Failure};
 /// The verbs of `timestamp`.
 #[derive(Debug, Subcommand)]
 pub(super) enum TimestampVerb {
-    /// Vouch that requests in files are made now: REQ-cert.req becomes REQ-cert.timed.req
+    /// Sign that requests in files are made now: REQ-cert.req becomes REQ-cert.timed.req
     Sign(Sign),
-    /// Check who vouches for the time of a request in a file, and which time
+    /// Check which authority signed the time of a request in a file, and which time
     Verify(Verify),
     /// Be a timestamp service over HTTP
     Serve(Serve),
@@ -55,7 +55,7 @@ pub(super) struct Sign {
     /// The timestamp key: a file, agent:KEY.pub, or pkcs11:… on a token
     #[arg(long, value_name = "SOURCE", value_parser = Address::<SourceAddress>::default())]
     key: SourceAddress,
-    /// Where the request with its timestamp goes, if there is one request
+    /// Output file for the request with its timestamp, if there is one request
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
     #[command(flatten)]
@@ -89,7 +89,7 @@ pub(super) struct Serve {
     /// Address and port to serve; port 0 picks a free one
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8322")]
     listen: String,
-    /// TLS: the service's certificate and the chain behind it, PEM
+    /// TLS: the service's certificate and its chain, PEM
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Option<PathBuf>,
     /// TLS: the certificate's private key, PEM
@@ -104,15 +104,15 @@ pub(super) struct Serve {
     /// How often one client may ask: 10/s, 30/m, 100/h
     #[arg(long, value_name = "RATE", default_value = "10/s")]
     rate: Rate,
-    /// How often all clients together may ask that are known by their address only; 64 times --rate if not given
+    /// Rate for all clients together that are known only by their address; default: 64 times --rate
     #[arg(long, value_name = "RATE")]
     total_rate: Option<Rate>,
-    /// Also serve clients that are known by their address only and reach this program under this name; without TLS,
-    /// requests for names other than localhost and IP addresses are refused, since a web page could have sent them. May be
-    /// given more than once
+    /// Also serve clients that are known only by their address and address this program by this name; without
+    /// TLS, requests for names other than localhost and IP addresses are refused, since a web page could have
+    /// sent them. May be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<Host>,
-    /// Sign although the system says that its clock follows no other, or cannot be asked
+    /// Sign even if the system reports that its clock is not synchronised, or cannot be asked
     #[arg(long)]
     allow_unsynchronised_clock: bool,
     /// Serve other computers without TLS, or without knowing them
@@ -201,7 +201,7 @@ impl Sign {
         files::write(&output, &content, Kind::Request, self.replace.into())
             .map_err(|source| FileError::write(&output, source))?;
         output::talk(format_args!(
-            "{}: made at {}, says {authority}",
+            "{}: made at {}, signed by {authority}",
             output::shown(&output),
             utc(now.seconds())
         ));
@@ -225,7 +225,7 @@ fn fingerprint(key: &dyn TimestampKey) -> String {
     key.public_key().fingerprint(HashAlg::Sha256).to_string()
 }
 
-/// Who vouches for a request, as JSON shows it.
+/// The signer of a request's time, as JSON shows it.
 #[derive(Serialize)]
 struct Verified<'a> {
     valid: bool,
@@ -250,7 +250,7 @@ impl Verify {
         let Some((now, signature)) = &stored.timestamp else {
             return Err(CliError::because(
                 output::shown(&self.request),
-                "nobody vouches for its time yet; have it signed with `sshsm timestamp sign`",
+                "its time is not signed yet; sign it with `sshsm timestamp sign`",
             ));
         };
         let valid = timestamp::verify(key.key_data(), &stored.request, *now, signature)
@@ -368,7 +368,7 @@ impl Serve {
     }
 }
 
-/// Reads the tokens again whenever SIGHUP comes; the old ones go on where that fails.
+/// Reads the tokens again on each SIGHUP; if that fails, the old ones stay in force.
 #[cfg(unix)]
 async fn renew_tokens(mut signal: tokio::signal::unix::Signal, renewed: Option<(PathBuf, Tokens)>) {
     while signal.recv().await.is_some() {
@@ -389,7 +389,7 @@ async fn renew_tokens(mut signal: tokio::signal::unix::Signal, renewed: Option<(
             )),
             Err(error) => {
                 output::talk(format_args!(
-                    "the tokens were not read again, the old ones go on: {}",
+                    "the tokens were not read again, the old ones stay in force: {}",
                     error.line()
                 ));
             }
@@ -397,7 +397,7 @@ async fn renew_tokens(mut signal: tokio::signal::unix::Signal, renewed: Option<(
     }
 }
 
-/// Where the service is, as JSON shows it.
+/// The service's address, as JSON shows it.
 #[derive(Serialize)]
 struct Listening {
     listening: String,

@@ -1,4 +1,4 @@
-//! Who vouches for the time, as the command line names it: the one place that opens timestamp sources.
+//! Timestamp sources, as the command line names them: the only place that opens them.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -27,8 +27,9 @@ const HEADING: &str = "Timestamp service";
 /// A timestamp source.
 #[derive(Debug, Clone, Args)]
 pub(super) struct TimestampArguments {
-    /// Who vouches for the time of each request: a private key of the timestamp authority that the template names, as a
-    /// file, in the ssh-agent (agent:KEY.pub) or on a token (pkcs11:…), or a timestamp service (http(s)://HOST[:PORT])
+    /// The source of each request's signed time: a private key of the timestamp authority named in the
+    /// template, as a file, in the ssh-agent (agent:KEY.pub) or on a token (pkcs11:…), or a timestamp service
+    /// (http(s)://HOST[:PORT])
     #[arg(long = "timestamp", alias = "timestamp-key", value_name = "SOURCE")]
     #[arg(value_parser = Address::<SourceAddress>::default())]
     pub(super) source: Option<SourceAddress>,
@@ -42,7 +43,7 @@ pub(super) struct TermsArguments {
     /// File with the bearer token that the service knows this client by
     #[arg(long, env = "SSHSM_TIMESTAMP_TOKEN_FILE", value_name = "FILE", help_heading = HEADING)]
     timestamp_token_file: Option<PathBuf>,
-    /// Whom to trust behind https, PEM; without it, whom the system trusts
+    /// Certificate authorities trusted for https, PEM; by default those that the system trusts
     #[arg(long, env = "SSHSM_TIMESTAMP_CA", value_name = "FILE", help_heading = HEADING)]
     timestamp_ca: Option<PathBuf>,
     /// The client certificate that the service knows this client by, PEM
@@ -105,10 +106,10 @@ pub(super) fn open(
     }
 }
 
-/// Opens a timestamp key that this system's clock is to be signed with.
+/// Opens a timestamp key for signing this system's clock.
 ///
 /// # Errors
-/// When it cannot be used, or is somebody else's.
+/// When it cannot be used, or is not the expected one.
 pub(super) fn open_key(address: &SourceAddress) -> Result<Box<dyn TimestampKey>, CliError> {
     match address {
         SourceAddress::File(path) => {

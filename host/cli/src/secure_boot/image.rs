@@ -1,10 +1,12 @@
-//! Signed images: a second image definition behind the image, with what is signed, by whom, and the signature.
+//! Signed images: a second image definition after the image, with the signed range, the signer's key, and the
+//! signature.
 //!
-//! An image has a loop of blocks (datasheet 5.9.1). Ours has one block, in its first 4 KiB, that links to itself and says
-//! what kind of image it is. Sealing links it to a block behind the last byte, which links back; the boot ROM takes the
-//! last definition of the loop. The new block says the same, adds the part of the flash that is to be hashed (`LOAD_MAP`),
-//! how (`HASH_DEF`), and the key and its signature (`SIGNATURE`); hashed are that part, and then the block up to and with
-//! `HASH_DEF`. That is what `picotool seal --sign` does.
+//! An image has a loop of blocks (datasheet 5.9.1). Ours has one block, in its first 4 KiB, that links to
+//! itself and describes the kind of image. Sealing links it to a block after the last byte, which links back;
+//! the boot ROM uses the last definition of the loop. The new block repeats the description, and adds the
+//! part of the flash to be hashed (`LOAD_MAP`), the hash (`HASH_DEF`), and the key and its signature
+//! (`SIGNATURE`); the hash covers that part, and then the block up to and including `HASH_DEF`. This is what
+//! `picotool seal --sign` does.
 
 use sha2::{Digest, Sha256};
 
@@ -58,11 +60,11 @@ impl Failure for SealError {
     }
 }
 
-/// An image in one piece, as it is in flash from its first byte on.
+/// An image in one piece, as stored in flash from its first byte on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image(Vec<u8>);
 
-/// A sealed image, and what was signed.
+/// A sealed image, and the signed hash.
 #[derive(Debug, Clone)]
 pub struct Sealed {
     /// The image, its signature included.
@@ -72,7 +74,7 @@ pub struct Sealed {
 }
 
 impl Image {
-    /// Takes the flash out of sshsm's UF2 file for this chip.
+    /// Extracts the flash contents from sshsm's UF2 file for this chip.
     ///
     /// # Errors
     /// [`SealError::Uf2`]
@@ -80,7 +82,7 @@ impl Image {
         Ok(Self(Firmware::check(file, Board::PICO2)?.into_content()))
     }
 
-    /// Such an image without the block that signs it, if one does.
+    /// Such an image without the block that signs it, if it has one.
     pub(crate) fn without_signature(flash: &[u8]) -> &[u8] {
         let image = Self(flash.to_vec());
         match image.signer().and_then(|_| image.first_block().ok()?.next()) {
@@ -155,7 +157,7 @@ impl Image {
         Ok(Sealed { image: Self(image), digest })
     }
 
-    /// Who signed the image, as the boot ROM finds it; `None` where it would not run it.
+    /// The signer of the image, as the boot ROM determines it; `None` if it would not run the image.
     #[must_use]
     pub fn signer(&self) -> Option<BootKey> {
         let first = self.first_block().ok()?;
@@ -198,7 +200,7 @@ struct Block {
     at: usize,
     /// The words of its items.
     items: Vec<u32>,
-    /// The distance to the next block, and where in this one that is.
+    /// The distance to the next block, and the position of this link in the block.
     link: u32,
     link_at: usize,
 }
@@ -234,13 +236,13 @@ impl Block {
         }
     }
 
-    /// Where the next block is.
+    /// The position of the next block.
     fn next(&self) -> Option<usize> {
         // Backwards too: it is a signed number.
         usize::try_from(i64::try_from(self.at).ok()? + i64::from(self.link.cast_signed())).ok()
     }
 
-    /// The first item of a kind: its place, in words from the block's start, and its words.
+    /// The first item of a kind: its position, in words from the block's start, and its words.
     fn item(&self, wanted: u8) -> Option<(usize, &[u32])> {
         let mut at = 0;
         loop {

@@ -97,7 +97,7 @@ fn public(text: &str) -> Option<PublicKey> {
     PublicKey::try_from(document.decode_msg::<SubjectPublicKeyInfoRef<'_>>().ok()?).ok()
 }
 
-/// The public half, which images carry and whose digest OTP holds.
+/// The public half, which images contain and whose digest OTP holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BootKey(VerifyingKey);
 

@@ -1,7 +1,8 @@
-//! What is to be programmed in OTP, row by row, and in which order. OTP bits go from 0 to 1 and never back.
+//! The rows to be programmed in OTP, and their order. OTP bits go from 0 to 1 and never back.
 //!
-//! Rows and bits are RP2350 datasheet 13.10's. Rows with error correction (13.6) hold 16 bits each and are programmed once;
-//! flags are programmed three times (the majority counts) or eight times (three count), bit by bit.
+//! Rows and bits are those of RP2350 datasheet 13.10. Rows with error correction (13.6) hold 16 bits each and
+//! are programmed once; flags are programmed three times (the majority counts) or eight times (three count),
+//! bit by bit.
 
 use serde::Serialize;
 use serde_json::{Map, Value, json};
@@ -12,7 +13,7 @@ const BOOTKEY0: u16 = 0x080;
 const CRIT1: u16 = 0x040;
 const BOOT_FLAGS0: u16 = 0x048;
 const BOOT_FLAGS1: u16 = 0x04b;
-/// The second lock word of page 2, where the keys are.
+/// The second lock word of page 2, which holds the keys.
 const PAGE2_LOCK1: u16 = 0xf85;
 
 const SECURE_BOOT_ENABLE: u32 = 1;
@@ -28,7 +29,7 @@ const KEY_0_ONLY: u32 = 1 | 0b1110 << 8;
 /// Read only for Secure and Non-secure code and for the boot loader.
 const READ_ONLY: u32 = 0b01_01_01;
 
-/// How a row keeps its value through a bit that fails.
+/// How a row keeps its value if a bit fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub enum Encoding {
     /// 16 bits, six of parity: 13.6.
@@ -63,19 +64,19 @@ pub struct Row {
 /// A part of the plan that is programmed, and tried, before the next.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Step {
-    /// What it does.
+    /// Its effect.
     pub does: &'static str,
     /// What cannot be undone once it is done.
     pub for_good: &'static str,
     /// What to look at before the next.
     pub then: &'static str,
-    /// What is programmed.
+    /// The rows to be programmed.
     pub rows: Vec<Row>,
     #[serde(skip)]
     file: Map<String, Value>,
 }
 
-/// What is programmed to lock a board.
+/// Everything to be programmed to lock a board.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Plan {
     /// SHA-256 of the boot key.
@@ -94,8 +95,8 @@ pub struct StepFile {
 }
 
 impl Plan {
-    /// The plan for a board that runs what this key signed. With `updates` the boot loader's drive stays, so that BOOTSEL
-    /// still takes (signed) images; without, the firmware that is on the board stays for ever.
+    /// The plan for a board that runs what this key signed. With `updates` the boot loader's drive stays, so
+    /// that BOOTSEL still accepts (signed) images; without, the firmware on the board is permanent.
     #[must_use]
     pub fn new(key: &BootKey, updates: bool) -> Self {
         let fingerprint = key.fingerprint();
@@ -130,12 +131,12 @@ impl Plan {
             Step {
                 does: "marks slot 0 valid, and slots 1 to 3 never to be valid",
                 for_good: "no other key can be added: if the private key is lost, this board never gets another firmware",
-                then: "nothing has changed for unsigned images yet: put the signed image on the board and see that it starts",
+                then: "nothing has changed for unsigned images yet: put the signed image on the board and check that it starts",
                 rows: copies("BOOT_FLAGS1", BOOT_FLAGS1, Encoding::Three, KEY_0_ONLY),
                 file: object([("boot_flags1", json!({ "key_valid": 1, "key_invalid": 0b1110 }))]),
             },
             Step {
-                does: "turns secure boot on: the boot ROM starts nothing but what the key signed, and never the RISC-V cores",
+                does: "turns secure boot on: the boot ROM starts only what the key signed, and never the RISC-V cores",
                 for_good: "an unsigned image never starts again, from flash or from memory",
                 then: "see that the signed image starts, and that an unsigned one does not. Debugger and PICOBOOT are still \
                        open: this is the last moment to look what is wrong",
@@ -155,7 +156,7 @@ impl Plan {
             Step {
                 does: "makes the keys' page of OTP read-only",
                 for_good: "nothing in rows 0x080 to 0x0bf changes again",
-                then: "program the last step while PICOBOOT still takes it",
+                then: "program the last step while PICOBOOT still accepts it",
                 rows: vec![Row {
                     row: PAGE2_LOCK1,
                     name: "PAGE2_LOCK1".into(),
@@ -173,7 +174,7 @@ impl Plan {
                     "closes the whole boot loader: PICOBOOT, UART and the drive"
                 },
                 for_good: if updates {
-                    "picotool does not reach the board again; images come over the drive only, and must be signed"
+                    "picotool cannot reach the board any more; images come only over the drive, and must be signed"
                 } else {
                     "this firmware is the last one that the board gets"
                 },

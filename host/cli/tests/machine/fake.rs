@@ -1,4 +1,4 @@
-//! A fake end of a serial port: a pseudo-terminal at whose other side a test plays the board.
+//! A fake end of a serial port: a pseudo-terminal at whose other end a test plays the board.
 
 use std::{
     fs::File,
@@ -62,7 +62,7 @@ impl Fake {
         self.serve_until(|_| true);
     }
 
-    /// Answers what can be answered at once until `done` says that it is enough, or the client has gone.
+    /// Answers everything that needs no device until `done` is satisfied, or the client has gone.
     pub(crate) fn serve_until(&mut self, mut done: impl FnMut(&mut Endpoint) -> bool) {
         loop {
             let mut room = [0; 512];

@@ -29,7 +29,7 @@ use ssh_key::{
 use sshsm_simulator::connector::{self, Backend, Settings};
 use tempfile::TempDir;
 
-/// Serves what a test puts in a device's place over HTTP, on this port of 127.0.0.1.
+/// Serves a test's stand-in for a device over HTTP, on this port of 127.0.0.1.
 pub(crate) fn serve(device: impl Backend, settings: Settings) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -44,7 +44,7 @@ pub(crate) fn serve(device: impl Backend, settings: Settings) -> u16 {
     port
 }
 
-/// What a run of the binary left behind.
+/// The result of a run of the binary.
 #[derive(Debug)]
 pub(crate) struct Run {
     pub(crate) code: i32,
@@ -79,7 +79,7 @@ impl Machine {
         machine
     }
 
-    /// Where the first command that puts something on the device makes it.
+    /// The first command that puts something on the device creates it.
     pub(crate) fn without_device() -> Self {
         Self { directory: tempfile::tempdir().unwrap(), device: "sim:device".into() }
     }
@@ -110,7 +110,7 @@ impl Machine {
         self.execute(arguments, &[])
     }
 
-    /// With these variables beside, or in place of, the right password.
+    /// With these variables in addition to, or instead of, the right password.
     pub(crate) fn with_environment(
         &self,
         arguments: &[impl AsRef<OsStr>],
@@ -119,7 +119,7 @@ impl Machine {
         self.execute(arguments, &[&[("SSHSM_PASSWORD", "password")], environment].concat())
     }
 
-    /// What a successful run put on stdout.
+    /// The standard output of a successful run.
     pub(crate) fn bytes(&self, arguments: &[impl AsRef<OsStr>]) -> Vec<u8> {
         let output = self.command(arguments).env("SSHSM_PASSWORD", "password").output().unwrap();
         assert!(output.status.success(), "{output:?}");
@@ -194,7 +194,8 @@ pub(crate) fn ed25519(seed: u8) -> KeypairData {
     KeypairData::Ed25519(Ed25519Keypair::from_seed(&[seed; 32]))
 }
 
-/// The public key line of an RSA key with this modulus, which is no product of primes; nobody can see that.
+/// The public key line of an RSA key with this modulus, which is not a product of primes; that cannot be
+/// seen.
 pub(crate) fn rsa(modulus: &[u8]) -> String {
     let modulus = ssh_key::Mpint::from_positive_bytes(modulus);
     let exponent = ssh_key::Mpint::from_positive_bytes(&[1, 0, 1]);

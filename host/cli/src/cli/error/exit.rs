@@ -3,7 +3,7 @@
 use sshsm_client::Kind;
 use std::process::ExitCode;
 
-/// What the exit code of `sshsm` says.
+/// The meaning of the exit code of `sshsm`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
@@ -21,7 +21,7 @@ pub enum Exit {
     Refused = 5,
     /// A file could not be read or written.
     File = 6,
-    /// The device waited for a touch, and nobody touched it.
+    /// The device waited for a touch, which did not come.
     Untouched = 7,
 }
 

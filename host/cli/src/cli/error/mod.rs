@@ -1,6 +1,6 @@
 //! Why a command failed: what is printed on stderr, and the exit code.
 //!
-//! Whose fault an error is, and what to do next, each layer's error says itself ([`Failure`]).
+//! Each layer's error says itself whose fault it is and what to do next ([`Failure`]).
 
 mod exit;
 mod file;
@@ -75,7 +75,7 @@ pub(crate) enum CliError {
     /// One that no command looks into.
     #[error(transparent)]
     Other(Source),
-    /// The content of a file or of an object is not what it should be.
+    /// The content of a file or of an object is invalid.
     #[error("{subject}")]
     Content { subject: String, source: Source },
     #[error("cannot write to standard output")]
@@ -117,7 +117,7 @@ others!(
     TimestampError,
 );
 
-/// A reason that is a sentence, or what a library said that knows no kinds.
+/// A reason in the form of a sentence, or an error from a library that has no kinds.
 #[derive(Debug, thiserror::Error)]
 #[error(transparent)]
 struct Reason(Box<dyn Error + Send + Sync>);
@@ -166,7 +166,7 @@ impl CliError {
         Self::Content { subject: subject.to_string(), source: Source(Box::new(source)) }
     }
 
-    /// What is wrong with the content of `subject`, as a sentence or another's library says.
+    /// What is wrong with the content of `subject`, as a sentence or from another library.
     pub(crate) fn because(subject: impl ToString, reason: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self::content(subject, Reason(reason.into()))
     }
@@ -177,7 +177,7 @@ impl CliError {
 
     /// The error, its causes and the next step, for stderr.
     pub(crate) fn report(&self) -> String {
-        // What a cause has of lines is indented, so that none of them passes for a line of ours.
+        // Lines of a cause are indented, so that none of them can be mistaken for one of ours.
         let mut text = format!("error: {}\n", self.to_string().trim_end().replace('\n', "\n  "));
         for cause in causes(self) {
             let _ = writeln!(text, "  because: {}", cause.trim_end().replace('\n', "\n  "));

@@ -10,12 +10,12 @@ use sshsm_client::{Failure, Kind};
 pub(crate) enum PasswordError {
     #[error("no password was given, and there is no terminal to ask for it")]
     None,
-    /// With where it may come from.
+    /// With the places where it may be given.
     #[error("no new password was given, and there is no terminal to ask for it")]
     NoNew(&'static str),
     #[error("the two new passwords differ; nothing was changed")]
     Differ,
-    /// It was set by a script whose own variable was missing, or left out by mistake: it is never tried.
+    /// It was set by a script with a missing variable, or left empty by mistake: an empty one is never tried.
     #[error("{0} is empty, and an empty password, passphrase or PIN is never used")]
     Empty(String),
     #[error(transparent)]

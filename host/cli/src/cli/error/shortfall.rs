@@ -1,4 +1,4 @@
-//! What a command that ran to its end fell short of; it has said the rest.
+//! Why a command that ran to its end did not succeed; it has printed the details.
 
 use sshsm_client::{Failure, Kind, TOUCH};
 
