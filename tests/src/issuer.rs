@@ -104,7 +104,8 @@ impl Flags {
 pub trait Issuer: Sized {
     /// Puts the authority's key into use.
     ///
-    /// # Errors [`Missing`] when a program for it is missing.
+    /// # Errors
+    /// [`Missing`] when a program for it is missing.
     fn with_authority(authority: &Key) -> Result<Self, Missing>;
 
     /// The call that signs all `keys` and leaves a certificate next to each one that was not refused.

@@ -57,7 +57,8 @@ pub struct Finished {
 impl Finished {
     /// Asserts exit code 0.
     ///
-    /// # Panics On any other, with all of the program's output.
+    /// # Panics
+    /// On any other, with all of the program's output.
     #[must_use]
     pub fn success(self) -> Self {
         assert!(self.status.success(), "{self}");

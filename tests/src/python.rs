@@ -12,14 +12,16 @@ use std::{
 
 /// A Python with the package `yubihsm`: `SSHSM_TEST_PYTHON`, or the one that the test set-up made.
 ///
-/// # Errors [`Missing`] if neither has it.
+/// # Errors
+/// [`Missing`] if neither has it.
 pub fn python() -> Result<PathBuf, Missing> {
     with_package("yubihsm[http]", "yubihsm.backends.http")
 }
 
 /// Like [`python`], with the package `unicorn`, on which boards are emulated.
 ///
-/// # Errors [`Missing`] if neither has it.
+/// # Errors
+/// [`Missing`] if neither has it.
 pub fn emulator_python() -> Result<PathBuf, Missing> {
     with_package("unicorn", "unicorn")
 }

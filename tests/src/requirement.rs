@@ -55,7 +55,8 @@ impl Missing {
 
     /// Applies the rule for the running test.
     ///
-    /// # Panics If what is missing is mandatory.
+    /// # Panics
+    /// If what is missing is mandatory.
     pub fn report(&self) {
         let reason = format!("{} is missing ({})", self.what, self.remedy);
         match self.required {
@@ -125,14 +126,16 @@ pub fn program(name: &str, package: &str) -> Result<PathBuf, Missing> {
 /// The file with a vector shared with the project's other parts, in `../shared/vectors` next to the
 /// workspace.
 ///
-/// # Errors [`Missing`]: a skip if there is no `../shared`, and a failure if it lacks the file.
+/// # Errors
+/// [`Missing`]: a skip if there is no `../shared`, and a failure if it lacks the file.
 pub fn shared_vector(name: &str) -> Result<PathBuf, Missing> {
     vector_in(&workspace().join("../shared"), name)
 }
 
 /// Like [`shared_vector`], with the folder `shared` instead of `../shared`.
 ///
-/// # Errors Like [`shared_vector`].
+/// # Errors
+/// Like [`shared_vector`].
 pub fn vector_in(shared: &Path, name: &str) -> Result<PathBuf, Missing> {
     let path = shared.join("vectors").join(name);
     if path.is_file() { Ok(path) } else { Err(Missing::beside(shared, format!("../shared/vectors/{name}"))) }

@@ -31,8 +31,8 @@ impl Simulator {
 
     /// Starts one at an address that its clients cannot choose, once no other process listens there.
     ///
-    /// # Panics When the address stays taken, for instance by a connector with a real device, which is not
-    /// disturbed.
+    /// # Panics
+    /// When the address stays taken, for instance by a connector with a real device, which is not disturbed.
     #[must_use]
     pub fn at(address: &str) -> Self {
         wait_for(&format!("{address} to be free"), || TcpListener::bind(address).ok());

@@ -103,7 +103,8 @@ impl SoftHsm {
 
     /// Removes the token.
     ///
-    /// # Panics When it is already removed.
+    /// # Panics
+    /// When it is already removed.
     pub fn pull_out(&self) {
         fs::remove_dir_all(self.directory().join("tokens")).unwrap();
     }

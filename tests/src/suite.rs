@@ -74,7 +74,8 @@ impl Report {
     /// Asserts that exactly this many tests ran, and that each passed or is an exception that ended as
     /// expected.
     ///
-    /// # Panics Otherwise, with the suite's name, every surprise, and the suite's output in `said`.
+    /// # Panics
+    /// Otherwise, with the suite's name, every surprise, and the suite's output in `said`.
     pub fn insist(&self, suite: &Path, tests: usize, exceptions: &[Exception], said: &dyn fmt::Display) {
         let mut surprises = String::new();
         let mut surprise = |line: String| surprises += &format!("  {line}\n");

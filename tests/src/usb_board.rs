@@ -171,7 +171,8 @@ impl UsbBoard {
     /// Waits until the emulator has printed this many lines that begin with `what`, and returns the last of
     /// them.
     ///
-    /// # Panics When it ends before, with all of its output.
+    /// # Panics
+    /// When it ends before, with all of its output.
     pub fn wait_for(&mut self, what: &str, times: usize) -> String {
         wait_for(what, || {
             let ended = self.process.ended();

@@ -224,7 +224,7 @@ fn a_certificate_tells_the_public_key_where_no_other_object_does() {
             |arguments: &[&str]| run(token.pkcs11_tool().args(arguments).args(["--id", "01"])).success();
         let _ = object(&["--delete-object", "--type", "pubkey"]);
         let sign = || run(&mut token.signing(&Flags::user(&["alice"]), slice::from_ref(&user)));
-        assert_fails(&sign(), 3, &["does not tell the public key"]);
+        assert_fails(&sign(), 3, &["does not reveal the public key"]);
         let _ = object(&["--write-object", der.to_str().unwrap(), "--type", "cert"]);
         let _ = sign().success();
         let _ = certificate::read(&user.certificate(), &authority);
@@ -321,7 +321,7 @@ fn each_thing_that_can_be_wrong_with_a_token_has_its_own_error() {
 
     let _ = run(token.pkcs11_tool().args(["--delete-object", "--type", "pubkey", "--id", "04"])).success();
     let half = run(&mut sign("", &format!("{};id=%04", token.uri("twin"))));
-    assert_fails(&half, 3, &["does not tell the public key"]);
+    assert_fails(&half, 3, &["does not reveal the public key"]);
 
     let template =
         run(token.command().args(["--device", &token.uri(&own), "sign", "-s", "5", "-t", "10"]).args([
@@ -331,7 +331,7 @@ fn each_thing_that_can_be_wrong_with_a_token_has_its_own_error() {
             "id",
             user.public.to_str().unwrap(),
         ]));
-    assert_fails(&template, 2, &["keeps no templates"]);
+    assert_fails(&template, 2, &["stores no templates"]);
     let argument = run(&mut sign("", &format!("{}?pin-value={PIN}", token.uri(&own))));
     assert_fails(&argument, 2, &["pin-value is not taken", "pin-source"]);
     for command in [["key", "list"], ["device", "info"], ["device", "status"]] {
@@ -458,7 +458,7 @@ fn the_fallback_signs_only_on_request_without_a_device_and_no_looser_than_it() {
         assert_fails(&unasked, 3, &["--fallback signs with it", "no device at"]);
         assert!(!user.certificate().exists());
         let looser = sign(absent, &lines("looser", Some(&authority)), "alice", ask);
-        assert_fails(&looser, 5, &["lets pass what the device's did not", "forbid-principals"]);
+        assert_fails(&looser, 5, &["allows what the device's did not", "forbid-principals"]);
         assert!(!user.certificate().exists());
         for template in ["same", "stricter"] {
             let on = sign(absent, &lines(template, Some(&authority)), "alice", ask).success();
@@ -484,7 +484,7 @@ fn the_fallback_signs_only_on_request_without_a_device_and_no_looser_than_it() {
 }
 
 #[test]
-fn keys_on_tokens_vouch_for_the_time() {
+fn keys_on_tokens_sign_the_time() {
     let directory = tempdir().unwrap();
     let user = needs!(Key::generate(directory.path(), "user", KeyType::Ed25519));
     for kind in [KeyType::Rsa2048, KeyType::P256, KeyType::P384, KeyType::Ed25519] {

@@ -73,7 +73,7 @@ pub enum TemplateError {
     #[error("unknown tag {0:#04x}")]
     UnknownTag(u8),
     /// A repeated tag.
-    #[error("{0} stands twice")]
+    #[error("{0} occurs twice")]
     DuplicateTag(Tag),
     /// A tag that is not there.
     #[error("{0} is missing")]
@@ -92,7 +92,7 @@ pub enum TemplateError {
     #[error(transparent)]
     TimestampKey(#[from] TimestampKeyError),
     /// A repeated extension tag.
-    #[error("tag {:#04x} ({}) stands twice", .0.code(), .0.name())]
+    #[error("tag {:#04x} ({}) occurs twice", .0.code(), .0.name())]
     DuplicateRule(RuleTag),
     /// The value of an extension tag.
     #[error("tag {:#04x} ({}): {error}", tag.code(), tag.name())]
@@ -444,9 +444,9 @@ mod tests {
         let good = &buffer[..length];
         let told = |bytes: &[u8]| std::format!("{}", Template::decode(bytes).unwrap_err());
         assert_eq!(told(&good[4..]), "tag 1 (timestamp algorithm) is missing");
-        assert_eq!(told(&[good, &[6, 0, 0]].concat()), "tag 6 (forbidden principals) stands twice");
+        assert_eq!(told(&[good, &[6, 0, 0]].concat()), "tag 6 (forbidden principals) occurs twice");
         let rule = |bytes: &[u8]| told(&[good, bytes].concat());
-        assert_eq!(rule(&[0x92, 0, 0, 0x92, 0, 0]), "tag 0x92 (sealed) stands twice");
+        assert_eq!(rule(&[0x92, 0, 0, 0x92, 0, 0]), "tag 0x92 (sealed) occurs twice");
         assert_eq!(rule(&[0x82, 0, 1, 0]), "tag 0x82 (max-lifetime): it has 1 bytes, not 4");
         assert_eq!(
             CaKeys::decode(&[5]).unwrap_err(),

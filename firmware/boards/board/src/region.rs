@@ -152,8 +152,8 @@ const fn sector<F: NorFlash>() -> u32 {
 /// The size after which a flash repeats, if it is smaller than the `claimed` size: a chip ignores the address
 /// lines that it lacks. The image at its beginning serves as the mark.
 ///
-/// # Errors The flash cannot be read.
-/// The flash cannot be read.
+/// # Errors
+/// The flash cannot be read. The flash cannot be read.
 pub fn repeats_at<F: ReadNorFlash>(flash: &mut F, claimed: u32) -> Result<Option<u32>, F::Error> {
     const MARK: u32 = 4096;
     let (mut first, mut again) = ([0; 256], [0; 256]);

@@ -30,7 +30,8 @@ pub enum SecretError {
 /// Reads the secret in the sector at `sector`; generates one if the sector after it, where the store begins,
 /// is blank.
 ///
-/// # Errors [`SecretError`]; then nothing was changed, or an unfinished change is repeated at the next start.
+/// # Errors
+/// [`SecretError`]; then nothing was changed, or an unfinished change is repeated at the next start.
 pub fn load_or_make<F: NorFlash>(
     flash: &mut F,
     sector: u32,

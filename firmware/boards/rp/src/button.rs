@@ -23,7 +23,8 @@ pub(crate) fn pressed(_: &mut Peri<'static, BOOTSEL>) -> bool {
 
 /// The status of the flash's chip select while nothing drives it.
 ///
-/// # Safety Nothing else may access the flash in the meantime.
+/// # Safety
+/// Nothing else may access the flash in the meantime.
 #[cfg(feature = "rp2350")]
 #[allow(unsafe_code, reason = "it must neither be in flash nor call code that is")]
 #[unsafe(link_section = ".data.ram_func")]
