@@ -452,7 +452,7 @@ fn a_service_that_is_down_or_speaks_otherwise_is_told_apart() {
     let machine = machine();
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     not_signed(&machine, &["--timestamp", &format!("http://{free}")], 1, "cannot be reached");
-    not_signed(&machine, &["--timestamp", "http://"], 2, "no URL");
+    not_signed(&machine, &["--timestamp", "http://"], 2, "not the URL");
     for (answer, why) in [
         ("HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n", "HTTP status 404"),
         (
@@ -889,7 +889,7 @@ fn a_request_that_fails_does_not_stop_the_others_and_is_named() {
     assert!(run.stderr.contains("4 of 6 requests were not signed"), "{run:?}");
     for (file, why) in [
         ("absent.req not signed: cannot read absent.req", ""),
-        ("no-request.req not signed: ", "no certificate request"),
+        ("no-request.req not signed: ", "not a certificate request"),
         ("b-cert.req not signed: cannot write b-cert.timed.req", "--replace"),
         ("long.req not signed: long.req", "6 bytes after"),
     ] {
@@ -944,7 +944,7 @@ fn a_wrong_timestamp_key_is_named_with_the_one_that_is_wanted() {
     let service = Service::start(&machine, &[]);
     let pinned = ["--timestamp", &service.url, "--timestamp-public-key", "other.pub"];
     let run = sign(&machine, &pinned);
-    assert!(run.stderr.contains(&format!("{found} is wanted")), "{run:?}");
+    assert!(run.stderr.contains(&format!("{found} is required")), "{run:?}");
     assert!(run.stderr.contains(&format!("signs with {wanted}")), "{run:?}");
 
     // A file does not say whose signature it contains.
