@@ -5,6 +5,8 @@
 
 #[path = "model/case.rs"]
 mod case;
+#[path = "model/forger.rs"]
+mod forger;
 mod model;
 #[path = "model/rsa_key.rs"]
 #[allow(dead_code)]
@@ -13,7 +15,7 @@ mod rsa_key;
 use std::num::{NonZeroU16, NonZeroU64};
 
 use case::{Case, NOW, TEMPLATE_ID, only, still_allowed};
-use model::{ModelDevice, Object, Session};
+use model::{Flash, ModelDevice, Object, Session};
 use sshsm_firmware::platform::Presence;
 use sshsm_firmware::ssh::memory::Memory;
 use sshsm_firmware::ssh::policy::{BaseCheck, Check, Outcome, Refusal};
@@ -529,6 +531,23 @@ fn eight_templates_are_remembered_and_a_deleted_one_makes_room() {
     asked.session.send(&mut asked.device, Command::DeleteObject, &[0, 23, 6]).unwrap();
     assert_eq!(sign(&mut asked, 28), Ok(()));
     assert_eq!(sign(&mut asked, 20), REFUSED, "the others are still remembered");
+}
+
+#[test]
+fn damage_to_a_memory_stops_the_templates_that_need_one_and_no_other() {
+    let mut asked = Asked::new(Rules { increasing_serials: true, ..Rules::default() });
+    let plain = Case::new().template();
+    let template = Object::new(20, Algorithm::TemplateSsh, &[]).with(&plain);
+    asked.session.send(&mut asked.device, Command::PutTemplate, &template).unwrap();
+    assert_eq!(asked.ask(1, NOW), Ok(()));
+    let flash = Flash::of(asked.device.flash().unwrap().copy());
+    forger::put(&flash, 0x200, &[0; 40]);
+    asked.device = model::start(flash.copy());
+    asked.session = Session::admin(&mut asked.device);
+    assert_eq!(asked.ask(2, NOW), Err(DeviceError::StorageFailed));
+    let mut payload = asked.case.payload();
+    payload[2..4].copy_from_slice(&20_u16.to_be_bytes());
+    asked.session.send(&mut asked.device, Command::SignSshCertificate, &payload).unwrap();
 }
 
 #[test]
