@@ -5,26 +5,20 @@ use std::{
     collections::BTreeMap,
     fs, io,
     path::{Component, Path, PathBuf},
-    process::Command,
 };
 
 use crate::{
-    program::{Failure, Run as _, cargo, find, program, root, target},
-    setup::Missing,
+    program::{Failure, Run as _, program, root, target},
+    tool::MDBOOK,
 };
 
-/// The version of mdBook that is installed where there is none.
-const MDBOOK: &str = "0.5.4";
 /// Pages that mdBook adds: all pages in one, and the page for addresses that do not exist.
 const ADDED: [&str; 2] = ["print.html", "404.html"];
 
 /// Builds the book and checks it.
 pub(crate) fn chore() -> Result<(), Failure> {
-    let Some(mdbook) = installed()? else {
-        return Err(Failure::Missing(vec![missing().report()]));
-    };
     let book = target()?.join("book");
-    program(mdbook).arg("build").arg("--dest-dir").arg(&book).run()?;
+    program(MDBOOK.needed()?).arg("build").arg("--dest-dir").arg(&book).run()?;
     let wrong = check(&root().join("docs"), &book).map_err(Failure::System)?;
     wrong.iter().for_each(|what| println!("{what}"));
     if wrong.is_empty() {
@@ -33,29 +27,6 @@ pub(crate) fn chore() -> Result<(), Failure> {
     } else {
         Err(Failure::Refused(format!("the book has {} faults", wrong.len())))
     }
-}
-
-/// The program on the `PATH`, or the one that [`install`] has put under the target directory.
-pub(crate) fn installed() -> Result<Option<PathBuf>, Failure> {
-    let own = target()?.join("tools/bin/mdbook");
-    Ok(find("mdbook").or_else(|| own.is_file().then_some(own)))
-}
-
-/// mdBook as a missing dependency.
-pub(crate) fn missing() -> Missing {
-    Missing {
-        what: "mdbook",
-        why: "the pages in docs/ are built as a book",
-        install: format!("cargo install mdbook --version {MDBOOK} --locked --no-default-features"),
-    }
-}
-
-/// Installs mdBook under the target directory: without its web server, and unoptimised, which compiles in half the time
-/// and builds this book in a second.
-pub(crate) fn install() -> Result<(), Failure> {
-    let mut command: Command = cargo();
-    command.args(["install", "mdbook", "--version", MDBOOK, "--locked", "--no-default-features", "--debug"]);
-    command.env("CARGO_PROFILE_DEV_DEBUG", "0").arg("--root").arg(target()?.join("tools")).run()
 }
 
 /// The faults of a built book: pages of the source that it lacks, and links that lead nowhere.

@@ -1,9 +1,11 @@
-//! `cargo xtask dist`: a release in one archive: programs, man pages, completions, systemd units, the udev
-//! rule, firmware images that were built, documentation and licences.
+//! `cargo xtask dist`: a release: an archive with programs, man pages, completions, systemd units, the udev rule,
+//! firmware images that were built, documentation and licences; a Debian package with the same files; a bill of
+//! materials (SBOM) in CycloneDX's format; and checksums.
 //!
-//! The same commit gives the same bytes, wherever it is built with the same compiler: names are sorted, times
-//! are the commit's, owners are anonymous, and the programs contain no path of the computer they were built
-//! on.
+//! The last commit is built, from a clone. The same commit gives the same bytes, wherever it is built with the
+//! same compiler: names are sorted, times are the commit's, owners are anonymous, and the programs contain no path
+//! of the computer they were built on. `--twice` builds in two folders and compares. The firmware images are those in
+//! `target/firmware` both times.
 
 use std::{
     env,
@@ -12,36 +14,113 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::program::{Failure, Run, cargo, program, root, target};
+use crate::{
+    program::{Failure, Run, cargo, program, root, target},
+    setup,
+    tool::{CARGO_CYCLONEDX, CARGO_DEB, Tool},
+};
 
+/// The tools that a release needs.
+pub(crate) const TOOLS: [&Tool; 2] = [&CARGO_DEB, &CARGO_CYCLONEDX];
 const PROGRAMS: [&str; 2] = ["sshsm", "sshsm-sim"];
 /// The firmware's folder in the archive.
 const IMAGES: &str = "share/sshsm/firmware";
 /// Checksums, as `sha256sum` writes and checks them.
 const SUMS: &str = "SHA256SUMS";
+/// The bill of materials.
+const BILL: &str = "sshsm.cdx.json";
 const SHELLS: [(&str, &str); 3] = [
     ("bash", "share/bash-completion/completions/sshsm"),
     ("zsh", "share/zsh/site-functions/_sshsm"),
     ("fish", "share/fish/vendor_completions.d/sshsm.fish"),
 ];
 /// Files and folders of the repository, and their places in the archive; missing ones are left out.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("host/systemd/user", "lib/systemd/user"),
     ("host/systemd", "lib/systemd/system"),
     ("host/udev", "lib/udev/rules.d"),
     ("README.md", "share/doc/sshsm/README.md"),
+    ("CHANGELOG.md", "share/doc/sshsm/CHANGELOG.md"),
     ("docs", "share/doc/sshsm/docs"),
     ("LICENSE-APACHE", "share/doc/sshsm/LICENSE-APACHE"),
     ("LICENSE-MIT", "share/doc/sshsm/LICENSE-MIT"),
 ];
 
-/// Builds the programs and writes `target/dist/sshsm-VERSION-HOST.tar.gz` and `target/dist/SHA256SUMS`, which
-/// has a line for the archive and one for each firmware image: that of `BOARD.bin` is what a device reports
-/// about its image.
-pub(crate) fn chore() -> Result<(), Failure> {
+/// `[--twice]`: writes the release into `target/dist`. `SHA256SUMS` has a line for each file, and one for each
+/// firmware image: that of `BOARD.bin` is what a device reports about its image.
+pub(crate) fn chore(arguments: &[&str]) -> Result<(), Failure> {
+    let twice = match arguments {
+        [] => false,
+        ["--twice"] => true,
+        _ => return Err(Failure::Usage("the only option of dist is --twice".to_owned())),
+    };
+    for tool in TOOLS {
+        tool.needed()?;
+    }
+    for package in ["dpkg-dev", "xz-utils"] {
+        if let Some(missing) = setup::lacks(package) {
+            return Err(Failure::Missing(vec![missing.report()]));
+        }
+    }
     let dist = target()?.join("dist");
-    let build = dist.join("build");
+    let changes = program("git").args(["status", "--porcelain"]).answer();
+    if changes.is_some_and(|changes| !changes.is_empty()) {
+        println!("uncommitted changes are left out");
+    }
+    let name = format!("sshsm-{}-{}", env!("CARGO_PKG_VERSION"), host()?);
+    let files = release(&dist, &name)?;
+    if twice {
+        let again = dist.join("again");
+        let others = release(&again, &name)?;
+        if files != others {
+            return Err(Failure::Refused(format!("{files:?} and {others:?} have different names")));
+        }
+        for file in &files {
+            let [one, other] =
+                [&dist, &again].map(|folder| fs::read(folder.join(file)).map_err(Failure::System));
+            if one? != other? {
+                return Err(Failure::Refused(format!(
+                    "{file} has other bytes in {} than in {}",
+                    dist.display(),
+                    again.display()
+                )));
+            }
+            println!("the same bytes twice: {file}");
+        }
+        fs::remove_dir_all(again).map_err(Failure::System)?;
+    }
+    let folder = staged(&dist);
+    let images = images(&folder.join(IMAGES))?;
+    let mut lines = sums(&dist, files)?;
+    if !images.is_empty() {
+        let image = |line: &str| line.replace("  ", &format!("  {name}/{IMAGES}/"));
+        lines += &sums(&folder.join(IMAGES), images)?
+            .lines()
+            .map(|line| format!("\n{}", image(line)))
+            .collect::<String>();
+    }
+    fs::write(dist.join(SUMS), format!("{lines}\n")).map_err(Failure::System)?;
+    println!("{}\n{lines}", dist.display());
+    Ok(())
+}
+
+/// The folder that the archive and the package are made from.
+fn staged(place: &Path) -> PathBuf {
+    // cargo-deb finds it there under the name target/release/dist.
+    place.join("build/release/dist")
+}
+
+/// Builds the last commit in `place`, and returns the names of the files that it made there.
+fn release(place: &Path, name: &str) -> Result<Vec<String>, Failure> {
+    let (source, build) = (place.join("source"), place.join("build"));
+    if source.exists() {
+        fs::remove_dir_all(&source).map_err(Failure::System)?;
+    }
+    fs::create_dir_all(place).map_err(Failure::System)?;
+    program("git").args(["clone", "--quiet", "--shared"]).arg(root()).arg(&source).run()?;
+    let time = commit_time()?;
     cargo()
+        .current_dir(&source)
         .args([
             "build",
             "--release",
@@ -54,19 +133,59 @@ pub(crate) fn chore() -> Result<(), Failure> {
         ])
         .arg("--target-dir")
         .arg(&build)
-        .env("CARGO_ENCODED_RUSTFLAGS", without_paths())
+        .env("CARGO_ENCODED_RUSTFLAGS", without_paths(&source, &build))
         .env("CARGO_PROFILE_RELEASE_STRIP", "true")
         .run()?;
-    let name = format!("sshsm-{}-{}", env!("CARGO_PKG_VERSION"), host()?);
-    let folder = dist.join(&name);
-    stage(&build.join("release"), &target()?.join("firmware"), &folder)?;
-    let archive = pack(&folder, commit_time()?)?;
-    let images = images(&folder.join(IMAGES))?;
-    let images = images.iter().map(|image| format!("{name}/{IMAGES}/{image}"));
-    let sums = sums(&dist, std::iter::once(archive.clone()).chain(images))?;
-    fs::write(dist.join(SUMS), format!("{sums}\n")).map_err(Failure::System)?;
-    println!("{}\n{sums}", dist.join(&archive).display());
-    Ok(())
+    let bill = bill(&source, time)?;
+    let folder = staged(place);
+    stage(&source, &build.join("release"), &target()?.join("firmware"), &folder)?;
+    write(&folder.join("share/doc/sshsm").join(BILL), bill.as_bytes())?;
+    fs::write(place.join(BILL), bill).map_err(Failure::System)?;
+    let archive = pack(&folder, place, name, time)?;
+    let package = package(&source, &build, place, time)?;
+    fs::remove_dir_all(source).map_err(Failure::System)?;
+    Ok(vec![archive, package, BILL.to_owned()])
+}
+
+/// The bill of materials: every crate that is compiled into the command line, with version, licence and checksum.
+fn bill(source: &Path, time: u64) -> Result<String, Failure> {
+    let manifest = source.join("host/cli/Cargo.toml");
+    program(CARGO_CYCLONEDX.needed()?)
+        .current_dir(source)
+        .args(["cyclonedx", "--format", "json", "--spec-version", "1.5", "--no-build-deps", "--quiet"])
+        .arg("--manifest-path")
+        .arg(&manifest)
+        .env("SOURCE_DATE_EPOCH", time.to_string())
+        .run()?;
+    let text = fs::read_to_string(source.join("host/cli").join(BILL)).map_err(Failure::System)?;
+    Ok(text.replace(&source.display().to_string(), "/sshsm"))
+}
+
+/// Makes the Debian package, as `package.metadata.deb` in `host/cli/Cargo.toml` describes it; returns its name.
+fn package(source: &Path, build: &Path, place: &Path, time: u64) -> Result<String, Failure> {
+    let old = |name: &str| name.ends_with(".deb");
+    for name in named(place, old)? {
+        fs::remove_file(place.join(name)).map_err(Failure::System)?;
+    }
+    program(CARGO_DEB.needed()?)
+        .current_dir(source)
+        .args(["--no-build", "--no-strip", "--no-dbgsym", "--package", "sshsm", "--locked", "--output"])
+        .arg(place)
+        .env("CARGO_TARGET_DIR", build)
+        .env("SOURCE_DATE_EPOCH", time.to_string())
+        .run()?;
+    let made = named(place, old)?;
+    let [package] = made.as_slice() else { return Err(failed("cargo-deb made no package")) };
+    // The programs in it run.
+    let unpacked = build.join("unpacked");
+    if unpacked.exists() {
+        fs::remove_dir_all(&unpacked).map_err(Failure::System)?;
+    }
+    program("dpkg-deb").arg("--extract").arg(place.join(package)).arg(&unpacked).run()?;
+    for name in PROGRAMS {
+        program(unpacked.join("usr/bin").join(name)).arg("--version").run()?;
+    }
+    Ok(package.clone())
 }
 
 fn failed(reason: &str) -> Failure {
@@ -74,14 +193,19 @@ fn failed(reason: &str) -> Failure {
 }
 
 /// Compiler flags that make the names of source files in a program independent of where it is built.
-fn without_paths() -> OsString {
+fn without_paths(source: &Path, build: &Path) -> OsString {
     let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
     let registry = env::var_os("CARGO_HOME").map_or_else(|| home.join(".cargo"), PathBuf::from);
-    let mut flags = OsString::from("--remap-path-prefix=");
-    flags.push(root());
-    flags.push("=/sshsm\x1f--remap-path-prefix="); // cargo's separator of flags, so that paths may have spaces
-    flags.push(registry);
-    flags.push("=/cargo");
+    let mut flags = OsString::new();
+    for (path, name) in [(source, "/sshsm"), (build, "/target"), (registry.as_path(), "/cargo")] {
+        if !flags.is_empty() {
+            flags.push("\x1f"); // cargo's separator of flags, so that paths may have spaces
+        }
+        flags.push("--remap-path-prefix=");
+        flags.push(path);
+        flags.push("=");
+        flags.push(name);
+    }
     flags
 }
 
@@ -101,7 +225,7 @@ fn commit_time() -> Result<u64, Failure> {
 }
 
 /// Puts everything in its place in the archive; `folder` is recreated.
-fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure> {
+fn stage(source: &Path, programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure> {
     if folder.exists() {
         fs::remove_dir_all(folder).map_err(Failure::System)?;
     }
@@ -118,7 +242,7 @@ fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure>
         write(&folder.join(file), script.as_bytes())?;
     }
     for (from, to) in FILES {
-        copy_files(&root().join(from), &folder.join(to))?;
+        copy_files(&source.join(from), &folder.join(to))?;
     }
     let place = folder.join(IMAGES);
     copy_files(firmware, &place)?;
@@ -131,14 +255,19 @@ fn stage(programs: &Path, firmware: &Path, folder: &Path) -> Result<(), Failure>
 
 /// The names of the firmware images in a folder, sorted; none if there is no such folder.
 fn images(folder: &Path) -> Result<Vec<String>, Failure> {
-    let Ok(entries) = fs::read_dir(folder) else { return Ok(Vec::new()) };
-    let mut names = Vec::new();
-    for entry in entries {
-        let name = entry.map_err(Failure::System)?.file_name().to_string_lossy().into_owned();
-        if [".bin", ".uf2"].iter().any(|ending| name.ends_with(ending)) {
-            names.push(name);
-        }
+    if !folder.is_dir() {
+        return Ok(Vec::new());
     }
+    named(folder, |name| [".bin", ".uf2"].iter().any(|ending| name.ends_with(ending)))
+}
+
+/// The names in a folder that `wanted` accepts, sorted.
+fn named(folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<Vec<String>, Failure> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder).map_err(Failure::System)? {
+        names.push(entry.map_err(Failure::System)?.file_name().to_string_lossy().into_owned());
+    }
+    names.retain(|name| wanted(name));
     names.sort();
     Ok(names)
 }
@@ -179,17 +308,18 @@ fn parent(file: &Path) -> Result<(), Failure> {
     file.parent().map_or(Ok(()), fs::create_dir_all).map_err(Failure::System)
 }
 
-/// Packs a folder into an archive next to it, and returns the archive's name.
-fn pack(folder: &Path, time: u64) -> Result<String, Failure> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let beside = folder.parent().unwrap_or(folder);
+/// Packs a folder into an archive in `place`, under the name `name`; returns the archive's file name.
+fn pack(folder: &Path, place: &Path, name: &str, time: u64) -> Result<String, Failure> {
     let tar = format!("{name}.tar");
     program("tar")
-        .current_dir(beside)
+        .current_dir(folder)
         .args(["--create", "--format=ustar", "--sort=name", "--owner=0", "--group=0", "--numeric-owner"])
-        .args(["--mode=u=rwX,go=rX", &format!("--mtime=@{time}"), "--file", &tar, &name])
+        .args(["--mode=u=rwX,go=rX", &format!("--mtime=@{time}"), &format!("--transform=s,^\\.,{name},")])
+        .arg("--file")
+        .arg(place.join(&tar))
+        .arg(".")
         .run()?;
-    program("gzip").current_dir(beside).args(["--best", "--no-name", "--force", &tar]).run()?;
+    program("gzip").current_dir(place).args(["--best", "--no-name", "--force", &tar]).run()?;
     Ok(format!("{tar}.gz"))
 }
 
@@ -218,10 +348,10 @@ mod tests {
             write(&place.join("firmware").join(file), b"image").unwrap();
         }
         let archive = |umask: &str| {
-            let staged = place.join("sshsm-1-host");
-            stage(&programs, &place.join("firmware"), &staged).unwrap();
+            let staged = place.join("dist");
+            stage(&root(), &programs, &place.join("firmware"), &staged).unwrap();
             program("chmod").args(["-R", umask]).arg(&staged).run().unwrap();
-            fs::read(place.join(pack(&staged, 1_700_000_000).unwrap())).unwrap()
+            fs::read(place.join(pack(&staged, &place, "sshsm-1-host", 1_700_000_000).unwrap())).unwrap()
         };
         assert_eq!(archive("u=rwX,g=,o="), archive("u=rwX,g=rwX,o=rX"));
         let list = program("tar").arg("-tzf").arg(place.join("sshsm-1-host.tar.gz")).answer().unwrap();
@@ -244,7 +374,7 @@ mod tests {
         }
         // SHA-256 of "image", both for what is flashed and for what a device reports.
         let sum = "6105d6cc76af400325e94d588ce511be5bfdbb73b437dc51eca43917d7a43e3d";
-        let sums = fs::read_to_string(place.join("sshsm-1-host").join(IMAGES).join(SUMS)).unwrap();
+        let sums = fs::read_to_string(place.join("dist").join(IMAGES).join(SUMS)).unwrap();
         assert_eq!(sums, format!("{sum}  pico.bin\n{sum}  pico.uf2\n"));
         fs::remove_dir_all(place).unwrap();
     }
@@ -252,7 +382,7 @@ mod tests {
     #[test]
     fn a_program_that_was_not_built_is_told() {
         let place = folder("missing");
-        let failure = stage(&place, &place, &place.join("out")).unwrap_err();
+        let failure = stage(&place, &place, &place, &place.join("out")).unwrap_err();
         assert!(failure.to_string().contains("sshsm"), "{failure}");
         fs::remove_dir_all(place).unwrap();
     }

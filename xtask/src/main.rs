@@ -21,6 +21,7 @@ mod setup;
 mod suite;
 mod summary;
 mod test;
+mod tool;
 mod uf2;
 
 use std::{env, process::ExitCode};
@@ -98,9 +99,9 @@ const CHORES: [Chore; 12] = [
     },
     Chore {
         name: "dist",
-        summary: "make the release archive: programs, man pages, completions, units, firmware",
-        arguments: "",
-        run: |_| dist::chore(),
+        summary: "make a release: archive, Debian package, bill of materials, checksums; --twice builds and compares two",
+        arguments: "[--twice]",
+        run: dist::chore,
     },
     Chore {
         name: "test",

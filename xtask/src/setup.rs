@@ -35,7 +35,7 @@ struct Package {
     present: fn() -> bool,
 }
 
-const PACKAGES: [Package; 11] = [
+const PACKAGES: [Package; 13] = [
     Package {
         name: "openssh-client",
         what: "ssh, ssh-keygen",
@@ -101,6 +101,18 @@ const PACKAGES: [Package; 11] = [
         what: "python3 with venv",
         why: "runs the YubiHSM client library and the emulator of two boards",
         present: || python().is_some(),
+    },
+    Package {
+        name: "dpkg-dev",
+        what: "dpkg-shlibdeps",
+        why: "finds the libraries that the Debian package depends on",
+        present: || find("dpkg-shlibdeps").is_some(),
+    },
+    Package {
+        name: "xz-utils",
+        what: "xz",
+        why: "compresses the Debian package",
+        present: || find("xz").is_some(),
     },
 ];
 

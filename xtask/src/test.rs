@@ -12,10 +12,11 @@ use std::{
 };
 
 use crate::{
-    bare_metal, book, ct, firmware, pico,
-    program::{Failure, Run, cargo, ci, target},
+    bare_metal, book, ct, dist, firmware, pico,
+    program::{Failure, Run, cargo, ci, program, target},
     setup::{self, Ready},
     suite, summary,
+    tool::{CARGO_DENY, MDBOOK, Tool},
 };
 
 /// The prefix of the outcome of a skipped step.
@@ -91,8 +92,9 @@ pub(crate) fn chore() -> Result<(), Failure> {
         steps.run("ct", ct::chore)?;
     }
     steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
-    book(&mut steps)?;
+    with_tools(&mut steps, "book", &[&MDBOOK], book::chore)?;
     deny(&mut steps)?;
+    with_tools(&mut steps, "dist", &dist::TOOLS, || dist::chore(&["--twice"]))?;
     for what in &ready.missing {
         steps.0.push(("missing", format!("{what}: what needs it is skipped")));
     }
@@ -131,42 +133,38 @@ fn families() -> Result<(), Failure> {
     cargo().arg("test").args(FIRMWARE).args(["ssh", "--test", "families"]).run()
 }
 
-/// Builds the book. In CI mdBook is installed where it is missing, which takes about a minute.
-fn book(steps: &mut Steps) -> Result<(), Failure> {
-    if book::installed()?.is_none() {
-        if !ci() {
-            let missing = book::missing();
-            steps.skip("book", &format!("{} is missing; install with: {}", missing.what, missing.install));
-            return Ok(());
+/// Runs a step that needs tools. In CI missing ones are installed, which takes a minute each, so these steps come
+/// after every other check.
+fn with_tools(
+    steps: &mut Steps,
+    name: &'static str,
+    tools: &[&Tool],
+    step: impl FnOnce() -> Result<(), Failure>,
+) -> Result<bool, Failure> {
+    for tool in tools {
+        if tool.installed()?.is_some() {
+            continue;
         }
-        steps.run("install mdbook", book::install)?;
+        if !ci() {
+            let missing = tool.missing();
+            steps.skip(name, &format!("{} is missing; install with: {}", missing.what, missing.install));
+            return Ok(false);
+        }
+        steps.run(tool.name(), || tool.install())?;
     }
-    steps.run("book", book::chore)
+    steps.run(name, step)?;
+    Ok(true)
 }
 
-/// Checks the dependency tree. In CI cargo-deny is installed if it is missing, which takes minutes, so this
-/// comes after every other check.
+/// Checks the dependency tree.
 fn deny(steps: &mut Steps) -> Result<(), Failure> {
-    let tools = target()?.join("tools");
-    let deny = |arguments: &[&str]| -> Result<Command, Failure> {
-        let mut command = cargo();
-        command.env("PATH", path_with(&tools.join("bin"))?).arg("deny").args(arguments);
-        Ok(command)
-    };
-    if !deny(&["--version"])?.succeeds() {
-        if !ci() {
-            steps.skip("deny", "cargo-deny is missing; install with: cargo install cargo-deny --locked");
-            return Ok(());
+    let deny = |arguments: &[&str]| program(CARGO_DENY.needed()?).args(arguments).run();
+    if with_tools(steps, "deny", &[&CARGO_DENY], || deny(&["check", "bans", "licenses", "sources"]))? {
+        if advisories_are_here() {
+            return steps.run("advisories", || deny(&["--offline", "check", "advisories"]));
         }
-        steps.run("install cargo-deny", || {
-            cargo().args(["install", "cargo-deny", "--locked", "--root"]).arg(&tools).run()
-        })?;
+        steps.skip("advisories", "the advisory database is not here; get it with: cargo deny fetch db");
     }
-    steps.run("deny", || deny(&["check", "bans", "licenses", "sources"])?.run())?;
-    if advisories_are_here() {
-        return steps.run("advisories", || deny(&["--offline", "check", "advisories"])?.run());
-    }
-    steps.skip("advisories", "the advisory database is not here; get it with: cargo deny fetch db");
     Ok(())
 }
 
