@@ -1,7 +1,7 @@
 //! The command table: every command of the protocol, declared once.
 //!
 //! A row gives the code, the name, the family, the channel it is allowed on, the capability a session needs,
-//! the [message](crate::message) that is its payload, and the reply if that names keys. The lengths of
+//! the [message](mod@crate::message) that is its payload, and the reply if that names keys. The lengths of
 //! payloads and the keys that an audit entry names follow from the messages. Device, clients and tests all
 //! read this table. The device implements what a command *does*; docs/protocol.md, "Commands" describes its
 //! payload in words.

@@ -25,7 +25,7 @@ pub const DATA_MARK: u8 = 0;
 /// An object, ready to be sealed or just opened.
 ///
 /// `wrap algorithm u8 ‖ capabilities[8] ‖ id u16 ‖ length u16 ‖ domains u16 ‖ type u8 ‖ algorithm u8 ‖ sequence u8 ‖
-/// origin u8 ‖ label[40]`, then `length` bytes: the delegated capabilities[8] of types that have them, and the body.
+/// origin u8 ‖ label[40]`, then `length` bytes: the delegated capabilities (8 bytes) of types that have them, and the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WrappedObject<'a> {
     /// The algorithm of the key that wraps; it must be that of the key that unwraps.

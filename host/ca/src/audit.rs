@@ -10,7 +10,7 @@
 //! *Links.* Each line ends in `,"link":"…"}`: the SHA-256, in hexadecimal, of the previous line's link (32
 //! bytes, zeros before the first) and of everything in the line before `,"link":`. A journal of version 1 has
 //! no links up to a line `continued`, whose link covers the SHA-256 of all preceding bytes. The ledger stores
-//! the number of lines and the last link ([`ledger::KnownJournal`]), and the journal stores the ledger's:
+//! the number of lines and the last link ([`KnownJournal`]), and the journal stores the ledger's:
 //! each shows if the other was truncated or recreated.
 //!
 //! *Findings* are stored in the journal too, and the log continues after them: a log that does not start at

@@ -247,7 +247,7 @@ pub fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -> io::R
     }
 }
 
-/// Whether [`write`] would write there, checked before the content is produced.
+/// Whether [`write()`] would write there, checked before the content is produced.
 ///
 /// # Errors
 /// [`WriteRefusal`]; and when the system does not report what is there.

@@ -1,4 +1,4 @@
-//! The layout of every command's payload, each declared once: [`request`] has the payloads of commands,
+//! The layout of every command's payload, each declared once: `request.rs` has the payloads of commands,
 //! [`reply`] the answers that are parsed in more than one place.
 //!
 //! A message consists of fixed-size fields in wire order, big-endian, and possibly a tail: the rest of the

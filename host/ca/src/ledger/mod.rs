@@ -5,7 +5,7 @@
 //! time. A certificate is recorded before it is handed out. A reserved entry stays forever: as issued,
 //! refused or failed, or as reserved, which means that the process ended before it could record more.
 //!
-//! *Evidence.* Each change of a row is linked to all earlier changes (see [`events`]), a row about a
+//! *Evidence.* Each change of a row is linked to all earlier changes (see `events.rs`), a row about a
 //! certificate can be compared with the certificate ([`Ledger::faults`]), and the state of a device's journal
 //! when it was last read is stored here ([`KnownJournal`]), as the journal stores the ledger's.
 //!

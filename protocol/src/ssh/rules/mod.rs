@@ -3,7 +3,7 @@
 //! Each occurs at most once, and a template without one is not restricted by it. Lists are entries one after
 //! another; names and patterns end in a NUL, as forbidden principals do. All numbers are big-endian.
 //!
-//! [`rules!`] is the only table of them: a row gives the number, the key in template files, which is also the
+//! `rules!` is the only table of them: a row gives the number, the key in template files, which is also the
 //! name of its check in a verdict, and the type that holds, reads and writes the value. The device's policy
 //! decides what a rule *allows*.
 //!

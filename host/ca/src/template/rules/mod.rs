@@ -1,5 +1,5 @@
 //! A template's rules beyond YubiHSM 2's: everything that this crate knows about each is one implementation
-//! of [`HostRule`].
+//! of `HostRule`.
 //!
 //! As people write them:
 //!
