@@ -92,6 +92,9 @@ pub(crate) fn chore() -> Result<(), Failure> {
         steps.run("ct", ct::chore)?;
     }
     steps.cargo("doc-tests", &["test", "--doc", "--workspace"])?;
+    steps.run("doc", documentation)?;
+    steps.run("examples", examples)?;
+    steps.run("package", packages)?;
     with_tools(&mut steps, "book", &[&MDBOOK], book::chore)?;
     deny(&mut steps)?;
     with_tools(&mut steps, "dist", &dist::TOOLS, || dist::chore(&["--twice"]))?;
@@ -131,6 +134,33 @@ fn families() -> Result<(), Failure> {
         check.env("RUSTFLAGS", "-D warnings").run()?;
     }
     cargo().arg("test").args(FIRMWARE).args(["ssh", "--test", "families"]).run()
+}
+
+/// The crates that others may use, and what they are built on.
+const PUBLISHED: [&str; 6] =
+    ["sshsm-protocol", "sshsm-boards", "sshsm-firmware", "sshsm-client", "sshsm-simulator", "sshsm-ca"];
+/// The examples, which end with an error if what they show does not hold.
+const EXAMPLES: [(&str, &str); 3] =
+    [("sshsm-ca", "sign"), ("sshsm-ca", "template_test"), ("sshsm-simulator", "simulator_in_a_test")];
+
+/// Builds the crates' documentation, in which every link leads somewhere.
+fn documentation() -> Result<(), Failure> {
+    let mut doc = cargo();
+    doc.args(["doc", "--quiet", "--no-deps"]).env("RUSTDOCFLAGS", "-D warnings");
+    doc.args(PUBLISHED.iter().flat_map(|name| ["--package", name])).run()
+}
+
+fn examples() -> Result<(), Failure> {
+    EXAMPLES.into_iter().try_for_each(|(package, example)| {
+        cargo().args(["run", "--quiet", "--package", package, "--example", example]).run()
+    })
+}
+
+/// Packs the crates as for a registry. What is in a package was built and tested above.
+fn packages() -> Result<(), Failure> {
+    let mut package = cargo();
+    package.args(["package", "--quiet", "--no-verify", "--allow-dirty"]);
+    package.args(PUBLISHED.iter().flat_map(|name| ["--package", name])).run()
 }
 
 /// Runs a step that needs tools. In CI missing ones are installed, which takes a minute each, so these steps come
