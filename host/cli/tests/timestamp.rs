@@ -461,8 +461,8 @@ fn a_service_that_is_down_or_speaks_otherwise_is_told_apart() {
         ),
         ("HTTP/1.1 500 x\r\nContent-Length: 0\r\n\r\n", "HTTP status 500"),
         ("HTTP/1.1 503 x\r\nContent-Length: 9\r\n\r\nno\x1b[31m!\n", "cannot sign the time: no\\u{1b}[31m!"),
-        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "no timestamp: it has 5 bytes"),
-        ("SSH-2.0-OpenSSH_9.2\r\n", "no timestamp"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", "not a timestamp: it has 5 bytes"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "not a timestamp"),
     ] {
         let url = fake(answer.as_bytes().to_vec(), Duration::ZERO);
         not_signed(&machine, &["--timestamp", &url], 1, why);
