@@ -370,7 +370,8 @@ impl AuditLog {
     fn systick(&self, now: Duration) -> u32 {
         let time = now.saturating_sub(self.booted);
         let ticks = time.as_secs().wrapping_mul(100).wrapping_add(u64::from(time.subsec_millis()) / 10);
-        u32::try_from(ticks & u64::from(u32::MAX)).unwrap_or(u32::MAX)
+        let [.., a, b, c, d] = ticks.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
     }
 
     /// Writes an entry after the newest.
@@ -396,7 +397,7 @@ impl AuditLog {
         let mut value = [0; 2 + LogEntry::LENGTH];
         let mut writer = Writer::new(&mut value);
         writer.bytes(&high).and_then(|()| entry.encode(&mut writer)).map_err(|_| StoreError::Full)?;
-        let slot = u8::try_from(place % u32::from(CAPACITY)).unwrap_or(0);
+        let [.., slot] = (place % u32::from(CAPACITY)).to_be_bytes();
         store.put_record(Record::LogEntry(slot), &value)?;
         if place == self.count {
             self.entries.pop_back();

@@ -176,16 +176,18 @@ impl Unsigned<'_> {
             _ => Input::Pkcs1 { hash: Some(Hash::Sha256), digest },
         };
         let mut signature = [0; MAX_SIGNATURE];
+        let wrong = CryptoError::SelfCheck(algorithm);
         let length = key.sign(input, entropy, &mut signature)?;
+        let signature = signature.get(..length).ok_or(wrong)?;
         let mut der = [0; MAX_SIGNATURE];
-        let (signature, length) = match algorithm {
+        let signature = match algorithm {
             AsymmetricAlgorithm::Ec(curve) => {
-                let length = curve::to_der(curve, signature.get(..length).unwrap_or_default(), &mut der);
-                (&der, length.ok_or(CryptoError::SelfCheck(algorithm))?)
+                let length = curve::to_der(curve, signature, &mut der).ok_or(wrong)?;
+                der.get(..length).ok_or(wrong)?
             }
-            _ => (&signature, length),
+            _ => signature,
         };
-        let signature = BitStringRef::from_bytes(signature.get(..length).unwrap_or_default())?;
+        let signature = BitStringRef::from_bytes(signature)?;
         Ok(SignedCertificate { tbs_certificate, signature_algorithm, signature }.to_der()?)
     }
 }

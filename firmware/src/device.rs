@@ -462,6 +462,12 @@ impl<P: Platform> Device<P> {
     }
 }
 
+/// The label of the authentication key that every factory-fresh device has.
+const DEFAULT_LABEL: Label = match Label::new("DEFAULT AUTHKEY CHANGE THIS ASAP") {
+    Ok(label) => label,
+    Err(_) => panic!("the label is too long"),
+};
+
 /// The contents of a factory-fresh device: its identity key, and the default authentication key, with every
 /// right.
 pub(crate) fn insert_defaults<F: MultiwriteNorFlash>(
@@ -476,7 +482,7 @@ pub(crate) fn insert_defaults<F: MultiwriteNorFlash>(
         domains: Domains::ALL,
         algorithm: Algorithm::Aes128YubicoAuthentication,
         origin: Origin::IMPORTED,
-        label: Label::new("DEFAULT AUTHKEY CHANGE THIS ASAP").unwrap_or_default(),
+        label: DEFAULT_LABEL,
         delegated_capabilities: Capabilities::ALL,
     };
     let name = (ObjectType::AuthenticationKey, ObjectId::DEFAULT_AUTHENTICATION_KEY);

@@ -22,6 +22,6 @@ pub(crate) fn private_key<F: MultiwriteNorFlash>(
         return key::expand(ALGORITHM, &scalar).map_err(|_| StoreError::Flash);
     }
     let body = key::generate(ALGORITHM, entropy).map_err(|_| StoreError::Flash)?;
-    store.put_record(record, body.get(..ALGORITHM.private_length()).unwrap_or_default())?;
+    store.put_record(record, body.get(..ALGORITHM.private_length()).ok_or(StoreError::Flash)?)?;
     Ok(body)
 }

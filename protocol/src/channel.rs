@@ -200,14 +200,16 @@ impl Keys {
         {
             *to = *from;
         }
-        let mut keys = [0; 4 * BLOCK];
+        let mut keys = [[0; BLOCK]; 4];
         // Key usage, key type AES, key length. Fails only for lengths that are not these.
-        let derived = ansi_x963_kdf::derive_key_into::<sha2::Sha256>(&secret, &[0x3c, 0x88, 0x10], &mut keys);
+        let derived = ansi_x963_kdf::derive_key_into::<sha2::Sha256>(
+            &secret,
+            &[0x3c, 0x88, 0x10],
+            keys.as_flattened_mut(),
+        );
         debug_assert!(derived.is_ok());
         secret.zeroize();
-        let mut parts = keys.as_chunks::<BLOCK>().0.iter().copied();
-        let mut next = || parts.next().unwrap_or_default();
-        let (mut receipt_key, encryption, command_mac, response_mac) = (next(), next(), next(), next());
+        let [mut receipt_key, encryption, command_mac, response_mac] = keys;
         keys.zeroize();
         let mut cmac = Cmac::<Aes128>::new(&receipt_key.into());
         receipt_key.zeroize();
@@ -464,7 +466,8 @@ impl HostChannel {
             .ok_or(CodecError::NoSpace { needed: HEADER_LENGTH + 1, available })?;
         let inner = Frame { code: command.code(), payload }.encode(inner)?;
         let covered = self.0.encrypt(Command::SessionMessage.code(), inner, message)?;
-        let mac = self.0.mac(&self.0.command_mac, message.get(..covered).unwrap_or_default());
+        let covers = message.get(..covered).ok_or(CodecError::NoSpace { needed: covered, available })?;
+        let mac = self.0.mac(&self.0.command_mac, covers);
         self.0.chain = mac;
         append_mac(&mac, covered, message)
     }
@@ -556,7 +559,9 @@ impl DeviceChannel {
     /// whole message.
     pub fn seal(&mut self, inner: usize, message: &mut [u8]) -> Result<usize, ChannelError> {
         let covered = self.0.encrypt(Command::SessionMessage.code() | RESPONSE_FLAG, inner, message)?;
-        let mac = self.0.mac(&self.0.response_mac, message.get(..covered).unwrap_or_default());
+        let available = message.len();
+        let covers = message.get(..covered).ok_or(CodecError::NoSpace { needed: covered, available })?;
+        let mac = self.0.mac(&self.0.response_mac, covers);
         self.0.counter = self.0.counter.wrapping_add(1);
         append_mac(&mac, covered, message)
     }

@@ -90,7 +90,8 @@ impl<'a> DeviceStatus<'a> {
         writer.u32(image.length)?;
         writer.bytes(&image.sha256)?;
         let board = self.board.as_bytes();
-        writer.u8(u8::try_from(board.len()).unwrap_or(u8::MAX))?;
+        let (needed, available) = (board.len(), usize::from(u8::MAX));
+        writer.u8(u8::try_from(needed).map_err(|_| CodecError::NoSpace { needed, available })?)?;
         writer.bytes(board)?;
         let log = self.log.unwrap_or(LogMark { number: 0, digest: [0; 16] });
         writer.u16(log.number)?;

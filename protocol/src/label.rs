@@ -20,9 +20,12 @@ impl Label {
     }
 
     /// A label with this text.
-    pub fn new(text: &str) -> Result<Self, LabelTooLong> {
+    pub const fn new(text: &str) -> Result<Self, LabelTooLong> {
         let mut bytes = [0; Self::LENGTH];
-        bytes.get_mut(..text.len()).ok_or(LabelTooLong(text.len()))?.copy_from_slice(text.as_bytes());
+        let Some((label, _)) = bytes.split_at_mut_checked(text.len()) else {
+            return Err(LabelTooLong(text.len()));
+        };
+        label.copy_from_slice(text.as_bytes());
         Ok(Self(bytes))
     }
 

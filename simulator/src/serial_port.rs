@@ -371,8 +371,11 @@ fn pump(shared: &Shared, terminal: &OwnedFd, mut wake: PipeReader) -> io::Result
             [PollFd::new(&wake, PollFlags::IN), PollFd::from_borrowed_fd(terminal.as_fd(), wanted)];
         // A terminal that no client has open always reports a hang-up at once.
         let ready = match nobody {
-            true => poll(events.get_mut(..1).unwrap_or_default(), Some(&NOBODY))
-                .and_then(|_| poll(&mut events, Some(&Timespec::default()))),
+            true => {
+                let [wake, _] = &mut events;
+                poll(std::slice::from_mut(wake), Some(&NOBODY))
+                    .and_then(|_| poll(&mut events, Some(&Timespec::default())))
+            }
             false => poll(&mut events, None),
         };
         match ready {

@@ -31,7 +31,8 @@ fn sign<'r, P: Platform>(
     presence::confirm(platform, wanted, command)?;
     let mut signature = [0; MAX_SIGNATURE];
     let length = key.sign(input, platform.entropy(), &mut signature)?;
-    Ok((key.algorithm, signature.get(..length).unwrap_or_default().to_vec()))
+    let signature = signature.get(..length).ok_or(DeviceError::StorageFailed)?;
+    Ok((key.algorithm, signature.to_vec()))
 }
 
 /// SIGN PKCS1: `id u16 ‖ digest`; the signature. A digest of a hash's length gets that hash's `DigestInfo`, any
@@ -81,7 +82,7 @@ pub(crate) fn ecdsa<P: Platform>(
     let AsymmetricAlgorithm::Ec(curve) = algorithm else { return Err(DeviceError::InvalidData) };
     let mut der = [0; MAX_SIGNATURE];
     let length = curve::to_der(curve, &signature, &mut der).ok_or(DeviceError::InvalidData)?;
-    Ok(writer.bytes(der.get(..length).unwrap_or_default())?)
+    Ok(writer.bytes(der.get(..length).ok_or(DeviceError::StorageFailed)?)?)
 }
 
 /// SIGN EDDSA: `id u16 ‖ message`; 64 bytes.

@@ -459,7 +459,7 @@ fn encode_serials(ranges: &BTreeMap<u64, u64>, out: &mut Vec<u8>) -> Result<(), 
         }
         if bitmap {
             let mut content = start.encode_vec()?;
-            bitmap_number(start, cluster).encode(&mut content)?;
+            bitmap_number(start, cluster)?.encode(&mut content)?;
             put_section(out, section::BITMAP, &content)?;
             continue;
         }
@@ -475,19 +475,21 @@ fn encode_serials(ranges: &BTreeMap<u64, u64>, out: &mut Vec<u8>) -> Result<(), 
 }
 
 /// The ranges as a number whose bit i represents serial number `start + i`: a positive mpint's bytes.
-fn bitmap_number(start: u64, ranges: &[(u64, u64)]) -> Vec<u8> {
+///
+/// # Errors
+/// When they are too far apart for this computer's memory.
+fn bitmap_number(start: u64, ranges: &[(u64, u64)]) -> Result<Vec<u8>, EncodingError> {
     let span = ranges.last().map_or(0, |(_, last)| last - start);
     // One more bit, so that the number is positive.
-    let length = usize::try_from((span + 1) / 8 + 1).unwrap_or(0);
+    let length = usize::try_from((span + 1) / 8 + 1).map_err(|_| EncodingError::Length)?;
     let mut little_endian = vec![0_u8; length];
     for serial in ranges.iter().flat_map(|&(first, last)| first..=last) {
         let bit = serial - start;
-        if let Some(byte) = usize::try_from(bit / 8).ok().and_then(|at| little_endian.get_mut(at)) {
-            *byte |= 1 << (bit % 8);
-        }
+        let byte = usize::try_from(bit / 8).ok().and_then(|at| little_endian.get_mut(at));
+        *byte.ok_or(EncodingError::Length)? |= 1 << (bit % 8);
     }
     little_endian.reverse();
-    little_endian
+    Ok(little_endian)
 }
 
 #[cfg(test)]

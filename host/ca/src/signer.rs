@@ -484,10 +484,17 @@ impl Signer for DeviceSigner<'_, '_> {
             Ok(answer) => {
                 let mut explanation = Explanation::from_device(&answer)?;
                 if explanation.refuses_timestamp() {
-                    // A key that may not read the template gets the verdict without the authority's name.
-                    let template = self.session.template(self.template_id).unwrap_or_default();
-                    explanation
-                        .name_timestamp_keys(Template::decode(&template).ok().as_ref(), timed.authority());
+                    let template = match self.session.template(self.template_id) {
+                        Ok(template) => Some(template),
+                        // A key that may not read the template gets the verdict without the authority's name.
+                        Err(ClientError::Device {
+                            error: DeviceError::InsufficientPermissions | DeviceError::ObjectNotFound,
+                            ..
+                        }) => None,
+                        Err(error) => return Err(error.into()),
+                    };
+                    let template = template.as_deref().and_then(|template| Template::decode(template).ok());
+                    explanation.name_timestamp_keys(template.as_ref(), timed.authority());
                 }
                 return Ok(explanation);
             }

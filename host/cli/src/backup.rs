@@ -909,7 +909,9 @@ fn import_all(
             continue;
         }
         go_on(session, stop)?;
-        let wrapped = exported.wrapped().unwrap_or_default(); // already read once without an error
+        let wrapped = exported.wrapped().map_err(|_| {
+            ClientError::Unreachable("an object of the backup that was read without an error before")
+        })?;
         match session.import_wrapped(wrap, &wrapped) {
             Ok(_) => *outcome = Outcome::Imported,
             // In a domain that this session does not see.

@@ -569,8 +569,12 @@ fn carry_out(
                     session.put_authentication_key(&object, Capabilities::NONE, &key)?;
                 }
                 SignerSecret::PublicKey(point) => {
-                    let key = NewKey::Public(point.get(1..).unwrap_or_default());
-                    session.put_authentication_key(&object, Capabilities::NONE, key)?;
+                    let [_, coordinates @ ..] = point;
+                    session.put_authentication_key(
+                        &object,
+                        Capabilities::NONE,
+                        NewKey::Public(coordinates),
+                    )?;
                 }
             }
             Outcome::Made

@@ -261,7 +261,7 @@ pub fn run(
     let made = authority::ensure_ca_key(
         &mut session,
         CA_KEY,
-        label(),
+        LABEL,
         AsymmetricAlgorithm::Ed25519,
         authority::CA_CAPABILITIES,
     )?;
@@ -524,13 +524,15 @@ impl Place {
             self.write("template.toml", TEMPLATE_TEXT.as_bytes())?;
         }
         let wanted = file::load(&self.path("template.toml"))?;
-        Ok(authority::ensure_template(session, id, label(), Capabilities::NONE, &wanted)?)
+        Ok(authority::ensure_template(session, id, LABEL, Capabilities::NONE, &wanted)?)
     }
 }
 
-fn label() -> Label {
-    Label::new("quickstart").unwrap_or_default()
-}
+/// What all objects of quickstart's are called.
+const LABEL: Label = match Label::new("quickstart") {
+    Ok(label) => label,
+    Err(_) => panic!("the label is too long"),
+};
 
 /// Whether only this user (and root) can put anything into the directory.
 #[cfg(unix)]

@@ -79,6 +79,9 @@ pub enum ClientError {
     /// The session ended with an earlier error.
     #[error("the session ended with an earlier error")]
     Ended,
+    /// What cannot happen has happened: a mistake in this program.
+    #[error("this cannot happen, and is a mistake in this program: {0}")]
+    Unreachable(&'static str),
     /// The operating system gave no random challenge.
     #[error("no random numbers from the operating system: {0}")]
     Entropy(getrandom::Error),
@@ -117,7 +120,7 @@ impl Failure for ClientError {
             Self::UndefinedError { .. } | Self::Nonsense { .. } | Self::NotAuthentic { .. } | Self::Ended => {
                 Kind::Device
             }
-            Self::TooLong { .. } | Self::Entropy(_) => Kind::Failed,
+            Self::TooLong { .. } | Self::Unreachable(_) | Self::Entropy(_) => Kind::Failed,
         }
     }
 
@@ -143,6 +146,7 @@ impl Failure for ClientError {
             | Self::NotAuthentic { .. }
             | Self::TooLong { .. }
             | Self::Ended
+            | Self::Unreachable(_)
             | Self::Entropy(_) => return None,
         })
     }
@@ -216,6 +220,7 @@ impl ClientError {
             | Self::WrongPassword(_)
             | Self::WrongPrivateKey(_)
             | Self::Ended
+            | Self::Unreachable(_)
             | Self::Entropy(_) => false,
         }
     }

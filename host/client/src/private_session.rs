@@ -336,7 +336,9 @@ impl Opening {
             algorithm: Algorithm::Ecp256YubicoAuthentication,
         };
         let point = key.public_key().to_sec1_bytes();
-        let point = point.get(1..).unwrap_or_default();
+        let [_, point @ ..] = &*point else {
+            return Err(ClientError::Unreachable("a public key without bytes").into());
+        };
         let id = loop {
             let id = random_id()?;
             if id == SUCCESSOR {

@@ -325,7 +325,8 @@ impl Wire {
         let mut frame = [0; MAX_FRAME];
         let length = encode(self.number, request, &mut frame).map_err(io::Error::other)?;
         self.port.set_timeout(PATIENCE)?;
-        self.port.write_all(frame.get(..length).unwrap_or_default())?;
+        let frame = frame.get(..length).ok_or_else(|| io::Error::other("a frame longer than its room"))?;
+        self.port.write_all(frame)?;
         Ok(self.number)
     }
 

@@ -144,7 +144,9 @@ impl<'c> Session<'c> {
         // Room for the padding too.
         let mut message = Zeroizing::new(vec![0; payload.len() + SESSION_OVERHEAD + HEADER_LENGTH + 16]);
         let length = channel.seal(command, payload, &mut message).map_err(not_authentic)?;
-        let mut answer = match self.exchange.transact(message.get(..length).unwrap_or_default()) {
+        let sealed =
+            message.get(..length).ok_or(ClientError::Unreachable("a message longer than its room"))?;
+        let mut answer = match self.exchange.transact(sealed) {
             Ok(answer) => answer,
             Err(error) => {
                 channel.skip_answer();

@@ -164,11 +164,13 @@ fn exactly(bytes: &[u8], expected: usize) -> Result<&[u8], PublicKeyError> {
 
 /// Writes a positive integer, given big-endian, as an SSH mpint.
 pub(super) fn encode_integer(number: &[u8], writer: &mut impl Writer) -> ssh_encoding::Result<()> {
-    let start = number.iter().position(|&byte| byte != 0).unwrap_or(number.len());
-    let number = number.get(start..).unwrap_or_default();
-    let sign = usize::from(number.first().is_some_and(|&byte| byte >= 0x80));
-    (number.len() + sign).encode(writer)?;
-    writer.write([0].get(..sign).unwrap_or_default())?;
+    let mut number = number;
+    while let [0, rest @ ..] = number {
+        number = rest;
+    }
+    let sign: &[u8] = if number.first().is_some_and(|&byte| byte >= 0x80) { &[0] } else { &[] };
+    (sign.len() + number.len()).encode(writer)?;
+    writer.write(sign)?;
     writer.write(number)
 }
 

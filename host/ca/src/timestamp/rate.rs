@@ -77,8 +77,8 @@ impl Rate {
     }
 
     /// `times` as often.
-    fn times(self, times: u32) -> Self {
-        Self { count: self.count.saturating_mul(NonZeroU32::new(times).unwrap_or(NonZeroU32::MIN)), ..self }
+    const fn times(self, times: NonZeroU32) -> Self {
+        Self { count: self.count.saturating_mul(times), ..self }
     }
 
     /// From one to the next.
@@ -176,7 +176,7 @@ const ALL_WRONG: Rate = Rate::per(NonZeroU32::MIN.saturating_add(99), 60);
 /// How long a peer counts as one that has a token.
 const RIGHT: Duration = Duration::from_secs(24 * 3600);
 /// Strangers may ask together as often as this many of them.
-pub const STRANGERS: u32 = 64;
+pub const STRANGERS: NonZeroU32 = NonZeroU32::new(64).unwrap();
 
 impl Limiter {
     /// Allows each client this rate, and all those known only by their address together `strangers`, or

@@ -170,19 +170,19 @@ fn agent_identities(agent: &CaAgent<Authorities>) -> &[CaIdentity] {
 }
 
 fn report(context: &Context, identities: &[CaIdentity], socket: Option<&Socket>) -> Result<(), CliError> {
-    let key = |ca: &CaIdentity| {
+    let key = |ca: &CaIdentity| -> Result<Key, CliError> {
         let mut key = PublicKey::from(ca.key.clone());
         key.set_comment(ca.name.as_str());
-        Key {
+        Ok(Key {
             name: ca.name.clone(),
-            public_key: key.to_openssh().unwrap_or_default(),
+            public_key: key.to_openssh().map_err(|error| CliError::because("the CA's public key", error))?,
             fingerprint: key.fingerprint(HashAlg::Sha256).to_string(),
-        }
+        })
     };
     let report = Report {
         socket: socket.map(|socket| socket.path.display().to_string()),
         process: std::process::id(),
-        keys: identities.iter().map(key).collect(),
+        keys: identities.iter().map(key).collect::<Result<_, _>>()?,
     };
     context.format().print(&report, |report| {
         let socket = report.socket.as_deref().map(|socket| {

@@ -82,7 +82,7 @@ impl New {
         match self {
             Self::Password(key) => NewKey::Symmetric(key),
             // Without the leading 04, which marks an uncompressed point.
-            Self::PublicKey(point) => NewKey::Public(point.get(1..).unwrap_or_default()),
+            Self::PublicKey([_, coordinates @ ..]) => NewKey::Public(coordinates),
         }
     }
 

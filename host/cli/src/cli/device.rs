@@ -148,8 +148,8 @@ fn public_key(context: &Context) -> Result<(), CliError> {
     let point = client.device_public_key()?;
     let algorithm = AsymmetricAlgorithm::Ec(Curve::P256);
     let unusable = |error: &dyn ToString| CliError::because("the device's public key", error.to_string());
-    let key = device_key::ssh_public(algorithm, point.get(1..).unwrap_or_default())
-        .map_err(|error| unusable(&error))?;
+    let [_, coordinates @ ..] = &point;
+    let key = device_key::ssh_public(algorithm, coordinates).map_err(|error| unusable(&error))?;
     let serial = client.identity().serial;
     let key = PublicKey::new(key, format!("sshsm device {serial:010}"));
     let view = PublicKeyView {

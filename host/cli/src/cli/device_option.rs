@@ -1,6 +1,9 @@
 //! `sshsm device option …`: settings of the device as a whole.
 
-use clap::{Subcommand, ValueEnum, builder::PossibleValuesParser};
+use clap::{
+    Subcommand, ValueEnum,
+    builder::{PossibleValuesParser, TypedValueParser},
+};
 use serde::Serialize;
 use sshsm_protocol::option::{AuditMode, DeviceOption, PresenceMode, TemplateMode, UserPresence};
 
@@ -39,8 +42,8 @@ pub(super) enum Change {
     UserPresence {
         /// Nothing, SSH certificates, or every use of a private key and every export; except with off, a
         /// reset waits too
-        #[arg(value_parser = PossibleValuesParser::new(PresenceMode::ALL.map(PresenceMode::name)))]
-        mode: String,
+        #[arg(value_parser = presence_mode())]
+        mode: PresenceMode,
         /// How long it waits
         #[arg(long, value_name = "SECONDS", default_value_t = UserPresence::DEFAULT.timeout)]
         #[arg(value_parser = clap::value_parser!(u8).range(1..))]
@@ -52,6 +55,11 @@ pub(super) enum Change {
         #[arg(value_parser = PossibleValuesParser::new([TemplateMode::Frozen.name()]))]
         mode: String,
     },
+}
+
+fn presence_mode() -> impl TypedValueParser<Value = PresenceMode> {
+    PossibleValuesParser::new(PresenceMode::ALL.map(PresenceMode::name))
+        .try_map(|name| PresenceMode::from_name(&name).ok_or("no such mode"))
 }
 
 /// A setting, as JSON shows it.
@@ -96,7 +104,6 @@ impl OptionVerb {
                 return Ok(());
             }
             Self::Set(Change::UserPresence { mode, timeout }) => {
-                let mode = PresenceMode::from_name(&mode).unwrap_or_default(); // one of them
                 session.set_user_presence(UserPresence { mode, timeout })?;
                 output::talk(format_args!("user-presence is {}", mode.name()));
                 return Ok(());

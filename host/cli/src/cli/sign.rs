@@ -256,7 +256,9 @@ impl Sign {
             let (ca, batch) = (&ca, &batch);
             let work = |device| scope.spawn(move || ca.with_signer(device, |signer| batch.work(signer)));
             let working: Vec<_> = devices.into_iter().map(work).collect();
-            working.into_iter().map(|worker| worker.join().unwrap_or(Ok(()))).collect()
+            // A worker that panicked takes the others with it: what became of its keys is not known.
+            let end = |panic| std::panic::resume_unwind(panic);
+            working.into_iter().map(|worker| worker.join().unwrap_or_else(end)).collect()
         });
         let failed: Vec<_> = ends.iter().filter_map(|end| end.as_ref().err()).collect();
         let fallback = match batch.by.get() {
