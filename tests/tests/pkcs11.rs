@@ -473,7 +473,7 @@ fn the_fallback_signs_only_on_request_without_a_device_and_no_looser_than_it() {
         let refused = sign(absent, &same, "root", ask);
         assert_eq!(refused.status.code(), Some(5), "{refused}");
         let blind = sign(absent, &lines("same", None), "alice", ask);
-        assert_fails(&blind, 2, &["the CA \"users\" a fallback and no public-key"]);
+        assert_fails(&blind, 2, &["the CA \"users\" a fallback but no public-key"]);
         let wrong = sign(absent, &lines("same", Some(&other)), "alice", ask);
         assert_fails(&wrong, 5, &["was never seen here"]);
         assert!(!user.certificate().exists());
