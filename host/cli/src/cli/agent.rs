@@ -36,11 +36,12 @@ use tokio::runtime;
 use super::{
     Context,
     arguments::CaName,
+    ca::{Ca, SignerChoice},
     confirm,
+    content::validity_in_words,
     error::{CliError, FileError, line},
     notice::issuing,
-    service, sign,
-    signing::{Ca, SignerChoice},
+    service,
 };
 use crate::output;
 use sshsm_ca::{
@@ -393,7 +394,7 @@ fn question(identity: &CaIdentity, content: &Content, forwarded: bool) -> String
         "Allow CA {ca} to sign a {} certificate \"{}\" for {principals}, {}{}?",
         content.kind,
         short(&content.key_id),
-        sign::validity_in_words(content.validity),
+        validity_in_words(content.validity),
         if forwarded { ", requested from ANOTHER HOST over a forwarded connection" } else { "" }
     )
 }

@@ -1,6 +1,7 @@
 //! The content of a certificate, in ssh-keygen's option letters.
 
 use clap::{ArgAction, Args};
+use jiff::{Timestamp, tz::TimeZone};
 use sshsm_protocol::ssh::request::CertificateKind;
 
 use super::{arguments::Serials, error::CliError};
@@ -87,5 +88,38 @@ impl ContentArguments {
                 Err(CliError::Usage(text.into()))
             }
         }
+    }
+}
+
+/// ssh-keygen's description of a validity, in local time.
+pub(super) fn validity_in_words(validity: Validity) -> String {
+    let local = |seconds: u64| {
+        let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
+        time.map_or_else(
+            || format!("{seconds} s after 1970"),
+            |time| time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string(),
+        )
+    };
+    match (validity.after(), validity.before()) {
+        (0, u64::MAX) => "forever".into(),
+        (0, before) => format!("before {}", local(before)),
+        (after, u64::MAX) => format!("after {}", local(after)),
+        (after, before) => format!("from {} to {}", local(after), local(before)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn validity_is_told_in_ssh_keygens_words() {
+        assert_eq!(validity_in_words(Validity::UNLIMITED), "forever");
+        assert!(validity_in_words(Validity::new(0, 86_400 * 365).unwrap()).starts_with("before 197"));
+        assert!(validity_in_words(Validity::new(86_400, u64::MAX).unwrap()).starts_with("after 1970-01-0"));
+        assert_eq!(
+            validity_in_words(Validity::new(u64::MAX - 2, u64::MAX - 1).unwrap()),
+            "from 18446744073709551613 s after 1970 to 18446744073709551614 s after 1970"
+        );
     }
 }

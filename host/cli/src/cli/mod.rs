@@ -9,8 +9,9 @@ mod arguments;
 mod audit;
 mod authentication_key;
 mod backup;
+mod beside_key;
 mod board;
-mod check;
+mod ca;
 mod configuration;
 #[cfg(unix)]
 mod confirm;
@@ -18,27 +19,24 @@ mod connector;
 mod content;
 mod device;
 mod device_option;
-mod difference;
 mod error;
 mod flash;
 #[cfg(unix)]
 mod hardening;
 mod key;
+mod krl;
 mod ledger;
-mod lint;
 mod notice;
 mod password;
 mod prompt;
 mod provision;
 mod quickstart;
 mod request;
-mod revocation;
+mod revoke;
 mod secure_boot;
 mod service;
 mod shell;
 mod sign;
-mod signing;
-mod suite;
 mod template;
 mod timestamp;
 mod timestamp_source;
@@ -187,10 +185,10 @@ enum Command {
     #[command(subcommand)]
     Ledger(ledger::LedgerVerb),
     /// Revoke certificates, keys, or a CA; `krl build` writes the list for sshd
-    Revoke(revocation::Revoke),
+    Revoke(revoke::Revoke),
     /// Key revocation lists for sshd
     #[command(subcommand)]
-    Krl(revocation::Krl),
+    Krl(krl::Krl),
     /// The device's audit log: kept, checked, and compared with the ledger
     Audit(audit::Audit),
 }

@@ -16,9 +16,9 @@ use sshsm_protocol::ssh::{Printable, request::Request};
 use super::{
     Context,
     arguments::ReplaceOption,
-    content::ContentArguments,
+    beside_key::{beside, write},
+    content::{ContentArguments, validity_in_words},
     error::{CliError, FileError},
-    sign::{self, beside},
 };
 use crate::output;
 use sshsm_ca::{
@@ -92,7 +92,7 @@ impl Build {
             let bytes = SigningRequest::new(&subject, &content, ca.key_data())
                 .map_err(|error| CliError::content(output::shown(&key), error))?;
             let request = beside(&key, "-cert.req");
-            sign::write(&request, bytes.as_bytes(), Kind::Request, self.replace.into())?;
+            write(&request, bytes.as_bytes(), Kind::Request, self.replace.into())?;
             output::talk(format_args!("request written to {}", output::shown(&request)));
             built.push(Built { key, request, serial: content.serial });
         }
@@ -172,7 +172,7 @@ impl fmt::Display for Summary<'_> {
             texts => printable(&texts.join(" ")),
         };
         let validity = Validity::new(self.valid_after, self.valid_before);
-        let validity = validity.map_or_else(|_| "never".to_owned(), sign::validity_in_words);
+        let validity = validity.map_or_else(|_| "never".to_owned(), validity_in_words);
         let unknown = "unknown".to_owned();
         for (name, value) in [
             ("kind", self.kind.clone()),

@@ -3,10 +3,7 @@
 //! Keys wait in one queue; every device that holds the CA key takes from it. A key that fails, or a device
 //! that goes away, does not stop the others from being signed.
 
-#[cfg(unix)]
-use std::os::unix::ffi::OsStrExt;
 use std::{
-    ffi::OsStr,
     io::{self, IsTerminal},
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, OnceLock, PoisonError},
@@ -15,7 +12,6 @@ use std::{
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
-use jiff::{Timestamp, tz::TimeZone};
 use serde::Serialize;
 use ssh_key::{Certificate, HashAlg, PublicKey, certificate::OptionsMap, public::KeyData};
 use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
@@ -23,11 +19,12 @@ use sshsm_protocol::ssh::{Printable, request::CertificateKind, timestamp::Now};
 use super::{
     Context,
     arguments::ReplaceOption,
-    content::ContentArguments,
+    beside_key::{beside, without, write},
+    ca::{CaError, SignerChoice},
+    content::{ContentArguments, validity_in_words},
     error::{CliError, FileError, Shortfall},
     notice::issuing,
     request,
-    signing::{CaError, SignerChoice},
 };
 use crate::output;
 use sshsm_ca::{
@@ -653,30 +650,6 @@ fn is_certificate(path: &Path) -> bool {
     }
 }
 
-/// ssh-keygen's naming: `.pub`, or the ending of a request's name, is removed, and the suffix appended.
-pub(super) fn beside(key: &Path, suffix: &str) -> PathBuf {
-    const ENDINGS: [&str; 5] = ["-cert.timed.req", "-cert.req", ".timed.req", ".req", ".pub"];
-    let base = |ending: &&str| {
-        let name = without(key.file_name()?, ending)?;
-        (!name.is_empty()).then(|| key.with_file_name(name))
-    };
-    let mut path = ENDINGS.iter().find_map(base).unwrap_or_else(|| key.to_owned()).into_os_string();
-    path.push(suffix);
-    path.into()
-}
-
-/// The name without its ending, if it has it. On Unix a name need not be UTF-8.
-fn without<'n>(name: &'n OsStr, ending: &str) -> Option<&'n OsStr> {
-    #[cfg(unix)]
-    return name.as_bytes().strip_suffix(ending.as_bytes()).map(OsStr::from_bytes);
-    #[cfg(not(unix))]
-    return name.to_str()?.strip_suffix(ending).map(OsStr::new);
-}
-
-pub(super) fn write(path: &Path, content: &[u8], kind: Kind, replace: Replace) -> Result<(), FileError> {
-    files::write(path, content, kind, replace).map_err(|source| FileError::write(path, source))
-}
-
 /// ssh-keygen's message about a certificate that it has written, and what enforced the template.
 fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> String {
     let template = signer.template();
@@ -695,40 +668,11 @@ fn signed_line(certificate: &Path, content: &Content, signer: &dyn Signer) -> St
     )
 }
 
-/// ssh-keygen's description of a validity, in local time.
-pub(super) fn validity_in_words(validity: Validity) -> String {
-    let local = |seconds: u64| {
-        let time = i64::try_from(seconds).ok().and_then(|seconds| Timestamp::from_second(seconds).ok());
-        time.map_or_else(
-            || format!("{seconds} s after 1970"),
-            |time| time.to_zoned_datetime(TimeZone::system()).strftime("%Y-%m-%dT%H:%M:%S").to_string(),
-        )
-    };
-    match (validity.after(), validity.before()) {
-        (0, u64::MAX) => "forever".into(),
-        (0, before) => format!("before {}", local(before)),
-        (after, u64::MAX) => format!("after {}", local(after)),
-        (after, before) => format!("from {} to {}", local(after), local(before)),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use jiff::tz::TimeZone;
 
-    #[test]
-    fn certificates_are_named_as_ssh_keygen_names_them() {
-        for (key, certificate) in [
-            ("id.pub", "id-cert.pub"),
-            ("a/b.c.pub", "a/b.c-cert.pub"),
-            ("id", "id-cert.pub"),
-            ("d/id-cert.req", "d/id-cert.pub"),
-            ("id-cert.timed.req", "id-cert.pub"),
-            (".pub", ".pub-cert.pub"),
-        ] {
-            assert_eq!(beside(Path::new(key), "-cert.pub"), Path::new(certificate));
-        }
-    }
+    use super::*;
 
     #[test]
     fn a_validity_is_kept_that_is_as_long_and_not_later() {
@@ -767,16 +711,5 @@ mod tests {
         let mixed = devices(&["sim:d", "http://a:1"]);
         let workers: Vec<_> = spread(&mixed, 4, 9).iter().map(ToString::to_string).collect();
         assert_eq!(workers, ["sim:d", "http://a:1", "http://a:1", "http://a:1"]);
-    }
-
-    #[test]
-    fn validity_is_told_in_ssh_keygens_words() {
-        assert_eq!(validity_in_words(Validity::UNLIMITED), "forever");
-        assert!(validity_in_words(Validity::new(0, 86_400 * 365).unwrap()).starts_with("before 197"));
-        assert!(validity_in_words(Validity::new(86_400, u64::MAX).unwrap()).starts_with("after 1970-01-0"));
-        assert_eq!(
-            validity_in_words(Validity::new(u64::MAX - 2, u64::MAX - 1).unwrap()),
-            "from 18446744073709551613 s after 1970 to 18446744073709551614 s after 1970"
-        );
     }
 }

@@ -298,7 +298,7 @@ impl Failure for NotVouched {
 }
 
 fn template_authority(path: &Path) -> Result<PublicKey, CliError> {
-    let tlv = template::load(path)?;
+    let tlv = template::source::load(path)?;
     let template = Template::decode(&tlv).map_err(|error| CliError::content(output::shown(path), error))?;
     let key = &template.timestamp_key;
     let public = device_key::ssh_public(key.algorithm(), key.public())

@@ -1,5 +1,11 @@
 //! `sshsm template …`: what a CA key may sign, written as TOML, stored by the device as TLV.
 
+mod check;
+mod diff;
+mod lint;
+pub(super) mod source;
+mod test;
+
 use std::{
     io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
@@ -12,17 +18,15 @@ use sshsm_protocol::{Algorithm, Domains, Label, ObjectId, ObjectType, object::Ne
 
 use super::{
     Context,
-    arguments::ReplaceOption,
-    arguments::{self, NewId},
-    check, difference,
+    arguments::{self, NewId, ReplaceOption},
     error::{CliError, FileError},
-    lint, suite,
 };
 use crate::output::{self, Format};
+use source::{decode, find, load};
 use sshsm_ca::{
     device_key,
     files::{self, Kind, Replace},
-    template::{describe, file, rules},
+    template::{describe, rules},
 };
 
 /// The verbs of `template`.
@@ -80,9 +84,9 @@ pub(super) enum Template {
     /// Warn about what a careful reviewer would question
     Lint(lint::Lint),
     /// Say what became stricter or looser from one template to another
-    Diff(difference::Diff),
+    Diff(diff::Diff),
     /// Run a file of requests and compare the template's verdicts with the expected ones
-    Test(suite::Test),
+    Test(test::Test),
 }
 
 /// A template as JSON shows it.
@@ -154,32 +158,6 @@ impl Template {
             Self::Test(test) => test.run(context),
         }
     }
-}
-
-/// The TLV of a template file.
-pub(super) fn load(path: &Path) -> Result<Vec<u8>, CliError> {
-    file::load(path).map_err(|error| CliError::content("no template", error))
-}
-
-/// The TLV of a template on the device or in a file: `5` is an id, `./5` a file.
-pub(super) fn find(context: &Context, template: &str) -> Result<Vec<u8>, CliError> {
-    match arguments::object_id(template) {
-        Ok(id) => {
-            let mut client = context.client()?;
-            Ok(context.session(&mut client)?.template(id)?)
-        }
-        Err(_) => load(Path::new(template)),
-    }
-}
-
-/// Reads a template that [`find`] found.
-pub(super) fn decode<'t>(template: &str, tlv: &'t [u8]) -> Result<template::Template<'t>, CliError> {
-    template::Template::decode(tlv).map_err(|error| {
-        CliError::content(
-            format_args!("template {template} is malformed; a device refuses everything under it"),
-            error,
-        )
-    })
 }
 
 fn show(context: &Context, template: &str) -> Result<(), CliError> {

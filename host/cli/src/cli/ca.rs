@@ -207,7 +207,7 @@ impl Ca {
                 uri.identity()
             )));
         };
-        let template = template::load(file)?;
+        let template = template::source::load(file)?;
         let token = TokenKey::open(uri, &mut password::pin)?;
         let name = output::shown(file).to_string();
         let mut signer = TokenSigner::new(token, key, template, name, self.algorithm)?;
@@ -268,9 +268,9 @@ impl Ca {
             }
             Err(error) => return Err(FileError::read(&place, error).into()),
         };
-        let own = template::load(file)?;
+        let own = template::source::load(file)?;
         let [device, own] = [("of the device, as it was last seen,", &seen[..]), ("of the fallback", &own)]
-            .map(|(name, tlv)| template::decode(name, tlv));
+            .map(|(name, tlv)| template::source::decode(name, tlv));
         let looser = diff::diff(&device?, &own?);
         let looser: Vec<_> = looser
             .iter()

@@ -3,17 +3,17 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{
+use super::source;
+use crate::cli::{
     Context, arguments,
     error::{CliError, Shortfall},
-    template,
 };
 use sshsm_ca::template::lint::{self, Finding, Severity};
 
 /// Arguments of `template lint`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 when there is nothing but notes, 5 when there are warnings or errors.")]
-pub(super) struct Lint {
+pub(in crate::cli) struct Lint {
     /// Template file (TOML or TLV), or the id of a template on the device; ./5 is a file, 5 an id
     #[arg(value_name = "FILE|ID")]
     template: String,
@@ -38,8 +38,8 @@ struct Report<'a> {
 
 impl Lint {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let tlv = template::find(context, &self.template)?;
-        let decoded = template::decode(&self.template, &tlv)?;
+        let tlv = source::find(context, &self.template)?;
+        let decoded = source::decode(&self.template, &tlv)?;
         let found = lint::lint(&decoded, self.last_serial);
         let (allowed, findings): (Vec<_>, Vec<_>) =
             found.into_iter().partition(|finding| self.allow.contains(&finding.id));

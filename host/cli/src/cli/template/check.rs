@@ -10,10 +10,10 @@ use sshsm_protocol::{
     ssh::{template::Template, timestamp::Now},
 };
 
-use super::{
+use super::source;
+use crate::cli::{
     Context, arguments,
     error::{CliError, FileError, Shortfall},
-    template,
 };
 use crate::output::{self, lossy, shown};
 use sshsm_ca::{
@@ -26,7 +26,7 @@ use sshsm_client::Failure;
 
 /// Arguments of `template check`.
 #[derive(Debug, Args)]
-pub(super) struct Check {
+pub(in crate::cli) struct Check {
     /// Template file (TOML or TLV)
     #[arg(value_name = "TEMPLATE")]
     template: PathBuf,
@@ -72,7 +72,7 @@ enum Judged<'a> {
 
 impl Check {
     pub(super) fn run(&self, context: &Context) -> Result<(), CliError> {
-        let tlv = template::load(&self.template)?;
+        let tlv = source::load(&self.template)?;
         let decoded =
             Template::decode(&tlv).map_err(|error| CliError::content(shown(&self.template), error))?;
         let first = decoded.ca_keys.iter().find_map(|id| ObjectId::new(id).ok());

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::Serialize;
 use sshsm_protocol::ssh::Printable;
 
-use super::{
+use crate::cli::{
     Context,
     arguments::ReplaceOption,
     error::{CliError, FileError, Shortfall},
@@ -20,7 +20,7 @@ use sshsm_ca::{
 /// Arguments of `template test`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 when every test passed, 5 when one failed.")]
-pub(super) struct Test {
+pub(in crate::cli) struct Test {
     /// Suites: TOML files that name a template, and requests with the expected verdicts
     #[arg(value_name = "SUITE.toml", required = true)]
     suites: Vec<PathBuf>,

@@ -3,17 +3,17 @@
 use clap::Args;
 use serde::Serialize;
 
-use super::{
+use super::source;
+use crate::cli::{
     Context,
     error::{CliError, Shortfall},
-    template,
 };
 use sshsm_ca::template::diff::{self, Change, Direction};
 
 /// Arguments of `template diff`.
 #[derive(Debug, Args)]
 #[command(after_help = "Exit code 0 when both allow the same, 1 when they do not.")]
-pub(super) struct Diff {
+pub(in crate::cli) struct Diff {
     /// The old template: a file (TOML or TLV), or an id on the device; ./5 is a file, 5 an id
     #[arg(value_name = "OLD")]
     old: String,
@@ -32,8 +32,8 @@ struct Report<'a> {
 
 impl Diff {
     pub(super) fn run(self, context: &Context) -> Result<(), CliError> {
-        let (old, new) = (template::find(context, &self.old)?, template::find(context, &self.new)?);
-        let changes = diff::diff(&template::decode(&self.old, &old)?, &template::decode(&self.new, &new)?);
+        let (old, new) = (source::find(context, &self.old)?, source::find(context, &self.new)?);
+        let changes = diff::diff(&source::decode(&self.old, &old)?, &source::decode(&self.new, &new)?);
         let report = Report { old: &self.old, new: &self.new, equal: changes.is_empty(), changes };
         context.format().print(&report, |report| match report.equal {
             true => "both allow the same\n".to_owned(),
