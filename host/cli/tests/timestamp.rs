@@ -990,6 +990,13 @@ fn a_hang_up_has_the_service_read_its_tokens_again_and_a_broken_file_changes_not
     hang_up("the old ones stay in force: cannot read tokens: it is a secret");
     fs::remove_file(machine.path("tokens")).unwrap();
     hang_up("the old ones stay in force: cannot read tokens");
+    assert!(
+        Command::new("mkfifo").args(["-m", "600"]).arg(machine.path("tokens")).status().unwrap().success()
+    );
+    hang_up("the old ones stay in force: cannot read tokens: only a regular file is read again");
+    fs::remove_file(machine.path("tokens")).unwrap();
+    machine.write("tokens", other);
+    hang_up("1 token read again from tokens");
     assert_eq!((status(TOKEN), status(other)), (401, 200));
 
     // Without tokens it keeps running as well.

@@ -1,6 +1,9 @@
 //! The bearer tokens that let clients of the timestamp service in.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    hash::{Hash, Hasher},
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use sha2::{Digest, Sha256};
 use sshsm_client::{Failure, Kind};
@@ -35,13 +38,39 @@ impl Failure for TokensError {
 /// Characters that a token has at least: 128 bits in hexadecimal have twice as many.
 const MIN_TOKEN: usize = 16;
 
-/// The position of a token in its list, and its SHA-256.
-type Known = (usize, [u8; 32]);
+/// A token that admits a client. What counts is the token; a list that is read again may have it on another line.
+#[derive(Clone, Copy, Debug)]
+pub struct KnownToken {
+    digest: [u8; 32],
+    line: usize,
+}
+
+impl KnownToken {
+    /// Its line in the list that it was found in, counted from 1.
+    #[must_use]
+    pub const fn line(&self) -> usize {
+        self.line
+    }
+}
+
+impl PartialEq for KnownToken {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for KnownToken {}
+
+impl Hash for KnownToken {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
 
 /// The tokens that admit a client, each only as its SHA-256; a clone shares them, even after
 /// [`Tokens::renew`].
 #[derive(Clone, Debug, Default)]
-pub struct Tokens(Arc<RwLock<Vec<Known>>>);
+pub struct Tokens(Arc<RwLock<Vec<KnownToken>>>);
 
 impl Tokens {
     /// Reads tokens, one to a line; empty lines and lines that begin with `#` do not count.
@@ -63,25 +92,25 @@ impl Tokens {
         Ok(count)
     }
 
-    fn read(text: &str) -> Result<Vec<Known>, TokensError> {
+    fn read(text: &str) -> Result<Vec<KnownToken>, TokensError> {
         let lines = (1..).zip(text.lines().map(str::trim));
         let tokens = lines.filter(|(_, token)| !token.is_empty() && !token.starts_with('#'));
         let tokens = tokens.map(|(line, token)| match token {
             _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(TokensError::Characters { line }),
             _ if token.len() < MIN_TOKEN => Err(TokensError::Short { line }),
-            _ => Ok((line, Sha256::digest(token).into())),
+            _ => Ok(KnownToken { digest: Sha256::digest(token).into(), line }),
         });
         let tokens: Vec<_> = tokens.collect::<Result<_, _>>()?;
         if tokens.is_empty() { Err(TokensError::Empty) } else { Ok(tokens) }
     }
 
-    /// The line of `token`. Takes the same time whichever it is, and whether or not it is valid.
+    /// `token`, if it is in the list. Takes the same time whichever it is, and whether or not it is valid.
     #[must_use]
-    pub fn find(&self, token: &[u8]) -> Option<usize> {
+    pub fn find(&self, token: &[u8]) -> Option<KnownToken> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().fold(None, |found, (line, known)| match bool::from(known.ct_eq(&digest)) {
-            true => Some(*line),
+        known.iter().fold(None, |found, known| match bool::from(known.digest.ct_eq(&digest)) {
+            true => Some(*known),
             false => found,
         })
     }
@@ -94,12 +123,26 @@ mod tests {
     #[test]
     fn a_token_is_known_by_all_of_it_and_nothing_else() {
         let tokens = Tokens::parse("# ours\n0123456789abcdef\n\n  fedcba9876543210ffff \n").unwrap();
-        assert_eq!(tokens.find(b"0123456789abcdef"), Some(2));
-        assert_eq!(tokens.find(b"fedcba9876543210ffff"), Some(4));
+        let line = |token: &[u8]| tokens.find(token).map(|known| known.line());
+        assert_eq!(line(b"0123456789abcdef"), Some(2));
+        assert_eq!(line(b"fedcba9876543210ffff"), Some(4));
         for wrong in ["", "0123456789abcde", "0123456789abcdef0", "0123456789abcdeF", "# ours"] {
             assert_eq!(tokens.find(wrong.as_bytes()), None, "{wrong:?}");
         }
         assert_eq!(Tokens::default().find(b""), None);
+    }
+
+    #[test]
+    fn a_token_that_moves_to_another_line_is_the_same_client() {
+        let tokens = Tokens::parse("0123456789abcdef\nfedcba9876543210").unwrap();
+        let [first, second] =
+            [b"0123456789abcdef", b"fedcba9876543210"].map(|token| tokens.find(token).unwrap());
+        assert_ne!(first, second);
+        assert_eq!(tokens.renew("fedcba9876543210\n"), Ok(1));
+        let moved = tokens.find(b"fedcba9876543210").unwrap();
+        assert_eq!((moved, moved.line()), (second, 1));
+        assert_ne!(moved, first, "on the line that another token had");
+        assert_eq!(tokens.find(b"0123456789abcdef"), None);
     }
 
     #[test]

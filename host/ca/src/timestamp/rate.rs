@@ -16,11 +16,13 @@ use std::{
 
 use sshsm_simulator::http_server::Peer;
 
+use super::access::KnownToken;
+
 /// A client, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Client {
-    /// It showed the token on this line of the file, counted from 1.
-    Token(usize),
+    /// It showed this token.
+    Token(KnownToken),
     /// It has a certificate with this SHA-256.
     Certificate([u8; 32]),
     /// It is known by its address only.
@@ -30,7 +32,7 @@ pub enum Client {
 impl fmt::Display for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token(line) => write!(f, "token {line}"),
+            Self::Token(token) => write!(f, "token {}", token.line()),
             Self::Certificate(digest) => {
                 f.write_str("certificate SHA256:")?;
                 digest.iter().take(8).try_for_each(|byte| write!(f, "{byte:02x}"))
@@ -274,13 +276,21 @@ mod tests {
         Limiter::new(rate.parse().unwrap(), None)
     }
 
+    fn token(line: usize) -> Client {
+        use super::super::access::Tokens;
+        let token = format!("0123456789abcdef{line}");
+        Client::Token(
+            Tokens::parse(&("\n".repeat(line - 1) + &token)).unwrap().find(token.as_bytes()).unwrap(),
+        )
+    }
+
     #[test]
     fn rates_are_read_and_kept_for_each_client() {
         for text in ["", "10", "0/s", "-1/s", "10/d", "/s", "1.5/s"] {
             assert_eq!(text.parse::<Rate>(), Err(RateError), "{text:?}");
         }
         let (limiter, now) = (limiter("3/h"), Instant::now());
-        for client in [Client::Token(1), Client::Token(2), Client::Certificate([1; 32]), stranger(1)] {
+        for client in [token(1), token(2), Client::Certificate([1; 32]), stranger(1)] {
             let asked = [(); 4].map(|()| limiter.allows_at(&client, now));
             assert_eq!(asked, [true, true, true, false], "{client}");
         }
@@ -304,7 +314,7 @@ mod tests {
         let (limiter, now) = (limiter("1/h"), Instant::now());
         let allowed = (0..20_000).filter(|number| limiter.allows_at(&stranger(*number), now)).count();
         assert_eq!(allowed, 64);
-        assert!(limiter.allows_at(&Client::Token(1), now));
+        assert!(limiter.allows_at(&token(1), now));
         let other = Limiter::new("1/h".parse().unwrap(), Some("5/h".parse().unwrap()));
         let now = Instant::now();
         assert_eq!((0..20_000).filter(|number| other.allows_at(&stranger(*number), now)).count(), 5);

@@ -376,7 +376,14 @@ async fn renew_tokens(mut signal: tokio::signal::unix::Signal, renewed: Option<(
             output::talk("nothing is read again: there is no --token-file");
             continue;
         };
-        let read = files::read_secret_text(path)
+        // A pipe would have to be written again, and would keep this task waiting until then.
+        let file = match path.metadata() {
+            Ok(metadata) if metadata.is_file() => Ok(()),
+            Ok(_) => Err(std::io::Error::other("only a regular file is read again")),
+            Err(error) => Err(error),
+        };
+        let read = file
+            .and_then(|()| files::read_secret_text(path))
             .map_err(|source| CliError::from(FileError::read(path, source)))
             .and_then(|text| {
                 tokens.renew(&text).map_err(|error| CliError::content(output::shown(path), error))
