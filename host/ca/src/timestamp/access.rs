@@ -7,7 +7,7 @@ use std::{
 
 use sha2::{Digest, Sha256};
 use sshsm_client::{Failure, Kind};
-use subtle::ConstantTimeEq;
+use subtle::{Choice, ConditionallySelectable as _, ConstantTimeEq as _};
 
 /// Why a list of tokens is none.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -19,13 +19,13 @@ pub enum TokensError {
     #[error("the token on line {line} is shorter than {MIN_TOKEN} characters")]
     Short {
         /// The line, from 1.
-        line: usize,
+        line: u64,
     },
     /// One that no header can carry.
     #[error("the token on line {line} has characters that no token has")]
     Characters {
         /// The line, from 1.
-        line: usize,
+        line: u64,
     },
 }
 
@@ -42,13 +42,13 @@ const MIN_TOKEN: usize = 16;
 #[derive(Clone, Copy, Debug)]
 pub struct KnownToken {
     digest: [u8; 32],
-    line: usize,
+    line: u64,
 }
 
 impl KnownToken {
     /// Its line in the list that it was found in, counted from 1.
     #[must_use]
-    pub const fn line(&self) -> usize {
+    pub const fn line(&self) -> u64 {
         self.line
     }
 }
@@ -93,7 +93,7 @@ impl Tokens {
     }
 
     fn read(text: &str) -> Result<Vec<KnownToken>, TokensError> {
-        let lines = (1..).zip(text.lines().map(str::trim));
+        let lines = (1_u64..).zip(text.lines().map(str::trim));
         let tokens = lines.filter(|(_, token)| !token.is_empty() && !token.starts_with('#'));
         let tokens = tokens.map(|(line, token)| match token {
             _ if !token.bytes().all(|byte| byte.is_ascii_graphic()) => Err(TokensError::Characters { line }),
@@ -109,10 +109,13 @@ impl Tokens {
     pub fn find(&self, token: &[u8]) -> Option<KnownToken> {
         let digest: [u8; 32] = Sha256::digest(token).into();
         let known = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        known.iter().fold(None, |found, known| match bool::from(known.digest.ct_eq(&digest)) {
-            true => Some(*known),
-            false => found,
-        })
+        let (mut found, mut line) = (Choice::from(0), 0_u64);
+        for known in known.iter() {
+            let same = known.digest.ct_eq(&digest);
+            found |= same;
+            line.conditional_assign(&known.line, same);
+        }
+        bool::from(found).then_some(KnownToken { digest, line })
     }
 }
 
