@@ -30,8 +30,8 @@ pub(crate) const CARGO_DENY: Tool =
 pub(crate) const CARGO_DEB: Tool = Tool {
     name: "cargo-deb",
     version: "3.8.0",
-    // The program xz compresses.
-    features: Some(""),
+    // The program xz compresses the package.
+    features: Some("gzip"),
     why: "a release has a Debian package",
 };
 pub(crate) const CARGO_CYCLONEDX: Tool = Tool {
