@@ -424,7 +424,7 @@ fn a_source_of_noise_that_fails_stops_the_device_which_says_why(board: Board) {
         Board::Pico2 => {
             &[("dead", "repeats itself"), ("failing", "reports a failure"), ("silent", "is silent")]
         }
-        Board::Nrf52840 => &[("dead", "repeats itself"), ("silent", "gives nothing")],
+        Board::Nrf52840 => &[("dead", "repeats itself"), ("silent", "is silent")],
     };
     for (noise, reason) in failures {
         let directory = tempdir().unwrap();
