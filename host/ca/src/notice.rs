@@ -1,4 +1,4 @@
-//! What a person should know of while certificates and timestamps are made, and that is not an error. This crate never
+//! What a person should know while certificates and timestamps are made, and that is not an error. This crate never
 //! prints.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -42,12 +42,12 @@ pub enum Notice<'a> {
     },
 }
 
-/// What is told of [`Notice`]s; the default one does nothing with them.
+/// The receiver of [`Notice`]s; the default one ignores them.
 #[derive(Clone)]
 pub struct Listener(Arc<dyn Fn(&Notice<'_>) + Send + Sync>);
 
 impl Listener {
-    /// Calls `tell` with each notice, from whichever thread it comes.
+    /// Calls `tell` with each notice, from any thread.
     pub fn new(tell: impl Fn(&Notice<'_>) + Send + Sync + 'static) -> Self {
         Self(Arc::new(tell))
     }
