@@ -7,7 +7,7 @@ use ssh_encoding::Encode;
 use ssh_key::{HashAlg, public::KeyData};
 use sshsm_firmware::{
     crypto::RustCrypto,
-    ssh::policy::{self, BaseCheck, CaKey, Case, Check, OnDevice, Outcome},
+    ssh::policy::{self, BaseCheck, CaKey, Case, Check, OnDevice, Outcome, Verdict},
 };
 use sshsm_protocol::{
     ObjectId,
@@ -59,6 +59,63 @@ pub struct Authority<'a> {
     pub algorithm: Option<SignatureAlgorithm>,
 }
 
+/// What is judged on this computer.
+pub(crate) struct Question<'a> {
+    pub(crate) template: &'a Result<Template<'a>, TemplateError>,
+    pub(crate) request: &'a [u8],
+    pub(crate) now: Now,
+    pub(crate) timestamp_signature: Option<&'a [u8]>,
+    pub(crate) device: OnDevice<'a>,
+}
+
+/// A CA key of a kind that no device holds.
+pub(crate) struct ForeignKey {
+    kind: String,
+}
+
+impl Question<'_> {
+    /// Has the device's policy judge, and passes on what `then` makes of the verdict.
+    pub(crate) fn judged<R>(
+        &self,
+        authority: Authority<'_>,
+        then: impl FnOnce(Verdict<'_>) -> R,
+    ) -> Result<R, ForeignKey> {
+        let given = match authority.public {
+            Some(key) => Some(key.encode_vec().map_err(|_| ForeignKey::of(key))?),
+            None => None,
+        };
+        let public = match (authority.public, &given) {
+            (Some(key), Some(bytes)) => PublicKey::decode(bytes).map_err(|_| ForeignKey::of(key))?,
+            _ => match Request::decode(self.request) {
+                Ok(request) => request.signature_key,
+                // A request that cannot be parsed is not judged any further, so no key is compared.
+                Err(_) => PublicKey::Ed25519(&[0; 32]),
+            },
+        };
+        let usual = match public.kind() {
+            KeyKind::Rsa => SignatureAlgorithm::RsaSha512,
+            KeyKind::Ecdsa(curve) => SignatureAlgorithm::Ecdsa(curve),
+            KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
+        };
+        let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
+        let Self { template, request, now, timestamp_signature, device } = *self;
+        Ok(then(policy::judge::<RustCrypto>(&Case {
+            template,
+            request,
+            now,
+            timestamp_signature,
+            ca_key,
+            device,
+        })))
+    }
+}
+
+impl ForeignKey {
+    fn of(key: &KeyData) -> Self {
+        Self { kind: key.algorithm().to_string() }
+    }
+}
+
 impl Finding {
     fn refuses_timestamp(&self) -> bool {
         // Devices with earlier firmware call the check otherwise.
@@ -73,7 +130,7 @@ const SIGNED: &str = "signed by the timestamp authority";
 impl Explanation {
     /// Judges `request`, the bytes to be signed, under `template`, as parsed. Without a timestamp signature
     /// the time is taken as given, and the timestamp stays undecided. `device` is what is known about the
-    /// device, if there is one.
+    /// device, if there is one. A CA key of a kind that no device holds is refused.
     #[must_use]
     pub fn new<'a>(
         template: &'a Result<Template<'a>, TemplateError>,
@@ -83,34 +140,25 @@ impl Explanation {
         authority: Authority<'_>,
         device: OnDevice<'a>,
     ) -> Self {
-        let given = authority.public.and_then(|key| key.encode_vec().ok()).unwrap_or_default();
-        let public = PublicKey::decode(&given)
-            .ok()
-            .or_else(|| Request::decode(request).ok().map(|request| request.signature_key))
-            // A request that cannot be parsed is not judged any further, so no key is compared.
-            .unwrap_or(PublicKey::Ed25519(&[0; 32]));
-        let usual = match public.kind() {
-            KeyKind::Rsa => SignatureAlgorithm::RsaSha512,
-            KeyKind::Ecdsa(curve) => SignatureAlgorithm::Ecdsa(curve),
-            KeyKind::Ed25519 => SignatureAlgorithm::Ed25519,
-        };
-        let ca_key = CaKey { id: authority.id, public, algorithm: authority.algorithm.unwrap_or(usual) };
-        let verdict = policy::judge::<RustCrypto>(&Case {
-            template,
-            request,
-            now,
-            timestamp_signature,
-            ca_key,
-            device,
+        let question = Question { template, request, now, timestamp_signature, device };
+        let explained = question.judged(authority, |verdict| {
+            let checks = verdict.told().map(|finding| Finding {
+                check: finding.check.name().to_owned(),
+                outcome: finding.outcome.name().to_owned(),
+                asked: finding.asked.to_string(),
+                allowed: finding.allowed.to_string(),
+            });
+            Self::of(now.seconds(), checks.collect())
         });
-        let found = verdict.told();
-        let checks = found.map(|finding| Finding {
-            check: finding.check.name().to_owned(),
-            outcome: finding.outcome.name().to_owned(),
-            asked: finding.asked.to_string(),
-            allowed: finding.allowed.to_string(),
-        });
-        Self::of(now.seconds(), checks.collect())
+        explained.unwrap_or_else(|ForeignKey { kind }| {
+            let refused = Finding {
+                check: Check::Base(BaseCheck::SignatureKey).name().to_owned(),
+                outcome: Outcome::Refused.name().to_owned(),
+                asked: kind,
+                allowed: "RSA of 2048, 3072 or 4096 bits, ECDSA or Ed25519".to_owned(),
+            };
+            Self::of(now.seconds(), vec![refused])
+        })
     }
 
     /// Reads a device's answer to EXPLAIN SSH REQUEST.

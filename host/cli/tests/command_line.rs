@@ -492,6 +492,22 @@ fn a_refused_request_is_saved_when_asked_and_check_agrees_with_the_device() {
     assert_eq!(late.code, 5, "{late:?}");
 }
 
+/// The key that is given counts, and not the one that the request names for itself.
+#[test]
+fn a_request_is_checked_against_the_ca_key_that_is_given_even_if_no_device_holds_such_a_key() {
+    const SECURITY_KEY: &str = "sk-ssh-ed25519@openssh.com AAAAGnNrLXNzaC1lZDI1NTE5QG9wZW5zc2guY29tAAAAIEce0BrgnCKg6aViyZRV/Y6FjtHlsYs4PqQh7R8Kt6m9AAAABHNzaDo=";
+    let machine = with_ca("ed25519");
+    let run = machine.run(&sign(&["-I", "me", "-n", "a", "-V", "+1h", "--save-request", "user.pub"]));
+    assert_eq!(run.code, 0, "{run:?}");
+    machine.write("sk.pub", SECURITY_KEY);
+    for key in ["other.pub", "sk.pub"] {
+        let check = machine.run(&["template", "check", "t.toml", "user-cert.req", "--ca-key", key]);
+        assert_eq!(check.code, 5, "{key}: {check:?}");
+        let mut lines = check.stdout.lines().filter(|line| line.contains("refused"));
+        assert!(lines.any(|line| line.trim_start().starts_with("signature-key")), "{key}: {check:?}");
+    }
+}
+
 /// A second certificate must not go unnoticed.
 #[test]
 fn a_file_of_several_certificates_is_not_judged_by_its_first() {

@@ -5,7 +5,7 @@
 //! device's own, run on the same bytes, and what is not explicitly allowed is not signed.
 
 use ssh_key::public::KeyData;
-use sshsm_firmware::ssh::policy::OnDevice;
+use sshsm_firmware::ssh::policy::{OnDevice, Refusal};
 use sshsm_protocol::{
     AsymmetricAlgorithm, ObjectId,
     ssh::{signature::SignatureAlgorithm, template::Template, timestamp::MESSAGE_LENGTH},
@@ -13,7 +13,7 @@ use sshsm_protocol::{
 
 use super::{Pkcs11Error, TokenKey};
 use crate::{
-    explanation::{Authority, Explanation},
+    explanation::{Authority, Explanation, Question},
     ledger::Recorded,
     request::BuildError,
     signer::{EnforcedBy, Signer, SignerError, TimedRequest},
@@ -50,9 +50,11 @@ impl TokenSigner {
         Ok(Self { key, id, template, template_name, algorithm })
     }
 
+    fn authority<'k>(&self, public: &'k KeyData) -> Authority<'k> {
+        Authority { id: self.id, public: Some(public), algorithm: Some(self.algorithm) }
+    }
+
     fn judge(&self, timed: &TimedRequest) -> Explanation {
-        let authority =
-            Authority { id: self.id, public: Some(self.key.public()), algorithm: Some(self.algorithm) };
         let (request, signature) = (timed.request().as_bytes(), timed.timestamp_signature());
         let template = Template::decode(&self.template);
         let mut explanation = Explanation::new(
@@ -60,7 +62,7 @@ impl TokenSigner {
             request,
             timed.now(),
             Some(signature),
-            authority,
+            self.authority(self.key.public()),
             OnDevice::default(),
         );
         explanation.name_timestamp_keys(template.as_ref().ok(), timed.authority());
@@ -94,14 +96,27 @@ impl Signer for TokenSigner {
     }
 
     fn sign(&mut self, timed: &TimedRequest, _: Recorded) -> Result<Vec<u8>, SignerError> {
-        if !self.judge(timed).is_allowed() {
-            return Err(SignerError::Refused);
-        }
-        let request = timed.request();
-        let signature = self.key.sign(self.algorithm, request.as_bytes())?;
-        let mut field = Vec::new();
-        self.algorithm.encode_field(&signature, &mut field).map_err(BuildError::Encoding)?;
-        Ok(field)
+        let template = Template::decode(&self.template);
+        let question = Question {
+            template: &template,
+            request: timed.request().as_bytes(),
+            now: timed.now(),
+            timestamp_signature: Some(timed.timestamp_signature()),
+            device: OnDevice::default(),
+        };
+        // What needs a memory or a touch is undecided without a device, so that no permit asks for them.
+        // Signing takes the key, so its public half is compared as a copy.
+        let public = self.key.public().clone();
+        let signed = question.judged(self.authority(&public), |verdict| match verdict.permit() {
+            Ok(permit) => {
+                let signature = self.key.sign(permit.algorithm(), permit.request())?;
+                let mut field = Vec::new();
+                permit.algorithm().encode_field(&signature, &mut field).map_err(BuildError::Encoding)?;
+                Ok(field)
+            }
+            Err(Refusal::Unreadable | Refusal::NotAllowed | Refusal::Sealed) => Err(SignerError::Refused),
+        });
+        signed.unwrap_or(Err(SignerError::Refused))
     }
 
     fn explain(&mut self, timed: &TimedRequest) -> Result<Explanation, SignerError> {
